@@ -1,0 +1,1 @@
+//! What work exists: the job trait, the registry and one file for each kind.

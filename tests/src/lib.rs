@@ -1,0 +1,1 @@
+//! Harness and fakes for the tests that run against real services.

@@ -1,0 +1,1 @@
+//! The worker process: leases jobs from the queue and runs their kinds.
