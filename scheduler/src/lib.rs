@@ -1,1 +1,8 @@
 //! The scheduler process: one leader of N promotes, rescues, sweeps, reconciles and cleans up.
+//!
+//! [`elector`] decides who leads, [`maintainer`] runs the [`services`] while this process does.
+
+pub mod elector;
+pub mod maintainer;
+pub mod process;
+pub mod services;

@@ -1,1 +1,10 @@
 //! The vocabulary and the walls of Rota: names, clock, configuration, tenancy, database, queue. No axum, no apalis, no workflow.
+//!
+//! A reader begins at [`queue`], which tells a job's way from commit to finish.
+
+#![warn(missing_docs)]
+
+pub mod db;
+pub mod leadership;
+pub mod queue;
+pub mod tenancy;

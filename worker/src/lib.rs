@@ -1,1 +1,14 @@
 //! The worker process: leases jobs from the queue and runs their kinds.
+//!
+//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) gives it a slot, [`runner`] runs its kind, [`finisher`]
+//! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
+
+pub mod fetcher;
+pub mod finisher;
+pub mod holdings;
+pub mod listener;
+mod metrics;
+pub mod process;
+pub mod renewer;
+pub mod runner;
+pub mod runtime;

@@ -1,0 +1,21 @@
+//! What the process offers to all kinds.
+
+use shared::{
+    clock::Clock,
+    db::TenantDb,
+    queue::{Index, producer::Producer},
+};
+
+/// Connections and services that kinds use. One for the process.
+pub struct Environment {
+    /// Transactions of the job's tenant.
+    pub tenants: TenantDb,
+    /// Commits follow-up jobs.
+    pub producer: Producer,
+    /// Notes effects.
+    pub index: Index,
+    /// Calls out by HTTP.
+    pub http: reqwest::Client,
+    /// The time.
+    pub clock: Clock,
+}

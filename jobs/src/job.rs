@@ -1,0 +1,64 @@
+//! What a job kind is: arguments with a schema, and what to do with them.
+//!
+//! Invariant: a run may happen twice (a crash, a lost lease), so every kind says in its module doc why that is harmless.
+//! Next: [`crate::kinds`] for the kinds there are, [`crate::registry`] for how they are found by name.
+
+use std::{future::Future, time::Duration};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::{backoff, context::JobContext};
+
+/// A kind of job; the type itself is its arguments.
+pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
+    /// A verb phrase. Jobs in the ledger carry it, so it never changes.
+    const KIND: &'static str;
+    /// One sentence for whoever reads the list of kinds.
+    const DESCRIPTION: &'static str;
+    /// Where it waits.
+    const QUEUE: &'static str;
+    /// Failures after which it is discarded, unless the job says otherwise.
+    const MAX_ATTEMPTS: i16 = 20;
+    /// How long a run may take; then it is cancelled and counts as failed.
+    const TIMEOUT: Duration = Duration::from_secs(300);
+
+    /// How long to wait after the given number of failures (1 for the first).
+    fn retry_delay(failures: u32) -> Duration {
+        backoff::exponential(failures, Duration::from_secs(1), Duration::from_hours(6))
+    }
+
+    /// Does the work.
+    fn run(self, context: &JobContext) -> impl Future<Output = Result<Success, JobError>> + Send;
+}
+
+/// A run that did not fail.
+#[derive(Debug)]
+pub enum Success {
+    /// The work is done.
+    Done,
+    /// The work is done and left something to be read.
+    DoneWith(Box<RawValue>),
+    /// Not now: again after this long; counts as no failure.
+    Snooze(Duration),
+    /// The work is not wanted any more; the text says why.
+    Cancel(String),
+}
+
+/// A run that failed. The text is shown to the tenant in the job's errors.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Trying again may help.
+    #[error("{0:#}")]
+    Retry(#[from] anyhow::Error),
+    /// Trying again is pointless: the job is discarded at once.
+    #[error("{0}")]
+    Final(String),
+}
+
+impl From<sqlx::Error> for JobError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Retry(error.into())
+    }
+}

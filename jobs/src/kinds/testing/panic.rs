@@ -1,0 +1,25 @@
+//! `panic`: Panics, as a kind with a bug does.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::QUEUE;
+use crate::{
+    context::JobContext,
+    job::{Job, JobError, Success},
+};
+
+/// Panics, as a kind with a bug does.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Panic {}
+
+impl Job for Panic {
+    const KIND: &'static str = "panic";
+    const DESCRIPTION: &'static str = "Panics, as a kind with a bug does.";
+    const QUEUE: &'static str = QUEUE;
+
+    async fn run(self, _context: &JobContext) -> Result<Success, JobError> {
+        panic!("the test-only kind `panic` was run")
+    }
+}

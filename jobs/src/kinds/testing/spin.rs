@@ -1,0 +1,38 @@
+//! `spin`: Uses a processor, and looks at the cancellation token now and then.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::QUEUE;
+use crate::{
+    context::JobContext,
+    job::{Job, JobError, Success},
+};
+
+/// Uses a processor, and looks at the cancellation token now and then.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spin {
+    /// How long, in milliseconds.
+    ms: u64,
+}
+
+impl Job for Spin {
+    const KIND: &'static str = "spin";
+    const DESCRIPTION: &'static str = "Uses a processor, and looks at the cancellation token now and then.";
+    const QUEUE: &'static str = QUEUE;
+
+    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        let (cancelled, ms) = (context.cancelled().clone(), self.ms);
+        // On a thread of its own: a kind that computes must not hold up the others of the process.
+        tokio::task::spawn_blocking(move || {
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
+            while std::time::Instant::now() < until && !cancelled.is_cancelled() {
+                std::hint::spin_loop();
+            }
+        })
+        .await
+        .map_err(anyhow::Error::from)?;
+        Ok(Success::Done)
+    }
+}

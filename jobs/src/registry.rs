@@ -1,0 +1,124 @@
+//! Every kind there is, found by name. CLI, documentation, metrics and the workers derive from this list.
+//!
+//! Invariant: a kind is here or it does not exist; adding one is its file and its line in [`crate::kinds::all`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+use shared::queue::QueueName;
+
+use crate::{
+    context::JobContext,
+    job::{Job, JobError, Success},
+};
+
+type RunFuture<'a> = Pin<Box<dyn Future<Output = Result<Success, JobError>> + Send + 'a>>;
+
+/// One kind, with its type erased.
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    /// Where its jobs wait.
+    pub queue: QueueName,
+    /// Failures after which a job is discarded.
+    pub max_attempts: i16,
+    /// How long a run may take.
+    pub timeout: Duration,
+    /// The JSON schema of its arguments.
+    pub schema: serde_json::Value,
+    validator: jsonschema::Validator,
+    retry_delay: fn(u32) -> Duration,
+    run: for<'a> fn(&'a RawValue, &'a JobContext) -> RunFuture<'a>,
+}
+
+/// One place where arguments do not fit a kind's schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgsViolation {
+    /// JSON pointer into the arguments.
+    pub pointer: String,
+    /// What was expected.
+    pub detail: String,
+}
+
+impl Kind {
+    /// Erases a kind's type.
+    ///
+    /// # Panics
+    /// At start, if the kind's constants are not valid: a queue name of another form, a schema that is no schema.
+    pub fn of<J: Job>() -> Self {
+        let schema = schemars::schema_for!(J).to_value();
+        Self {
+            name: J::KIND,
+            description: J::DESCRIPTION,
+            queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+            max_attempts: J::MAX_ATTEMPTS,
+            timeout: J::TIMEOUT,
+            validator: jsonschema::validator_for(&schema).expect("a derived schema is a valid schema"),
+            schema,
+            retry_delay: J::retry_delay,
+            run: |args, context| {
+                Box::pin(async move {
+                    let job: J = serde_json::from_str(args.get()).map_err(|error| JobError::Final(format!("args: {error}")))?;
+                    job.run(context).await
+                })
+            },
+        }
+    }
+
+    /// Checks arguments against the schema; the list is empty if they fit.
+    pub fn check(&self, args: &serde_json::Value) -> Vec<ArgsViolation> {
+        let violation = |error: jsonschema::ValidationError<'_>| ArgsViolation {
+            pointer: format!("/args{}", error.instance_path()),
+            detail: error.to_string(),
+        };
+        self.validator.iter_errors(args).take(20).map(violation).collect()
+    }
+
+    /// How long to wait after the given number of failures.
+    pub fn retry_delay(&self, failures: u32) -> Duration {
+        (self.retry_delay)(failures)
+    }
+
+    /// Runs a job of this kind.
+    pub async fn run(&self, args: &RawValue, context: &JobContext) -> Result<Success, JobError> {
+        (self.run)(args, context).await
+    }
+}
+
+/// The kinds of this process.
+pub struct Registry {
+    kinds: BTreeMap<&'static str, Kind>,
+}
+
+impl Registry {
+    /// All kinds; with the test-only ones if `testing`.
+    pub fn new(testing: bool) -> Self {
+        let mut kinds = crate::kinds::all();
+        if testing {
+            kinds.extend(crate::kinds::testing::all());
+        }
+        Self { kinds: kinds.into_iter().map(|kind| (kind.name, kind)).collect() }
+    }
+
+    /// The kind of this name.
+    pub fn get(&self, name: &str) -> Option<&Kind> {
+        self.kinds.get(name)
+    }
+
+    /// All kinds, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.values()
+    }
+
+    /// All queues that kinds wait in.
+    pub fn queues(&self) -> BTreeSet<QueueName> {
+        self.kinds.values().map(|kind| kind.queue.clone()).collect()
+    }
+}

@@ -1,0 +1,61 @@
+//! The scheduler's tasks, started and stopped together.
+
+use std::time::Duration;
+
+use shared::{
+    clock::Clock,
+    db::SystemDb,
+    ids,
+    leadership::Candidate,
+    queue::{Index, QueueName, reconcile::Reconciler},
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    elector::{self, TERM_TTL},
+    maintainer::maintain,
+    services::{Cleaner, Depth, IndexKeeper, Promoter, Rescuer, Sweeper},
+};
+
+/// How a scheduler works.
+#[derive(Clone, Debug)]
+pub struct SchedulerSettings {
+    /// The queues there are.
+    pub queues: Vec<QueueName>,
+    /// How often due jobs and lost leases are looked for.
+    pub tick: Duration,
+    /// How often the index is compared with the ledger.
+    pub reconcile: Duration,
+    /// How long finished jobs are kept.
+    pub keep_jobs: Duration,
+}
+
+/// Runs for leadership and does a leader's work, until `stop`.
+pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, clock: Clock, stop: CancellationToken) {
+    let SchedulerSettings { queues, tick, reconcile, keep_jobs } = settings;
+    let (publish, leadership) = watch::channel(None);
+    let reconciler = Reconciler::new(db.clone(), index.clone());
+    let candidate = Candidate::new(db.clone(), ids::new_id(&clock), TERM_TTL);
+
+    let mut services = JoinSet::new();
+    let promoter = Promoter::new(reconciler.clone(), tick);
+    let rescuer = Rescuer::new(db.clone(), index.clone(), queues.clone(), tick);
+    let keeper = IndexKeeper::new(reconciler.clone(), queues.clone(), reconcile);
+    let sweeper = Sweeper::new(reconciler, queues.clone(), reconcile);
+    services.spawn(maintain(promoter, leadership.clone(), stop.clone()));
+    services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
+    services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
+    services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
+
+    // The term ends after the services, so that the next leader does not meet this one at work.
+    let services_done = CancellationToken::new();
+    let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
+    while services.join_next().await.is_some() {}
+    services_done.cancel();
+    if let Err(error) = election.await {
+        tracing::error!(%error, "the election ended badly");
+    }
+}

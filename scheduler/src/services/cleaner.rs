@@ -1,0 +1,38 @@
+//! Forgetting finished work when its time is over: whole months by dropping their partition, the rest in small deletes.
+
+use std::time::Duration;
+
+use shared::{
+    db::SystemDb,
+    queue::retention::{self, RetentionReport},
+};
+
+use crate::{elector::Leading, maintainer::Service};
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Deletes what is older than its retention.
+pub struct Cleaner {
+    db: SystemDb,
+    keep_jobs: Duration,
+}
+
+impl Cleaner {
+    /// A cleaner that keeps finished jobs for `keep_jobs`.
+    pub const fn new(db: SystemDb, keep_jobs: Duration) -> Self {
+        Self { db, keep_jobs }
+    }
+}
+
+impl Service for Cleaner {
+    const NAME: &'static str = "cleaner";
+    type Report = RetentionReport;
+
+    fn interval(&self) -> Duration {
+        INTERVAL
+    }
+
+    async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<RetentionReport> {
+        Ok(retention::clean(&self.db, self.keep_jobs).await?)
+    }
+}

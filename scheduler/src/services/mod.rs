@@ -1,0 +1,15 @@
+//! What a leader does, one file each, all of the shape [`crate::maintainer::Service`].
+
+mod cleaner;
+mod depth;
+mod promoter;
+mod reconciler;
+mod rescuer;
+mod sweeper;
+
+pub use cleaner::Cleaner;
+pub use depth::Depth;
+pub use promoter::Promoter;
+pub use reconciler::IndexKeeper;
+pub use rescuer::Rescuer;
+pub use sweeper::Sweeper;

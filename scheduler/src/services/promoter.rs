@@ -1,0 +1,47 @@
+//! Bringing jobs into the index shortly before they are due.
+//!
+//! Invariant: the look-ahead here is shorter than the producer's by [`MARGIN`], so a job that was just too late to be pushed when
+//! it was committed is seen by a later window, whatever the clocks of the two machines say within that margin.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use shared::queue::reconcile::Reconciler;
+
+use crate::{elector::Leading, maintainer::Service};
+
+const MARGIN: Duration = Duration::from_secs(10);
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// Promotes due jobs, window after window.
+pub struct Promoter {
+    reconciler: Reconciler,
+    tick: Duration,
+    /// The term and the end of the last window.
+    reached: Option<(i64, DateTime<Utc>)>,
+}
+
+impl Promoter {
+    /// A promoter that looks every `tick`.
+    pub const fn new(reconciler: Reconciler, tick: Duration) -> Self {
+        Self { reconciler, tick, reached: None }
+    }
+}
+
+impl Service for Promoter {
+    const NAME: &'static str = "promoter";
+    type Report = u64;
+
+    fn interval(&self) -> Duration {
+        self.tick
+    }
+
+    async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
+        let term = leading.term.number();
+        // A new leader does not know how far the last one came: it begins with all that is due.
+        let from = self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
+        let (reached, promoted) = self.reconciler.promote(from, AHEAD - MARGIN).await?;
+        self.reached = Some((term, reached));
+        Ok(promoted)
+    }
+}

@@ -1,0 +1,53 @@
+//! Building the index anew when it is not the one that the last rebuild left: Redis was restarted, flushed, failed over, or came
+//! back from an old dump.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use shared::{
+    queue::{QueueName, reconcile::Reconciler},
+    telemetry::names,
+};
+
+use crate::{elector::Leading, maintainer::Service};
+
+/// Longer than two renewals of a live holder (see `worker::renewer`): each can assert its leases.
+const GRACE: Duration = Duration::from_millis(1_200);
+
+/// Keeps every queue's index sound.
+pub struct IndexKeeper {
+    reconciler: Reconciler,
+    queues: Vec<QueueName>,
+    interval: Duration,
+}
+
+impl IndexKeeper {
+    /// A keeper that looks every `interval`.
+    pub const fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
+        Self { reconciler, queues, interval }
+    }
+
+    async fn keep(&self, queue: &QueueName, leading: &Leading) -> anyhow::Result<u64> {
+        if self.reconciler.is_sound(queue).await? {
+            return Ok(0);
+        }
+        let report = self.reconciler.rebuild(queue, &leading.term, GRACE).await?;
+        tracing::info!(%queue, epoch = report.epoch, jobs = report.jobs, took_ms = report.took.as_millis(), "the index was built anew from the ledger");
+        metrics::histogram!(names::INDEX_REBUILD_SECONDS).record(report.took.as_secs_f64());
+        Ok(report.jobs)
+    }
+}
+
+impl Service for IndexKeeper {
+    const NAME: &'static str = "index keeper";
+    type Report = u64;
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
+        let jobs = try_join_all(self.queues.iter().map(|queue| self.keep(queue, leading))).await?;
+        Ok(jobs.into_iter().sum())
+    }
+}

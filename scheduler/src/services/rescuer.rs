@@ -1,0 +1,77 @@
+//! Making the jobs of dead workers available again.
+//!
+//! Invariant: a lease that ran out while nobody could renew it says nothing about its holder. After any interruption (this
+//! process was not leading, or Redis did not answer) holders get time to renew before leases are judged.
+
+use std::time::Duration;
+
+use shared::{
+    db::SystemDb,
+    queue::{Index, QueueName, rescue::{self, RescueReport}},
+    telemetry::names,
+};
+use tokio::time::Instant;
+
+use crate::{elector::Leading, maintainer::Service};
+
+/// Longer than two renewals of a live holder (see `worker::renewer`).
+const RECOVERY: Duration = Duration::from_millis(1_200);
+
+/// Looks for leases that ran out.
+pub struct Rescuer {
+    db: SystemDb,
+    index: Index,
+    queues: Vec<QueueName>,
+    tick: Duration,
+    last_success: Option<Instant>,
+    judge_after: Instant,
+}
+
+impl Rescuer {
+    /// A rescuer that looks every `tick`.
+    pub fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, tick: Duration) -> Self {
+        Self { db, index, queues, tick, last_success: None, judge_after: Instant::now() }
+    }
+
+    /// Whether Redis has answered without a gap for long enough.
+    async fn holders_could_renew(&mut self) -> Result<bool, redis::RedisError> {
+        let asked = Instant::now();
+        self.index.ping().await?;
+        let now = Instant::now();
+        let gap = self.last_success.is_none_or(|last| now - last > self.tick * 3 + Duration::from_millis(200)) || now - asked > RECOVERY / 2;
+        if gap {
+            self.judge_after = now + RECOVERY;
+        }
+        self.last_success = Some(now);
+        Ok(now >= self.judge_after)
+    }
+}
+
+impl Service for Rescuer {
+    const NAME: &'static str = "rescuer";
+    type Report = RescueReport;
+
+    fn interval(&self) -> Duration {
+        self.tick
+    }
+
+    async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<RescueReport> {
+        let mut total = RescueReport::default();
+        if !self.holders_could_renew().await? {
+            return Ok(total);
+        }
+        for queue in &self.queues {
+            let report = rescue::rescue(&self.db, &self.index, queue, &leading.term).await?;
+            total.rescued += report.rescued;
+            total.poisoned += report.poisoned;
+            total.finished += report.finished;
+        }
+        // Rescuing many takes a while; that is no interruption.
+        self.last_success = Some(Instant::now());
+        if total.rescued + total.poisoned > 0 {
+            tracing::warn!(rescued = total.rescued, poisoned = total.poisoned, "jobs of lost workers");
+            metrics::counter!(names::JOBS_RESCUED_TOTAL).increment(total.rescued + total.poisoned);
+        }
+        Ok(total)
+    }
+}

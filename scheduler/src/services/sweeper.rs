@@ -1,0 +1,71 @@
+//! Bringing into the index what is in the ledger and was never told: the API died between commit and push, or Redis was away.
+//!
+//! Two passes of one kind: close behind the newest rows, each seen once a few seconds after its insert; and a slow crawl over
+//! everything that waits, which finds the rest (a transaction that stayed open for longer than the sweep's lag).
+
+use std::{collections::HashMap, time::Duration};
+
+use shared::{
+    queue::{QueueName, reconcile::Reconciler},
+    telemetry::names,
+};
+use uuid::Uuid;
+
+use crate::{elector::Leading, maintainer::Service};
+
+/// Younger rows are left to the producer's own push.
+const LAG: Duration = Duration::from_secs(2);
+/// Where a new leader begins: it does not know how far the last one came.
+const LOOK_BACK: Duration = Duration::from_mins(10);
+
+/// Sweeps all queues.
+pub struct Sweeper {
+    reconciler: Reconciler,
+    queues: Vec<QueueName>,
+    interval: Duration,
+    term: Option<i64>,
+    swept_to: HashMap<QueueName, Uuid>,
+    crawled_to: HashMap<QueueName, Uuid>,
+}
+
+impl Sweeper {
+    /// A sweeper that looks every `interval`.
+    pub fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
+        Self { reconciler, queues, interval, term: None, swept_to: HashMap::new(), crawled_to: HashMap::new() }
+    }
+
+    async fn begin_term(&mut self, term: i64) -> anyhow::Result<()> {
+        if self.term != Some(term) {
+            let cursor = self.reconciler.cursor_before(LOOK_BACK).await?;
+            self.swept_to = self.queues.iter().map(|queue| (queue.clone(), cursor)).collect();
+            self.term = Some(term);
+        }
+        Ok(())
+    }
+}
+
+impl Service for Sweeper {
+    const NAME: &'static str = "sweeper";
+    type Report = u64;
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
+        self.begin_term(leading.term.number()).await?;
+        let mut seen = 0;
+        for queue in &self.queues {
+            // Cursors move only after the index took the rows.
+            let cursor = self.swept_to.get(queue).copied().unwrap_or_default();
+            let (cursor, swept) = self.reconciler.sweep(queue, cursor, LAG).await?;
+            self.swept_to.insert(queue.clone(), cursor);
+            let from = self.crawled_to.get(queue).copied().unwrap_or_default();
+            let next = self.reconciler.crawl(queue, from).await?;
+            self.crawled_to.insert(queue.clone(), next.unwrap_or_default());
+            seen += swept;
+        }
+        metrics::counter!(names::INDEX_SWEPT_TOTAL).increment(seen);
+        Ok(seen)
+    }
+}

@@ -1,0 +1,28 @@
+//! The two doors to PostgreSQL, one for each unprivileged role.
+//!
+//! Invariant: no pool leaves this module. A tenant's rows are reached through [`TenantTx`] (role `rota_app`, row level
+//! security applies); the ledger's own machinery goes through [`SystemDb`] (role `rota_system`, which sees only the tables
+//! it was granted). Next: [`migrate`] for how the schema and the roles come to be.
+
+pub mod migrate;
+mod pool;
+mod system;
+mod tenant;
+
+pub use pool::PoolSettings;
+pub use system::SystemDb;
+pub use tenant::{TenantDb, TenantTx};
+
+/// Whether an error means that PostgreSQL could not be reached or is restarting, so that trying again later is right.
+/// Everything else is a defect of ours or of the statement.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
+        // 08 connection, 53 resources (too many connections, disk full), 57P shutdown and start-up, 40 rolled back in a race,
+        // 55P03 lock not available, 25006 a standby that was promoted away.
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
+}

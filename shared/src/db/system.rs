@@ -1,0 +1,25 @@
+//! The machinery's door: the role `rota_system`, which works across tenants on the few tables it was granted.
+
+use super::pool::{self, PoolSettings};
+
+/// Connections as `rota_system`. Only the statements in `shared` use them: the pool is not public.
+#[derive(Clone, Debug)]
+pub struct SystemDb {
+    pool: sqlx::PgPool,
+}
+
+impl SystemDb {
+    /// A pool for `url`, which must name the role `rota_system`. Connects at the first use.
+    pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
+        Ok(Self { pool: pool::open(url, application, settings)? })
+    }
+
+    /// Answers when the database does: for readiness.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query_scalar!("select 1").fetch_one(&self.pool).await.map(drop)
+    }
+
+    pub(crate) const fn pool(&self) -> &sqlx::PgPool {
+        &self.pool
+    }
+}

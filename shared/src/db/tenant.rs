@@ -1,0 +1,71 @@
+//! The tenant's door: transactions in which row level security shows one tenant's rows.
+//!
+//! Invariant: the setting that the policies read is made with `set_config(…, true)`, so it ends with the transaction and
+//! never travels to the next user of the connection.
+
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::pool::{self, PoolSettings};
+use crate::tenancy::TenantId;
+
+/// Opens transactions of single tenants as `rota_app`.
+#[derive(Clone, Debug)]
+pub struct TenantDb {
+    pool: sqlx::PgPool,
+}
+
+impl TenantDb {
+    /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
+    pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
+        Ok(Self { pool: pool::open(url, application, settings)? })
+    }
+
+    /// Begins a transaction that sees the rows of `tenant` and of no other.
+    pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
+            .fetch_one(&mut *transaction)
+            .await?;
+        Ok(TenantTx { transaction, tenant })
+    }
+
+    /// Answers when the database does: for readiness.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query_scalar!("select 1").fetch_one(&self.pool).await.map(drop)
+    }
+}
+
+/// A transaction of one tenant. Rolled back when dropped.
+#[derive(Debug)]
+pub struct TenantTx {
+    transaction: Transaction<'static, Postgres>,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    /// Whose transaction it is.
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Makes the changes durable.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await
+    }
+}
+
+impl Deref for TenantTx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for TenantTx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}

@@ -1,0 +1,184 @@
+//! Leasing work: the index proposes ids, the ledger says what they are and whether they are still to be done.
+//!
+//! Invariant: a [`Lease`] is returned only for a row that was waiting and due when it was read, so an index that is old or
+//! wrong can never run finished work again.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{
+    Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement,
+    index::{FetchedIds, LeasedId},
+};
+use crate::{db::SystemDb, tenancy::TenantId};
+
+/// A job that this process may run until the lease ends.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The job's id.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Where it waited.
+    pub queue: QueueName,
+    /// What it does.
+    pub kind: Arc<str>,
+    /// Its arguments.
+    pub args: Arc<RawValue>,
+    /// Which run this is, from 1; the fencing token of its finish.
+    pub attempt: i32,
+    /// Runs that failed so far.
+    pub failures: i16,
+    /// Runs that cost a worker its life so far.
+    pub crashes: i16,
+    /// Failures after which it is discarded.
+    pub max_attempts: i16,
+    /// Its place among the tenant's jobs.
+    pub priority: Priority,
+    /// When it became eligible.
+    pub run_at: DateTime<Utc>,
+    /// Proves the lease to the index.
+    pub token: LeaseToken,
+}
+
+impl Lease {
+    /// Gives the job back as if it had not been fetched.
+    pub fn hand_back(&self) -> Settlement {
+        Settlement { id: self.id, token: self.token, ran: None, again: Some((self.run_at.timestamp_millis(), self.priority)) }
+    }
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Whether the index can be trusted; if not, there are no leases.
+    pub state: IndexState,
+    /// Jobs to run.
+    pub leases: Vec<Lease>,
+    /// How many ids the index gave: more than the leases if some were finished or not due.
+    pub taken: usize,
+    /// How long until the next job of the near future is due.
+    pub next_due: Option<Duration>,
+}
+
+/// Why nothing could be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Redis did not answer.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer; what was leased has been given back.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+}
+
+/// Leases jobs of queues.
+#[derive(Clone)]
+pub struct Consumer {
+    db: SystemDb,
+    index: Index,
+    lease: Duration,
+}
+
+struct Row {
+    id: Uuid,
+    tenant_id: Uuid,
+    kind: String,
+    args: Json<Box<RawValue>>,
+    state: JobState,
+    priority: i16,
+    attempt: i32,
+    failures: i16,
+    crashes: i16,
+    max_attempts: i16,
+    run_at: DateTime<Utc>,
+    not_due: bool,
+}
+
+impl Consumer {
+    /// A consumer whose leases last `lease` unless they are renewed.
+    pub const fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
+        Self { db, index, lease }
+    }
+
+    /// Leases up to `wanted` jobs of a queue in fair order.
+    pub async fn fetch(&self, queue: &QueueName, wanted: usize) -> Result<Fetched, FetchError> {
+        let token = LeaseToken::random();
+        let FetchedIds { state, ids, next_due } = self.index.fetch(queue, wanted, self.lease, token).await?;
+        let taken = ids.len();
+        if ids.is_empty() {
+            return Ok(Fetched { state, leases: Vec::new(), taken, next_due });
+        }
+        match self.read(&ids).await {
+            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next_due }),
+            Err(error) => {
+                let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
+                self.index.settle(queue, &back).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn read(&self, ids: &[LeasedId]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
+        let ids: Vec<Uuid> = ids.iter().map(|leased| leased.id).collect();
+        // A second of tolerance: the clocks of Redis, which promoted the job, and of PostgreSQL differ a little.
+        let rows = sqlx::query_as!(
+            Row,
+            r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>", state as "state: JobState", priority, attempt,
+                      failures, crashes, max_attempts, run_at, run_at > now() + interval '1 second' as "not_due!"
+               from jobs where id = any($1)"#,
+            &ids
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+    }
+
+    /// Keeps what is to be run now, in the order of the index, and settles the rest.
+    async fn judge(&self, queue: &QueueName, token: LeaseToken, ids: &[LeasedId], mut rows: HashMap<Uuid, Row>) -> Result<Vec<Lease>, redis::RedisError> {
+        let (mut leases, mut rest) = (Vec::with_capacity(ids.len()), Vec::new());
+        for leased in ids {
+            match rows.remove(&leased.id) {
+                Some(row) if !row.state.is_final() && !row.not_due => leases.push(row.into_lease(queue, token, leased.priority)),
+                Some(row) if !row.state.is_final() => {
+                    let again = Some((row.run_at.timestamp_millis(), leased.priority));
+                    rest.push(Settlement { id: leased.id, token, ran: None, again });
+                }
+                _ => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
+            }
+        }
+        if !rest.is_empty() {
+            self.index.settle(queue, &rest).await?;
+        }
+        Ok(leases)
+    }
+}
+
+impl LeasedId {
+    const fn hand_back(&self, token: LeaseToken) -> Settlement {
+        Settlement { id: self.id, token, ran: None, again: Some((self.run_at_ms, self.priority)) }
+    }
+}
+
+impl Row {
+    fn into_lease(self, queue: &QueueName, token: LeaseToken, fallback: Priority) -> Lease {
+        Lease {
+            id: self.id,
+            tenant: TenantId::new(self.tenant_id),
+            queue: queue.clone(),
+            kind: self.kind.into(),
+            args: self.args.0.into(),
+            attempt: self.attempt,
+            failures: self.failures,
+            crashes: self.crashes,
+            max_attempts: self.max_attempts,
+            priority: Priority::new(self.priority).unwrap_or(fallback),
+            run_at: self.run_at,
+            token,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading jobs: one, or a page of a tenant's, with `running` merged in from the index.
+//!
+//! Invariant: reads go through [`TenantTx`], so a foreign id is simply not there. If Redis is away, a running job is shown
+//! in its ledger state; reading never fails for that.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Index, JobState, QueueName};
+use crate::db::{SystemDb, TenantTx};
+
+/// One job as its tenant sees it.
+#[derive(Debug, Serialize)]
+pub struct JobRecord {
+    /// The job's id.
+    pub id: Uuid,
+    /// What it does.
+    pub kind: String,
+    /// Where it waits.
+    pub queue: String,
+    /// What is known of it now.
+    #[serde(serialize_with = "shown")]
+    pub state: ShownState,
+    /// Its place among the tenant's jobs, 1 (first) to 4.
+    pub priority: i16,
+    /// The run that is next, under way or was the last.
+    pub attempt: i32,
+    /// Failures after which it is discarded.
+    pub max_attempts: i16,
+    /// Its arguments.
+    pub args: Json<Box<RawValue>>,
+    /// What the kind left to be read.
+    pub result: Option<Json<Box<RawValue>>>,
+    /// What went wrong in earlier runs: attempt, at, error.
+    pub errors: Option<serde_json::Value>,
+    /// When it may run, or might have at the earliest.
+    pub run_at: DateTime<Utc>,
+    /// When it was committed.
+    pub inserted_at: DateTime<Utc>,
+    /// When it became final.
+    pub finalized_at: Option<DateTime<Utc>>,
+}
+
+/// A ledger state, or `running`, which only the index knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownState {
+    /// What the ledger says.
+    Ledger(JobState),
+    /// A worker holds it.
+    Running,
+}
+
+impl ShownState {
+    /// The word that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ledger(state) => state.as_str(),
+            Self::Running => "running",
+        }
+    }
+}
+
+fn shown<S: serde::Serializer>(state: &ShownState, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
+
+/// What a page of jobs is restricted to.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Only this ledger state.
+    pub state: Option<JobState>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this queue.
+    pub queue: Option<String>,
+}
+
+struct Row {
+    id: Uuid,
+    kind: String,
+    queue: String,
+    state: JobState,
+    priority: i16,
+    attempt: i32,
+    max_attempts: i16,
+    args: Json<Box<RawValue>>,
+    result: Option<Json<Box<RawValue>>>,
+    errors: Option<serde_json::Value>,
+    run_at: DateTime<Utc>,
+    inserted_at: DateTime<Utc>,
+    finalized_at: Option<DateTime<Utc>>,
+    is_due: bool,
+}
+
+/// The job of this id, if it is the tenant's.
+pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result<Option<JobRecord>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
+                  result as "result: Json<Box<RawValue>>", errors, run_at, inserted_at, finalized_at, run_at <= now() as "is_due!"
+           from jobs where id = $1"#,
+        id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(merge_running(index, vec![row]).await.pop())
+}
+
+/// A page of the tenant's jobs, the newest first, older than `before`.
+pub async fn list(transaction: &mut TenantTx, index: &Index, filter: &JobFilter, before: Option<Uuid>, limit: i64) -> Result<Vec<JobRecord>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
+                  result as "result: Json<Box<RawValue>>", errors, run_at, inserted_at, finalized_at, run_at <= now() as "is_due!"
+           from jobs
+           where tenant_id = $1 and id < $2
+             and ($3::job_state is null or state = $3) and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
+           order by id desc limit $6"#,
+        tenant,
+        before.unwrap_or(Uuid::max()),
+        filter.state as Option<JobState>,
+        filter.kind,
+        filter.queue,
+        limit
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(merge_running(index, rows).await)
+}
+
+/// Jobs of a queue, of all tenants, whose time has not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotDue {
+    /// Asked for at a later time.
+    pub scheduled: u64,
+    /// Waiting for their next attempt.
+    pub retryable: u64,
+}
+
+/// Counts what is not due yet, for the gauges of queue depth.
+pub async fn count_not_due(db: &SystemDb, queue: &QueueName) -> Result<NotDue, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select count(*) filter (where state = 'scheduled') as "scheduled!", count(*) filter (where state = 'retryable') as "retryable!"
+           from jobs where state in ('scheduled', 'retryable') and run_at > now() and queue = $1"#,
+        queue.as_ref()
+    )
+    .fetch_one(db.pool())
+    .await?;
+    Ok(NotDue { scheduled: row.scheduled.unsigned_abs(), retryable: row.retryable.unsigned_abs() })
+}
+
+async fn merge_running(index: &Index, rows: Vec<Row>) -> Vec<JobRecord> {
+    let mut records: Vec<JobRecord> = rows.into_iter().map(Row::into_record).collect();
+    let mut queues: Vec<String> = records.iter().filter(|record| record.is_waiting()).map(|record| record.queue.clone()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    for queue in queues {
+        let waiting: Vec<usize> = (0..records.len()).filter(|&at| records[at].is_waiting() && records[at].queue == queue).collect();
+        let ids: Vec<Uuid> = waiting.iter().map(|&at| records[at].id).collect();
+        let Ok(name) = queue.parse::<QueueName>() else { continue };
+        let Ok(leased) = index.leased(&name, &ids).await else { continue };
+        for (at, leased) in waiting.into_iter().zip(leased) {
+            if leased {
+                records[at].state = ShownState::Running;
+            }
+        }
+    }
+    records
+}
+
+impl JobRecord {
+    const fn is_waiting(&self) -> bool {
+        matches!(self.state, ShownState::Ledger(state) if !state.is_final())
+    }
+}
+
+impl Row {
+    fn into_record(self) -> JobRecord {
+        // Promotion writes nothing to the ledger, so a scheduled job whose time has come is available.
+        let state = if self.state == JobState::Scheduled && self.is_due { JobState::Available } else { self.state };
+        JobRecord {
+            id: self.id,
+            kind: self.kind,
+            queue: self.queue,
+            state: ShownState::Ledger(state),
+            priority: self.priority,
+            attempt: self.attempt,
+            max_attempts: self.max_attempts,
+            args: self.args,
+            result: self.result,
+            errors: self.errors,
+            run_at: self.run_at,
+            inserted_at: self.inserted_at,
+            finalized_at: self.finalized_at,
+        }
+    }
+}

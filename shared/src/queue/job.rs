@@ -1,0 +1,141 @@
+//! What a job is before and after it runs.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::tenancy::TenantId;
+
+/// A queue's name: 1 to 64 of `a-z 0-9 _ -`, beginning with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct QueueName(Arc<str>);
+
+/// A text that is no queue name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter")]
+pub struct InvalidQueueName(String);
+
+impl FromStr for QueueName {
+    type Err = InvalidQueueName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQueueName> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        let valid = text.len() <= 64 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
+        if valid { Ok(Self(text.into())) } else { Err(InvalidQueueName(text.into())) }
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for QueueName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for QueueName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The order of jobs inside one tenant: 1 runs first, 4 last. It never orders one tenant before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i16", into = "i16")]
+pub struct Priority(i16);
+
+impl Priority {
+    /// What a job has that asks for nothing else.
+    pub const DEFAULT: Self = Self(2);
+
+    /// A priority from 1 to 4.
+    pub const fn new(value: i16) -> Option<Self> {
+        if value >= 1 && value <= 4 { Some(Self(value)) } else { None }
+    }
+
+    /// The number, for SQL and Redis.
+    pub const fn get(self) -> i16 {
+        self.0
+    }
+}
+
+impl TryFrom<i16> for Priority {
+    type Error = &'static str;
+
+    fn try_from(value: i16) -> Result<Self, Self::Error> {
+        Self::new(value).ok_or("priority is 1 (first) to 4 (last)")
+    }
+}
+
+impl From<Priority> for i16 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+/// A job's state in the ledger. `running` is no state: a lease is known to Redis alone and shown when a job is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "job_state", rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for its `run_at`.
+    Scheduled,
+    /// Waits for a worker.
+    Available,
+    /// Failed, and waits for its next attempt.
+    Retryable,
+    /// Succeeded.
+    Completed,
+    /// Cancelled before it succeeded.
+    Cancelled,
+    /// Given up: a dead letter until somebody redrives it.
+    Discarded,
+}
+
+impl JobState {
+    /// Whether nothing more will happen by itself.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled | Self::Discarded)
+    }
+
+    /// The word that API, logs and metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Available => "available",
+            Self::Retryable => "retryable",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
+/// A job that is to be committed.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// `UUIDv7`, made by the producer: a repeated insert of the same request is then the same row.
+    pub id: Uuid,
+    /// Whose job it is.
+    pub tenant: TenantId,
+    /// Where it waits.
+    pub queue: QueueName,
+    /// What it does.
+    pub kind: Arc<str>,
+    /// The kind's arguments, already checked against its schema.
+    pub args: Box<RawValue>,
+    /// Its place among the tenant's own jobs.
+    pub priority: Priority,
+    /// Failed attempts after which it is discarded.
+    pub max_attempts: i16,
+    /// When it may run at the earliest; at once if `None`.
+    pub run_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,13 @@
+-- Takes jobs that became final out of the index and tells the holder of a running one.
+-- ARGV: id, tenant, priority for each job. Returns how many were running.
+local running = 0
+for i = 1, #ARGV, 3 do
+  local id, tenant = ARGV[i], ARGV[i + 1]
+  redis.call('ZREM', lane_of(tenant), id)
+  redis.call('ZREM', due, id .. tenant .. ARGV[i + 2])
+  if redis.call('HEXISTS', held, id) == 1 then
+    redis.call('PUBLISH', root .. ':cancel', id)
+    running = running + 1
+  end
+end
+return running

@@ -1,0 +1,23 @@
+//! The queue: jobs are committed to the ledger (PostgreSQL) and handed out by the index (Redis).
+//!
+//! Invariant: the ledger decides. The index may be lost, old or wrong at any time; what it hands out is read from the ledger
+//! before it runs, and what ran is written to the ledger before the index forgets it.
+//!
+//! A job's way: [`producer`] commits it, [`Index::push`] makes it known, [`consumer`] leases it and reads its row,
+//! [`finish`] writes what became of it, [`rescue`] takes it from a holder that died, [`reconcile`] builds the index anew.
+
+pub mod consumer;
+pub mod finish;
+mod index;
+pub mod inspect;
+mod job;
+pub mod keys;
+pub mod producer;
+pub mod reconcile;
+pub mod rescue;
+pub mod retention;
+mod wake;
+
+pub use index::{Index, IndexSettings, IndexState, LeaseToken, Settlement, WaitingJob};
+pub use job::{JobState, NewJob, Priority, QueueName};
+pub use wake::{Notice, Notices};

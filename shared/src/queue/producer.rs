@@ -1,0 +1,127 @@
+//! Committing jobs: requests that arrive together share one transaction.
+//!
+//! Invariant: a request is answered only after the commit that holds its jobs. Telling the index comes after that and may
+//! fail; the sweep makes up for it. A request whose commit has an unknown outcome is looked up, not repeated blindly: its
+//! ids are the same, so the second look sees what the first try left.
+
+mod group;
+mod pusher;
+mod statements;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
+
+use self::pusher::Pusher;
+use super::{Index, NewJob, WaitingJob};
+use crate::{
+    clock::Clock,
+    db::{SystemDb, TenantTx},
+};
+
+/// Requests that may wait for a commit; one more is told that the system is overloaded.
+const WAITING_REQUESTS: usize = 10_000;
+/// While one group's commit is being flushed to disk the next one is filled and sent.
+const WRITERS: usize = 3;
+
+/// A client's key for a request, with what tells its body from another.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The value of the `Idempotency-Key` header.
+    pub key: String,
+    /// A hash over method, path and body.
+    pub fingerprint: Vec<u8>,
+    /// The answer to store for a replay, where it cannot be read from the ledger.
+    pub response: Option<Box<RawValue>>,
+}
+
+/// Jobs that are committed together or not at all, all of one tenant.
+#[derive(Debug)]
+pub struct EnqueueRequest {
+    /// At least one job.
+    pub jobs: Vec<NewJob>,
+    /// The client's key, if it sent one.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Enqueued {
+    /// Its jobs are in the ledger.
+    Created,
+    /// An earlier request with this key did the work.
+    Replayed {
+        /// The first job of the earlier request.
+        first_job: Uuid,
+        /// The stored answer, if there is one.
+        response: Option<Box<RawValue>>,
+    },
+    /// The key was used for another body.
+    KeyReused,
+}
+
+/// Why nothing was committed, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// More requests wait than can be committed in time.
+    #[error("too many requests wait for a commit")]
+    Overloaded,
+    /// The ledger did not answer; a repeat with the same idempotency key is safe.
+    #[error("the ledger is unavailable")]
+    Unavailable,
+    /// The ledger refused the jobs.
+    #[error("ledger: {0}")]
+    Ledger(Arc<sqlx::Error>),
+}
+
+struct Waiting {
+    request: EnqueueRequest,
+    answer: oneshot::Sender<Result<Enqueued, EnqueueError>>,
+}
+
+/// Commits jobs and makes them known. Cheap to clone.
+#[derive(Clone)]
+pub struct Producer {
+    requests: mpsc::Sender<Waiting>,
+    pusher: Pusher,
+}
+
+impl Producer {
+    /// Starts the writers; they end when the last clone is dropped and what waits is committed.
+    pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
+        let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
+        let pusher = Pusher::start(index, clock);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..WRITERS {
+            tokio::spawn(group::write(db.clone(), pusher.clone(), Arc::clone(&receiver)));
+        }
+        Self { requests, pusher }
+    }
+
+    /// Commits the request's jobs and returns when that is durable.
+    pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
+        let (answer, committed) = oneshot::channel();
+        self.requests.try_send(Waiting { request, answer }).map_err(|_| EnqueueError::Overloaded)?;
+        committed.await.unwrap_or(Err(EnqueueError::Unavailable))
+    }
+
+    /// Writes jobs of the transaction's tenant inside it. After its commit, [`Self::announce`] makes them known at once.
+    pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
+        statements::insert_in(transaction, jobs).await
+    }
+
+    /// Tells the index of jobs that were committed elsewhere. A loss is made up for by the sweep.
+    pub fn announce(&self, jobs: &[NewJob]) {
+        self.pusher.announce(jobs);
+    }
+}
+
+impl NewJob {
+    /// As the index wants it; `now_ms` stands for "at once".
+    fn waiting(&self, now_ms: i64) -> WaitingJob {
+        let run_at_ms = self.run_at.map_or(now_ms, |run_at| run_at.timestamp_millis());
+        WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms }
+    }
+}

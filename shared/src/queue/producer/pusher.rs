@@ -1,0 +1,63 @@
+//! Telling the index of committed jobs, apart from the commits, so that Redis can never slow or fail an answer.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{sync::mpsc, time::sleep};
+
+use crate::{
+    clock::Clock,
+    queue::{Index, NewJob, QueueName, WaitingJob},
+};
+
+/// Jobs that wait to be told. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
+const WAITING_JOBS: usize = 50_000;
+const MAX_BATCH: usize = 1_000;
+/// Jobs due later than this stay in the ledger alone until the scheduler promotes them.
+pub(super) const LOOK_AHEAD: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+pub(super) struct Pusher {
+    sender: mpsc::Sender<(QueueName, WaitingJob)>,
+    clock: Clock,
+}
+
+impl Pusher {
+    pub(super) fn start(index: Index, clock: Clock) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_JOBS);
+        tokio::spawn(push(index, receiver));
+        Self { sender, clock }
+    }
+
+    pub(super) fn announce(&self, jobs: &[NewJob]) {
+        let now_ms = self.clock.now().timestamp_millis();
+        let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
+        for job in jobs {
+            let waiting = job.waiting(now_ms);
+            if waiting.run_at_ms <= horizon_ms && self.sender.try_send((job.queue.clone(), waiting)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)>) {
+    let (mut batch, mut failing) = (Vec::with_capacity(MAX_BATCH), false);
+    while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let mut by_queue: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
+        for (queue, job) in batch.drain(..) {
+            by_queue.entry(queue).or_default().push(job);
+        }
+        for (queue, jobs) in by_queue {
+            let result = index.push(&queue, &jobs).await;
+            match (&result, failing) {
+                (Err(error), false) => tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later"),
+                (Ok(()), true) => tracing::info!(%queue, "the index takes jobs again"),
+                _ => {}
+            }
+            failing = result.is_err();
+        }
+        if failing {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The SQL of an insert: all rows of a group in one statement, with their idempotency keys where there are any.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Enqueued, Waiting};
+use crate::{
+    db::{SystemDb, TenantTx},
+    queue::NewJob,
+};
+
+/// Rows as the columns that `unnest` takes.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<Uuid>,
+    tenants: Vec<Uuid>,
+    queues: Vec<String>,
+    kinds: Vec<String>,
+    args: Vec<String>,
+    priorities: Vec<i16>,
+    max_attempts: Vec<i16>,
+    run_ats: Vec<Option<DateTime<Utc>>>,
+}
+
+impl Columns {
+    fn of<'a>(jobs: impl Iterator<Item = &'a NewJob>) -> Self {
+        let mut columns = Self::default();
+        for job in jobs {
+            columns.ids.push(job.id);
+            columns.tenants.push(*job.tenant.as_uuid());
+            columns.queues.push(job.queue.to_string());
+            columns.kinds.push(job.kind.to_string());
+            columns.args.push(job.args.get().to_owned());
+            columns.priorities.push(job.priority.get());
+            columns.max_attempts.push(job.max_attempts);
+            columns.run_ats.push(job.run_at);
+        }
+        columns
+    }
+}
+
+macro_rules! insert_jobs {
+    ($columns:expr, $executor:expr) => {
+        sqlx::query!(
+            "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state)
+             select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
+                    case when run_at > now() then 'scheduled'::job_state else 'available' end
+             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[])
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at)",
+            &$columns.ids,
+            &$columns.tenants,
+            &$columns.queues,
+            &$columns.kinds,
+            &$columns.args,
+            &$columns.priorities,
+            &$columns.max_attempts,
+            &$columns.run_ats as &[Option<DateTime<Utc>>]
+        )
+        .execute($executor)
+        .await
+        .map(drop)
+    };
+}
+
+/// Inserts inside a tenant's transaction; row level security refuses another tenant's job.
+pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
+    let columns = Columns::of(jobs.iter());
+    insert_jobs!(columns, &mut **transaction)
+}
+
+/// Inserts a group whose commit may have happened already: what is there is not written again.
+pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
+    let firsts: Vec<Uuid> = group.iter().map(first_job).collect();
+    let present: HashSet<Uuid> =
+        sqlx::query_scalar!("select id from jobs where id = any($1)", &firsts).fetch_all(db.pool()).await?.into_iter().collect();
+    if present.is_empty() {
+        return insert(db, group).await;
+    }
+    // One statement wrote them, so one there means all there, except the ones whose key had been used before.
+    let missing: Vec<&Waiting> = group.iter().filter(|waiting| !present.contains(&first_job(waiting))).collect();
+    let mut replays = replays(db, &missing).await?;
+    Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
+}
+
+/// Inserts a group in one statement and says what became of each request.
+pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
+    if group.iter().all(|waiting| waiting.request.idempotency.is_none()) {
+        let columns = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
+        insert_jobs!(columns, db.pool())?;
+        return Ok(group.iter().map(|_| Enqueued::Created).collect());
+    }
+    let reserved = insert_with_keys(db, group).await?;
+    let refused: Vec<&Waiting> = group
+        .iter()
+        .filter(|waiting| waiting.request.idempotency.is_some() && !reserved.contains(&first_job(waiting)))
+        .collect();
+    let mut replays = if refused.is_empty() { HashMap::new() } else { replays(db, &refused).await? };
+    Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
+}
+
+/// Reserves the keys and inserts the jobs of those requests that have none or got theirs. Returns the first jobs of the
+/// requests whose keys were free. Keys are taken in one order by all writers, so that two groups cannot block each other.
+async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let jobs = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
+    let keyed: Vec<Option<Uuid>> = group
+        .iter()
+        .flat_map(|waiting| {
+            let key = waiting.request.idempotency.as_ref().map(|_| first_job(waiting));
+            waiting.request.jobs.iter().map(move |_| key)
+        })
+        .collect();
+    let (mut tenants, mut keys, mut fingerprints, mut firsts, mut responses) = (vec![], vec![], vec![], vec![], vec![]);
+    for waiting in group {
+        if let Some(idempotency) = &waiting.request.idempotency {
+            tenants.push(*waiting.request.jobs[0].tenant.as_uuid());
+            keys.push(idempotency.key.clone());
+            fingerprints.push(idempotency.fingerprint.clone());
+            firsts.push(first_job(waiting));
+            responses.push(idempotency.response.as_ref().map(|response| response.get().to_owned()));
+        }
+    }
+    let reserved = sqlx::query_scalar!(
+        r#"with reserved as (
+             insert into idempotency_keys (tenant_id, key, fingerprint, job_id, response)
+             select tenant_id, key, fingerprint, job_id, response::json
+             from unnest($10::uuid[], $11::text[], $12::bytea[], $13::uuid[], $14::text[])
+                  as t (tenant_id, key, fingerprint, job_id, response)
+             order by tenant_id, key
+             on conflict (tenant_id, key) do nothing
+             returning job_id),
+           inserted as (
+             insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state)
+             select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
+                    case when run_at > now() then 'scheduled'::job_state else 'available' end
+             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[], $9::uuid[])
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, keyed)
+             where keyed is null or keyed in (select job_id from reserved))
+           select job_id as "job_id!" from reserved"#,
+        &jobs.ids,
+        &jobs.tenants,
+        &jobs.queues,
+        &jobs.kinds,
+        &jobs.args,
+        &jobs.priorities,
+        &jobs.max_attempts,
+        &jobs.run_ats as &[Option<DateTime<Utc>>],
+        &keyed as &[Option<Uuid>],
+        &tenants,
+        &keys,
+        &fingerprints,
+        &firsts,
+        &responses as &[Option<String>]
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(reserved.into_iter().collect())
+}
+
+/// What earlier requests with the same keys were answered, by the first job of the request that asks now.
+async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
+    let mut answers = HashMap::with_capacity(refused.len());
+    for waiting in refused {
+        let Some(idempotency) = &waiting.request.idempotency else { continue };
+        let earlier = sqlx::query!(
+            r#"select fingerprint, job_id, response as "response: Json<Box<RawValue>>" from idempotency_keys where tenant_id = $1 and key = $2"#,
+            waiting.request.jobs[0].tenant.as_uuid(),
+            idempotency.key
+        )
+        .fetch_one(db.pool())
+        .await?;
+        let answer = if earlier.fingerprint == idempotency.fingerprint {
+            Enqueued::Replayed { first_job: earlier.job_id, response: earlier.response.map(|Json(response)| response) }
+        } else {
+            Enqueued::KeyReused
+        };
+        answers.insert(first_job(waiting), answer);
+    }
+    Ok(answers)
+}
+
+fn first_job(waiting: &Waiting) -> Uuid {
+    waiting.request.jobs[0].id
+}

@@ -1,0 +1,238 @@
+//! Making the index agree with the ledger: the rebuild after a loss of Redis, the sweep behind new rows, the slow crawl over
+//! all that waits, and the promotion of what becomes due.
+//!
+//! Invariant: all of them only push waiting rows, and a push never touches what is leased, so they can run at any time, twice,
+//! and beside live traffic.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Index, IndexState, Priority, QueueName, WaitingJob};
+use crate::{db::SystemDb, leadership::Term, tenancy::TenantId};
+
+/// Rows read from the ledger at a time.
+pub const PAGE: i64 = 5_000;
+
+/// Why the index could not be brought into agreement; trying again later is right.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Redis did not answer.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+    /// Another leader has begun a later rebuild, or Redis was lost again in the middle of this one.
+    #[error("the rebuild was overtaken")]
+    Overtaken,
+}
+
+/// A finished rebuild.
+#[derive(Clone, Copy, Debug)]
+pub struct RebuildReport {
+    /// The epoch of the new index.
+    pub epoch: i64,
+    /// Jobs pushed.
+    pub jobs: u64,
+    /// How long it took, the grace included.
+    pub took: Duration,
+}
+
+/// Reads the ledger and corrects the index.
+#[derive(Clone)]
+pub struct Reconciler {
+    db: SystemDb,
+    index: Index,
+}
+
+struct Row {
+    id: Uuid,
+    tenant_id: Uuid,
+    priority: i16,
+    run_at: DateTime<Utc>,
+}
+
+impl Reconciler {
+    /// A reconciler over both stores.
+    pub const fn new(db: SystemDb, index: Index) -> Self {
+        Self { db, index }
+    }
+
+    /// Whether a queue's index was built by the last rebuild, in this life of Redis, to its end.
+    pub async fn is_sound(&self, queue: &QueueName) -> Result<bool, ReconcileError> {
+        let status = self.index.status(queue).await?;
+        let epoch = sqlx::query_scalar!("select epoch from index_epochs where queue = $1", queue.as_ref())
+            .fetch_optional(self.db.pool())
+            .await?;
+        Ok(status.state == IndexState::Ready && status.complete && Some(status.epoch) == epoch)
+    }
+
+    /// Builds a queue's index anew from the ledger. Workers get `grace` to assert the leases they hold, so that running jobs are
+    /// not doubled, and may fetch from then on, while the pages are still being read.
+    pub async fn rebuild(&self, queue: &QueueName, term: &Term, grace: Duration) -> Result<RebuildReport, ReconcileError> {
+        let started = Instant::now();
+        let epoch = self.next_epoch(queue, term).await?;
+        if !self.index.clear(queue, epoch).await? {
+            return Err(ReconcileError::Overtaken);
+        }
+        tokio::time::sleep(grace).await;
+        if !self.index.open_for_fetching(queue, epoch).await? {
+            return Err(ReconcileError::Overtaken);
+        }
+        let jobs = self.push_all(queue).await?;
+        if !self.index.mark_complete(queue, epoch).await? {
+            return Err(ReconcileError::Overtaken);
+        }
+        Ok(RebuildReport { epoch, jobs, took: started.elapsed() })
+    }
+
+    /// Pushes the rows inserted after `cursor` and at least `lag` ago; returns the new cursor and how many rows there were.
+    pub async fn sweep(&self, queue: &QueueName, cursor: Uuid, lag: Duration) -> Result<(Uuid, u64), ReconcileError> {
+        let until = self.id_before(lag).await?;
+        let (mut cursor, mut swept) = (cursor, 0);
+        while cursor < until {
+            let page = self.page(queue, cursor, until).await?;
+            self.index.push(queue, &page.jobs).await?;
+            swept += page.jobs.len() as u64;
+            cursor = page.next.unwrap_or(until);
+        }
+        Ok((cursor, swept))
+    }
+
+    /// Pushes one page of all that waits, beginning after `cursor`; returns where to go on, or `None` at the end. Finds what no
+    /// other way found, such as a row whose transaction was open for longer than the sweep's lag.
+    pub async fn crawl(&self, queue: &QueueName, cursor: Uuid) -> Result<Option<Uuid>, ReconcileError> {
+        let page = self.page(queue, cursor, Uuid::max()).await?;
+        self.index.push(queue, &page.jobs).await?;
+        Ok(page.next)
+    }
+
+    /// Where a sweep begins that knows of no earlier one: `back` before now, on PostgreSQL's clock.
+    pub async fn cursor_before(&self, back: Duration) -> Result<Uuid, ReconcileError> {
+        Ok(self.id_before(back).await?)
+    }
+
+    /// Pushes the jobs that become due up to `ahead` from now, beginning after `from`; returns where the next promotion goes on.
+    pub async fn promote(&self, from: DateTime<Utc>, ahead: Duration) -> Result<(DateTime<Utc>, u64), ReconcileError> {
+        let until = sqlx::query_scalar!(r#"select now() + make_interval(secs => $1) as "until!""#, ahead.as_secs_f64())
+            .fetch_one(self.db.pool())
+            .await?;
+        let (mut after, mut promoted) = ((from, Uuid::nil()), 0);
+        loop {
+            let page = self.due_page(after, until).await?;
+            for (queue, jobs) in &page.jobs {
+                self.index.push(queue, jobs).await?;
+                promoted += jobs.len() as u64;
+            }
+            let Some(next) = page.next else { return Ok((until, promoted)) };
+            after = next;
+        }
+    }
+
+    async fn id_before(&self, back: Duration) -> Result<Uuid, sqlx::Error> {
+        sqlx::query_scalar!(r#"select uuid_at(now() - make_interval(secs => $1)) as "id!""#, back.as_secs_f64())
+            .fetch_one(self.db.pool())
+            .await
+    }
+
+    async fn next_epoch(&self, queue: &QueueName, term: &Term) -> Result<i64, ReconcileError> {
+        let mut transaction = self.db.pool().begin().await?;
+        if !term.hold(&mut transaction).await? {
+            return Err(ReconcileError::Overtaken);
+        }
+        let epoch = sqlx::query_scalar!(
+            "insert into index_epochs as e (queue, epoch) values ($1, 1)
+             on conflict (queue) do update set epoch = e.epoch + 1, rebuilt_at = now() returning epoch",
+            queue.as_ref()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(epoch)
+    }
+
+    /// Reads the next page while the last one is being pushed.
+    async fn push_all(&self, queue: &QueueName) -> Result<u64, ReconcileError> {
+        let (mut pushed, mut page) = (0, self.page(queue, Uuid::nil(), Uuid::max()).await?);
+        loop {
+            pushed += page.jobs.len() as u64;
+            let Some(cursor) = page.next else {
+                self.index.push(queue, &page.jobs).await?;
+                return Ok(pushed);
+            };
+            let (next, told) = tokio::join!(self.page(queue, cursor, Uuid::max()), self.index.push(queue, &page.jobs));
+            told?;
+            page = next?;
+        }
+    }
+
+    async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
+        let rows = sqlx::query_as!(
+            Row,
+            "select id, tenant_id, priority, run_at from jobs
+             where queue = $1 and state in ('scheduled', 'available', 'retryable') and id > $2 and id <= $3
+             order by id limit $4",
+            queue.as_ref(),
+            after,
+            until,
+            PAGE
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        let next = is_full(&rows).then(|| rows.last().map(|row| row.id)).flatten();
+        Ok(Page { jobs: rows.iter().map(Row::waiting).collect(), next })
+    }
+
+    async fn due_page(&self, after: (DateTime<Utc>, Uuid), until: DateTime<Utc>) -> Result<DuePage, sqlx::Error> {
+        let rows = sqlx::query!(
+            "select id, tenant_id, queue, priority, run_at from jobs
+             where state in ('scheduled', 'retryable') and (run_at, id) > ($1, $2) and run_at <= $3
+             order by run_at, id limit $4",
+            after.0,
+            after.1,
+            until,
+            PAGE
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        let next = is_full(&rows).then(|| rows.last().map(|row| (row.run_at, row.id))).flatten();
+        let mut jobs: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
+        for row in rows {
+            if let Ok(queue) = row.queue.parse() {
+                let row = Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at };
+                jobs.entry(queue).or_default().push(row.waiting());
+            }
+        }
+        Ok(DuePage { jobs, next })
+    }
+}
+
+struct Page {
+    jobs: Vec<WaitingJob>,
+    next: Option<Uuid>,
+}
+
+struct DuePage {
+    jobs: HashMap<QueueName, Vec<WaitingJob>>,
+    next: Option<(DateTime<Utc>, Uuid)>,
+}
+
+fn is_full<T>(rows: &[T]) -> bool {
+    i64::try_from(rows.len()) == Ok(PAGE)
+}
+
+impl Row {
+    fn waiting(&self) -> WaitingJob {
+        WaitingJob {
+            id: self.id,
+            tenant: TenantId::new(self.tenant_id),
+            priority: Priority::new(self.priority).unwrap_or(Priority::DEFAULT),
+            run_at_ms: self.run_at.timestamp_millis(),
+        }
+    }
+}

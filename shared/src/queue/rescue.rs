@@ -1,0 +1,103 @@
+//! Taking jobs from holders that died.
+//!
+//! Invariant: the attempt is raised in the ledger before the index makes the job available, so from then on the old holder's
+//! finish matches no row. A crash between the two steps leaves the lease expired, and the next leader repeats the rescue.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{Index, JobState, LeaseToken, Priority, QueueName, Settlement};
+use crate::{db::SystemDb, leadership::Term};
+
+/// Crashes after which a job is poison: it has cost that many workers their life, whatever its `max_attempts`.
+pub const MAX_CRASHES: i16 = 3;
+const MAX_BATCH: usize = 500;
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RescueReport {
+    /// Jobs that wait again.
+    pub rescued: u64,
+    /// Jobs discarded as poison.
+    pub poisoned: u64,
+    /// Leases of jobs that were final already: their holder died between ledger and index.
+    pub finished: u64,
+}
+
+/// Why a pass could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RescueError {
+    /// Redis did not answer.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+}
+
+/// Rescues the jobs of a queue whose leases ran out.
+pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, RescueError> {
+    let mut report = RescueReport::default();
+    loop {
+        let expired = index.expired(queue, MAX_BATCH).await?;
+        if expired.is_empty() {
+            return Ok(report);
+        }
+        let Some(rows) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
+        let settlements: Vec<Settlement> = expired
+            .iter()
+            .map(|&(id, token)| {
+                let again = rows.get(&id).and_then(|row| row.again);
+                match rows.get(&id) {
+                    Some(row) if row.again.is_none() => report.poisoned += u64::from(row.poisoned),
+                    Some(_) => report.rescued += 1,
+                    None => report.finished += 1,
+                }
+                Settlement { id, token, ran: None, again }
+            })
+            .collect();
+        index.settle(queue, &settlements).await?;
+        if expired.len() < MAX_BATCH {
+            return Ok(report);
+        }
+    }
+}
+
+struct Raised {
+    again: Option<(i64, Priority)>,
+    poisoned: bool,
+}
+
+/// `None` if this term is over.
+async fn raise_attempts(db: &SystemDb, expired: &[(Uuid, LeaseToken)], term: &Term) -> Result<Option<HashMap<Uuid, Raised>>, sqlx::Error> {
+    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
+    let mut transaction = db.pool().begin().await?;
+    if !term.hold(&mut transaction).await? {
+        return Ok(None);
+    }
+    let rows = sqlx::query!(
+        r#"update jobs j set
+             attempt = j.attempt + 1,
+             crashes = j.crashes + 1,
+             state = case when j.crashes + 1 >= $2 then 'discarded'::job_state else j.state end,
+             finalized_at = case when j.crashes + 1 >= $2 then now() end,
+             errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error',
+                 case when j.crashes + 1 >= $2 then 'poison: the worker was lost in this and in every attempt that counted, so it is not run again'
+                      else 'the worker was lost: it crashed, was killed, or did not renew its lease' end)
+           from (select id from unnest($1::uuid[]) as t (id) order by id) i
+           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           returning j.id, j.state as "state: JobState", j.run_at, j.priority"#,
+        &ids,
+        i32::from(MAX_CRASHES)
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let raised = rows.into_iter().map(|row| {
+        let poisoned = row.state.is_final();
+        let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::new(row.priority).unwrap_or(Priority::DEFAULT)));
+        (row.id, Raised { again, poisoned })
+    });
+    Ok(Some(raised.collect()))
+}

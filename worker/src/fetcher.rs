@@ -1,0 +1,181 @@
+//! Getting work: as much as there are slots for, when there is some, from each queue in turn.
+//!
+//! Invariant: a queue in trouble (Redis or PostgreSQL away, index being rebuilt) makes the fetcher wait, never end, and never
+//! spin. It ends only when it is told to stop, and then nothing more is leased.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use shared::{
+    clock::Clock,
+    queue::{
+        IndexState, QueueName,
+        consumer::{Consumer, Fetched, Lease},
+    },
+};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::holdings::Holdings;
+
+/// Without a notice, an idle worker asks this often.
+const POLL: Duration = Duration::from_millis(500);
+const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
+const MAX_FETCH: usize = 500;
+/// Short jobs are fetched ahead, as many as the slots work off in this time, so that slots never wait for a round trip.
+const AHEAD: Duration = Duration::from_millis(5);
+
+/// A leased job on its way to a slot. The permit frees its place when the run has ended.
+pub struct Dispatch {
+    /// What was leased.
+    pub lease: Lease,
+    /// Cancels the run.
+    pub cancelled: CancellationToken,
+    /// Its place among what may be held.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// What the fetcher may hold: the slots, and more while jobs are short.
+pub struct Capacity {
+    places: Arc<Semaphore>,
+    slots: usize,
+    /// Moving average of run time, in microseconds.
+    average_us: AtomicU64,
+    ahead: std::sync::Mutex<usize>,
+}
+
+impl Capacity {
+    /// Room for `slots` running jobs.
+    pub fn new(slots: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(slots)), slots, average_us: AtomicU64::new(u64::MAX), ahead: std::sync::Mutex::new(0) }
+    }
+
+    /// Learns how long jobs take.
+    pub fn observe(&self, ran: Duration) {
+        let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+        let average = self.average_us.load(Ordering::Relaxed);
+        let next = if average == u64::MAX { ran_us } else { average - average / 16 + ran_us / 16 };
+        self.average_us.store(next, Ordering::Relaxed);
+    }
+
+    /// Sets how many may be held beyond the slots, by what the slots work off in [`AHEAD`].
+    fn adjust(&self) {
+        let average_us = self.average_us.load(Ordering::Relaxed).max(1);
+        let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
+        let wanted = usize::try_from(self.slots as u64 * ahead_us / average_us).unwrap_or(MAX_FETCH).min(MAX_FETCH);
+        let Ok(mut ahead) = self.ahead.lock() else { return };
+        if wanted > *ahead {
+            self.places.add_permits(wanted - *ahead);
+            *ahead = wanted;
+        } else {
+            *ahead -= self.places.forget_permits(*ahead - wanted);
+        }
+    }
+}
+
+/// Leases jobs and sends them on to the slots.
+pub struct Fetcher {
+    /// Asks index and ledger.
+    pub consumer: Consumer,
+    /// The queues that this process serves.
+    pub queues: Vec<QueueName>,
+    /// How much may be held.
+    pub capacity: Arc<Capacity>,
+    /// Where leases are entered.
+    pub holdings: Holdings,
+    /// Where leased jobs go.
+    pub dispatches: mpsc::Sender<Dispatch>,
+    /// Tells how long jobs waited.
+    pub clock: Clock,
+    /// Ends the sleep of an idle fetcher.
+    pub wake: Arc<Notify>,
+}
+
+/// What a round over the queues found.
+struct Round {
+    fetched: usize,
+    wait: Duration,
+}
+
+impl Fetcher {
+    /// Fetches until `stop`, sleeping while there is nothing to do.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut turn = 0;
+        while !stop.is_cancelled() {
+            let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
+            let round = self.round(places, turn).await;
+            turn += 1;
+            if round.fetched == 0 {
+                stop.run_until_cancelled(self.idle(round.wait)).await;
+            }
+        }
+    }
+
+    /// Waits for a free place, then takes all there are.
+    async fn places(&self) -> OwnedSemaphorePermit {
+        self.capacity.adjust();
+        let places = &self.capacity.places;
+        // The semaphore is never closed.
+        let mut taken = Arc::clone(places).acquire_owned().await.expect("the places stay open as long as the fetcher");
+        let more = places.available_permits().min(MAX_FETCH - 1);
+        if let Ok(rest) = Arc::clone(places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+            taken.merge(rest);
+        }
+        taken
+    }
+
+    /// Asks the queues in turn, each time beginning with another, until the places are used up.
+    async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize) -> Round {
+        let mut round = Round { fetched: 0, wait: POLL };
+        for at in 0..self.queues.len() {
+            let queue = &self.queues[(turn + at) % self.queues.len()];
+            let free = places.num_permits();
+            if free == 0 {
+                break;
+            }
+            match self.consumer.fetch(queue, free).await {
+                Ok(fetched) => {
+                    round.wait = round.wait.min(wait_after(&fetched));
+                    round.fetched += fetched.taken;
+                    self.dispatch(fetched.leases, &mut places).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%queue, %error, "nothing could be fetched");
+                    sleep(TROUBLE_PAUSE).await;
+                }
+            }
+        }
+        round
+    }
+
+    async fn dispatch(&self, leases: Vec<Lease>, places: &mut OwnedSemaphorePermit) {
+        for lease in leases {
+            let cancelled = self.holdings.enter(&lease);
+            let place = places.split(1).expect("no more is leased than there are places");
+            let waited = self.clock.now().signed_duration_since(lease.run_at).to_std().unwrap_or_default();
+            crate::metrics::started(&lease, waited);
+            // The receiver is dropped after the fetcher has stopped.
+            let _ = self.dispatches.send(Dispatch { lease, cancelled, place }).await;
+        }
+    }
+
+    /// Until there may be work, the next job is due, or it is time to ask again.
+    async fn idle(&self, wait: Duration) {
+        let _ = timeout(wait, self.wake.notified()).await;
+    }
+}
+
+fn wait_after(fetched: &Fetched) -> Duration {
+    match fetched.state {
+        IndexState::Ready => fetched.next_due.unwrap_or(POLL).max(Duration::from_millis(1)),
+        IndexState::Grace | IndexState::Stale => TROUBLE_PAUSE,
+    }
+}

@@ -1,0 +1,132 @@
+//! Writing down how runs ended: the ledger first, then the index, many at a time.
+//!
+//! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
+//! are renewed meanwhile, because they stay in [`Holdings`] until they are settled.
+
+use std::time::Duration;
+
+use shared::{
+    db::SystemDb,
+    queue::{
+        Index, QueueName, Settlement,
+        consumer::Lease,
+        finish::{self, Finish, Outcome, Recorded},
+    },
+};
+use tokio::{sync::mpsc, time::sleep};
+use uuid::Uuid;
+
+use std::collections::HashMap;
+
+use crate::holdings::Holdings;
+
+const MAX_BATCH: usize = 500;
+/// Runs whose end waits to be written; beyond that, handlers wait, and with them the fetcher.
+const WAITING: usize = 2_000;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A run that ended.
+pub struct Ended {
+    /// What was leased.
+    pub lease: Lease,
+    /// How it ended; `None` hands the job back as if it had not been fetched.
+    pub outcome: Option<Outcome>,
+    /// Worker time used.
+    pub ran: Duration,
+}
+
+/// Where handlers leave the ends of their runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Finisher {
+    sender: mpsc::Sender<Ended>,
+}
+
+impl Finisher {
+    /// Starts the writers, which overlap so that one fills a batch while another waits for the disk. The handle ends when every
+    /// clone is dropped and everything is written.
+    pub fn start(db: SystemDb, index: Index, holdings: Holdings) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, mut receiver) = mpsc::channel(WAITING);
+        let writer = tokio::spawn(async move {
+            let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(WRITERS));
+            let mut writers = tokio::task::JoinSet::new();
+            loop {
+                let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else { break };
+                let mut batch = Vec::with_capacity(MAX_BATCH);
+                if receiver.recv_many(&mut batch, MAX_BATCH).await == 0 {
+                    break;
+                }
+                let (db, index, holdings) = (db.clone(), index.clone(), holdings.clone());
+                writers.spawn(async move {
+                    write(&db, &index, &holdings, batch).await;
+                    drop(slot);
+                });
+                while writers.try_join_next().is_some() {}
+            }
+            while writers.join_next().await.is_some() {}
+        });
+        (Self { sender }, writer)
+    }
+
+    /// Leaves the end of a run to be written.
+    pub async fn ended(&self, ended: Ended) {
+        // The writer outlives every handler, so this fails only when the process is being torn down.
+        let _ = self.sender.send(ended).await;
+    }
+}
+
+const WRITERS: usize = 2;
+
+async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<Ended>) {
+    let finishes: Vec<Finish> = batch
+        .iter()
+        .filter_map(|ended| Some(Finish { id: ended.lease.id, attempt: ended.lease.attempt, outcome: ended.outcome.clone()? }))
+        .collect();
+    let recorded = record_patiently(db, &finishes).await;
+    let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
+    for ended in &batch {
+        if let Some(settlement) = ended.settlement(&recorded) {
+            by_queue.entry(&ended.lease.queue).or_default().push(settlement);
+        }
+    }
+    for (queue, settlements) in by_queue {
+        if let Err(error) = index.settle(queue, &settlements).await {
+            // The lease will run out; the rescuer then finds the row final, or waiting with its next attempt.
+            tracing::debug!(%queue, %error, "leases could not be settled");
+        }
+    }
+    for ended in &batch {
+        holdings.leave(ended.lease.id, ended.lease.token);
+    }
+}
+
+/// The ledger's word is worth waiting for: the work is done, and only this process knows.
+async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, Recorded> {
+    let mut told = false;
+    loop {
+        match finish::record(db, finishes).await {
+            Ok(recorded) => return recorded,
+            Err(error) => {
+                if !told {
+                    tracing::warn!(jobs = finishes.len(), %error, "finished jobs could not be written; trying until the ledger answers");
+                    told = true;
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Ended {
+    fn settlement(&self, recorded: &HashMap<Uuid, Recorded>) -> Option<Settlement> {
+        if self.outcome.is_none() {
+            return Some(self.lease.hand_back());
+        }
+        let again = match recorded.get(&self.lease.id)? {
+            Recorded::Final | Recorded::RefusedFinal => None,
+            Recorded::Again(run_at_ms, priority) => Some((*run_at_ms, *priority)),
+            // Somebody else's now, and so is the lease.
+            Recorded::RefusedOvertaken => return None,
+        };
+        Some(Settlement { id: self.lease.id, token: self.lease.token, ran: Some(self.ran), again })
+    }
+}

@@ -1,0 +1,85 @@
+//! The worker's tasks, started and stopped in the right order.
+//!
+//! Invariant: on stop nothing more is leased, what has not begun is handed back at once, what has is waited for up to the grace,
+//! and the process ends only when every end is written or the last patience is over.
+
+use std::{sync::Arc, time::Duration};
+
+use jobs::{environment::Environment, registry::Registry};
+use shared::{
+    db::SystemDb,
+    queue::{Index, Notices, QueueName, consumer::Consumer},
+};
+use tokio::{sync::Notify, sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fetcher::{Capacity, Fetcher},
+    finisher::Finisher,
+    holdings::Holdings,
+    listener, renewer,
+    runner::Runner,
+    runtime,
+};
+
+/// How long the last results may take to be written after the last run ended, for example while PostgreSQL is away.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+const DISPATCHED: usize = 1_024;
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The queues it serves.
+    pub queues: Vec<QueueName>,
+    /// How many jobs run at once.
+    pub slots: usize,
+    /// How long a lease lasts unless it is renewed.
+    pub lease: Duration,
+    /// How long running jobs may go on after a stop.
+    pub grace: Duration,
+}
+
+/// Works until `stop`, and returns when everything that was leased is finished or handed back.
+pub async fn work(settings: WorkerSettings, system: SystemDb, index: Index, registry: Arc<Registry>, environment: Environment, stop: CancellationToken) -> anyhow::Result<()> {
+    let holdings = Holdings::default();
+    let background = CancellationToken::new();
+    let (finisher, written) = Finisher::start(system.clone(), index.clone(), holdings.clone());
+    let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
+    let wake = Arc::new(Notify::new());
+    let notices = Notices::listen(&index, settings.queues.clone(), background.clone());
+    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
+
+    let capacity = Arc::new(Capacity::new(settings.slots));
+    let (dispatches, receiver) = mpsc::channel(DISPATCHED);
+    let fetcher = Fetcher {
+        consumer: Consumer::new(system, index, settings.lease),
+        queues: settings.queues,
+        capacity: Arc::clone(&capacity),
+        holdings: holdings.clone(),
+        dispatches,
+        clock: environment.clock.clone(),
+        wake,
+    };
+    let fetching = tokio::spawn(fetcher.run(stop.clone()));
+    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher));
+    let ran = timeout_after_stop(&stop, settings.grace + LAST_PATIENCE, runtime::run(runner, capacity, receiver, stop.clone(), settings.grace)).await;
+    match ran {
+        Some(result) => result?,
+        None => tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued"),
+    }
+    fetching.await?;
+    if timeout(LAST_PATIENCE, written).await.is_err() {
+        tracing::warn!("some results could not be written in time; the jobs will be rescued and run again");
+    }
+    background.cancel();
+    renewal.await?;
+    Ok(())
+}
+
+/// The future's result, or `None` if it is not ready `patience` after the stop.
+async fn timeout_after_stop<T>(stop: &CancellationToken, patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        result = future => Some(result),
+        () = async { stop.cancelled().await; tokio::time::sleep(patience).await } => None,
+    }
+}

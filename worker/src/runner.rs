@@ -1,0 +1,134 @@
+//! One run of one job: find its kind, run it within its time, and say how it ended.
+//!
+//! Invariant: whatever a kind does (return an error, panic, take too long, be unknown), the run ends in an [`Outcome`] and
+//! the process lives on. Only death takes the process: that is what leases are for.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt as _;
+use jobs::{
+    context::JobContext,
+    environment::Environment,
+    job::{JobError, Success},
+    registry::{Kind, Registry},
+};
+use shared::queue::{consumer::Lease, finish::Outcome};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    finisher::{Ended, Finisher},
+    holdings::Holdings,
+};
+
+/// A job that cost two workers their life gets its last chance alone, so that if it takes a third one down, nothing else is
+/// in the process: whoever is discarded as poison is guilty.
+const LAST_CHANCE: i16 = 2;
+/// An unknown kind is left for a worker that knows it.
+const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs jobs. One for the process.
+pub struct Runner {
+    registry: Arc<Registry>,
+    environment: Arc<Environment>,
+    holdings: Holdings,
+    finisher: Finisher,
+    /// Read by every run, written by a last chance.
+    alone: RwLock<()>,
+}
+
+impl Runner {
+    /// A runner over the process's kinds and services.
+    pub fn new(registry: Arc<Registry>, environment: Arc<Environment>, holdings: Holdings, finisher: Finisher) -> Self {
+        Self { registry, environment, holdings, finisher, alone: RwLock::new(()) }
+    }
+
+    /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran.
+    pub async fn run(&self, lease: Lease, cancelled: CancellationToken) -> Duration {
+        let span = tracing::info_span!("job", job_id = %lease.id, tenant = %lease.tenant, kind = %lease.kind, attempt = lease.attempt);
+        self.run_inside_span(lease, cancelled).instrument(span).await
+    }
+
+    async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Duration {
+        let _company = self.company(lease.crashes).await;
+        let started = Instant::now();
+        let outcome = match self.registry.get(&lease.kind) {
+            Some(kind) => self.attempt(kind, &lease, cancelled).await,
+            None => Some(Outcome::Snoozed { delay: UNKNOWN_KIND_PAUSE }),
+        };
+        let ran = started.elapsed();
+        crate::metrics::ended(&lease, outcome.as_ref(), ran);
+        self.finisher.ended(Ended { lease, outcome, ran }).await;
+        ran
+    }
+
+    async fn company(&self, crashes: i16) -> Company<'_> {
+        if crashes >= LAST_CHANCE { Company::Alone(self.alone.write().await) } else { Company::Others(self.alone.read().await) }
+    }
+
+    /// `None` if the run was cut short from outside: then the ledger already knows why, or the job is handed back.
+    async fn attempt(&self, kind: &Kind, lease: &Lease, cancelled: CancellationToken) -> Option<Outcome> {
+        let context = JobContext::new(lease.clone(), Arc::clone(&self.environment), cancelled.clone());
+        let work = AssertUnwindSafe(kind.run(&lease.args, &context)).catch_unwind();
+        let result = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return None,
+            result = tokio::time::timeout(kind.timeout, work) => result,
+        };
+        Some(match result {
+            Ok(Ok(Ok(success))) => succeeded(success),
+            Ok(Ok(Err(JobError::Final(error)))) => Outcome::Discarded { error },
+            Ok(Ok(Err(JobError::Retry(error)))) => failed(kind, lease, format!("{error:#}")),
+            Ok(Err(panic)) => failed(kind, lease, format!("panicked: {}", panic_text(&*panic))),
+            Err(_elapsed) => failed(kind, lease, format!("took longer than {} s", kind.timeout.as_secs())),
+        })
+    }
+
+    /// Gives up what was leased but has not begun.
+    pub async fn hand_back(&self, lease: Lease) {
+        self.finisher.ended(Ended { lease, outcome: None, ran: Duration::ZERO }).await;
+    }
+
+    /// What this process holds.
+    pub const fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+}
+
+/// Who else may run meanwhile: held for the length of a run.
+enum Company<'a> {
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
+    Others(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+}
+
+fn succeeded(success: Success) -> Outcome {
+    match success {
+        Success::Done => Outcome::Completed { result: None },
+        Success::DoneWith(result) => Outcome::Completed { result: Some(result) },
+        Success::Snooze(delay) => Outcome::Snoozed { delay },
+        Success::Cancel(reason) => Outcome::Cancelled { reason },
+    }
+}
+
+fn failed(kind: &Kind, lease: &Lease, error: String) -> Outcome {
+    tracing::info!(%error, "the job failed");
+    let failures = lease.failures.saturating_add(1);
+    if failures >= lease.max_attempts {
+        Outcome::Discarded { error }
+    } else {
+        Outcome::Retry { error, delay: kind.retry_delay(u32::try_from(failures).unwrap_or(1)) }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a value that is no text")
+}
