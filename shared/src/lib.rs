@@ -4,7 +4,12 @@
 
 #![warn(missing_docs)]
 
+pub mod clock;
+pub mod config;
 pub mod db;
+pub mod ids;
 pub mod leadership;
 pub mod queue;
+pub mod shutdown;
+pub mod telemetry;
 pub mod tenancy;

@@ -1,0 +1,58 @@
+//! Which environment the process runs in, and what is permitted only outside production.
+//!
+//! Invariant: production is never guessed; what is refused there (test-only kinds here, default keys and passwords
+//! in the other sections) stops the start instead of being switched off silently.
+
+use super::reader::{Reader, Variable};
+
+const ENVIRONMENT: Variable = Variable::new("ENVIRONMENT", "development, test or production");
+const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0 or 1, and 0 in production");
+
+/// Where the process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum Environment {
+    /// A developer's machine: default keys are accepted, mails go to a folder.
+    #[default]
+    Development,
+    /// Automated tests: as development.
+    Test,
+    /// Real tenants: no default secret, no test-only kind.
+    Production,
+}
+
+impl Environment {
+    /// Whether default secrets and test-only kinds are refused.
+    pub fn is_production(self) -> bool {
+        self == Self::Production
+    }
+}
+
+/// The environment section.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvironmentConfig {
+    /// `ENVIRONMENT`; default `development`.
+    pub environment: Environment,
+    /// `ROTA_TEST_KINDS`, 0 or 1; default 0. Whether the test-only kinds (`noop`, `sleep`, `panic`, …) exist.
+    pub test_kinds: bool,
+}
+
+impl EnvironmentConfig {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let environment = reader.or(ENVIRONMENT, Environment::default(), |text| {
+            text.parse().ok()
+        });
+        let test_kinds = reader.or(TEST_KINDS, false, |text| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        });
+        if test_kinds && environment.is_production() {
+            reader.report(TEST_KINDS, "test-only kinds are refused in production");
+        }
+        Self {
+            environment,
+            test_kinds,
+        }
+    }
+}

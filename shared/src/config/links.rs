@@ -1,0 +1,75 @@
+//! What the links in our mails need: the address they begin with and the key that signs them.
+//!
+//! Invariant: api and worker must be given the same key, as one makes the links that the other checks; in production
+//! the built-in key, which everyone can read here, is refused.
+
+use url::Url;
+
+use super::environment::Environment;
+use super::http::api_address;
+use super::reader::{Reader, Variable};
+use super::secret::Secret;
+
+const PUBLIC_URL: Variable = Variable::new(
+    "ROTA_PUBLIC_URL",
+    "http://host or https://host, with a path if need be",
+);
+const KEY: Variable = Variable::secret(
+    "ROTA_LINK_KEY",
+    "at least 32 random characters, and set in production",
+);
+
+const MIN_KEY_CHARS: usize = 32;
+const DEVELOPMENT_KEY: &str = "for-development-only-not-a-secret-link-key";
+
+/// The key of the HMAC in links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkKey(Secret);
+
+impl LinkKey {
+    /// Accepts 32 characters and more.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.chars().count() >= MIN_KEY_CHARS).then(|| Self(Secret::new(text)))
+    }
+
+    /// The bytes of the key.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose().as_bytes()
+    }
+}
+
+/// The links section.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// `ROTA_PUBLIC_URL`; default `http://HOST:PORT`. What recipients and clients reach the API under.
+    pub public_url: Url,
+    /// `ROTA_LINK_KEY`, at least 32 characters; default a well-known one, refused in production.
+    pub key: LinkKey,
+}
+
+impl LinkConfig {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
+        let given = reader.optional(PUBLIC_URL, parse_public_url);
+        let public_url = given.unwrap_or_else(|| local_url(reader));
+        let key = reader.or(KEY, LinkKey(Secret::new(DEVELOPMENT_KEY)), LinkKey::parse);
+        if environment.is_production() && key.expose() == DEVELOPMENT_KEY.as_bytes() {
+            reader.report(KEY, "the development key is refused in production");
+        }
+        Self { public_url, key }
+    }
+}
+
+fn parse_public_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
+}
+
+/// The address of the API as seen from this machine: "all interfaces" is none that a link can name.
+fn local_url(reader: &mut Reader<'_>) -> Url {
+    let mut address = api_address(reader);
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Url::parse(&format!("http://{address}")).expect("a socket address makes a valid authority")
+}

@@ -1,0 +1,126 @@
+//! Where mails go: to an SMTP server or, in development, into a folder.
+//!
+//! Invariant: production never falls back to a folder by default; mails that nobody gets must be asked for.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::environment::Environment;
+use super::reader::{Reader, Variable};
+use super::timing::parse_millis;
+
+const URL: Variable = Variable::secret(
+    "SMTP_URL",
+    "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production",
+);
+const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
+const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
+
+const DEFAULT_DIRECTORY: &str = ".local/mail";
+const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+const MIN_TIMEOUT_MS: u64 = 100;
+
+/// How a mail leaves us; `Debug` shows no user and no password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MailTransport {
+    /// An SMTP server, `smtp://` or `smtps://`, with its credentials.
+    Smtp(Url),
+    /// A folder that gets one `.eml` file per mail.
+    Directory(PathBuf),
+}
+
+impl MailTransport {
+    /// Accepts `smtp://host…`, `smtps://host…` and `file:DIRECTORY`, relative or absolute.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return (!path.is_empty()).then(|| Self::Directory(PathBuf::from(path)));
+        }
+        let url = Url::parse(text).ok()?;
+        (matches!(url.scheme(), "smtp" | "smtps") && url.has_host()).then_some(Self::Smtp(url))
+    }
+}
+
+impl fmt::Debug for MailTransport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Smtp(url) => write!(
+                out,
+                "Smtp({}://{})",
+                url.scheme(),
+                url.host_str().unwrap_or_default()
+            ),
+            Self::Directory(path) => write!(out, "Directory({})", path.display()),
+        }
+    }
+}
+
+/// The mail section.
+#[derive(Clone, Debug)]
+pub struct MailConfig {
+    /// `SMTP_URL`; default `file:.local/mail`, in production required.
+    pub transport: MailTransport,
+    /// `ROTA_SMTP_CONNECTIONS`, open at once per process; default 4.
+    pub connections: NonZeroUsize,
+    /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from dialling to the final reply; default 15000.
+    pub timeout: Duration,
+}
+
+impl MailConfig {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
+        let connections = reader.or(CONNECTIONS, DEFAULT_CONNECTIONS, |text| text.parse().ok());
+        let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| {
+            parse_millis(text, MIN_TIMEOUT_MS)
+        });
+        let transport = if environment.is_production() {
+            reader.required(URL, MailTransport::parse)?
+        } else {
+            reader.or(
+                URL,
+                MailTransport::Directory(DEFAULT_DIRECTORY.into()),
+                MailTransport::parse,
+            )
+        };
+        Some(Self {
+            transport,
+            connections,
+            timeout,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_may_be_relative_or_absolute() {
+        let folder = |text| MailTransport::parse(text).unwrap();
+        assert_eq!(
+            folder("file:.local/mail"),
+            MailTransport::Directory(".local/mail".into())
+        );
+        assert_eq!(
+            folder("file:/var/mail"),
+            MailTransport::Directory("/var/mail".into())
+        );
+        assert_eq!(
+            folder("file:///var/mail"),
+            MailTransport::Directory("/var/mail".into())
+        );
+        assert_eq!(MailTransport::parse("file:"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_credentials() {
+        let transport = MailTransport::parse("smtps://user:hunter2@mail.example:465").unwrap();
+        assert_eq!(format!("{transport:?}"), "Smtp(smtps://mail.example)");
+        assert_eq!(MailTransport::parse("smtp:mail.example"), None);
+        assert_eq!(MailTransport::parse("http://mail.example"), None);
+    }
+}

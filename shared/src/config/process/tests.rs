@@ -1,0 +1,121 @@
+//! What whole configurations accept, refuse and say. The sections test their own types.
+
+use super::super::{Environment, LogFormat, MailTransport, QueueFilter};
+use super::*;
+use std::time::Duration;
+
+fn minimal() -> Env {
+    [
+        ("DATABASE_URL", "postgres://rota_app:app@localhost/rota"),
+        (
+            "DATABASE_SYSTEM_URL",
+            "postgres://rota_system:system@localhost/rota",
+        ),
+        ("REDIS_URL", "redis://localhost:6379"),
+    ]
+    .into_iter()
+    .collect()
+}
+
+#[test]
+fn three_addresses_are_enough_in_development() {
+    let api = ApiConfig::load(&minimal()).unwrap();
+    assert_eq!(api.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:8080/");
+    assert_eq!(api.environment.environment, Environment::Development);
+    assert_eq!(api.timing.lease, Duration::from_secs(30));
+    let worker = WorkerConfig::load(&minimal()).unwrap();
+    assert_eq!(worker.http.listen.port(), 9464);
+    assert_eq!(
+        worker.mail.transport,
+        MailTransport::Directory(".local/mail".into())
+    );
+    assert_eq!(worker.slots.queues, QueueFilter::All);
+    let scheduler = SchedulerConfig::load(&minimal()).unwrap();
+    assert_eq!(
+        (scheduler.http.listen.port(), scheduler.telemetry.format),
+        (9465, LogFormat::Pretty)
+    );
+}
+
+#[test]
+fn links_name_an_address_that_can_be_reached() {
+    let api = ApiConfig::load(&minimal().with("HOST", "0.0.0.0").with("PORT", "9000")).unwrap();
+    assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000");
+    assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
+    let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
+    assert_eq!(
+        ApiConfig::load(&env).unwrap().links.public_url.as_str(),
+        "https://rota.example/app"
+    );
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let env = minimal()
+        .with("DATABASE_URL", "")
+        .with("PORT", "99999")
+        .with("ROTA_LEASE_MS", "1999");
+    let env = env
+        .with("ROTA_LEASE", "5")
+        .with("REDIS_URL", "http://:hunter2@x");
+    let text = ApiConfig::load(&env).unwrap_err().to_string();
+    insta::assert_snapshot!(text, @r#"
+    5 problems in the configuration
+      PORT: "99999" is not accepted; expected a port from 0 (any free one) to 65535
+      DATABASE_URL: not set; expected postgres://user:password@host:port/database
+      REDIS_URL: the value (not shown here) is not accepted; expected redis://host:port/database or rediss://… for TLS
+      ROTA_LEASE_MS: "1999" is not accepted; expected whole milliseconds from 2000
+      ROTA_LEASE: unknown variable; did you mean ROTA_LEASE_MS?
+    "#);
+}
+
+#[test]
+fn production_refuses_what_only_suits_development() {
+    let env = minimal()
+        .with("ENVIRONMENT", "production")
+        .with("ROTA_TEST_KINDS", "1");
+    let env = env.with(
+        "DATABASE_URL",
+        "postgres://rota_app:rota_app@localhost/rota",
+    );
+    let errors = WorkerConfig::load(&env).unwrap_err();
+    let variables: Vec<_> = errors
+        .problems()
+        .iter()
+        .map(|problem| problem.variable.as_str())
+        .collect();
+    assert_eq!(
+        variables,
+        [
+            "ROTA_TEST_KINDS",
+            "DATABASE_URL",
+            "ROTA_LINK_KEY",
+            "SMTP_URL"
+        ]
+    );
+    assert!(!errors.to_string().contains("rota_app:rota_app"));
+    let env = env
+        .with("ROTA_TEST_KINDS", "0")
+        .with("SMTP_URL", "smtps://mail.example");
+    let env = env.with("DATABASE_URL", "postgres://rota_app:x8Jk2@localhost/rota");
+    assert!(WorkerConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok());
+}
+
+#[test]
+fn a_migration_needs_the_owner() {
+    let errors = MigrationConfig::load(&minimal()).unwrap_err();
+    assert_eq!(errors.problems()[0].variable, "DATABASE_OWNER_URL");
+    let env = minimal().with("DATABASE_OWNER_URL", "postgres://postgres@localhost/rota");
+    assert!(MigrationConfig::load(&env).is_ok());
+}
+
+#[test]
+fn nothing_secret_is_in_debug() {
+    let env = minimal().with("ROTA_LINK_KEY", "hunter2-hunter2-hunter2-hunter2-hunter2");
+    let env = env
+        .with("SMTP_URL", "smtp://me:hunter2@mail")
+        .with("REDIS_URL", "redis://:hunter2@cache");
+    let env = env.with("DATABASE_URL", "postgres://rota_app:hunter2@localhost/rota");
+    assert!(!format!("{:?}", WorkerConfig::load(&env).unwrap()).contains("hunter2"));
+}

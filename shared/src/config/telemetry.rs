@@ -1,0 +1,48 @@
+//! How a process logs.
+//!
+//! Invariant: a filter that cannot be parsed stops the start, rather than leave an operator in a silent process.
+
+use tracing_subscriber::EnvFilter;
+
+use super::environment::Environment;
+use super::reader::{Reader, Variable};
+
+const FORMAT: Variable = Variable::new("ROTA_LOG_FORMAT", "json or pretty");
+const FILTER: Variable = Variable::new("RUST_LOG", "a filter such as info,shared=debug");
+
+const DEFAULT_FILTER: &str = "info,sqlx=warn";
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For human eyes.
+    Pretty,
+}
+
+/// The telemetry section.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// `ROTA_LOG_FORMAT`; default `pretty` in development, else `json`.
+    pub format: LogFormat,
+    /// `RUST_LOG`; default `info,sqlx=warn`. A valid filter of `tracing-subscriber`.
+    pub filter: String,
+}
+
+impl TelemetryConfig {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
+        let default = if environment == Environment::Development {
+            LogFormat::Pretty
+        } else {
+            LogFormat::Json
+        };
+        Self {
+            format: reader.or(FORMAT, default, |text| text.parse().ok()),
+            filter: reader.or(FILTER, DEFAULT_FILTER.to_owned(), |text| {
+                EnvFilter::try_new(text).ok().map(|_| text.to_owned())
+            }),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Every name under which an operator finds something: metrics, their labels, fields of log lines.
+//!
+//! Invariant: a name here is a promise to dashboards and alerts and changes only with a decision record. Base units,
+//! `_total` on counters alone. `metrics.rs` describes each to Prometheus.
+
+/// Jobs in each `state` (`scheduled`, `available`, `running`, `retryable`), by `queue`; from the leading scheduler.
+pub const QUEUE_DEPTH: &str = "rota_queue_depth";
+/// Age of the oldest available job, by `queue`; from the leading scheduler.
+pub const QUEUE_OLDEST_AGE_SECONDS: &str = "rota_queue_oldest_age_seconds";
+/// From due to started, by `queue`.
+pub const JOB_WAIT_SECONDS: &str = "rota_job_wait_seconds";
+/// Run time of one attempt, by `queue` and `kind`.
+pub const JOB_DURATION_SECONDS: &str = "rota_job_duration_seconds";
+/// Attempts that ended, by `queue`, `kind` and `outcome`.
+pub const JOBS_TOTAL: &str = "rota_jobs_total";
+/// Jobs taken from workers that fell silent, by `queue`.
+pub const JOBS_RESCUED_TOTAL: &str = "rota_jobs_rescued_total";
+/// Slots of this worker by `queue` and `state` (`busy`, `free`).
+pub const WORKER_SLOTS: &str = "rota_worker_slots";
+/// Jobs not accepted, by `reason`.
+pub const ENQUEUE_REJECTED_TOTAL: &str = "rota_enqueue_rejected_total";
+/// From a schedule's fire time to its job's insert.
+pub const SCHEDULE_LAG_SECONDS: &str = "rota_schedule_lag_seconds";
+/// Requests answered, by `method`, `route` and `status`.
+pub const HTTP_REQUESTS_TOTAL: &str = "rota_http_requests_total";
+/// From the request's head to the answer's head, by `method` and `route`.
+pub const HTTP_REQUEST_DURATION_SECONDS: &str = "rota_http_request_duration_seconds";
+/// Always 1; `version` says what runs.
+pub const BUILD_INFO: &str = "rota_build_info";
+/// One rebuild of the Redis index from the ledger.
+pub const INDEX_REBUILD_SECONDS: &str = "rota_index_rebuild_seconds";
+/// Jobs that the sweep found in the ledger but not in the index.
+pub const INDEX_SWEPT_TOTAL: &str = "rota_index_swept_total";
+/// 1 in the scheduler that leads, 0 in the others.
+pub const SCHEDULER_LEADER: &str = "rota_scheduler_leader";
+
+/// Labels of metrics.
+pub mod label {
+    /// Name of a queue.
+    pub const QUEUE: &str = "queue";
+    /// State of a job or slot.
+    pub const STATE: &str = "state";
+    /// Kind of a job.
+    pub const KIND: &str = "kind";
+    /// How an attempt ended.
+    pub const OUTCOME: &str = "outcome";
+    /// Why something was not accepted.
+    pub const REASON: &str = "reason";
+    /// HTTP method.
+    pub const METHOD: &str = "method";
+    /// Route template such as `/api/v1/jobs/{id}`, never the path itself: ids would make a series each.
+    pub const ROUTE: &str = "route";
+    /// HTTP status code.
+    pub const STATUS: &str = "status";
+    /// Release of the program.
+    pub const VERSION: &str = "version";
+}
+
+/// Fields of spans that appear on every log line inside them. `tracing` needs them spelt out in its macros; this list
+/// is what an operator can rely on.
+pub mod field {
+    /// The request that caused the line.
+    pub const REQUEST_ID: &str = "request_id";
+    /// Id of the tenant concerned.
+    pub const TENANT: &str = "tenant";
+    /// Id of the job that runs.
+    pub const JOB_ID: &str = "job_id";
+}
