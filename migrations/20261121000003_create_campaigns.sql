@@ -40,6 +40,8 @@ create table recipients (
     lead_id uuid not null,
     state text not null default 'pending'
         constraint recipients_state_known check (state in ('pending', 'queued', 'sent', 'rejected', 'suppressed', 'failed', 'cancelled')),
+    -- The job that sends this mail, once it is queued. No foreign key: jobs go by whole months.
+    job_id uuid,
     -- Why a mail was not sent, in words for the tenant.
     reason text,
     sent_at timestamptz,

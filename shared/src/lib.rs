@@ -11,5 +11,6 @@ pub mod ids;
 pub mod leadership;
 pub mod queue;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -1,0 +1,163 @@
+//! Campaigns: what is written, from whom, and how far its sending is.
+//!
+//! Invariant: every change of state names the states it may come from, so two requests that race cannot both win.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::db::TenantTx;
+
+/// What a campaign is made from.
+#[derive(Clone, Debug)]
+pub struct NewCampaign {
+    /// The campaign's id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// Template of the subject.
+    pub subject: String,
+    /// Template of the plain text.
+    pub text_body: String,
+    /// Template of the HTML.
+    pub html_body: Option<String>,
+    /// Sender's address.
+    pub from_address: String,
+    /// Sender's name.
+    pub from_name: Option<String>,
+}
+
+/// A campaign as it stands.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// The campaign's id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// draft, scheduled, sending, paused, cancelled or completed.
+    pub state: String,
+    /// Template of the subject.
+    pub subject: String,
+    /// Template of the plain text.
+    pub text_body: String,
+    /// Template of the HTML.
+    pub html_body: Option<String>,
+    /// Sender's address.
+    pub from_address: String,
+    /// Sender's name.
+    pub from_name: Option<String>,
+    /// When sending is to begin, if not at once.
+    pub send_at: Option<DateTime<Utc>>,
+    /// When sending began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last recipient was done with, or the campaign was cancelled.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// Counts the starts and resumptions: a fan-out job of an earlier one is not meant any more.
+    pub send_generation: i32,
+}
+
+/// Adds a draft.
+pub async fn create(transaction: &mut TenantTx, new: &NewCampaign) -> Result<(), sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query!(
+        "insert into campaigns (tenant_id, id, name, subject, text_body, html_body, from_address, from_name) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        tenant,
+        new.id,
+        new.name,
+        new.subject,
+        new.text_body,
+        new.html_body,
+        new.from_address,
+        new.from_name
+    )
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+}
+
+/// The campaign of this id.
+pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaign>, sqlx::Error> {
+    sqlx::query_as!(
+        Campaign,
+        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
+         from campaigns where id = $1",
+        id
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+}
+
+/// A page of campaigns, the newest first, older than `before`.
+pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query_as!(
+        Campaign,
+        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
+         from campaigns where tenant_id = $1 and id < $2 order by id desc limit $3",
+        tenant,
+        before.unwrap_or(Uuid::max()),
+        limit
+    )
+    .fetch_all(&mut **transaction)
+    .await
+}
+
+/// Starts or resumes sending, at once or at a time; returns the new generation, or `None` from another state.
+pub async fn start(transaction: &mut TenantTx, id: Uuid, from: &[&str], send_at: Option<DateTime<Utc>>) -> Result<Option<i32>, sqlx::Error> {
+    let from: Vec<String> = from.iter().map(ToString::to_string).collect();
+    sqlx::query_scalar!(
+        "update campaigns set
+           state = case when $3::timestamptz > now() then 'scheduled' else 'sending' end,
+           send_at = $3,
+           started_at = case when $3::timestamptz > now() then started_at else coalesce(started_at, now()) end,
+           send_generation = send_generation + 1
+         where id = $1 and state = any($2) returning send_generation",
+        id,
+        &from,
+        send_at
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+}
+
+/// Stops sending for now; `false` from another state.
+pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query!("update campaigns set state = 'paused' where id = $1 and state in ('sending', 'scheduled')", id)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Stops sending for good, and takes those who have no mail on its way off the list; `false` from a final state.
+pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query!(
+        "update campaigns set state = 'cancelled', finished_at = now() where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
+        id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!("update recipients set state = 'cancelled' where campaign_id = $1 and state = 'pending'", id).execute(&mut **transaction).await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Marks the time of a scheduled campaign as come. Keeps the row locked, so that a pause waits for the caller's page.
+pub async fn begin_sending(transaction: &mut TenantTx, id: Uuid, generation: i32) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query!(
+        "update campaigns set state = 'sending', started_at = coalesce(started_at, now())
+         where id = $1 and send_generation = $2 and state in ('scheduled', 'sending')",
+        id,
+        generation
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Marks a campaign as done.
+pub async fn complete(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("update campaigns set state = 'completed', finished_at = now() where id = $1 and state = 'sending'", id)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,116 @@
+//! API keys: `rota_<id>_<secret>`, both parts in lower-case base 32. The id finds the row, the secret's hash proves it.
+//!
+//! Invariant: a secret is 32 random bytes, so a plain SHA-256 is enough to keep it (there is nothing to guess), and it is
+//! compared in constant time.
+
+use chrono::{DateTime, Utc};
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use crate::{db::SystemDb, tenancy::TenantId};
+
+const PREFIX: &str = "rota";
+
+/// A key that is to be made.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// The key's id, part of what the client sends.
+    pub id: Uuid,
+    /// For people, to tell keys apart.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it ends, if it does.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The secret part of a key.
+#[derive(Clone)]
+pub struct ApiKeySecret([u8; 32]);
+
+/// What a client sends in `X-API-Key`, taken apart.
+pub struct PresentedKey {
+    id: Uuid,
+    secret: ApiKeySecret,
+}
+
+/// A key that proved good.
+#[derive(Clone, Debug)]
+pub struct VerifiedKey {
+    /// The key's id.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What it may do.
+    pub scopes: Vec<String>,
+}
+
+impl ApiKeySecret {
+    /// A secret nobody can guess.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// What is stored of it.
+    pub fn hash(&self) -> Vec<u8> {
+        Sha256::digest(self.0).to_vec()
+    }
+
+    /// The whole key as the client keeps it; the only time it is shown.
+    pub fn present(&self, id: Uuid) -> String {
+        format!("{PREFIX}_{}_{}", encode(id.as_bytes()), encode(&self.0))
+    }
+}
+
+impl PresentedKey {
+    /// Takes a presented key apart; `None` if it has not the form of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, secret) = text.strip_prefix(PREFIX)?.strip_prefix('_')?.split_once('_')?;
+        Some(Self { id: Uuid::from_slice(&decode(id)?).ok()?, secret: ApiKeySecret(decode(secret)?.try_into().ok()?) })
+    }
+
+    /// Looks the key up. `None` if it is unknown, revoked, expired, or the secret is wrong.
+    pub async fn verify(&self, db: &SystemDb) -> Result<Option<VerifiedKey>, sqlx::Error> {
+        let row = sqlx::query!(
+            "select tenant_id, secret_hash, scopes from api_keys
+             where id = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
+            self.id
+        )
+        .fetch_optional(db.pool())
+        .await?;
+        Ok(row
+            .filter(|row| bool::from(row.secret_hash.ct_eq(&self.secret.hash())))
+            .map(|row| VerifiedKey { id: self.id, tenant: TenantId::new(row.tenant_id), scopes: row.scopes }))
+    }
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE32_NOPAD.encode(bytes).to_lowercase()
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    BASE32_NOPAD.decode(text.to_uppercase().as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{ApiKeySecret, PresentedKey};
+
+    #[test]
+    fn a_presented_key_comes_apart_again() {
+        let (id, secret) = (Uuid::max(), ApiKeySecret::random());
+        let parsed = PresentedKey::parse(&secret.present(id)).expect("has the form");
+        assert_eq!((parsed.id, parsed.secret.0), (id, secret.0));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for text in ["", "rota", "rota_", "rota__", "rota_aa_bb", "other_aaaa_bbbb", "rota_ä_ö"] {
+            assert!(PresentedKey::parse(text).is_none(), "{text}");
+        }
+    }
+}

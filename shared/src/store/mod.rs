@@ -1,0 +1,11 @@
+//! The rows of tenants: one file for each noun, each function one statement or a few in the caller's transaction.
+//!
+//! Invariant: functions take a [`crate::db::TenantTx`], so row level security has the last word; the exception is what must happen
+//! before the tenant is known ([`credentials`]) or before there is one ([`tenants`]).
+
+pub mod campaigns;
+pub mod credentials;
+pub mod leads;
+pub mod recipients;
+pub mod suppressions;
+pub mod tenants;
