@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod health;
+pub mod http_server;
 pub mod ids;
 pub mod shutdown;
 pub mod telemetry;
