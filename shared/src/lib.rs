@@ -7,6 +7,8 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod health;
+pub mod http_server;
 pub mod ids;
 pub mod leadership;
 pub mod queue;

@@ -20,7 +20,7 @@ const BUCKETS_SECONDS: [f64; 18] = [
 ];
 
 /// A gauge not set for this long is dropped.
-pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
+pub const GAUGE_IDLE: Duration = Duration::from_mins(1);
 
 /// How often samples are folded into buckets; without it an unscraped process grows.
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -1,0 +1,259 @@
+//! What one connection is doing, and since when.
+//!
+//! Invariant: the phase is `Serving` exactly while a request is in flight, counted from the call of the service to
+//! the drop of the answer's body. `watched_stream.rs` and `request_service.rs` tell, `connection.rs` asks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::Version;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ServerLimits;
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may stay.
+    Keep,
+    /// It has idled long enough: say goodbye, as a request may just be on its way.
+    Close,
+    /// It got nowhere in time: nothing is owed.
+    Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No byte has come yet.
+    Fresh,
+    /// Bytes of a request's head have come, but not all.
+    Head,
+    /// At least one request is in flight.
+    Serving,
+    /// Between two requests.
+    Idle,
+}
+
+pub(super) struct Activity {
+    state: Mutex<State>,
+    evicted: CancellationToken,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State::new(Instant::now())),
+            evicted: CancellationToken::new(),
+        })
+    }
+
+    /// Bytes have come.
+    pub(super) fn bytes_read(&self) {
+        self.state().bytes_read(Instant::now());
+    }
+
+    /// The client does not take what we write, or takes it again.
+    pub(super) fn write_blocked(&self, blocked: bool) {
+        self.state().write_blocked(blocked, Instant::now());
+    }
+
+    /// A request is in flight until the guard is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>, version: Version) -> InFlight {
+        self.state().begin_request(version, Instant::now());
+        InFlight(Arc::clone(self))
+    }
+
+    /// What `limits` say to the present phase.
+    pub(super) fn verdict(&self, limits: &ServerLimits) -> Verdict {
+        self.state().verdict(limits, Instant::now())
+    }
+
+    /// Since when nothing is in flight and nothing waits to be written; `None` while something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.state().idle_since()
+    }
+
+    /// Tells the connection to end, to make room.
+    pub(super) fn evict(&self) {
+        self.evicted.cancel();
+    }
+
+    /// Whether the connection has been told so.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.is_cancelled()
+    }
+
+    /// Returns once the connection has been told so.
+    pub(super) async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics under this lock; were it to, the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request in flight.
+pub(super) struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.state().end_request(Instant::now());
+    }
+}
+
+struct State {
+    phase: Phase,
+    since: Instant,
+    in_flight: usize,
+    multiplexed: bool,
+    write_blocked_since: Option<Instant>,
+}
+
+impl State {
+    fn new(now: Instant) -> Self {
+        Self {
+            phase: Phase::Fresh,
+            since: now,
+            in_flight: 0,
+            multiplexed: false,
+            write_blocked_since: None,
+        }
+    }
+
+    /// Between the requests of a multiplexed connection bytes may be mere control frames and begin no head.
+    fn bytes_read(&mut self, now: Instant) {
+        if self.phase == Phase::Fresh || (self.phase == Phase::Idle && !self.multiplexed) {
+            self.enter(Phase::Head, now);
+        }
+    }
+
+    fn write_blocked(&mut self, blocked: bool, now: Instant) {
+        self.write_blocked_since = blocked.then(|| self.write_blocked_since.unwrap_or(now));
+    }
+
+    fn begin_request(&mut self, version: Version, now: Instant) {
+        self.multiplexed = version == Version::HTTP_2;
+        self.in_flight += 1;
+        self.enter(Phase::Serving, now);
+    }
+
+    fn end_request(&mut self, now: Instant) {
+        self.in_flight -= 1;
+        if self.in_flight == 0 {
+            self.enter(Phase::Idle, now);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.phase = phase;
+        self.since = now;
+    }
+
+    fn verdict(&self, limits: &ServerLimits, now: Instant) -> Verdict {
+        if self
+            .write_blocked_since
+            .is_some_and(|since| now - since >= limits.write_timeout)
+        {
+            return Verdict::Cut;
+        }
+        let (limit, verdict) = match self.phase {
+            Phase::Serving => return Verdict::Keep,
+            Phase::Fresh => (limits.first_byte_timeout, Verdict::Cut),
+            Phase::Head => (limits.header_timeout, Verdict::Cut),
+            Phase::Idle => (limits.keep_alive, Verdict::Close),
+        };
+        if now - self.since >= limit {
+            verdict
+        } else {
+            Verdict::Keep
+        }
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        let busy = self.phase == Phase::Serving || self.write_blocked_since.is_some();
+        (!busy).then_some(self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_phase_has_its_limit() {
+        let (limits, mut now) = (ServerLimits::default(), Instant::now());
+        let mut state = State::new(now);
+        assert_eq!(
+            state.verdict(&limits, now + limits.first_byte_timeout - SECOND),
+            Verdict::Keep
+        );
+        assert_eq!(
+            state.verdict(&limits, now + limits.first_byte_timeout),
+            Verdict::Cut
+        );
+        state.bytes_read(now);
+        now += limits.header_timeout;
+        state.bytes_read(now - SECOND);
+        assert_eq!(state.verdict(&limits, now - SECOND), Verdict::Keep);
+        assert_eq!(
+            state.verdict(&limits, now),
+            Verdict::Cut,
+            "a trickle of bytes wins no time"
+        );
+        state.begin_request(Version::HTTP_11, now);
+        now += SECOND * 3_600;
+        assert_eq!(
+            (state.verdict(&limits, now), state.idle_since()),
+            (Verdict::Keep, None)
+        );
+        state.end_request(now);
+        assert_eq!(
+            state.verdict(&limits, now + limits.keep_alive - SECOND),
+            Verdict::Keep
+        );
+        assert_eq!(
+            state.verdict(&limits, now + limits.keep_alive),
+            Verdict::Close
+        );
+    }
+
+    #[test]
+    fn control_frames_are_not_half_a_head() {
+        let (limits, now) = (ServerLimits::default(), Instant::now());
+        let mut state = State::new(now);
+        state.begin_request(Version::HTTP_2, now);
+        state.end_request(now);
+        state.bytes_read(now);
+        assert_eq!(
+            state.verdict(&limits, now + limits.header_timeout + SECOND),
+            Verdict::Keep
+        );
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_cut_even_while_served() {
+        let (limits, now) = (ServerLimits::default(), Instant::now());
+        let mut state = State::new(now);
+        state.begin_request(Version::HTTP_11, now);
+        state.write_blocked(true, now);
+        state.write_blocked(true, now + SECOND);
+        assert_eq!(
+            state.verdict(&limits, now + limits.write_timeout - SECOND),
+            Verdict::Keep
+        );
+        assert_eq!(
+            state.verdict(&limits, now + limits.write_timeout),
+            Verdict::Cut
+        );
+        state.write_blocked(false, now);
+        assert_eq!(
+            state.verdict(&limits, now + limits.write_timeout),
+            Verdict::Keep
+        );
+    }
+}
