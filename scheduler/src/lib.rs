@@ -2,6 +2,7 @@
 //!
 //! [`elector`] decides who leads, [`maintainer`] runs the [`services`] while this process does.
 
+pub mod assembly;
 pub mod elector;
 pub mod maintainer;
 pub mod process;

@@ -4,6 +4,7 @@
 
 #![warn(missing_docs)]
 
+pub mod background;
 pub mod clock;
 pub mod config;
 pub mod db;
@@ -14,5 +15,6 @@ pub mod leadership;
 pub mod queue;
 pub mod shutdown;
 pub mod store;
+pub mod stores;
 pub mod telemetry;
 pub mod tenancy;

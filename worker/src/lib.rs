@@ -3,6 +3,7 @@
 //! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) gives it a slot, [`runner`] runs its kind, [`finisher`]
 //! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
 
+pub mod assembly;
 pub mod fetcher;
 pub mod finisher;
 pub mod holdings;

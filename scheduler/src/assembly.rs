@@ -1,0 +1,27 @@
+//! From the configuration to a working scheduler.
+
+use std::{sync::Arc, time::Duration};
+
+use jobs::registry::Registry;
+use shared::{background, clock::Clock, config::SchedulerConfig, db::PoolSettings, stores::Stores};
+
+use crate::process::{SchedulerSettings, schedule};
+
+/// How long finished jobs are kept.
+const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
+
+/// Runs a scheduler until it is told to stop.
+pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
+    let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;
+    let settings = SchedulerSettings {
+        queues: Registry::new(config.environment.test_kinds).queues().into_iter().collect(),
+        tick: config.timing.tick,
+        reconcile: config.timing.reconcile,
+        keep_jobs: KEEP_JOBS,
+    };
+    background::run(&config.telemetry, config.http.listen, Arc::new(stores.clone()), env!("CARGO_PKG_VERSION"), async |stop| {
+        schedule(settings, stores.system, stores.index, Clock::system(), stop).await;
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! Tests against real PostgreSQL and Redis. The tree mirrors what is tested: `queue/` the engine.
+
+mod queue;

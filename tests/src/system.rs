@@ -1,0 +1,148 @@
+//! Rota assembled inside a test: its own database, its own Redis prefix, workers and schedulers that start and stop at will.
+//!
+//! Invariant: it uses the same parts as the processes do, as the unprivileged roles; only `main` is missing.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use jobs::{environment::Environment, registry::Registry};
+use scheduler::process::{SchedulerSettings, schedule};
+use shared::{
+    clock::Clock,
+    db::{PoolSettings, SystemDb, TenantDb, migrate},
+    ids,
+    queue::{Index, IndexSettings, NewJob, Priority, inspect, producer::{EnqueueRequest, Producer}},
+    store::tenants::OwnerConnection,
+    tenancy::TenantId,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use worker::process::{WorkerSettings, work};
+
+use crate::postgres::{DatabaseUrls, SharedServer, TestDatabase};
+
+/// A system of one test.
+pub struct TestSystem {
+    /// Where its database is.
+    pub urls: DatabaseUrls,
+    /// Transactions of tenants.
+    pub tenants: TenantDb,
+    /// The ledger's machinery.
+    pub system: SystemDb,
+    /// The index, under a prefix of its own.
+    pub index: Index,
+    /// Commits jobs.
+    pub producer: Producer,
+    /// All kinds, the test-only ones too.
+    pub registry: Arc<Registry>,
+    /// The time.
+    pub clock: Clock,
+    /// The first part of every Redis key.
+    pub prefix: String,
+    /// Where its Redis is.
+    pub redis_url: String,
+    _database: Option<TestDatabase>,
+}
+
+/// A worker or scheduler that runs inside the test.
+pub struct Running<T> {
+    stop: CancellationToken,
+    task: JoinHandle<T>,
+}
+
+impl<T> Running<T> {
+    /// Asks it to stop and waits until it has.
+    pub async fn stop(self) -> T {
+        self.stop.cancel();
+        self.task.await.expect("it ends without a panic")
+    }
+}
+
+impl TestSystem {
+    /// A system on the servers that `DATABASE_OWNER_URL` and `REDIS_URL` name.
+    pub async fn start() -> Result<Self> {
+        let database = SharedServer::from_env()?.create_database().await?;
+        let redis_url = std::env::var("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
+        let urls = database.urls().clone();
+        Self::on(urls, redis_url, Some(database)).await
+    }
+
+    /// A system on given servers.
+    pub async fn on(urls: DatabaseUrls, redis_url: String, database: Option<TestDatabase>) -> Result<Self> {
+        crate::tls::install_crypto_provider();
+        migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
+        let clock = Clock::system();
+        let prefix = format!("test-{}", ids::new_id(&clock).simple());
+        let index = Index::open(&IndexSettings { url: redis_url.clone(), prefix: prefix.clone(), response_timeout: Duration::from_secs(2) })?;
+        let tenants = TenantDb::open(&urls.app, "test", PoolSettings::default())?;
+        let system = SystemDb::open(&urls.system, "test", PoolSettings::default())?;
+        let producer = Producer::start(&system, index.clone(), clock.clone());
+        Ok(Self { urls, tenants, system, index, producer, registry: Arc::new(Registry::new(true)), clock, prefix, redis_url, _database: database })
+    }
+
+    /// Adds a tenant.
+    pub async fn tenant(&self, slug: &str) -> Result<TenantId> {
+        let mut owner = OwnerConnection::open(&self.urls.owner).await?;
+        Ok(owner.ensure_tenant(ids::new_id(&self.clock), slug, slug, "professional").await?)
+    }
+
+    /// A job of a kind, with the kind's defaults.
+    pub fn job(&self, tenant: TenantId, kind: &str, args: &serde_json::Value) -> NewJob {
+        let kind = self.registry.get(kind).expect("the kind exists");
+        NewJob {
+            id: ids::new_id(&self.clock),
+            tenant,
+            queue: kind.queue.clone(),
+            kind: kind.name.into(),
+            args: serde_json::value::to_raw_value(args).expect("a value is JSON"),
+            priority: Priority::DEFAULT,
+            max_attempts: kind.max_attempts,
+            run_at: None,
+        }
+    }
+
+    /// Commits jobs and returns their ids.
+    pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Uuid>> {
+        let ids = jobs.iter().map(|job| job.id).collect();
+        self.producer.enqueue(EnqueueRequest { jobs, idempotency: None }).await?;
+        Ok(ids)
+    }
+
+    /// A job's state as its tenant sees it.
+    pub async fn state(&self, tenant: TenantId, id: Uuid) -> Result<Option<inspect::JobRecord>> {
+        let mut transaction = self.tenants.begin(tenant).await?;
+        Ok(inspect::find(&mut transaction, &self.index, id).await?)
+    }
+
+    /// A worker over all queues.
+    pub fn worker(&self, slots: usize, lease: Duration) -> Running<Result<()>> {
+        let stop = CancellationToken::new();
+        let settings = WorkerSettings { queues: self.registry.queues().into_iter().collect(), slots, lease, grace: Duration::from_secs(5) };
+        let work = work(settings, self.system.clone(), self.index.clone(), Arc::clone(&self.registry), self.environment(), stop.clone());
+        Running { stop, task: tokio::spawn(work) }
+    }
+
+    /// A scheduler at a quick pace.
+    pub fn scheduler(&self) -> Running<()> {
+        let stop = CancellationToken::new();
+        let settings = SchedulerSettings {
+            queues: self.registry.queues().into_iter().collect(),
+            tick: Duration::from_millis(100),
+            reconcile: Duration::from_millis(200),
+            keep_jobs: Duration::from_hours(24),
+        };
+        let work = schedule(settings, self.system.clone(), self.index.clone(), self.clock.clone(), stop.clone());
+        Running { stop, task: tokio::spawn(work) }
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
+            tenants: self.tenants.clone(),
+            producer: self.producer.clone(),
+            index: self.index.clone(),
+            http: reqwest::Client::new(),
+            clock: self.clock.clone(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! From the configuration to a working worker.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use jobs::{environment::Environment, registry::Registry};
+use shared::{
+    background,
+    clock::Clock,
+    config::{QueueFilter, WorkerConfig},
+    db::PoolSettings,
+    queue::{QueueName, producer::Producer},
+    stores::Stores,
+};
+
+use crate::process::{WorkerSettings, work};
+
+/// How long running jobs may go on after SIGTERM; below the 30 s after which most supervisors kill.
+const GRACE: Duration = Duration::from_secs(20);
+/// What a process needs beside one connection for each slot that is in its database: fetcher, finishers.
+const MACHINERY_CONNECTIONS: u32 = 4;
+const MAX_CONNECTIONS: u32 = 20;
+
+/// Runs a worker until it is told to stop.
+pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
+    let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
+    let pool = PoolSettings { max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS), ..PoolSettings::default() };
+    let stores = Stores::open(&config.database, &config.redis, "rota-worker", pool)?;
+    let registry = Arc::new(Registry::new(config.environment.test_kinds));
+    let settings = WorkerSettings {
+        queues: queues(&registry, &config.slots.queues)?,
+        slots: config.slots.concurrency.get(),
+        lease: config.timing.lease,
+        grace: GRACE,
+    };
+    background::run(&config.telemetry, config.http.listen, Arc::new(stores.clone()), env!("CARGO_PKG_VERSION"), async |stop| {
+        let environment = environment(&config, &stores)?;
+        work(settings, stores.system, stores.index, registry, environment, stop).await
+    })
+    .await?
+}
+
+fn environment(_config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environment> {
+    let clock = Clock::system();
+    Ok(Environment {
+        tenants: stores.tenants.clone(),
+        producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
+        index: stores.index.clone(),
+        http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().context("HTTP client")?,
+        clock,
+    })
+}
+
+/// The queues that are served; a name no kind waits in is a slip.
+fn queues(registry: &Registry, filter: &QueueFilter) -> anyhow::Result<Vec<QueueName>> {
+    let known = registry.queues();
+    if let QueueFilter::Only(names) = filter
+        && let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str()))
+    {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        bail!("WORKER_QUEUES: there is no queue {unknown:?}; there are: {}", known.join(", "));
+    }
+    Ok(known.into_iter().filter(|queue| filter.serves(queue.as_ref())).collect())
+}

@@ -1,0 +1,28 @@
+//! `worker`: see [`worker`] for what it does.
+
+use clap::Parser;
+use shared::config::{Env, WorkerConfig};
+
+/// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The queues to serve, separated by commas; all if left out.
+    #[arg(long)]
+    queues: Option<String>,
+    /// How many jobs run at once.
+    #[arg(long)]
+    concurrency: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut env = Env::from_process();
+    for (name, value) in [("WORKER_QUEUES", arguments.queues), ("WORKER_CONCURRENCY", arguments.concurrency)] {
+        if let Some(value) = value {
+            env = env.with(name, &value);
+        }
+    }
+    let config = WorkerConfig::load(&env)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(worker::assembly::run(config))
+}
