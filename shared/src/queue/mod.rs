@@ -7,6 +7,7 @@
 //! [`finish`] writes what became of it, [`rescue`] takes it from a holder that died, [`reconcile`] builds the index anew.
 
 pub mod consumer;
+pub mod control;
 pub mod finish;
 mod index;
 pub mod inspect;
