@@ -1,1 +1,3 @@
 //! The HTTP API and the operator's commands.
+
+pub mod leads_import;

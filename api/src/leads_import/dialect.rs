@@ -1,0 +1,105 @@
+//! How a file separates and quotes: which delimiter it uses, and whether a record keeps to RFC 4180.
+//!
+//! Invariant: nothing here reads ahead; it judges lines that [`super::records`] holds.
+
+use super::options::Delimiter;
+
+/// The delimiter of a `sep=;` line, which Excel writes and reads before the header.
+pub(super) fn announced(line: &[u8]) -> Option<Delimiter> {
+    let byte = *line.strip_prefix(b"sep=")?.strip_suffix(b"\n")?.first()?;
+    Delimiter::ALL
+        .into_iter()
+        .find(|delimiter| delimiter.byte() == byte)
+}
+
+/// The delimiter that the header uses most, outside quotes.
+pub(super) fn most_frequent(line: &[u8]) -> Delimiter {
+    let mut counts = [0_usize; Delimiter::ALL.len()];
+    let mut quoted = false;
+    for &byte in line {
+        quoted ^= byte == b'"';
+        let delimiter = Delimiter::ALL
+            .iter()
+            .position(|delimiter| delimiter.byte() == byte);
+        if let Some(index) = delimiter.filter(|_| !quoted) {
+            counts[index] += 1;
+        }
+    }
+    let best = Delimiter::ALL
+        .into_iter()
+        .zip(counts)
+        .rev()
+        .max_by_key(|&(_, count)| count);
+    best.map_or(Delimiter::Comma, |(delimiter, _)| delimiter)
+}
+
+/// Whether each closing quote ends its field. The parser forgives `"a" b`, and within a line that is a kindness; but a
+/// quote left open meets the opening quote of a later row in just that way, and forgiving it would swallow the rows
+/// between.
+pub(super) fn is_strictly_quoted<'a>(
+    lines: impl Iterator<Item = &'a [u8]>,
+    delimiter: Delimiter,
+) -> bool {
+    let mut place = Place::FieldStart;
+    for &byte in lines.flatten() {
+        place = match (place, byte) {
+            (Place::Quoted, b'"') => Place::AfterQuote,
+            (Place::FieldStart | Place::AfterQuote, b'"') | (Place::Quoted, _) => Place::Quoted,
+            (_, b'\n') => Place::FieldStart,
+            (_, byte) if byte == delimiter.byte() => Place::FieldStart,
+            (Place::AfterQuote, _) => return false,
+            (Place::FieldStart | Place::Plain, _) => Place::Plain,
+        };
+    }
+    place != Place::Quoted
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    FieldStart,
+    Plain,
+    Quoted,
+    /// Behind a quote inside a quoted field: another one makes it a character, all else an end.
+    AfterQuote,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_delimiter_outside_quotes() {
+        assert_eq!(most_frequent(b"email\n"), Delimiter::Comma);
+        assert_eq!(most_frequent(b"\"a,b,c\";d\n"), Delimiter::Semicolon);
+        assert_eq!(most_frequent(b"a\tb\tc,d\n"), Delimiter::Tab);
+        assert_eq!(most_frequent(b"a,b;c\n"), Delimiter::Comma);
+        assert_eq!(announced(b"sep=;\n"), Some(Delimiter::Semicolon));
+        assert_eq!(announced(b"sep=|\n"), None);
+    }
+
+    #[test]
+    fn knows_strict_quoting() {
+        let strict = |text: &str| {
+            is_strictly_quoted(
+                text.split_inclusive('\n').map(str::as_bytes),
+                Delimiter::Comma,
+            )
+        };
+        for good in [
+            "a,b\n",
+            "\"a\nb\",c\n",
+            "\"a \"\"b\"\"\n\",\"\"\n",
+            "q\"q,\"x\n\"\n",
+        ] {
+            assert!(strict(good), "{good:?}");
+        }
+        for bad in [
+            "\"a\nb\"c\n",
+            "a,\"b\nc,d\ne,\"f\"\n",
+            "\"a\n",
+            "\"a\" ,\"b\n\"\n",
+        ] {
+            assert!(!strict(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! CSV records of numbered lines: RFC 4180 with any of three delimiters, quoting by `csv-core`.
+//!
+//! Invariant: a record holds at most the row limit, and the lines scanned twice are bounded, so that a file costs time
+//! linear in its size. Therefore the engine of `csv-async` is driven here directly: its own reader buffers a record
+//! whole, however long, and one quote never closed would make the rest of the file one record.
+//!
+//! A record over several lines that does not end, does not fit the header or is quoted loosely is taken for a quote left
+//! open: its first line alone is bad, and reading resumes at the second. Rows are thus never swallowed silently.
+//! What the file's dialect is, and what loose means, is in [`super::dialect`].
+
+use std::io;
+
+use csv_core::{ReadRecordResult, ReaderBuilder, Terminator};
+use tokio::io::AsyncRead;
+
+use super::dialect;
+use super::error::ImportError;
+use super::lines::{Line, Lines};
+use super::options::{Delimiter, ImportLimits};
+use super::row::RowProblem;
+
+/// Bytes of lines that an import may read a second time, all recoveries together. Once spent, a broken record is
+/// refused with all its lines.
+const RESCAN_BUDGET: usize = 4 * 1024 * 1024;
+
+/// One record: its fields, unquoted, or why it has none.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// The physical line on which it begins.
+    pub line: u64,
+    /// The start of its text, to show to the client when it is bad.
+    pub raw: Vec<u8>,
+    pub fields: Result<Fields, RowProblem>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Fields {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts
+            .zip(&self.ends)
+            .map(|(&start, &end)| &self.bytes[start..end])
+    }
+}
+
+pub(super) struct Records<R> {
+    lines: Lines<R>,
+    parser: csv_core::Reader,
+    delimiter: Delimiter,
+    row_bytes: usize,
+    expected: Option<usize>,
+    rescan_budget: usize,
+}
+
+impl<R: AsyncRead + Unpin> Records<R> {
+    /// Looks at the first line to find the delimiter, unless one is given.
+    pub async fn open(
+        source: R,
+        delimiter: Option<Delimiter>,
+        limits: &ImportLimits,
+    ) -> Result<Self, ImportError> {
+        let mut lines = Lines::new(source, limits.row_bytes);
+        let found = find_delimiter(&mut lines).await?;
+        let delimiter = delimiter.unwrap_or(found);
+        let parser = ReaderBuilder::new()
+            .delimiter(delimiter.byte())
+            .terminator(Terminator::Any(b'\n'))
+            .build();
+        Ok(Self {
+            lines,
+            parser,
+            delimiter,
+            row_bytes: limits.row_bytes,
+            expected: None,
+            rescan_budget: RESCAN_BUDGET,
+        })
+    }
+
+    /// From here on, records have this many fields.
+    pub fn expect_fields(&mut self, count: usize) {
+        self.expected = Some(count);
+    }
+
+    pub async fn next(&mut self) -> io::Result<Option<Record>> {
+        let Some(first) = next_filled(&mut self.lines).await? else {
+            return Ok(None);
+        };
+        let line = first.number;
+        let mut used = vec![first];
+        let fields = match self.assemble(&mut used).await? {
+            Ok(fields) => self.check(fields, &used),
+            Err(problem) => Err(problem),
+        };
+        if matches!(fields, Err(RowProblem::UnclosedQuote)) {
+            self.recover(&mut used);
+        }
+        let raw = used.swap_remove(0).bytes;
+        Ok(Some(Record { line, raw, fields }))
+    }
+
+    /// Feeds the parser the first of `used` and as many further lines, kept in `used`, as the record has.
+    async fn assemble(&mut self, used: &mut Vec<Line>) -> io::Result<Result<Fields, RowProblem>> {
+        let mut fields = Fields::default();
+        let mut filled = (0, 0);
+        let mut read = 0;
+        loop {
+            let Some(line) = used.last() else {
+                return Ok(Err(RowProblem::UnclosedQuote));
+            };
+            read += line.bytes.len();
+            // The last line's end is not part of the row.
+            if line.too_long || read > self.row_bytes + 1 {
+                return Ok(Err(match used.len() {
+                    1 => self.give_up(RowProblem::RowTooLong),
+                    _ => self.give_up(RowProblem::UnclosedQuote),
+                }));
+            }
+            if self.feed(&line.bytes, &mut fields, &mut filled) {
+                return Ok(Ok(fields));
+            }
+            match self.lines.next().await? {
+                Some(line) => used.push(line),
+                None => return Ok(Err(self.give_up(RowProblem::UnclosedQuote))),
+            }
+        }
+    }
+
+    /// True when the record is complete.
+    fn feed(&mut self, line: &[u8], fields: &mut Fields, filled: &mut (usize, usize)) -> bool {
+        // With room for each byte as output and as field end, the parser never stops for want of room.
+        fields.bytes.resize(filled.0 + line.len() + 1, 0);
+        fields.ends.resize(filled.1 + line.len() + 1, 0);
+        let (result, _, bytes, ends) = self.parser.read_record(
+            line,
+            &mut fields.bytes[filled.0..],
+            &mut fields.ends[filled.1..],
+        );
+        filled.0 += bytes;
+        filled.1 += ends;
+        fields.bytes.truncate(filled.0);
+        fields.ends.truncate(filled.1);
+        result == ReadRecordResult::Record
+    }
+
+    /// Leaves the parser ready for the next record.
+    fn give_up(&mut self, problem: RowProblem) -> RowProblem {
+        self.parser.reset();
+        problem
+    }
+
+    fn check(&self, fields: Fields, lines: &[Line]) -> Result<Fields, RowProblem> {
+        let found = fields.len();
+        let expected = self.expected.unwrap_or(found);
+        let lines = lines.iter().map(|line| line.bytes.as_slice());
+        if lines.len() > 1
+            && (found != expected || !dialect::is_strictly_quoted(lines, self.delimiter))
+        {
+            Err(RowProblem::UnclosedQuote)
+        } else if found != expected {
+            Err(RowProblem::FieldCount { found, expected })
+        } else {
+            Ok(fields)
+        }
+    }
+
+    fn recover(&mut self, used: &mut Vec<Line>) {
+        let rest = used.split_off(1);
+        let bytes = rest.iter().map(|line| line.bytes.len()).sum();
+        if let Some(left) = self.rescan_budget.checked_sub(bytes) {
+            self.rescan_budget = left;
+            self.lines.give_back(rest.into_iter());
+        }
+    }
+}
+
+async fn next_filled<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> io::Result<Option<Line>> {
+    loop {
+        match lines.next().await? {
+            Some(line) if line.is_blank() => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+/// The delimiter that the header uses most, outside quotes; a leading `sep=;` line, as Excel writes it, is obeyed and
+/// consumed.
+async fn find_delimiter<R: AsyncRead + Unpin>(
+    lines: &mut Lines<R>,
+) -> Result<Delimiter, ImportError> {
+    let Some(line) = next_filled(lines).await? else {
+        return Err(ImportError::Empty);
+    };
+    if line.bytes.starts_with(b"\xff\xfe") || line.bytes.starts_with(b"\xfe\xff") {
+        return Err(ImportError::NotUtf8 { encoding: "UTF-16" });
+    }
+    if let Some(delimiter) = dialect::announced(&line.bytes) {
+        return Ok(delimiter);
+    }
+    let found = dialect::most_frequent(&line.bytes);
+    lines.give_back(std::iter::once(line));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(
+        text: &str,
+        expected: Option<usize>,
+    ) -> Vec<(u64, Result<Vec<String>, RowProblem>)> {
+        let limits = ImportLimits {
+            row_bytes: 40,
+            ..ImportLimits::default()
+        };
+        let mut records = Records::open(text.as_bytes(), None, &limits).await.unwrap();
+        if let Some(count) = expected {
+            records.expect_fields(count);
+        }
+        let mut all = Vec::new();
+        while let Some(record) = records.next().await.unwrap() {
+            let fields = record.fields.map(|fields| {
+                fields
+                    .iter()
+                    .map(|field| String::from_utf8_lossy(field).into_owned())
+                    .collect()
+            });
+            all.push((record.line, fields));
+        }
+        all
+    }
+
+    fn fields(line: u64, fields: &[&str]) -> (u64, Result<Vec<String>, RowProblem>) {
+        (
+            line,
+            Ok(fields.iter().map(|&field| field.to_owned()).collect()),
+        )
+    }
+
+    #[tokio::test]
+    async fn reads_quotes_newlines_and_blank_lines() {
+        let text = "a,b\r\n\r\n  \n\"x \"\"y\"\"\",\"1,2\"\n\"two\r\nlines\",z\nq\"q,\n";
+        let want = [
+            fields(1, &["a", "b"]),
+            fields(4, &["x \"y\"", "1,2"]),
+            fields(5, &["two\nlines", "z"]),
+            fields(7, &["q\"q", ""]),
+        ];
+        assert_eq!(read(text, None).await, want);
+    }
+
+    #[tokio::test]
+    async fn an_open_quote_costs_one_line() {
+        let open = |line| (line, Err(RowProblem::UnclosedQuote));
+        // To the end of the file, beyond the row limit, and up to the next quote, which makes the record too wide.
+        assert_eq!(
+            read("a,\"b\nc,d\n", Some(2)).await,
+            [open(1), fields(2, &["c", "d"])]
+        );
+        let long = "x,".to_owned() + &"y".repeat(37);
+        let text = format!("a,\"b\n{long}\nc,d\n");
+        assert_eq!(read(&text, Some(2)).await[0], open(1));
+        assert_eq!(read(&text, Some(2)).await.len(), 3);
+        let text = "a,\"b\nc,d\ne,\"f\"\n";
+        assert_eq!(
+            read(text, Some(2)).await,
+            [open(1), fields(2, &["c", "d"]), fields(3, &["e", "f"])]
+        );
+    }
+
+    #[tokio::test]
+    async fn holds_the_row_limit_on_both_sides() {
+        let text = format!("a,{}\nb,{}\nc,d\n", "x".repeat(38), "x".repeat(39));
+        let rows = read(&text, Some(2)).await;
+        assert!(rows[0].1.is_ok());
+        assert_eq!(rows[1], (2, Err(RowProblem::RowTooLong)));
+        assert_eq!(rows[2], fields(3, &["c", "d"]));
+    }
+
+    #[tokio::test]
+    async fn counts_fields() {
+        let want = RowProblem::FieldCount {
+            found: 3,
+            expected: 2,
+        };
+        assert_eq!(read("a,b,c\n", Some(2)).await, [(1, Err(want))]);
+    }
+}

@@ -1,0 +1,183 @@
+//! One data row: the record checked field by field, or what is wrong with it.
+//!
+//! Invariant: a row that leaves here has a valid address and values that the database and a mail can hold (UTF-8, no
+//! NUL or other control characters but tab and newline); otherwise the values are verbatim. [`RowProblem`] is told to the
+//! client through [`super::report`].
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shared::email_address::{EmailAddress, EmailAddressError};
+use utoipa::ToSchema;
+
+use super::header::Header;
+use super::records::{Fields, Record};
+
+/// A valid row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeadRow {
+    /// The physical line on which the row begins; the header usually is line 1.
+    pub line: u64,
+    pub email: EmailAddress,
+    /// A string for each column but the address, the empty ones too.
+    pub variables: Map<String, Value>,
+    /// Set when an earlier batch had this address, first on that line: these variables are to override the stored ones.
+    pub duplicate_of_line: Option<u64>,
+}
+
+impl LeadRow {
+    /// Bytes of its values.
+    pub(super) fn size_bytes(&self) -> usize {
+        let value_bytes = |value: &Value| value.as_str().map_or(0, str::len);
+        self.email.as_str().len() + self.variables.values().map(value_bytes).sum::<usize>()
+    }
+
+    /// Drops empty variables, so that a repeated row does not wipe what its first one said.
+    pub(super) fn keep_filled(&mut self) {
+        self.variables.retain(|_, value| value.as_str() != Some(""));
+    }
+}
+
+/// What is wrong with one row: `Display` is the sentence for people, [`RowProblem::code`] the word for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RowProblem {
+    #[error("the row has {found} fields, the header has {expected}")]
+    FieldCount { found: usize, expected: usize },
+    #[error("a quote is left open, or the row runs over several lines that do not make one row")]
+    UnclosedQuote,
+    #[error("the row is too long")]
+    RowTooLong,
+    #[error("the value is longer than {limit} bytes")]
+    FieldTooLong { limit: usize },
+    #[error("the value is not UTF-8; it may be Latin-1: save the file as \"CSV UTF-8\"")]
+    NotUtf8,
+    #[error("the value contains the control character U+{0:04X}")]
+    ControlCharacter(u32),
+    #[error("{0}")]
+    Email(EmailAddressError),
+}
+
+/// The closed set of codes of bad rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowCode {
+    FieldCount,
+    UnclosedQuote,
+    RowTooLong,
+    FieldTooLong,
+    NotUtf8,
+    ControlCharacter,
+    InvalidEmail,
+}
+
+impl RowProblem {
+    pub fn code(self) -> RowCode {
+        match self {
+            Self::FieldCount { .. } => RowCode::FieldCount,
+            Self::UnclosedQuote => RowCode::UnclosedQuote,
+            Self::RowTooLong => RowCode::RowTooLong,
+            Self::FieldTooLong { .. } => RowCode::FieldTooLong,
+            Self::NotUtf8 => RowCode::NotUtf8,
+            Self::ControlCharacter(_) => RowCode::ControlCharacter,
+            Self::Email(_) => RowCode::InvalidEmail,
+        }
+    }
+}
+
+/// A problem and where in the row it is.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fault<'a> {
+    pub problem: RowProblem,
+    /// Index of the column, unless the row as a whole is wrong.
+    pub column: Option<usize>,
+    pub value: &'a [u8],
+}
+
+pub(super) fn read<'a>(
+    record: &'a Record,
+    header: &Header,
+    max_field_bytes: usize,
+) -> Result<LeadRow, Fault<'a>> {
+    let whole = |problem| Fault {
+        problem,
+        column: None,
+        value: &record.raw,
+    };
+    let fields = record.fields.as_ref().map_err(|&problem| whole(problem))?;
+    let (email, variables) = read_fields(fields, header, max_field_bytes)?;
+    // The header has one column of addresses and the record has the header's width.
+    let email = email.ok_or_else(|| whole(RowProblem::Email(EmailAddressError::Empty)))?;
+    Ok(LeadRow {
+        line: record.line,
+        email,
+        variables,
+        duplicate_of_line: None,
+    })
+}
+
+type Checked = (Option<EmailAddress>, Map<String, Value>);
+
+fn read_fields<'a>(
+    fields: &'a Fields,
+    header: &Header,
+    max_field_bytes: usize,
+) -> Result<Checked, Fault<'a>> {
+    let mut email = None;
+    let mut variables = Map::new();
+    for (index, (field, column)) in fields.iter().zip(header.columns()).enumerate() {
+        let at = |problem| Fault {
+            problem,
+            column: Some(index),
+            value: field,
+        };
+        let value = check_value(field, max_field_bytes).map_err(at)?;
+        if header.is_email(index) {
+            email = Some(EmailAddress::parse(value).map_err(|error| at(RowProblem::Email(error)))?);
+        } else {
+            variables.insert(column.variable.clone(), Value::String(value.to_owned()));
+        }
+    }
+    Ok((email, variables))
+}
+
+fn check_value(field: &[u8], max_bytes: usize) -> Result<&str, RowProblem> {
+    if field.len() > max_bytes {
+        return Err(RowProblem::FieldTooLong { limit: max_bytes });
+    }
+    let value = std::str::from_utf8(field).map_err(|_| RowProblem::NotUtf8)?;
+    let control = |c: &char| c.is_control() && !matches!(c, '\t' | '\n');
+    match value.chars().find(control) {
+        Some(found) => Err(RowProblem::ControlCharacter(u32::from(found))),
+        None => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_values_on_both_sides_of_the_limit() {
+        assert!(check_value(&[b'x'; 8], 8).is_ok());
+        assert_eq!(
+            check_value(&[b'x'; 9], 8),
+            Err(RowProblem::FieldTooLong { limit: 8 })
+        );
+        assert_eq!(check_value("=1+1\tä\n".as_bytes(), 80), Ok("=1+1\tä\n"));
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_stored_or_sent() {
+        assert_eq!(check_value(b"Gr\xfc\xdfe", 80), Err(RowProblem::NotUtf8));
+        for (bytes, code) in [
+            (&b"a\0"[..], 0),
+            (b"a\x1b[0m", 0x1b),
+            (b"a\rb", 0xd),
+            (b"a\x7f", 0x7f),
+        ] {
+            assert_eq!(
+                check_value(bytes, 80),
+                Err(RowProblem::ControlCharacter(code))
+            );
+        }
+    }
+}
