@@ -50,6 +50,11 @@ impl JobContext {
         self.lease.failures
     }
 
+    /// Whether another failure would be the last one allowed.
+    pub const fn is_last_attempt(&self) -> bool {
+        self.lease.failures + 1 >= self.lease.max_attempts
+    }
+
     /// What the process offers: mail, HTTP, clock.
     pub fn environment(&self) -> &Environment {
         &self.environment

@@ -6,6 +6,8 @@ use shared::{
     queue::{Index, producer::Producer},
 };
 
+use crate::{campaign_mail::CampaignMails, ports::mail::Mailer, unsubscribe::UnsubscribeLinks};
+
 /// Connections and services that kinds use. One for the process.
 pub struct Environment {
     /// Transactions of the job's tenant.
@@ -16,6 +18,12 @@ pub struct Environment {
     pub index: Index,
     /// Calls out by HTTP.
     pub http: reqwest::Client,
+    /// Sends mails.
+    pub mailer: Mailer,
+    /// Compiled campaigns.
+    pub campaign_mails: CampaignMails,
+    /// Makes the links that end all mail.
+    pub unsubscribe_links: UnsubscribeLinks,
     /// The time.
     pub clock: Clock,
 }

@@ -2,11 +2,13 @@
 //!
 //! A newcomer who adds a kind reads [`job`], copies a file in [`kinds`], and adds a line to the list there.
 
-#![warn(missing_docs)]
-
 pub mod backoff;
+pub mod campaign_mail;
 pub mod context;
 pub mod environment;
 pub mod job;
 pub mod kinds;
+pub mod ports;
 pub mod registry;
+pub mod templates;
+pub mod unsubscribe;

@@ -2,8 +2,6 @@
 //!
 //! A reader begins at [`queue`], which tells a job's way from commit to finish.
 
-#![warn(missing_docs)]
-
 pub mod background;
 pub mod clock;
 pub mod config;

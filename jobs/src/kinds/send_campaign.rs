@@ -1,0 +1,105 @@
+//! `send_campaign`: gives every pending recipient of a campaign a job of its own, then waits until all of them are done with.
+//!
+//! Runs when a campaign is started, resumed, or its time has come. Running twice is harmless: a page of recipients becomes
+//! `queued` in the transaction that inserts their jobs, so the second run finds only those without a job. A run of an earlier
+//! start (the campaign was paused and resumed meanwhile) sees another generation and ends.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::{
+    ids,
+    queue::{NewJob, Priority, producer::Producer},
+    store::{campaigns, recipients},
+};
+use uuid::Uuid;
+
+use super::send_campaign_email::SendCampaignEmail;
+use crate::{
+    context::JobContext,
+    job::{Job, JobError, Success},
+};
+
+/// Recipients that get their jobs in one transaction.
+const PAGE: i64 = 500;
+/// How often the end of the sending is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Fans a campaign out into one job for each recipient and completes it when all are done with.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendCampaign {
+    /// The campaign.
+    pub campaign_id: Uuid,
+    /// Which start of the campaign this is; a later one makes this job void.
+    pub generation: i32,
+}
+
+impl Job for SendCampaign {
+    const KIND: &'static str = "send_campaign";
+    const DESCRIPTION: &'static str = "Fans a campaign out into one job for each recipient and completes it when all are done with.";
+    const QUEUE: &'static str = "campaigns";
+
+    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        loop {
+            match self.queue_page(context).await? {
+                Page::Void => return Ok(Success::Cancel("the campaign was paused, cancelled or started again".into())),
+                Page::Queued => {}
+                Page::Empty => break,
+            }
+        }
+        let mut transaction = context.begin().await?;
+        if recipients::settle_orphans(&mut transaction, self.campaign_id).await? > 0 {
+            transaction.commit().await?;
+            return Ok(Success::Snooze(LOOK_AGAIN));
+        }
+        campaigns::complete(&mut transaction, self.campaign_id).await?;
+        transaction.commit().await?;
+        Ok(Success::Done)
+    }
+}
+
+/// What a look at the next page found.
+enum Page {
+    /// This start is not the campaign's last one any more.
+    Void,
+    /// Recipients got their jobs.
+    Queued,
+    /// Nobody is pending.
+    Empty,
+}
+
+impl SendCampaign {
+    async fn queue_page(&self, context: &JobContext) -> Result<Page, sqlx::Error> {
+        let mut transaction = context.begin().await?;
+        if !campaigns::begin_sending(&mut transaction, self.campaign_id, self.generation).await? {
+            return Ok(Page::Void);
+        }
+        let pending = recipients::pending(&mut transaction, self.campaign_id, PAGE).await?;
+        if pending.is_empty() {
+            transaction.commit().await?;
+            return Ok(Page::Empty);
+        }
+        let jobs: Vec<NewJob> = pending.iter().map(|recipient| self.mail_job(context, *recipient)).collect();
+        let queued: Vec<(Uuid, Uuid)> = pending.into_iter().zip(jobs.iter().map(|job| job.id)).collect();
+        recipients::queue(&mut transaction, &queued).await?;
+        Producer::enqueue_in(&mut transaction, &jobs).await?;
+        context.commit_and_announce(transaction, &jobs).await?;
+        Ok(Page::Queued)
+    }
+
+    fn mail_job(&self, context: &JobContext, recipient_id: Uuid) -> NewJob {
+        let args = SendCampaignEmail { campaign_id: self.campaign_id, recipient_id };
+        NewJob {
+            id: ids::new_id(&context.environment().clock),
+            tenant: context.tenant(),
+            queue: SendCampaignEmail::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+            kind: SendCampaignEmail::KIND.into(),
+            args: serde_json::value::to_raw_value(&args).expect("two ids are JSON"),
+            priority: Priority::DEFAULT,
+            max_attempts: SendCampaignEmail::MAX_ATTEMPTS,
+            run_at: None,
+        }
+    }
+}

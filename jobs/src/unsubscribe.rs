@@ -1,0 +1,102 @@
+//! Links with which a recipient ends all mail from a tenant, without an account.
+//!
+//! Invariant: a link is its own credential. It carries tenant and recipient, and a MAC over both, so it can neither be made up nor
+//! turned into another's. Form: base64url of tenant (16 bytes), recipient (16 bytes), HMAC-SHA-256 of the two, cut to 16 bytes.
+
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use shared::{config::LinkConfig, tenancy::TenantId};
+use url::Url;
+use uuid::Uuid;
+
+const MAC_BYTES: usize = 16;
+/// Below the API; the page and the one-click POST of RFC 8058 share it.
+const PATH: &str = "api/v1/unsubscribe/";
+
+/// Makes and checks links.
+#[derive(Clone)]
+pub struct UnsubscribeLinks {
+    config: LinkConfig,
+}
+
+/// Whom a link stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsubscriber {
+    /// Whose mail is to end.
+    pub tenant: TenantId,
+    /// The recipient row that the mail came from.
+    pub recipient: Uuid,
+}
+
+impl UnsubscribeLinks {
+    /// Links under the configured address, signed with the configured key.
+    pub const fn new(config: LinkConfig) -> Self {
+        Self { config }
+    }
+
+    /// The link in a mail to this recipient.
+    pub fn url(&self, who: Unsubscriber) -> Url {
+        let mut url = self.config.public_url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{PATH}{}", self.token(who)));
+        url
+    }
+
+    /// Whom a token stands for; `None` if it is not one of ours.
+    pub fn check(&self, token: &str) -> Option<Unsubscriber> {
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok().filter(|bytes| bytes.len() == 32 + MAC_BYTES)?;
+        let (claim, mac) = bytes.split_at(32);
+        self.mac(claim).verify_truncated_left(mac).ok()?;
+        let (tenant, recipient) = claim.split_at(16);
+        Some(Unsubscriber { tenant: TenantId::new(Uuid::from_slice(tenant).ok()?), recipient: Uuid::from_slice(recipient).ok()? })
+    }
+
+    fn token(&self, who: Unsubscriber) -> String {
+        let mut bytes = [who.tenant.as_uuid().as_bytes().as_slice(), who.recipient.as_bytes()].concat();
+        let mac = self.mac(&bytes).finalize().into_bytes();
+        bytes.extend_from_slice(&mac[..MAC_BYTES]);
+        BASE64URL_NOPAD.encode(&bytes)
+    }
+
+    fn mac(&self, claim: &[u8]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.config.key.expose()).expect("HMAC takes a key of any length");
+        mac.update(b"rota unsubscribe 1");
+        mac.update(claim);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::config::{LinkConfig, LinkKey};
+
+    use super::*;
+
+    fn links(key: &str) -> UnsubscribeLinks {
+        let key = LinkKey::parse(key).expect("long enough");
+        UnsubscribeLinks::new(LinkConfig { public_url: "https://rota.example/base/".parse().expect("a URL"), key })
+    }
+
+    #[test]
+    fn a_link_leads_back_to_its_recipient() {
+        let who = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
+        let links = links(&"k".repeat(32));
+        let url = links.url(who);
+        let token = url.as_str().strip_prefix("https://rota.example/base/api/v1/unsubscribe/").expect("the path is below the public URL");
+        assert_eq!(links.check(token), Some(who));
+    }
+
+    #[test]
+    fn another_key_or_a_changed_byte_is_refused() {
+        let who = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
+        let token = links(&"k".repeat(32)).token(who);
+        assert_eq!(links(&"l".repeat(32)).check(&token), None);
+        for at in 0..token.len() {
+            let mut forged = token.clone().into_bytes();
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(links(&"k".repeat(32)).check(std::str::from_utf8(&forged).expect("ASCII")), None);
+        }
+        assert_eq!(links(&"k".repeat(32)).check(""), None);
+    }
+}
