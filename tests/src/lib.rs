@@ -1,1 +1,18 @@
 //! Harness and fakes for the tests that run against real services.
+//!
+//! Nothing here replaces PostgreSQL or Redis: `postgres` and `redis_server` start real ones that a test may kill.
+//! Only the outside world is faked (`smtp_sink`, `http_sink`), because effects are counted there.
+//!
+//! Invariants: whatever a test starts ends when its handle is dropped, and every wait has a time-out chosen by the
+//! caller. Operations return `anyhow::Result`; waits panic with what they waited for, since they are assertions.
+
+mod child;
+pub mod eventually;
+pub mod free_port;
+pub mod http_sink;
+pub mod postgres;
+pub mod process;
+pub mod redis_server;
+pub mod smtp_sink;
+pub mod tcp_proxy;
+pub mod tls;

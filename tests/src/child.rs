@@ -1,0 +1,83 @@
+//! A child process that can be signalled, waited for and never outlives its handle.
+//!
+//! Shared by `process`, `postgres` and `redis_server`. It uses the standard library's child and polls, rather than
+//! tokio's, so that it works in `Drop` and across the runtimes of several tests.
+//! Invariant: after `Drop` the process is dead and reaped.
+
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::eventually::poll_until;
+
+#[derive(Debug)]
+pub struct ManagedChild {
+    child: Child,
+    drop_signal: Signal,
+}
+
+impl ManagedChild {
+    /// `drop_signal` is tried first at `Drop`; what ignores it for two seconds is killed.
+    pub fn spawn(command: &mut Command, drop_signal: Signal) -> Result<Self> {
+        let child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
+        Ok(Self { child, drop_signal })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sending to a process that has already ended is no error: the tests race with it on purpose.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.exit_status()?.is_some() {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        match kill(pid, signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("send {signal} to {pid}")),
+        }
+    }
+
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("wait for a child process")
+    }
+
+    /// `None` when it still runs after `timeout`.
+    pub async fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        poll_until(timeout, async || self.exit_status().transpose()).await.transpose()
+    }
+
+    /// Sends `signal` and waits for the end, which must come within `timeout`.
+    pub async fn end(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.wait(timeout).await?.with_context(|| format!("process {} outlived {signal} by {timeout:?}", self.id()))
+    }
+
+    fn end_blocking(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if !matches!(self.exit_status(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for ManagedChild {
+    fn drop(&mut self) {
+        // A stopped process reacts to nothing but SIGKILL until it is continued.
+        let _ = self.signal(self.drop_signal);
+        let _ = self.signal(Signal::SIGCONT);
+        if !self.end_blocking(Duration::from_secs(2)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A TCP proxy that misbehaves on command, between a process and PostgreSQL, Redis, SMTP or another peer.
+//!
+//! Invariant: a change of mode is felt at the next chunk of every connection, old and new, and at once by `Reset` and
+//! by what `Blackhole` holds back. Nothing is reordered and, outside `DropReply`, nothing is lost but by a reset.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Pass,
+    /// Reset new connections, leave the others alone.
+    Refuse,
+    /// Reset every connection, old and new.
+    Reset,
+    /// Accept, and hold everything back both ways until the mode changes.
+    Blackhole,
+    /// Hold each chunk back for so long.
+    Delay(Duration),
+    /// Reset a connection after so many bytes in one direction; `None` is no limit.
+    CutAfter {
+        up_bytes: Option<u64>,
+        down_bytes: Option<u64>,
+    },
+    /// The upstream hears and acts, the client gets no answer.
+    DropReply,
+}
+
+/// The running proxy; it and its connections end at `Drop`.
+#[derive(Debug)]
+pub struct TcpProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    mode: watch::Sender<Mode>,
+    connections: AtomicU64,
+    up_bytes: AtomicU64,
+    down_bytes: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl TcpProxy {
+    pub async fn start(upstream: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("bind the proxy")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            upstream,
+            mode: watch::Sender::new(Mode::Pass),
+            connections: AtomicU64::new(0),
+            up_bytes: AtomicU64::new(0),
+            down_bytes: AtomicU64::new(0),
+        });
+        let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, server })
+    }
+
+    /// What to connect to instead of the upstream.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+    }
+
+    /// Connections seen, the refused ones included.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes forwarded to the upstream and back.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.shared.up_bytes.load(Ordering::Relaxed), self.shared.down_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Connections live in the set, so aborting this task ends them too.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(connection(client, Arc::clone(&shared)));
+    }
+}
+
+async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
+    let mut mode = shared.mode.subscribe();
+    if matches!(*mode.borrow(), Mode::Refuse | Mode::Reset) {
+        return reset(&client);
+    }
+    let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
+        return reset(&client);
+    };
+    let outcome = {
+        let (client_reader, client_writer) = client.split();
+        let (upstream_reader, upstream_writer) = upstream.split();
+        let up = pump(client_reader, upstream_writer, Direction::Up, &shared);
+        let down = pump(upstream_reader, client_writer, Direction::Down, &shared);
+        tokio::select! {
+            both = async { tokio::try_join!(up, down) } => both.map(drop),
+            _ = mode.wait_for(|mode| *mode == Mode::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    };
+    if outcome.is_err() {
+        reset(&client);
+        reset(&upstream);
+    }
+}
+
+/// Makes the close that follows an RST.
+fn reset(stream: &TcpStream) {
+    // Failing to set it only makes the end polite.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Copies until the end of input, which it passes on; an error resets both sides.
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction, shared: &Shared) -> io::Result<()> {
+    let mut mode = shared.mode.subscribe();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut seen_bytes = 0;
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let Ok(now) = mode.wait_for(|mode| *mode != Mode::Blackhole).await.map(|mode| *mode) else {
+            return Ok(());
+        };
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        match now {
+            Mode::Delay(delay) => sleep(delay).await,
+            Mode::DropReply if direction == Direction::Down => continue,
+            _ => {}
+        }
+        let allowed = now.allowance(direction, seen_bytes).map_or(length, |bytes| bytes.min(length));
+        to.write_all(&buffer[..allowed]).await?;
+        shared.forwarded(direction, allowed);
+        seen_bytes += allowed as u64;
+        if now.allowance(direction, seen_bytes) == Some(0) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+    }
+}
+
+impl Mode {
+    /// How many more bytes may pass this way, `None` for any number.
+    fn allowance(self, direction: Direction, seen_bytes: u64) -> Option<usize> {
+        let Self::CutAfter { up_bytes, down_bytes } = self else { return None };
+        let limit = if direction == Direction::Up { up_bytes } else { down_bytes };
+        limit.map(|limit| usize::try_from(limit.saturating_sub(seen_bytes)).unwrap_or(usize::MAX))
+    }
+}
+
+impl Shared {
+    fn forwarded(&self, direction: Direction, bytes: usize) {
+        let counter = if direction == Direction::Up { &self.up_bytes } else { &self.down_bytes };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_millis(50);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = stream.split();
+                    let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn connect() -> (TcpProxy, TcpStream) {
+        let proxy = TcpProxy::start(echo().await).await.unwrap();
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ask(&mut client).await.unwrap(), *b"ping");
+        (proxy, client)
+    }
+
+    async fn ask(client: &mut TcpStream) -> io::Result<[u8; 4]> {
+        client.write_all(b"ping").await?;
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn refuses_new_connections_only() {
+        let (proxy, mut old) = connect().await;
+        proxy.set(Mode::Refuse);
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        ask(&mut new).await.unwrap_err();
+        ask(&mut old).await.unwrap();
+        assert_eq!((proxy.connections(), proxy.bytes()), (2, (8, 8)));
+    }
+
+    #[tokio::test]
+    async fn resets_idle_connections_at_once() {
+        let (proxy, mut client) = connect().await;
+        proxy.set(Mode::Reset);
+        let end = timeout(SECOND, client.read_u8()).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_blackhole_gives_back_what_it_held() {
+        let (proxy, mut client) = connect().await;
+        proxy.set(Mode::Blackhole);
+        client.write_all(b"ping").await.unwrap();
+        let mut answer = [0; 4];
+        timeout(SOON, client.peek(&mut answer)).await.unwrap_err();
+        proxy.set(Mode::Pass);
+        timeout(SECOND, client.read_exact(&mut answer)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn delays_both_ways() {
+        let (proxy, mut client) = connect().await;
+        proxy.set(Mode::Delay(SOON));
+        let start = std::time::Instant::now();
+        ask(&mut client).await.unwrap();
+        assert!(start.elapsed() >= 2 * SOON);
+    }
+
+    #[tokio::test]
+    async fn cuts_after_so_many_bytes() {
+        let (proxy, mut client) = connect().await;
+        proxy.set(Mode::CutAfter { up_bytes: None, down_bytes: Some(6) });
+        client.write_all(b"ping").await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap_err();
+        assert_eq!(proxy.bytes(), (8, 6));
+    }
+
+    #[tokio::test]
+    async fn drops_replies_but_not_requests() {
+        let (proxy, mut client) = connect().await;
+        proxy.set(Mode::DropReply);
+        timeout(SOON, ask(&mut client)).await.unwrap_err();
+        assert_eq!(proxy.bytes(), (8, 4));
+        proxy.set(Mode::Pass);
+        timeout(SECOND, ask(&mut client)).await.unwrap().unwrap();
+    }
+}
