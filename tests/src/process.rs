@@ -150,7 +150,10 @@ impl ProcessUnderTest {
         });
         match outcome.await.transpose()? {
             Some(None) => Ok(()),
-            Some(Some(status)) => bail!("{} ended with {status}\n{}", self.name(), self.tail()),
+            Some(Some(status)) => {
+                self.ended = true;
+                bail!("{} ended with {status}\n{}", self.name(), self.tail())
+            }
             None => bail!("{} not ready at {url} within {timeout:?}\n{}", self.name(), self.tail()),
         }
     }
@@ -260,7 +263,8 @@ mod tests {
 
     #[tokio::test]
     async fn stands_still_while_stopped() {
-        let mut process = shell("read x < /dev/zero & trap 'echo woken; exit' TERM; echo up; wait; wait").start().unwrap();
+        let mut process =
+            shell("read x < /dev/zero & trap 'echo woken; exit' TERM; echo up; wait; wait").start().unwrap();
         said(&process, "up").await;
         process.sigstop().unwrap();
         process.sigterm().unwrap();

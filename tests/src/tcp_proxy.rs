@@ -30,7 +30,10 @@ pub enum Mode {
     /// Hold each chunk back for so long.
     Delay(Duration),
     /// Reset a connection after so many bytes in one direction; `None` is no limit.
-    CutAfter { up_bytes: Option<u64>, down_bytes: Option<u64> },
+    CutAfter {
+        up_bytes: Option<u64>,
+        down_bytes: Option<u64>,
+    },
     /// The upstream hears and acts, the client gets no answer.
     DropReply,
 }
@@ -247,9 +250,9 @@ mod tests {
         let (proxy, mut client) = connect().await;
         proxy.set(Mode::Blackhole);
         client.write_all(b"ping").await.unwrap();
-        timeout(SOON, client.readable()).await.unwrap_err();
-        proxy.set(Mode::Pass);
         let mut answer = [0; 4];
+        timeout(SOON, client.peek(&mut answer)).await.unwrap_err();
+        proxy.set(Mode::Pass);
         timeout(SECOND, client.read_exact(&mut answer)).await.unwrap().unwrap();
     }
 

@@ -29,7 +29,10 @@ impl TestTls {
         let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?)?;
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?,
+            )?;
         Ok(Self { server: Arc::new(server), authority_pem: authority.pem() })
     }
 

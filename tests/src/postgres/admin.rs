@@ -49,6 +49,9 @@ fn identifier(name: &str) -> String {
 }
 
 fn is_duplicate(error: &anyhow::Error) -> bool {
-    let code = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error).and_then(|it| it.code());
+    let code = error
+        .downcast_ref::<sqlx::Error>()
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some(DUPLICATE_OBJECT | UNIQUE_VIOLATION))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User, chown};
+use nix::unistd::{Uid, User};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -26,7 +26,7 @@ use crate::child::ManagedChild;
 use crate::eventually::poll_until;
 use crate::free_port::free_port;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DATABASE: &str = "rota";
 
@@ -173,7 +173,7 @@ fn directory() -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("rota-postgres-").tempdir()?;
     if Uid::effective().is_root() {
         let user = User::from_name("postgres")?.context("no user postgres to run PostgreSQL as")?;
-        chown(directory.path(), Some(user.uid), Some(user.gid))?;
+        std::os::unix::fs::chown(directory.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     Ok(directory)
 }

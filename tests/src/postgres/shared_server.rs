@@ -102,7 +102,8 @@ mod tests {
 
     #[tokio::test]
     async fn databases_are_made_in_parallel_and_dropped_with_their_handles() {
-        let cluster = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await.unwrap();
+        let cluster =
+            PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await.unwrap();
         let server = SharedServer::new(&cluster.urls().owner).unwrap();
         let made = futures::future::try_join_all((0..4).map(|_| server.create_database())).await.unwrap();
         let urls = made[0].urls().clone();

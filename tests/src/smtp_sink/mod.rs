@@ -4,6 +4,7 @@
 //! `count`, `duplicates` and the journal are the truth about effects.
 //! Faults are `Rule`s, see `script`; the dialogue is in `session`, the stored messages in `mailbox`.
 
+mod command;
 mod mailbox;
 mod message;
 mod pace;

@@ -119,11 +119,11 @@ impl Script {
 
     /// The fault that applies here, if any, together with what ends it if it is a hang.
     pub fn next(&self, stage: Stage, nth: u64, recipients: &[String]) -> Option<(Fault, watch::Receiver<()>)> {
-        let mut state = self.state();
-        let rule = state.rules.iter_mut().find(|rule| rule.matches(stage, nth, recipients))?;
+        let mut script = self.state();
+        let rule = script.rules.iter_mut().find(|rule| rule.matches(stage, nth, recipients))?;
         rule.remaining = rule.remaining.map(|times| times - 1);
         let fault = rule.fault.clone();
-        *state.injected.entry(stage).or_default() += 1;
+        *script.injected.entry(stage).or_default() += 1;
         // Subscribed under the lock: a `clear` that comes next is seen by this receiver.
         Some((fault, self.cleared.subscribe()))
     }

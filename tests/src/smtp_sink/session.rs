@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::command::{declared_size, path};
 use super::message::{ReceivedMessage, header};
 use super::script::{Fault, Stage};
 use super::wire::{Socket, Wire};
@@ -254,7 +256,7 @@ impl<'a, S: Socket> Session<'a, S> {
         }
     }
 
-    async fn act(&mut self, (fault, mut cleared): (Fault, tokio::sync::watch::Receiver<()>)) -> io::Result<Verdict> {
+    async fn act(&mut self, (fault, mut cleared): (Fault, watch::Receiver<()>)) -> io::Result<Verdict> {
         self.wire.flush().await?;
         match fault {
             Fault::Delay(delay) => sleep(delay).await,
@@ -290,16 +292,4 @@ impl<'a, S: Socket> Session<'a, S> {
         }
         Ok(())
     }
-}
-
-/// Splits `FROM:<a@b> SIZE=9` into the address and the parameters.
-fn path<'a>(rest: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
-    let (found, rest) = rest.split_at_checked(keyword.len())?;
-    let (address, parameters) = rest.trim_start().strip_prefix('<')?.split_once('>')?;
-    found.eq_ignore_ascii_case(keyword).then_some((address, parameters))
-}
-
-fn declared_size(parameters: &str) -> usize {
-    let size = parameters.split_ascii_whitespace().find_map(|parameter| parameter.strip_prefix("SIZE="));
-    size.and_then(|size| size.parse().ok()).unwrap_or(0)
 }

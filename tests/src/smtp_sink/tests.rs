@@ -1,5 +1,6 @@
 //! The sink against lettre, and against raw bytes where lettre is too polite.
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
@@ -49,7 +50,10 @@ async fn keeps_the_message_byte_for_byte() {
     transport(&sink, Tls::None).send(sent.clone()).await.unwrap();
     sink.wait_for(1, SECOND).await;
     let received = &sink.by_recipient("A@x.test")[0];
-    assert_eq!(String::from_utf8_lossy(&received.raw).trim_end(), String::from_utf8_lossy(&sent.formatted()).trim_end());
+    assert_eq!(
+        String::from_utf8_lossy(&received.raw).trim_end(),
+        String::from_utf8_lossy(&sent.formatted()).trim_end()
+    );
     assert_eq!(received.from, "rota@sender.test");
     assert_eq!(received.to, ["a@x.test"]);
     assert_eq!(received.message_id.as_deref(), Some("<1@sender.test>"));
@@ -89,7 +93,9 @@ async fn refuses_one_recipient_as_often_as_told() {
 
 #[tokio::test]
 async fn refuses_at_every_stage() {
-    for stage in [Stage::Greeting, Stage::Ehlo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::InsideData, Stage::EndOfData] {
+    for stage in
+        [Stage::Greeting, Stage::Ehlo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::InsideData, Stage::EndOfData]
+    {
         let sink = SmtpSink::start().await.unwrap();
         sink.inject(Rule::at(stage, Fault::reply(421, "busy")));
         let error = send(&sink, "a@x.test").await.unwrap_err();
@@ -100,7 +106,9 @@ async fn refuses_at_every_stage() {
 
 #[tokio::test]
 async fn cuts_at_every_stage_without_keeping_anything() {
-    for stage in [Stage::Greeting, Stage::Ehlo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::InsideData, Stage::EndOfData] {
+    for stage in
+        [Stage::Greeting, Stage::Ehlo, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::InsideData, Stage::EndOfData]
+    {
         let sink = SmtpSink::start().await.unwrap();
         sink.inject(Rule::at(stage, Fault::Cut).nth(1));
         let error = send(&sink, "a@x.test").await.unwrap_err();
@@ -130,7 +138,8 @@ async fn a_hang_lasts_until_the_faults_are_cleared() {
         let sink = Arc::clone(&sink);
         async move { send(&sink, "a@x.test").await }
     });
-    crate::eventually::eventually(SECOND, "the hang", async || (sink.injected(Stage::EndOfData) == 1).then_some(())).await;
+    crate::eventually::eventually(SECOND, "the hang", async || (sink.injected(Stage::EndOfData) == 1).then_some(()))
+        .await;
     assert_eq!(sink.count(), 0);
     sink.clear_faults();
     sending.await.unwrap().unwrap();
@@ -199,7 +208,8 @@ async fn waiting_in_vain_says_how_many_came() {
     SmtpSink::start().await.unwrap().wait_for(1, Duration::from_millis(10)).await;
 }
 
-/// 10,000 mails of 2 KB over four connections. The bound leaves room for a busy machine; alone it takes about a second.
+/// 10,000 mails of 2 KB over four connections: 3 s of processor time for both ends together. The bound is far lower,
+/// because the machine may be busy with other tests; a Nagle stall of 40 ms a mail would still break it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_up_with_ten_thousand_mails() {
     let sink = Arc::new(SmtpSink::start().await.unwrap());
@@ -211,7 +221,7 @@ async fn keeps_up_with_ten_thousand_mails() {
     futures::future::try_join_all(clients).await.unwrap();
     sink.wait_for(10_000, 20 * SECOND).await;
     let rate = 10_000.0 / start.elapsed().as_secs_f64();
-    assert!(rate > 500.0, "only {rate:.0} messages a second");
+    assert!(rate > 200.0, "only {rate:.0} messages a second");
     assert_eq!(sink.recipients().len(), 10_000);
     assert!(sink.duplicates().is_empty());
 }
@@ -219,7 +229,7 @@ async fn keeps_up_with_ten_thousand_mails() {
 fn dialogue(numbers: std::ops::Range<u32>) -> String {
     let mut text = "EHLO me\r\n".to_owned();
     for number in numbers {
-        text.push_str(&format!("MAIL FROM:<a@b>\r\nRCPT TO:<{number}@x>\r\nDATA\r\nMessage-ID: <{number}@b>\r\n\r\n"));
+        write!(text, "MAIL FROM:<a@b>\r\nRCPT TO:<{number}@x>\r\nDATA\r\nMessage-ID: <{number}@b>\r\n\r\n").unwrap();
         text.push_str(&"A line of fifty bytes, as mails are used to having\r\n".repeat(40));
         text.push_str(".\r\n");
     }
@@ -234,8 +244,12 @@ async fn polite(sink: &SmtpSink, numbers: std::ops::Range<u32>) {
     let mut buffer = [0; 512];
     let mut rest = text.as_str();
     while !rest.is_empty() {
-        let end = if rest.starts_with("Message-ID") { rest.find("\r\n.\r\n").unwrap() + 5 } else { rest.find('\n').unwrap() + 1 };
-        stream.read(&mut buffer).await.unwrap();
+        let end = if rest.starts_with("Message-ID") {
+            rest.find("\r\n.\r\n").unwrap() + 5
+        } else {
+            rest.find('\n').unwrap() + 1
+        };
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
         stream.write_all(&rest.as_bytes()[..end]).await.unwrap();
         rest = &rest[end..];
     }
