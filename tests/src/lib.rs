@@ -14,5 +14,6 @@ pub mod postgres;
 pub mod process;
 pub mod redis_server;
 pub mod smtp_sink;
+pub mod system;
 pub mod tcp_proxy;
 pub mod tls;

@@ -154,13 +154,8 @@ async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
     let mut undecided = server.send(b"P").await;
     let mut idle = server.send(GET).await;
     read_until(&mut idle, "ok").await;
-    let times = tokio::join!(
-        closed_after(&mut silent),
-        closed_after(&mut half),
-        closed_after(&mut undecided),
-        closed_after(&mut idle)
-    );
-    let times = [times.0, times.1, times.2, times.3];
+    let sockets = [&mut silent, &mut half, &mut undecided, &mut idle];
+    let times = futures::future::join_all(sockets.map(closed_after)).await;
     for (time, least) in times.iter().zip([150, 300, 300, 500]) {
         assert!(
             (least..least + 3_000).contains(&time.as_millis()),

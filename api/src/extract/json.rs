@@ -1,0 +1,192 @@
+//! A JSON body, read strictly.
+//!
+//! Invariant: the media type must say JSON (a form that a browser sends by itself does not pass), the body's size is
+//! checked before it is parsed, and what does not fit is told with its place. Unknown fields are refused by the
+//! types, with `deny_unknown_fields`.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+use tower_http::timeout::TimeoutError;
+
+use crate::problem::{FieldError, Problem, ProblemCode};
+
+/// The body of a request, or of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(
+                Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json")
+            );
+        }
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| body_problem(&rejection))?;
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = media_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn body_problem(rejection: &BytesRejection) -> Problem {
+    match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+            ProblemCode::PayloadTooLarge.into()
+        }
+        other if is_timeout(other) => ProblemCode::BodyTimeout.into(),
+        _ => Problem::new(ProblemCode::BadRequest).detail("the body broke off"),
+    }
+}
+
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(<dyn std::error::Error>::is::<TimeoutError>)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer(error.path());
+        problem(error.inner(), pointer)
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| problem(&error, String::new()))?;
+    Ok(value)
+}
+
+fn problem(error: &serde_json::Error, pointer: String) -> Problem {
+    let detail = error.to_string();
+    if error.classify() != Category::Data {
+        return Problem::new(ProblemCode::InvalidJson).detail(detail);
+    }
+    // Where it is in the text says less than the pointer.
+    let detail = detail
+        .rsplit_once(" at line ")
+        .map_or(detail.as_str(), |(what, _)| what)
+        .to_owned();
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
+}
+
+fn pointer(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        let token = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            // The variant of an enum is no place in the text.
+            Segment::Enum { .. } | Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&token);
+    }
+    pointer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(rename = "a/b")]
+        #[expect(dead_code, reason = "only its reading is tested")]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only its reading is tested")]
+        count: u8,
+    }
+
+    fn refused(text: &str) -> serde_json::Value {
+        let problem = parse::<Outer>(text.as_bytes()).unwrap_err();
+        serde_json::to_value(problem.body(None, None)).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_its_place() {
+        let wrong = refused(r#"{"a/b":[{"count":1},{"count":"x"}]}"#);
+        assert_eq!(wrong["code"], "invalid_body");
+        assert_eq!(wrong["errors"][0]["pointer"], "/a~1b/1/count");
+        assert_eq!(
+            wrong["errors"][0]["detail"],
+            r#"invalid type: string "x", expected u8"#
+        );
+        let unknown = refused(r#"{"a/b":[],"tenant_id":1}"#);
+        assert_eq!(unknown["errors"][0]["pointer"], "/tenant_id");
+        assert_eq!(refused("{}")["errors"][0]["pointer"], "");
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_as_such() {
+        for text in ["", "{", "\u{0}"] {
+            assert_eq!(refused(text)["code"], "invalid_json", "{text}");
+        }
+        let trailing = r#"{"a/b":[]} x"#;
+        assert_eq!(refused(trailing)["code"], "invalid_json");
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            parse::<serde_json::Value>(deep.as_bytes())
+                .unwrap_err()
+                .code(),
+            ProblemCode::InvalidJson
+        );
+    }
+
+    #[test]
+    fn only_json_media_types_pass() {
+        let is = |text: &str| {
+            is_json(&HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                text.parse().unwrap(),
+            )]))
+        };
+        assert!(
+            is("application/json")
+                && is("Application/JSON; charset=utf-8")
+                && is("application/x+json")
+        );
+        assert!(
+            !is("text/json")
+                && !is("application/x-www-form-urlencoded")
+                && !is("application/jsonp")
+        );
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,12 @@
+//! What a handler can state in its arguments about a request; each refuses with a [`crate::problem::Problem`].
+//!
+//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies, `query.rs` query
+//! strings, `path.rs` ids in the path.
+
+mod json;
+mod path;
+mod query;
+
+pub use json::Json;
+pub use path::Path;
+pub use query::Query;

@@ -1,0 +1,22 @@
+//! What happens to every request around its handler.
+//!
+//! Invariant: the order is told in one place, [`crate::server::layers`]; each file here does one thing and depends on
+//! its neighbours only through extensions of request and response.
+
+pub mod access_log;
+pub mod http_metrics;
+pub mod panic;
+pub mod problem_details;
+pub mod request_body;
+pub mod request_id;
+pub mod time_limit;
+
+use axum::extract::{MatchedPath, Request};
+
+/// The template of the route that the request matched, never the path itself, which has ids.
+fn route_of(request: &Request) -> &str {
+    request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+}

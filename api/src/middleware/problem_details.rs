@@ -1,0 +1,62 @@
+//! Sees to it that every error answer is a problem that names its request, and logs those that are our fault.
+//!
+//! Invariant: behind this layer no answer of 400 and above has another form, whether it comes from a handler, an
+//! extractor, the router's own 404 and 405, or a layer within. An error is logged here and nowhere else.
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+
+use super::request_id::RequestId;
+use crate::problem::{PROBLEM_JSON, Problem, ProblemCode};
+
+/// The middleware; it needs [`super::access_log`] around it, whose span the log line belongs to.
+pub async fn handle(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let request_id = request.extensions().get::<RequestId>().cloned();
+    let response = next.run(request).await;
+    let Some(code) = ProblemCode::for_status(response.status()) else {
+        return response;
+    };
+    let mut response = as_problem(response, code);
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        log(&problem);
+        *response.body_mut() = problem
+            .body(request_id.as_ref().map(RequestId::as_str), Some(&path))
+            .to_body();
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
+}
+
+/// Gives the form to an answer without it. Its headers stay, as `Allow` belongs to a 405; its status becomes that of
+/// the code, so that the two never contradict each other.
+fn as_problem(mut response: Response, code: ProblemCode) -> Response {
+    if response.extensions().get::<Problem>().is_some() {
+        return response;
+    }
+    let problem = Problem::new(code);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    for (name, value) in problem.clone().into_response().headers() {
+        response
+            .headers_mut()
+            .entry(name)
+            .or_insert_with(|| value.clone());
+    }
+    *response.status_mut() = code.status();
+    response.extensions_mut().insert(problem);
+    response
+}
+
+fn log(problem: &Problem) {
+    let code = problem.code().as_str();
+    match (problem.code().status().is_server_error(), problem.cause()) {
+        (true, Some(error)) => tracing::error!(code, error, "a request failed"),
+        (true, None) => tracing::warn!(code, "a request could not be served"),
+        (false, Some(error)) => tracing::debug!(code, error, "a request was refused"),
+        (false, None) => tracing::debug!(code, "a request was refused"),
+    }
+}

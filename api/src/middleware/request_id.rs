@@ -1,0 +1,72 @@
+//! Gives every request an id that its log lines, its answer and whatever it causes can be found by.
+//!
+//! Invariant: the id is 1 to 64 plain characters, whoever made it, so it can stand in a log line, a header and a
+//! database without care. A caller's own id is kept when it is such a one.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use shared::clock::Clock;
+use shared::ids;
+
+/// The header in which an id comes and goes.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const MAX_CHARS: usize = 64;
+
+/// The id of the present request, an extension of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn accept(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(X_REQUEST_ID)?.to_str().ok()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        ((1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain))
+            .then(|| Self(text.to_owned()))
+    }
+}
+
+/// The middleware.
+pub async fn handle(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    let made = || RequestId(ids::new_id(&clock).to_string());
+    let id = RequestId::accept(request.headers()).unwrap_or_else(made);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    // It cannot fail, as an id has plain characters only.
+    if let Ok(value) = HeaderValue::try_from(id.0) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_id_is_kept() {
+        let accept = |text: &'static str| {
+            RequestId::accept(&HeaderMap::from_iter([(
+                X_REQUEST_ID,
+                HeaderValue::from_static(text),
+            )]))
+        };
+        assert_eq!(accept("a-1_B.c").unwrap().as_str(), "a-1_B.c");
+        for bad in [
+            "",
+            "a b",
+            "a\"b",
+            "a/b",
+            "12345678901234567890123456789012345678901234567890123456789012345",
+        ] {
+            assert_eq!(accept(bad), None, "{bad}");
+        }
+    }
+}

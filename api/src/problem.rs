@@ -1,0 +1,255 @@
+//! The one form of every error answer: problem details (RFC 9457) with a code from a closed table.
+//!
+//! Invariant: what a client reads is this text alone. A cause is kept apart for the log, and answers from 500 upwards
+//! say nothing of it. `problem/code.rs` is the table, `problem/causes.rs` turns errors into problems, and
+//! `middleware/problem_details.rs` adds request id and path, logs, and gives this form to answers that lack it.
+
+mod causes;
+mod code;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+pub use self::code::ProblemCode;
+
+/// The media type of every error answer.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// One thing wrong with a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where in the body, as a JSON pointer (RFC 6901); empty for the whole.
+    #[schema(example = "/args/recipient")]
+    pub pointer: String,
+    /// What is wrong there.
+    #[schema(example = "missing field `recipient`")]
+    pub detail: String,
+}
+
+/// An error answer in the making.
+#[derive(Clone, Debug)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
+    code: ProblemCode,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    members: Map<String, Value>,
+    retry_after: Option<u64>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// A problem with the usual text of its code.
+    pub fn new(code: ProblemCode) -> Self {
+        let retry_after = (code.status() == http::StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        let detail = Cow::Borrowed(code.detail());
+        Self(Box::new(Parts {
+            code,
+            detail,
+            errors: Vec::new(),
+            members: Map::new(),
+            retry_after,
+            cause: None,
+        }))
+    }
+
+    /// Says more than the usual text. Ignored from status 500 upwards, whose texts are constant.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        if !self.0.code.status().is_server_error() {
+            self.0.detail = detail.into();
+        }
+        self
+    }
+
+    /// Tells what is wrong with a body, place by place.
+    #[must_use]
+    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.0.errors = errors;
+        self
+    }
+
+    /// Adds a member of its own, such as the id that conflicts.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Tells the client when to come back, in whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after = Some(seconds);
+        self
+    }
+
+    /// Keeps the cause for the log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(Arc::from(cause.into()));
+        self
+    }
+
+    /// The code.
+    pub fn code(&self) -> ProblemCode {
+        self.0.code
+    }
+
+    /// The cause, for the log.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0
+            .cause
+            .as_deref()
+            .map(|cause| cause as &(dyn std::error::Error + 'static))
+    }
+
+    /// The body, with the request it answers once that is known.
+    pub(crate) fn body(&self, request_id: Option<&str>, instance: Option<&str>) -> ProblemBody {
+        let Parts {
+            code,
+            detail,
+            errors,
+            members,
+            ..
+        } = &*self.0;
+        ProblemBody {
+            problem_type: code.type_uri(),
+            title: code.title(),
+            status: code.status().as_u16(),
+            code: *code,
+            detail: detail.clone().into_owned(),
+            request_id: request_id.map(str::to_owned),
+            instance: instance.map(str::to_owned),
+            errors: errors.clone(),
+            members: members.clone(),
+        }
+    }
+}
+
+impl From<ProblemCode> for Problem {
+    fn from(code: ProblemCode) -> Self {
+        Self::new(code)
+    }
+}
+
+impl IntoResponse for ProblemCode {
+    fn into_response(self) -> Response {
+        Problem::new(self).into_response()
+    }
+}
+
+/// What a client reads: problem details, RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody {
+    /// Identifies the kind of problem; stable.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/not_found", format = "uri-reference")]
+    problem_type: String,
+    /// The kind of problem in words; stable.
+    title: &'static str,
+    /// The HTTP status of the answer.
+    #[schema(example = 404)]
+    status: u16,
+    /// The kind of problem for programs; stable.
+    code: ProblemCode,
+    /// What is wrong this time.
+    detail: String,
+    /// The id to quote when asking for help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    /// The path of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    /// What is wrong with the body, place by place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    members: Map<String, Value>,
+}
+
+impl ProblemBody {
+    pub(crate) fn to_body(&self) -> Body {
+        Body::from(serde_json::to_vec(self).expect("a problem is plain data with text keys"))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(self.body(None, None).to_body());
+        *response.status_mut() = self.0.code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.0.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.0.code == ProblemCode::Unauthenticated {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static(r#"ApiKey realm="rota""#),
+            );
+        }
+        // For the middleware, which knows the request.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_the_members_of_the_standard_and_ours() {
+        let errors = vec![FieldError {
+            pointer: "/kind".into(),
+            detail: "missing".into(),
+        }];
+        let problem = Problem::new(ProblemCode::InvalidBody)
+            .detail("one field is wrong")
+            .errors(errors);
+        let body = problem
+            .member("limit", 5)
+            .body(Some("r1"), Some("/api/v1/jobs"));
+        let expected = serde_json::json!({
+            "type": "/problems/invalid_body", "title": "The body does not fit", "status": 422,
+            "code": "invalid_body", "detail": "one field is wrong", "request_id": "r1", "instance": "/api/v1/jobs",
+            "errors": [{"pointer": "/kind", "detail": "missing"}], "limit": 5,
+        });
+        assert_eq!(serde_json::to_value(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn texts_from_500_upwards_are_constant() {
+        let problem = Problem::new(ProblemCode::Internal)
+            .detail("secret")
+            .caused_by("secret");
+        assert!(
+            !serde_json::to_string(&problem.body(None, None))
+                .unwrap()
+                .contains("secret")
+        );
+        assert_eq!(problem.cause().unwrap().to_string(), "secret");
+    }
+
+    #[test]
+    fn what_is_unavailable_says_when_to_come_back() {
+        let response = Problem::new(ProblemCode::Unavailable).into_response();
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let response = Problem::new(ProblemCode::RateLimited)
+            .retry_after(30)
+            .into_response();
+        assert_eq!(response.headers()[RETRY_AFTER], "30");
+    }
+}

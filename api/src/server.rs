@@ -1,0 +1,95 @@
+//! The layers around all routes, in their order, and the server under them.
+//!
+//! Invariant: whatever a request is, its answer has a request id, is counted and logged, and is a problem when it is
+//! an error. Connections and their limits are `shared::http_server`.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use shared::clock::Clock;
+use shared::http_server::{self, DrainReport, ServerLimits};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::middleware::{
+    access_log, http_metrics, panic, problem_details, request_body, request_id, time_limit,
+};
+use crate::problem::ProblemCode;
+
+/// What one request may take.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// For the head of an answer; default 30 s. A route may ask for more with [`time_limit::at_least`].
+    pub handler_timeout: Duration,
+    /// Bytes of a body; default 2 MiB. A route may set another `DefaultBodyLimit`.
+    pub body_limit: usize,
+    /// How long a body may pause; default 10 s.
+    pub body_pause: Duration,
+    /// What one connection may take.
+    pub connections: ServerLimits,
+    /// Where ids of requests take their time from.
+    pub clock: Clock,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            handler_timeout: Duration::from_secs(30),
+            body_limit: 2 * 1024 * 1024,
+            body_pause: Duration::from_secs(10),
+            connections: ServerLimits::default(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Puts the layers around `router`; the last one named is the outermost.
+pub fn layers(router: Router, settings: &HttpSettings) -> Router {
+    let no_store = HeaderValue::from_static("no-store");
+    let no_sniff = HeaderValue::from_static("nosniff");
+    router
+        .fallback(async || ProblemCode::NotFound)
+        .layer(DefaultBodyLimit::max(settings.body_limit))
+        .layer(from_fn_with_state(
+            settings.body_pause,
+            request_body::handle,
+        ))
+        .layer(from_fn_with_state(
+            settings.handler_timeout,
+            time_limit::handle,
+        ))
+        .layer(panic::layer())
+        .layer(SetResponseHeaderLayer::if_not_present(
+            CACHE_CONTROL,
+            no_store,
+        ))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            X_CONTENT_TYPE_OPTIONS,
+            no_sniff,
+        ))
+        .layer(from_fn(problem_details::handle))
+        .layer(from_fn(http_metrics::handle))
+        .layer(from_fn(access_log::handle))
+        .layer(from_fn_with_state(
+            settings.clock.clone(),
+            request_id::handle,
+        ))
+}
+
+/// Serves `router` with its layers until `stop`, then drains.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: HttpSettings,
+    stop: CancellationToken,
+) -> DrainReport {
+    let service = layers(router, &settings);
+    http_server::serve(listener, service, settings.connections, stop).await
+}
