@@ -113,8 +113,8 @@ create table idempotency_keys (
     tenant_id uuid not null,
     key text not null,
     fingerprint bytea not null,
-    -- The first job of the request; of a single job the answer is read from the ledger, `response` holds any other.
-    job_id uuid not null,
+    -- The first thing that the request made: a job, a campaign. `response` holds an answer that cannot be made from it.
+    first_id uuid not null,
     response json,
     created_at timestamptz not null default now(),
     primary key (tenant_id, key)

@@ -1,10 +1,16 @@
 //! The HTTP API and the operator's commands.
+//!
+//! A request's way: [`server`] (connections and layers), [`router`] (every route on one page), [`routes`] (handlers, whose
+//! arguments state credential, permission and body), and from there to a store or the queue in `shared`.
 
-
+pub mod auth;
+pub mod cli;
 pub mod extract;
 pub mod leads_import;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
+pub mod router;
 pub mod routes;
 pub mod server;
+pub mod state;

@@ -104,6 +104,16 @@ impl Problem {
         self.0.code
     }
 
+    /// What is wrong this time.
+    pub fn detail_text(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// What is wrong with a body, place by place.
+    pub fn field_errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0

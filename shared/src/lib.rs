@@ -2,6 +2,7 @@
 //!
 //! A reader begins at [`queue`], which tells a job's way from commit to finish.
 
+pub mod authz;
 pub mod background;
 pub mod clock;
 pub mod config;

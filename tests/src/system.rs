@@ -5,16 +5,24 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use jobs::{environment::Environment, registry::Registry};
+use jobs::{
+    campaign_mail::CampaignMails,
+    environment::Environment,
+    ports::mail::{MailSettings, Mailer},
+    registry::Registry,
+    unsubscribe::UnsubscribeLinks,
+};
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
+    config::{LinkConfig, LinkKey},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{Index, IndexSettings, NewJob, Priority, inspect, producer::{EnqueueRequest, Producer}},
     store::tenants::OwnerConnection,
     tenancy::TenantId,
 };
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,12 +44,16 @@ pub struct TestSystem {
     pub producer: Producer,
     /// All kinds, the test-only ones too.
     pub registry: Arc<Registry>,
+    /// Sends mails; into a folder unless the test says otherwise.
+    pub mailer: Mailer,
     /// The time.
     pub clock: Clock,
     /// The first part of every Redis key.
     pub prefix: String,
     /// Where its Redis is.
     pub redis_url: String,
+    /// Where mails go by default.
+    pub mails: TempDir,
     _database: Option<TestDatabase>,
 }
 
@@ -78,7 +90,9 @@ impl TestSystem {
         let tenants = TenantDb::open(&urls.app, "test", PoolSettings::default())?;
         let system = SystemDb::open(&urls.system, "test", PoolSettings::default())?;
         let producer = Producer::start(&system, index.clone(), clock.clone());
-        Ok(Self { urls, tenants, system, index, producer, registry: Arc::new(Registry::new(true)), clock, prefix, redis_url, _database: database })
+        let mails = tempfile::tempdir()?;
+        let mailer = Mailer::from_url(&format!("file:{}", mails.path().display()), MailSettings::default())?;
+        Ok(Self { mailer, mails, urls, tenants, system, index, producer, registry: Arc::new(Registry::new(true)), clock, prefix, redis_url, _database: database })
     }
 
     /// Adds a tenant.
@@ -136,12 +150,21 @@ impl TestSystem {
         Running { stop, task: tokio::spawn(work) }
     }
 
+    /// The links in mails.
+    pub fn unsubscribe_links(&self) -> UnsubscribeLinks {
+        let key = LinkKey::parse(&"k".repeat(32)).expect("long enough");
+        UnsubscribeLinks::new(LinkConfig { public_url: "http://rota.test".parse().expect("a URL"), key })
+    }
+
     fn environment(&self) -> Environment {
         Environment {
             tenants: self.tenants.clone(),
             producer: self.producer.clone(),
             index: self.index.clone(),
             http: reqwest::Client::new(),
+            mailer: self.mailer.clone(),
+            campaign_mails: CampaignMails::default(),
+            unsubscribe_links: self.unsubscribe_links(),
             clock: self.clock.clone(),
         }
     }

@@ -3,7 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use jobs::{environment::Environment, registry::Registry};
+use jobs::{
+    campaign_mail::CampaignMails,
+    environment::Environment,
+    ports::mail::{MailSettings, Mailer},
+    registry::Registry,
+    unsubscribe::UnsubscribeLinks,
+};
 use shared::{
     background,
     clock::Clock,
@@ -40,15 +46,23 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     .await?
 }
 
-fn environment(_config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environment> {
+fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environment> {
     let clock = Clock::system();
     Ok(Environment {
         tenants: stores.tenants.clone(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         index: stores.index.clone(),
         http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().context("HTTP client")?,
+        mailer: mailer(config)?,
+        campaign_mails: CampaignMails::default(),
+        unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         clock,
     })
+}
+
+fn mailer(config: &WorkerConfig) -> anyhow::Result<Mailer> {
+    let settings = MailSettings { connections: config.mail.connections.get(), timeout: config.mail.timeout, hello_name: None };
+    Mailer::from_url(&config.mail.transport.expose(), settings).context("SMTP_URL")
 }
 
 /// The queues that are served; a name no kind waits in is a slip.

@@ -26,16 +26,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(
-                Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json")
-            );
-        }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| body_problem(&rejection))?;
-        parse(&bytes).map(Self)
+        parse(&read(request, state).await?).map(Self)
     }
+}
+
+/// The bytes of a body that says it is JSON.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json"));
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| body_problem(&rejection))
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -74,7 +74,7 @@ fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(<dyn std::error::Error>::is::<TimeoutError>)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());

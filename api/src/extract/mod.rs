@@ -4,9 +4,13 @@
 //! strings, `path.rs` ids in the path.
 
 mod json;
+mod page;
 mod path;
 mod query;
+mod submission;
 
 pub use json::Json;
+pub use page::{Page, PageBody, PageRequest};
 pub use path::Path;
 pub use query::Query;
+pub use submission::Submission;

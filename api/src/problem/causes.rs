@@ -7,16 +7,9 @@ use redis::RedisError;
 
 use super::{Problem, ProblemCode};
 
-/// Classes of PostgreSQL's error codes that pass by themselves: connection lost, out of resources, operator's stop,
-/// system error.
-const PASSING_CLASSES: [&str; 4] = ["08", "53", "57", "58"];
-
-/// Single codes that pass: serialization failure, deadlock, and a server that is still a standby.
-const PASSING_CODES: [&str; 3] = ["40001", "40P01", "25006"];
-
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        let code = if is_passing(&error) {
+        let code = if shared::db::is_unavailable(&error) {
             ProblemCode::Unavailable
         } else {
             ProblemCode::Internal
@@ -28,21 +21,6 @@ impl From<sqlx::Error> for Problem {
 impl From<RedisError> for Problem {
     fn from(error: RedisError) -> Self {
         Self::new(ProblemCode::Unavailable).caused_by(error)
-    }
-}
-
-fn is_passing(error: &sqlx::Error) -> bool {
-    use sqlx::Error::{Database, Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
-    match error {
-        // A connection cut within a message is a protocol error.
-        Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
-        Database(error) => error.code().is_some_and(|code| {
-            PASSING_CODES.contains(&&*code)
-                || code
-                    .get(..2)
-                    .is_some_and(|class| PASSING_CLASSES.contains(&class))
-        }),
-        _ => false,
     }
 }
 

@@ -23,7 +23,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 type Checks = Arc<dyn HealthChecks>;
 
 /// The health routes.
-pub fn router(checks: Checks) -> OpenApiRouter {
+pub fn router<S: Clone + Send + Sync + 'static>(checks: Checks) -> OpenApiRouter<S> {
     OpenApiRouter::new()
         .routes(routes!(health))
         .routes(routes!(liveness))

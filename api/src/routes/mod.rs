@@ -1,6 +1,5 @@
-//! The routes, one file per resource.
-//!
-//! Invariant: a file here states paths, arguments and answers, and leaves the work to what it calls.
+//! The handlers, one file a resource, under the path they serve. [`crate::router`] has them all on one page.
 
 pub mod health;
 pub mod metrics;
+pub mod v1;

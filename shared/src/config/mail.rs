@@ -44,6 +44,14 @@ impl MailTransport {
         let url = Url::parse(text).ok()?;
         (matches!(url.scheme(), "smtp" | "smtps") && url.has_host()).then_some(Self::Smtp(url))
     }
+
+    /// The whole address, password included, for the mailer.
+    pub fn expose(&self) -> String {
+        match self {
+            Self::Smtp(url) => url.to_string(),
+            Self::Directory(path) => format!("file:{}", path.display()),
+        }
+    }
 }
 
 impl fmt::Debug for MailTransport {

@@ -18,10 +18,10 @@ pub use tenant::{TenantDb, TenantTx};
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => true,
-        // 08 connection, 53 resources (too many connections, disk full), 57P shutdown and start-up, 40 rolled back in a race,
-        // 55P03 lock not available, 25006 a standby that was promoted away.
+        // 08 connection, 53 resources (too many connections, disk full), 57 stopped by an operator or a time-out, 58 system error,
+        // 40 rolled back in a race, 55P03 lock not available, 25006 a server that is a standby.
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
+            ["08", "53", "57", "58", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
         }),
         _ => false,
     }

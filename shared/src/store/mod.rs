@@ -5,6 +5,7 @@
 
 pub mod campaigns;
 pub mod credentials;
+pub mod idempotency;
 pub mod leads;
 pub mod recipients;
 pub mod suppressions;

@@ -125,21 +125,21 @@ async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uu
     }
     let reserved = sqlx::query_scalar!(
         r#"with reserved as (
-             insert into idempotency_keys (tenant_id, key, fingerprint, job_id, response)
-             select tenant_id, key, fingerprint, job_id, response::json
+             insert into idempotency_keys (tenant_id, key, fingerprint, first_id, response)
+             select tenant_id, key, fingerprint, first_id, response::json
              from unnest($10::uuid[], $11::text[], $12::bytea[], $13::uuid[], $14::text[])
-                  as t (tenant_id, key, fingerprint, job_id, response)
+                  as t (tenant_id, key, fingerprint, first_id, response)
              order by tenant_id, key
              on conflict (tenant_id, key) do nothing
-             returning job_id),
+             returning first_id),
            inserted as (
              insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state)
              select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
                     case when run_at > now() then 'scheduled'::job_state else 'available' end
              from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[], $9::uuid[])
                   as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, keyed)
-             where keyed is null or keyed in (select job_id from reserved))
-           select job_id as "job_id!" from reserved"#,
+             where keyed is null or keyed in (select first_id from reserved))
+           select first_id as "first_id!" from reserved"#,
         &jobs.ids,
         &jobs.tenants,
         &jobs.queues,
@@ -166,14 +166,14 @@ async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, En
     for waiting in refused {
         let Some(idempotency) = &waiting.request.idempotency else { continue };
         let earlier = sqlx::query!(
-            r#"select fingerprint, job_id, response as "response: Json<Box<RawValue>>" from idempotency_keys where tenant_id = $1 and key = $2"#,
+            r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>" from idempotency_keys where tenant_id = $1 and key = $2"#,
             waiting.request.jobs[0].tenant.as_uuid(),
             idempotency.key
         )
         .fetch_one(db.pool())
         .await?;
         let answer = if earlier.fingerprint == idempotency.fingerprint {
-            Enqueued::Replayed { first_job: earlier.job_id, response: earlier.response.map(|Json(response)| response) }
+            Enqueued::Replayed { first_job: earlier.first_id, response: earlier.response.map(|Json(response)| response) }
         } else {
             Enqueued::KeyReused
         };

@@ -1,0 +1,83 @@
+//! The permission that a handler asks for, as a type in its arguments.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use axum::extract::{FromRef, FromRequestParts};
+use http::request::Parts;
+use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::TenantId};
+
+use crate::{
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+const HEADER: &str = "x-api-key";
+
+/// A permission as a type.
+pub trait Grant: Send + Sync + 'static {
+    /// The permission.
+    const PERMISSION: Permission;
+}
+
+macro_rules! grants {
+    ($($name:ident),* $(,)?) => {$(
+        #[doc = concat!("[`Permission::", stringify!($name), "`] as a type.")]
+        pub struct $name;
+
+        impl Grant for $name {
+            const PERMISSION: Permission = Permission::$name;
+        }
+    )*};
+}
+
+grants!(JobsRead, JobsCreate, JobsControl, CampaignsRead, CampaignsWrite, CampaignsSend);
+
+/// Proof that the request's credential has a permission, and whose it is.
+pub struct Permit<G> {
+    key: Arc<VerifiedKey>,
+    grant: PhantomData<G>,
+}
+
+impl<G> Permit<G> {
+    /// Whom the request is for.
+    pub fn tenant(&self) -> TenantId {
+        self.key.tenant
+    }
+
+    /// Whether the credential has another permission too.
+    pub fn has<H: Grant>(&self) -> bool {
+        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(H::PERMISSION))
+    }
+}
+
+/// Whoever may steer a job is shown it.
+impl From<Permit<JobsControl>> for Permit<JobsRead> {
+    fn from(permit: Permit<JobsControl>) -> Self {
+        Self { key: permit.key, grant: PhantomData }
+    }
+}
+
+impl<G: Grant, S: Send + Sync> FromRequestParts<S> for Permit<G>
+where
+    AppState: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let presented = parts.headers.get(HEADER).ok_or_else(|| unauthenticated("send an API key in X-API-Key"))?;
+        let presented = presented.to_str().map_err(|_| unauthenticated("X-API-Key is not an API key"))?;
+        let key = AppState::from_ref(state).keys.check(presented).await?;
+        let key = key.ok_or_else(|| unauthenticated("the API key is unknown, revoked or expired"))?;
+        tracing::Span::current().record("tenant", tracing::field::display(key.tenant));
+        let permit = Self { key, grant: PhantomData };
+        if permit.has::<G>() {
+            Ok(permit)
+        } else {
+            Err(Problem::new(ProblemCode::Forbidden).detail(format!("the API key lacks the scope {}", G::PERMISSION)))
+        }
+    }
+}
+
+fn unauthenticated(detail: &'static str) -> Problem {
+    Problem::new(ProblemCode::Unauthenticated).detail(detail)
+}

@@ -1,0 +1,78 @@
+//! `api api-key create`.
+
+use anyhow::{Context as _, bail};
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use shared::{
+    authz::Permission,
+    clock::Clock,
+    config::{Env, MigrationConfig},
+    ids,
+    store::{
+        credentials::{ApiKeySecret, NewApiKey},
+        tenants::OwnerConnection,
+    },
+    tenancy::TenantId,
+};
+
+/// API keys.
+#[derive(Args)]
+pub struct ApiKey {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Makes a key and prints it as JSON. The key is shown this once.
+    Create {
+        /// The tenant's slug.
+        #[arg(long)]
+        tenant: String,
+        /// What the key is for.
+        #[arg(long, default_value = "api key")]
+        name: String,
+        /// What it may do, separated by commas; everything if left out.
+        #[arg(long, value_delimiter = ',')]
+        scopes: Vec<String>,
+        /// Days until it ends; never if left out.
+        #[arg(long)]
+        expires_in_days: Option<u16>,
+    },
+}
+
+impl ApiKey {
+    /// Runs the command.
+    pub async fn run(self, env: &Env) -> anyhow::Result<()> {
+        let Action::Create { tenant, name, scopes, expires_in_days } = self.action;
+        check_scopes(&scopes)?;
+        let config = MigrationConfig::load(env)?;
+        let mut owner = OwnerConnection::open(config.owner.expose()).await?;
+        let id = owner.find_tenant(&tenant).await?.with_context(|| format!("there is no tenant {tenant:?}"))?;
+        let (clock, scopes) = (Clock::system(), if scopes.is_empty() { all_scopes() } else { scopes });
+        let expires_at = expires_in_days.map(|days| clock.now() + TimeDelta::days(days.into()));
+        let new = NewApiKey { id: ids::new_id(&clock), name, scopes, expires_at };
+        let secret = ApiKeySecret::random();
+        owner.create_api_key(id, &new, &secret).await?;
+        super::answer(&serde_json::json!({ "id": new.id, "api_key": secret.present(new.id), "scopes": new.scopes }).to_string())
+    }
+}
+
+/// A key with every scope, for the demo.
+pub async fn create_full_key(owner: &mut OwnerConnection, tenant: TenantId, name: &str) -> anyhow::Result<String> {
+    let new = NewApiKey { id: ids::new_id(&Clock::system()), name: name.to_owned(), scopes: all_scopes(), expires_at: None };
+    let secret = ApiKeySecret::random();
+    owner.create_api_key(tenant, &new, &secret).await?;
+    Ok(secret.present(new.id))
+}
+
+fn all_scopes() -> Vec<String> {
+    Permission::all().map(|permission| permission.as_str().to_owned()).collect()
+}
+
+fn check_scopes(scopes: &[String]) -> anyhow::Result<()> {
+    match scopes.iter().find(|scope| Permission::parse(scope).is_none()) {
+        Some(unknown) => bail!("there is no scope {unknown:?}; there are: {}", all_scopes().join(", ")),
+        None => Ok(()),
+    }
+}

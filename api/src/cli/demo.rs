@@ -1,0 +1,59 @@
+//! `api demo`: tenants to try things with, and a campaign to watch.
+
+use clap::Args;
+use serde_json::json;
+use shared::{
+    clock::Clock,
+    config::{Env, MigrationConfig},
+    ids,
+    store::tenants::OwnerConnection,
+};
+use url::Url;
+
+use super::{api_key, campaign_demo};
+
+/// Makes demo tenants with API keys, or sends a demo campaign.
+#[derive(Args)]
+pub struct Demo {
+    /// How many tenants to make; those that exist get another key.
+    #[arg(long, default_value_t = 1, conflicts_with = "campaign")]
+    tenants: u16,
+    /// Print one JSON object instead of a text.
+    #[arg(long)]
+    json: bool,
+    /// A CSV of leads: sends a campaign to them through a running API.
+    #[arg(long, requires = "api_key")]
+    campaign: Option<std::path::PathBuf>,
+    /// Where the API is.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    base_url: Url,
+    /// The key to send the campaign with.
+    #[arg(long)]
+    api_key: Option<String>,
+}
+
+impl Demo {
+    /// Runs the command.
+    pub async fn run(self, env: &Env) -> anyhow::Result<()> {
+        match (self.campaign, self.api_key) {
+            (Some(leads), Some(api_key)) => campaign_demo::send(&leads, &self.base_url, &api_key).await,
+            _ => make_tenants(env, self.tenants, self.json).await,
+        }
+    }
+}
+
+async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {
+    let config = MigrationConfig::load(env)?;
+    let mut owner = OwnerConnection::open(config.owner.expose()).await?;
+    let mut tenants = Vec::new();
+    for number in 1..=count {
+        let slug = format!("demo-{number}");
+        let id = owner.ensure_tenant(ids::new_id(&Clock::system()), &slug, &format!("Demo {number}"), "professional").await?;
+        let api_key = api_key::create_full_key(&mut owner, id, "demo").await?;
+        tenants.push(json!({ "id": id, "slug": slug, "tier": "professional", "api_key": api_key }));
+    }
+    if json {
+        return super::answer(&json!({ "tenants": tenants }).to_string());
+    }
+    tenants.iter().try_for_each(|tenant| super::answer(&format!("tenant {}: X-API-Key: {}", tenant["slug"], tenant["api_key"])))
+}

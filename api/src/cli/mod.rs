@@ -1,0 +1,61 @@
+//! The operator's commands, one file each.
+//!
+//! Invariant: what a command answers goes to standard output, what it has to say about its work to standard error.
+
+mod api_key;
+mod campaign_demo;
+mod demo;
+mod migrate;
+mod openapi;
+mod serve;
+mod tenant;
+
+use clap::{Parser, Subcommand};
+use shared::config::Env;
+
+/// Serves the API, and does what an operator needs beside it.
+#[derive(Parser)]
+#[command(name = "api", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the HTTP API until it is told to stop.
+    Serve,
+    /// Creates the database roles and brings the schema to this release. Safe to run from several places at once.
+    Migrate,
+    /// Makes demo tenants with API keys, or sends a demo campaign.
+    Demo(demo::Demo),
+    /// Tenants.
+    Tenant(tenant::Tenant),
+    /// API keys.
+    ApiKey(api_key::ApiKey),
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let env = Env::from_process();
+        // A second provider in one process is no error: it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        match self.command {
+            Command::Serve => serve::serve(&env).await,
+            Command::Migrate => migrate::migrate(&env).await,
+            Command::Demo(demo) => demo.run(&env).await,
+            Command::Tenant(tenant) => tenant.run(&env).await,
+            Command::ApiKey(api_key) => api_key.run(&env).await,
+            Command::Openapi => openapi::print(),
+        }
+    }
+}
+
+/// Writes an answer to standard output.
+fn answer(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}

@@ -1,0 +1,56 @@
+//! `api serve`.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
+use shared::{
+    clock::Clock,
+    config::{ApiConfig, Env},
+    db::PoolSettings,
+    queue::producer::Producer,
+    shutdown::Shutdown,
+    stores::Stores,
+    telemetry::{logging, metrics},
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    auth::KeyRing,
+    router::router,
+    routes,
+    server::{self, HttpSettings},
+    state::AppState,
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Serves until SIGTERM, then finishes the requests in flight.
+pub async fn serve(env: &Env) -> anyhow::Result<()> {
+    let config = ApiConfig::load(env)?;
+    logging::init(&config.telemetry)?;
+    let handle = metrics::install()?;
+    let shutdown = Shutdown::new()?;
+    tokio::spawn(metrics::run_upkeep(handle.clone(), VERSION, shutdown.token()));
+    let stores = Stores::open(&config.database, &config.redis, "rota-api", PoolSettings { max_connections: 20, ..PoolSettings::default() })?;
+    let state = state(&config, stores.clone());
+    let listener = TcpListener::bind(config.http.listen).await.with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
+    tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
+    let router = router(state, Arc::new(stores)).merge(routes::metrics::router(handle));
+    let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
+    tracing::info!(cut_off = report.cut_off, "ended");
+    Ok(())
+}
+
+/// What handlers need, over stores that are open.
+pub fn state(config: &ApiConfig, stores: Stores) -> AppState {
+    let clock = Clock::system();
+    AppState {
+        producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
+        registry: Arc::new(Registry::new(config.environment.test_kinds)),
+        keys: KeyRing::new(stores.system.clone()),
+        unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        stores,
+        clock,
+    }
+}

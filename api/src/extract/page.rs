@@ -1,0 +1,114 @@
+//! Pages of a list: opaque cursors, and the `Link` header of RFC 8288.
+//!
+//! Invariant: lists are ordered by id, the newest first; a cursor is the last id seen, so rows that come or go meanwhile
+//! neither shift nor repeat the others.
+
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderValue, Uri, header::LINK};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Json;
+use crate::problem::{Problem, ProblemCode};
+
+const DEFAULT_LIMIT: u16 = 50;
+const MAX_LIMIT: u16 = 200;
+
+/// A page that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest {
+    /// How many items.
+    pub limit: u16,
+    /// Only items older than this.
+    pub before: Option<Uuid>,
+}
+
+impl PageRequest {
+    /// Reads the two parameters of every list.
+    pub fn new(limit: Option<u16>, cursor: Option<&str>) -> Result<Self, Problem> {
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Problem::new(ProblemCode::InvalidQuery).detail(format!("limit is 1 to {MAX_LIMIT}")));
+        }
+        Ok(Self { limit, before: cursor.map(decode).transpose()? })
+    }
+
+    /// One more than asked for, which tells whether there is another page.
+    pub fn fetch_limit(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// The page of `items`, which were fetched with [`Self::fetch_limit`].
+    pub fn page<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> Uuid, uri: &Uri) -> Page<T> {
+        let more = items.len() > usize::from(self.limit);
+        items.truncate(usize::from(self.limit));
+        let next_cursor = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(id(last).as_bytes()));
+        let link = next_cursor.as_deref().map(|cursor| next_link(uri, cursor));
+        Page { body: PageBody { items, next_cursor }, link }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PageBody<T> {
+    /// The items, the newest first.
+    pub items: Vec<T>,
+    /// Give it as `cursor` to get the next page; missing on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// A page as an answer.
+pub struct Page<T> {
+    body: PageBody<T>,
+    link: Option<String>,
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.body).into_response();
+        if let Some(link) = self.link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+            response.headers_mut().insert(LINK, link);
+        }
+        response
+    }
+}
+
+fn decode(cursor: &str) -> Result<Uuid, Problem> {
+    let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
+    bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(|| Problem::new(ProblemCode::InvalidQuery).detail("cursor is not one that a list gave"))
+}
+
+/// The same request with another cursor.
+fn next_link(uri: &Uri, cursor: &str) -> String {
+    let others = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<&str> = others.collect();
+    let separator = if query.is_empty() { "" } else { "&" };
+    format!("<{}?{}{separator}cursor={cursor}>; rel=\"next\"", uri.path(), query.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_leads_to_the_next_one() {
+        let request = PageRequest::new(Some(2), None).unwrap();
+        let ids: Vec<Uuid> = (1..=3).rev().map(Uuid::from_u128).collect();
+        let page = request.page(ids, |id| *id, &"/api/v1/jobs?kind=noop&limit=2".parse().unwrap());
+        assert_eq!(page.body.items.len(), 2);
+        let cursor = page.body.next_cursor.unwrap();
+        assert_eq!(page.link.unwrap(), format!("</api/v1/jobs?kind=noop&limit=2&cursor={cursor}>; rel=\"next\""));
+        assert_eq!(PageRequest::new(None, Some(&cursor)).unwrap().before, Some(Uuid::from_u128(2)));
+    }
+
+    #[test]
+    fn the_last_page_leads_nowhere_and_nonsense_is_refused() {
+        let request = PageRequest::new(Some(2), None).unwrap();
+        assert!(request.page(vec![Uuid::nil(); 2], |id| *id, &Uri::from_static("/x")).link.is_none());
+        assert!(PageRequest::new(Some(0), None).is_err() && PageRequest::new(Some(200), None).is_ok() && PageRequest::new(Some(201), None).is_err());
+        assert!(PageRequest::new(None, Some("x")).is_err());
+    }
+}

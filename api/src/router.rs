@@ -1,0 +1,56 @@
+//! Every route on one page.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::extract::DefaultBodyLimit;
+use shared::health::HealthChecks;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    middleware::time_limit,
+    openapi,
+    routes::{
+        health,
+        v1::{campaign_leads, campaigns, job_kinds, jobs, jobs_batch, unsubscribe},
+    },
+    state::AppState,
+};
+
+/// All routes, the document and its viewer. Only health and unsubscribe ask for no credential.
+pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
+    openapi::with_docs(routes(checks)).with_state(state)
+}
+
+/// The routes that the document describes.
+pub fn routes(checks: Arc<dyn HealthChecks>) -> OpenApiRouter<AppState> {
+    openapi::router().merge(health::router(checks)).merge(v1())
+}
+
+fn v1() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs_batch::create))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(job_kinds::list))
+        .routes(routes!(campaigns::create, campaigns::list))
+        .routes(routes!(campaigns::show))
+        .routes(routes!(campaigns::preview))
+        .routes(routes!(campaigns::send))
+        .routes(routes!(campaigns::pause))
+        .routes(routes!(campaigns::resume))
+        .routes(routes!(campaigns::cancel))
+        .merge(imports())
+        .routes(routes!(unsubscribe::ask, unsubscribe::confirm))
+}
+
+/// An upload is streamed, so it may be larger and take longer than other requests.
+fn imports() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(campaign_leads::import))
+        .layer(DefaultBodyLimit::max(campaign_leads::MAX_BYTES))
+        .layer(from_fn_with_state(campaign_leads::TIME_LIMIT, time_limit::at_least))
+}

@@ -1,0 +1,203 @@
+//! `/api/v1/jobs`: submit a job, see it, list, cancel and redrive.
+
+use axum::{extract::State, response::{IntoResponse, Response}};
+use chrono::{DateTime, Utc};
+use http::{StatusCode, Uri, header::LOCATION};
+use jobs::registry::Registry;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::{
+    clock::Clock,
+    ids,
+    queue::{
+        JobState, NewJob, Priority,
+        control::{self, Steered},
+        inspect::{self, JobFilter, JobRecord},
+        producer::{EnqueueError, EnqueueRequest, Enqueued},
+    },
+    tenancy::TenantId,
+};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    auth::{JobsControl, JobsCreate, JobsRead, Permit},
+    extract::{Json, Page, PageRequest, Path, Query, Submission},
+    problem::{FieldError, Problem, ProblemCode},
+    state::AppState,
+};
+
+/// A job that is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSubmission {
+    /// What it does; see `job-kinds`.
+    #[schema(example = "noop")]
+    pub kind: String,
+    /// The kind's arguments; `{}` if left out.
+    #[schema(value_type = Object)]
+    pub args: Option<Box<RawValue>>,
+    /// Its place among the tenant's own jobs: 1 (first) to 4 (last); 2 if left out.
+    #[schema(value_type = Option<i16>, minimum = 1, maximum = 4)]
+    pub priority: Option<Priority>,
+    /// When it may run at the earliest; at once if left out.
+    pub run_at: Option<DateTime<Utc>>,
+    /// Failures after which it is discarded, 1 to 100; the kind's own number if left out.
+    #[schema(minimum = 1, maximum = 100)]
+    pub max_attempts: Option<i16>,
+}
+
+/// A job that was committed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobAccepted {
+    /// The job's id.
+    pub id: Uuid,
+    /// What it does.
+    pub kind: String,
+    /// Where it waits.
+    pub queue: String,
+    /// `available`, or `scheduled` if its time is yet to come.
+    pub state: &'static str,
+}
+
+/// What a list is restricted to.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobQuery {
+    /// Only jobs in this ledger state: scheduled, available, retryable, completed, cancelled, discarded.
+    #[param(value_type = Option<String>)]
+    state: Option<JobState>,
+    /// Only this kind.
+    kind: Option<String>,
+    /// Only this queue.
+    queue: Option<String>,
+    /// How many, 1 to 200; 50 if left out.
+    limit: Option<u16>,
+    /// Where the page begins: `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Submits a job. The answer 202 means that it is committed to disk and will run.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = JobSubmission,
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second job")),
+    responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "Where the job can be seen")))))]
+pub async fn create(permit: Permit<JobsCreate>, State(state): State<AppState>, submission: Submission<JobSubmission>) -> Result<Response, Problem> {
+    let idempotency = submission.idempotency(None);
+    let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body)?;
+    let mut accepted = JobAccepted::of(&job, &state.clock);
+    let enqueued = state.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency }).await?;
+    let mut headers = http::HeaderMap::new();
+    match enqueued {
+        Enqueued::Created => {}
+        Enqueued::Replayed { first_job, .. } => {
+            accepted.id = first_job;
+            headers.insert("idempotency-replayed", http::HeaderValue::from_static("true"));
+        }
+        Enqueued::KeyReused => return Err(ProblemCode::IdempotencyKeyReused.into()),
+    }
+    Ok((StatusCode::ACCEPTED, headers, [(LOCATION, format!("/api/v1/jobs/{}", accepted.id))], Json(accepted)).into_response())
+}
+
+/// Shows a job.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
+    responses((status = 200, body = Object, description = "The job: id, kind, queue, state, priority, attempt, max_attempts, args, result, errors, run_at, inserted_at, finalized_at")))]
+pub async fn show(permit: Permit<JobsRead>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let job = inspect::find(&mut transaction, &state.stores.index, id).await?;
+    job.map(Json).ok_or_else(|| ProblemCode::NotFound.into())
+}
+
+/// Lists jobs, the newest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(JobQuery),
+    responses((status = 200, body = crate::extract::PageBody<Object>, description = "A page of jobs", headers(("Link" = String, description = "The next page, if there is one")))))]
+pub async fn list(permit: Permit<JobsRead>, State(state): State<AppState>, uri: Uri, Query(query): Query<JobQuery>) -> Result<Page<JobRecord>, Problem> {
+    let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
+    let filter = JobFilter { state: query.state, kind: query.kind, queue: query.queue };
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let jobs = inspect::list(&mut transaction, &state.stores.index, &filter, page.before, page.fetch_limit()).await?;
+    Ok(page.page(jobs, |job| job.id, &uri))
+}
+
+/// Cancels a job that waits or runs. A running one is told at once, and can no longer complete.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
+    responses((status = 200, body = Object, description = "The job, cancelled"), (status = 409, description = "It is final already")))]
+pub async fn cancel(permit: Permit<JobsControl>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let job = done(control::cancel(&mut transaction, id).await?)?;
+    transaction.commit().await?;
+    control::announce_cancelled(&state.stores.index, &job).await;
+    show(Permit::from(permit), State(state), Path(id)).await
+}
+
+/// Makes a discarded or cancelled job run again.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
+    responses((status = 200, body = Object, description = "The job, waiting again"), (status = 409, description = "It is neither discarded nor cancelled")))]
+pub async fn retry(permit: Permit<JobsControl>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let job = done(control::redrive(&mut transaction, id).await?)?;
+    transaction.commit().await?;
+    control::announce_redriven(&state.stores.index, &job, state.clock.now_ms()).await;
+    show(Permit::from(permit), State(state), Path(id)).await
+}
+
+fn done(steered: Steered) -> Result<control::Position, Problem> {
+    match steered {
+        Steered::Done(position) => Ok(position),
+        Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict).detail(format!("the job is {}", state.as_str())).member("state", state.as_str())),
+        Steered::NotFound => Err(ProblemCode::NotFound.into()),
+    }
+}
+
+/// Judges a submission and makes the row that is to be committed.
+pub(super) fn new_job(registry: &Registry, clock: &Clock, tenant: TenantId, submission: JobSubmission) -> Result<NewJob, Problem> {
+    let kind = registry.get(&submission.kind).ok_or_else(|| unknown_kind(registry, &submission.kind))?;
+    let args = submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
+    let value: serde_json::Value = serde_json::from_str(args.get()).map_err(|error| Problem::new(ProblemCode::InvalidJson).detail(error.to_string()))?;
+    let violations = kind.check(&value);
+    if !violations.is_empty() {
+        let errors = violations.into_iter().map(|violation| FieldError { pointer: violation.pointer, detail: violation.detail });
+        return Err(Problem::new(ProblemCode::InvalidArgs).errors(errors.collect()));
+    }
+    let max_attempts = submission.max_attempts.unwrap_or(kind.max_attempts);
+    if !(1..=100).contains(&max_attempts) {
+        let error = FieldError { pointer: "/max_attempts".into(), detail: "max_attempts is 1 to 100".into() };
+        return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
+    }
+    Ok(NewJob {
+        id: ids::new_id(clock),
+        tenant,
+        queue: kind.queue.clone(),
+        kind: kind.name.into(),
+        args,
+        priority: submission.priority.unwrap_or(Priority::DEFAULT),
+        max_attempts,
+        run_at: submission.run_at,
+    })
+}
+
+fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
+    let near = registry.iter().map(|kind| kind.name).max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)));
+    let asked: String = asked.chars().take(100).collect();
+    let hint = near.filter(|near| strsim::jaro_winkler(near, &asked) > 0.8).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    Problem::new(ProblemCode::UnknownKind).detail(format!("there is no kind {asked:?}{hint}"))
+}
+
+impl JobAccepted {
+    pub(super) fn of(job: &NewJob, clock: &Clock) -> Self {
+        let state = if job.run_at.is_some_and(|run_at| run_at > clock.now()) { JobState::Scheduled } else { JobState::Available };
+        Self { id: job.id, kind: job.kind.to_string(), queue: job.queue.to_string(), state: state.as_str() }
+    }
+}
+
+impl From<EnqueueError> for Problem {
+    fn from(error: EnqueueError) -> Self {
+        let (code, reason) = match error {
+            EnqueueError::Overloaded => (ProblemCode::Unavailable, "overloaded"),
+            EnqueueError::Unavailable => (ProblemCode::Unavailable, "unavailable"),
+            EnqueueError::Ledger(_) => (ProblemCode::Internal, "ledger"),
+        };
+        metrics::counter!(shared::telemetry::names::ENQUEUE_REJECTED_TOTAL, "reason" => reason).increment(1);
+        Self::new(code).caused_by(error)
+    }
+}

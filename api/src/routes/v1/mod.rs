@@ -1,0 +1,8 @@
+//! `/api/v1`.
+
+pub mod campaign_leads;
+pub mod campaigns;
+pub mod job_kinds;
+pub mod jobs;
+pub mod jobs_batch;
+pub mod unsubscribe;

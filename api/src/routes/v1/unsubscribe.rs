@@ -1,0 +1,43 @@
+//! `/api/v1/unsubscribe/{token}`: where the links in mails lead. The token is the credential.
+//!
+//! Invariant: looking changes nothing (mail scanners follow links), only a POST does; and any token that is not ours is the
+//! same 404.
+
+use axum::{extract::State, response::Html};
+use jobs::unsubscribe::Unsubscriber;
+use shared::store::{
+    recipients,
+    suppressions::{self, SuppressionReason},
+};
+
+use crate::{
+    extract::Path,
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+const ASK: &str = include_str!("unsubscribe/ask.html");
+const DONE: &str = include_str!("unsubscribe/done.html");
+
+/// Asks whether all mail from this sender is to end.
+#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+    responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
+pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
+    who(&state, &token).map(|_| Html(ASK))
+}
+
+/// Ends all mail from this sender to this address: by the button, or by a mail program's one click (RFC 8058).
+#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+    responses((status = 200, body = String, content_type = "text/html", description = "The address is on the suppression list")))]
+pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
+    let who = who(&state, &token)?;
+    let mut transaction = state.stores.tenants.begin(who.tenant).await?;
+    let addressee = recipients::addressee(&mut transaction, who.recipient).await?.ok_or(ProblemCode::NotFound)?;
+    suppressions::add(&mut transaction, &addressee.email_key, SuppressionReason::Unsubscribed, None).await?;
+    transaction.commit().await?;
+    Ok(Html(DONE))
+}
+
+fn who(state: &AppState, token: &str) -> Result<Unsubscriber, Problem> {
+    state.unsubscribe_links.check(token).ok_or_else(|| ProblemCode::NotFound.into())
+}
