@@ -30,7 +30,6 @@ pub(super) struct Acceptor {
     connections: Arc<OpenConnections>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    abort: CancellationToken,
 }
 
 impl Acceptor {
@@ -41,7 +40,6 @@ impl Acceptor {
             connections: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
-            abort: CancellationToken::new(),
         }
     }
 
@@ -50,13 +48,20 @@ impl Acceptor {
         S: HttpService<B>,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let stop = self.stop.clone();
-        while let Some((stream, peer)) = stop.run_until_cancelled(self.next(&listener)).await {
-            self.spawn(stream, PeerAddr(peer), service.clone());
+        let serving = async {
+            while let Some((stream, peer)) =
+                self.stop.run_until_cancelled(self.next(&listener)).await
+            {
+                self.spawn(stream, PeerAddr(peer), service.clone());
+            }
+            // The port is free for a successor while we finish what is in flight.
+            drop(listener);
+            self.drain().await
+        };
+        tokio::select! {
+            report = serving => report,
+            never = self.connections.keep_reviewing(&self.limits) => match never {},
         }
-        // The port is free for a successor while we finish what is in flight.
-        drop(listener);
-        self.drain().await
     }
 
     async fn next(&self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
@@ -91,31 +96,28 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         let activity = Activity::new();
         let entry = self.connections.enter(Arc::clone(&activity));
-        let (limits, builder) = (Arc::clone(&self.limits), Arc::clone(&self.builder));
+        let builder = Arc::clone(&self.builder);
         let connection = Connection {
             stream,
             peer,
-            activity,
-            limits,
+            activity: Arc::clone(&activity),
             builder,
         };
-        let (stop, abort) = (self.stop.clone(), self.abort.clone());
         self.tasks.spawn(async move {
-            abort
-                .run_until_cancelled(connection.run(service, stop))
-                .await;
+            activity.until_cut(connection.run(service)).await;
             drop(entry);
         });
     }
 
-    async fn drain(self) -> DrainReport {
+    async fn drain(&self) -> DrainReport {
         self.tasks.close();
+        self.connections.close_all();
         let drained = tokio::time::timeout(self.limits.drain_grace, self.tasks.wait()).await;
         if drained.is_ok() {
             return DrainReport { cut_off: 0 };
         }
         let cut_off = self.connections.busy();
-        self.abort.cancel();
+        self.connections.cut_all();
         tracing::warn!(cut_off, "the grace is over, requests in flight are cut off");
         let _ = tokio::time::timeout(ABORT_GRACE, self.tasks.wait()).await;
         DrainReport { cut_off }

@@ -1,9 +1,11 @@
 //! What one connection is doing, and since when.
 //!
 //! Invariant: the phase is `Serving` exactly while a request is in flight, counted from the call of the service to
-//! the drop of the answer's body. `watched_stream.rs` and `request_service.rs` tell, `connection.rs` asks.
+//! the drop of the answer's body. `watched_stream.rs` and `request_service.rs` tell, `open_connections.rs` judges by
+//! it, `connection.rs` obeys.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::Version;
 use tokio::time::Instant;
@@ -11,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerLimits;
 
+/// After a goodbye: time for a request that crossed it on the way to show up.
+const LINGER: Duration = Duration::from_millis(250);
+
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+enum Verdict {
     /// It may stay.
     Keep,
     /// It has idled long enough: say goodbye, as a request may just be on its way.
@@ -36,14 +41,17 @@ enum Phase {
 
 pub(super) struct Activity {
     state: Mutex<State>,
-    evicted: CancellationToken,
+    close: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
+        let (close, cut) = (CancellationToken::new(), CancellationToken::new());
         Arc::new(Self {
             state: Mutex::new(State::new(Instant::now())),
-            evicted: CancellationToken::new(),
+            close,
+            cut,
         })
     }
 
@@ -63,29 +71,45 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
-    /// What `limits` say to the present phase.
-    pub(super) fn verdict(&self, limits: &ServerLimits) -> Verdict {
-        self.state().verdict(limits, Instant::now())
-    }
-
     /// Since when nothing is in flight and nothing waits to be written; `None` while something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.state().idle_since()
     }
 
-    /// Tells the connection to end, to make room.
-    pub(super) fn evict(&self) {
-        self.evicted.cancel();
+    /// Has the connection closed or cut if `limits` say so to its present phase.
+    pub(super) fn review(&self, limits: &ServerLimits) {
+        let verdict = self.state().verdict(limits, Instant::now());
+        match verdict {
+            Verdict::Keep => {}
+            Verdict::Close => self.close(),
+            Verdict::Cut => self.cut(),
+        }
     }
 
-    /// Whether the connection has been told so.
-    pub(super) fn is_evicted(&self) -> bool {
-        self.evicted.is_cancelled()
+    /// Has the connection say goodbye; a request in flight, or one that crosses the goodbye, is still answered.
+    pub(super) fn close(&self) {
+        self.state().closing_since.get_or_insert_with(Instant::now);
+        self.close.cancel();
     }
 
-    /// Returns once the connection has been told so.
-    pub(super) async fn evicted(&self) {
-        self.evicted.cancelled().await;
+    /// Ends the connection as it is.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Whether the connection has been cut.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    /// Returns once the connection is to say goodbye.
+    pub(super) async fn closing(&self) {
+        self.close.cancelled().await;
+    }
+
+    /// Runs `connection` until it ends or is cut.
+    pub(super) async fn until_cut(&self, connection: impl Future<Output = ()>) {
+        self.cut.run_until_cancelled(connection).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -109,6 +133,7 @@ struct State {
     in_flight: usize,
     multiplexed: bool,
     write_blocked_since: Option<Instant>,
+    closing_since: Option<Instant>,
 }
 
 impl State {
@@ -119,6 +144,7 @@ impl State {
             in_flight: 0,
             multiplexed: false,
             write_blocked_since: None,
+            closing_since: None,
         }
     }
 
@@ -158,6 +184,10 @@ impl State {
         {
             return Verdict::Cut;
         }
+        if let Some(since) = self.closing_since {
+            let over = self.idle_since().is_some() && now - since >= LINGER;
+            return if over { Verdict::Cut } else { Verdict::Keep };
+        }
         let (limit, verdict) = match self.phase {
             Phase::Serving => return Verdict::Keep,
             Phase::Fresh => (limits.first_byte_timeout, Verdict::Cut),
@@ -180,7 +210,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -255,5 +284,17 @@ mod tests {
             state.verdict(&limits, now + limits.write_timeout),
             Verdict::Keep
         );
+    }
+
+    #[test]
+    fn after_a_goodbye_only_a_request_keeps_it_open() {
+        let (limits, now) = (ServerLimits::default(), Instant::now());
+        let mut state = State::new(now);
+        state.closing_since = Some(now);
+        assert_eq!(state.verdict(&limits, now + LINGER), Verdict::Cut);
+        state.begin_request(Version::HTTP_11, now);
+        assert_eq!(state.verdict(&limits, now + SECOND), Verdict::Keep);
+        state.end_request(now + SECOND);
+        assert_eq!(state.verdict(&limits, now + SECOND), Verdict::Cut);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Invariants: a connection that does not get on with a request (sends nothing, half a head, or idles) costs a socket
 //! for a bounded time, never a slot that a good client needs, and never delays the drain; a request in flight when
-//! the process is asked to stop is finished within the grace. One mechanism does all of it: `activity.rs` says what a
-//! connection is doing, `connection.rs` looks at it on a tick, `open_connections.rs` knows which has idled longest.
+//! the process is asked to stop is finished within the grace. One mechanism does all of it: `activity.rs` knows what a
+//! connection is doing, `open_connections.rs` looks at all of them on a tick and tells those that have had their time,
+//! `connection.rs` obeys.
 //! `accept.rs` lets connections in; [`probe`] is the small server of worker and scheduler.
 
 mod accept;

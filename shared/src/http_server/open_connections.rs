@@ -1,14 +1,17 @@
-//! The connections that are open, and which of them makes room for a new one.
+//! The connections that are open: which of them have had their time, and which makes room for a new one.
 //!
 //! Invariant: a connection with a request in flight is never evicted; the one that has idled longest is, so a flood of
-//! silent sockets eats itself before it reaches a client that works.
+//! silent sockets eats itself before it reaches a client that works. One task looks at all of them on a tick: a timer
+//! for each would wake each, and a thousand idle ones would slow a good client.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::ServerLimits;
 use super::activity::Activity;
 
 /// How soon to look again when every connection was busy.
@@ -48,16 +51,36 @@ impl OpenConnections {
         }
     }
 
+    /// Reviews all connections for ever, often enough to be near the shortest limit.
+    pub(super) async fn keep_reviewing(&self, limits: &ServerLimits) -> Infallible {
+        let shortest = limits
+            .header_timeout
+            .min(limits.first_byte_timeout)
+            .min(limits.keep_alive);
+        let period = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
+        loop {
+            tokio::time::sleep(period).await;
+            self.each(|activity| activity.review(limits));
+        }
+    }
+
+    /// Has every connection say goodbye.
+    pub(super) fn close_all(&self) {
+        self.each(Activity::close);
+    }
+
+    /// Ends every connection as it is.
+    pub(super) fn cut_all(&self) {
+        self.each(Activity::cut);
+    }
+
     /// Evicts the connection that has idled longest, if there is one.
     pub(super) fn evict_idlest(&self) {
         let table = self.table();
-        let idle = table
-            .open
-            .values()
-            .filter(|activity| !activity.is_evicted());
+        let idle = table.open.values().filter(|activity| !activity.is_cut());
         let idle = idle.filter_map(|activity| Some((activity.idle_since()?, activity)));
         if let Some((_, activity)) = idle.min_by_key(|(since, _)| *since) {
-            activity.evict();
+            activity.cut();
         }
     }
 
@@ -68,6 +91,13 @@ impl OpenConnections {
             .values()
             .filter(|activity| activity.idle_since().is_none())
             .count()
+    }
+
+    fn each(&self, act: impl Fn(&Activity)) {
+        self.table()
+            .open
+            .values()
+            .for_each(|activity| act(activity));
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -102,13 +132,13 @@ mod tests {
         let _entries = [&busy, &old, &new].map(|activity| connections.enter(Arc::clone(activity)));
         connections.evict_idlest();
         assert_eq!(
-            [&busy, &old, &new].map(|activity| activity.is_evicted()),
+            [&busy, &old, &new].map(|activity| activity.is_cut()),
             [false, true, false]
         );
         connections.evict_idlest();
         connections.evict_idlest();
         assert_eq!(
-            [&busy, &old, &new].map(|activity| activity.is_evicted()),
+            [&busy, &old, &new].map(|activity| activity.is_cut()),
             [false, true, true]
         );
         assert_eq!(connections.busy(), 1);
