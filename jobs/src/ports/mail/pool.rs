@@ -1,0 +1,203 @@
+//! Open connections to one relay, kept for the next mail.
+//!
+//! Invariant: a connection goes back to the pool only between two mails. A lease dropped in the middle of a dialogue,
+//! by an error, by the deadline or because the job was cancelled, closes its connection: the next mail on it would be
+//! answered with the replies to this one.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use lettre::transport::smtp::{
+    authentication::Mechanism, client::AsyncSmtpConnection, commands::Rset, extension::ClientId,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    dialogue::refusal,
+    error::{MailConfigError, MailError, MailStage},
+    stream::{TlsDoor, Wire},
+    target::{Encryption, Relay},
+};
+
+/// A connection idle for longer is asked whether it still lives before a mail is trusted to it.
+const PROBE_AFTER_IDLE: Duration = Duration::from_secs(3);
+/// A probe not answered by then is a dead connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One SMTP connection and where it stands.
+pub(super) struct Connection {
+    pub smtp: AsyncSmtpConnection,
+    pub standing: Standing,
+    /// At least one mail went over it before: the relay may have closed it in the meantime.
+    pub reused: bool,
+    idle_since: Instant,
+}
+
+/// Where a connection stands in the dialogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Between two mails.
+    Ready,
+    /// A command was refused: RSET makes it ready again.
+    NeedsReset,
+    /// Inside a mail, or broken: of no further use.
+    Occupied,
+}
+
+/// Makes connections to one relay.
+pub(super) struct Connector {
+    relay: Relay,
+    door: Option<TlsDoor>,
+    hello: ClientId,
+}
+
+impl Connector {
+    pub fn new(relay: Relay, hello: ClientId) -> Result<Self, MailConfigError> {
+        let door = match relay.encryption {
+            Encryption::None => None,
+            Encryption::StartTls | Encryption::Implicit => Some(tls_door(&relay)?),
+        };
+        Ok(Self { relay, door, hello })
+    }
+
+    async fn authenticate(&self, smtp: &mut AsyncSmtpConnection) -> Result<(), MailError> {
+        let Some(credentials) = &self.relay.credentials else {
+            return Ok(());
+        };
+        match smtp
+            .auth(&[Mechanism::Plain, Mechanism::Login], credentials)
+            .await
+        {
+            Ok(_) => Ok(()),
+            // The relay's words are left out: some repeat what was tried.
+            Err(error) => {
+                let code = error.status().map(u16::from);
+                let why = match code {
+                    Some(code) => format!("the relay refuses our credentials with {code}"),
+                    None if error.is_client() => {
+                        "the relay offers no AUTH mechanism that we speak".to_owned()
+                    }
+                    None => "the connection failed".to_owned(),
+                };
+                Err(MailError::refused(MailStage::Authenticate, code, why))
+            }
+        }
+    }
+}
+
+impl managed::Manager for Connector {
+    type Type = Connection;
+    type Error = MailError;
+
+    async fn create(&self) -> Result<Connection, MailError> {
+        let address = (self.relay.host.as_str(), self.relay.port);
+        let tls = self.door.as_ref().map(|door| (door, self.relay.encryption));
+        let wire = Wire::open(address, tls, &self.hello).await?;
+        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello)
+            .await
+            .map_err(|error| refusal(MailStage::Hello, &error, false))?;
+        self.authenticate(&mut smtp).await?;
+        Ok(Connection {
+            smtp,
+            standing: Standing::Ready,
+            reused: false,
+            idle_since: Instant::now(),
+        })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<MailError> {
+        connection.reused = true;
+        if connection.standing == Standing::Ready
+            && connection.idle_since.elapsed() < PROBE_AFTER_IDLE
+        {
+            return Ok(());
+        }
+        match timeout(PROBE_TIMEOUT, connection.smtp.command(Rset)).await {
+            Ok(Ok(_)) => {
+                connection.standing = Standing::Ready;
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(RecycleError::message(
+                "the relay closed the idle connection",
+            )),
+        }
+    }
+}
+
+/// A connection taken out of the pool for one mail.
+pub(super) struct Lease(Option<Object<Connector>>);
+
+impl Lease {
+    pub async fn take(pool: &Pool<Connector>) -> Result<Self, MailError> {
+        match pool.get().await {
+            Ok(object) => Ok(Self(Some(object))),
+            Err(PoolError::Backend(error)) => Err(error),
+            Err(other) => Err(MailError::transient(MailStage::Connect, other)),
+        }
+    }
+
+    pub fn connection(&mut self) -> &mut Connection {
+        self.0
+            .as_mut()
+            .expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut object) = self.0.take() else {
+            return;
+        };
+        object.idle_since = Instant::now();
+        if object.standing == Standing::Occupied {
+            drop(Object::take(object));
+        }
+    }
+}
+
+fn tls_door(relay: &Relay) -> Result<TlsDoor, MailConfigError> {
+    let name = ServerName::try_from(relay.host.clone()).map_err(|_| {
+        MailConfigError::Malformed("the host is not a name that a certificate can carry".to_owned())
+    })?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .with_root_certificates(roots(relay)?)
+        .with_no_client_auth();
+    Ok(TlsDoor {
+        connector: TlsConnector::from(Arc::new(config)),
+        name,
+    })
+}
+
+fn roots(relay: &Relay) -> Result<RootCertStore, MailConfigError> {
+    let Some(path) = &relay.ca else {
+        return Ok(RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        });
+    };
+    let unusable = |reason: String| MailConfigError::CaFile {
+        path: path.display().to_string(),
+        reason,
+    };
+    let mut store = RootCertStore::empty();
+    for certificate in
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
+    {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
+    }
+    if store.is_empty() {
+        Err(unusable("it has no PEM certificate".to_owned()))
+    } else {
+        Ok(store)
+    }
+}

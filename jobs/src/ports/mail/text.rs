@@ -1,0 +1,80 @@
+//! Cleaning of text that other people wrote before it enters a mail.
+//!
+//! Invariant: what [`one_line`] returns can neither start a new header nor hide characters: no control character,
+//! no line or paragraph separator, no bidirectional override is left in it.
+
+/// Folds `raw` to one line of at most `max_chars` characters: every run of blanks and control characters becomes
+/// one space, ends are trimmed, characters that reorder the text around them are dropped.
+pub(crate) fn one_line(raw: &str, max_chars: usize) -> String {
+    let mut line = String::with_capacity(raw.len().min(max_chars.saturating_mul(4)));
+    let mut chars = 0;
+    let mut gap = false;
+    for c in raw.chars().filter(|c| !reorders(*c)) {
+        if c.is_control() || c.is_whitespace() {
+            gap = chars > 0;
+            continue;
+        }
+        let width = usize::from(gap) + 1;
+        if chars + width > max_chars {
+            break;
+        }
+        if gap {
+            line.push(' ');
+        }
+        line.push(c);
+        chars += width;
+        gap = false;
+    }
+    line
+}
+
+/// A body with CRLF line ends and no other control character. A lone CR or LF in a body is how mails are smuggled past
+/// relays that disagree about line ends. lettre would convert too, but in quadratic time.
+pub(super) fn body(raw: &str) -> String {
+    let mut clean = String::with_capacity(raw.len());
+    let mut chars = raw.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' => {
+                chars.next_if_eq(&'\n');
+                clean.push_str("\r\n");
+            }
+            '\n' => clean.push_str("\r\n"),
+            '\t' => clean.push('\t'),
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folds_everything_that_could_break_a_line() {
+        assert_eq!(
+            one_line("  a\r\nBcc: x\u{2028}b\0c\u{85}d ", 100),
+            "a Bcc: x b c d"
+        );
+        assert_eq!(one_line("\u{202e}abc", 100), "abc");
+        assert_eq!(one_line("\r\n\0", 100), "");
+    }
+
+    #[test]
+    fn cuts_between_characters_and_counts_them() {
+        assert_eq!(one_line("äöü ß", 3), "äöü");
+        assert_eq!(one_line("äöü ß", 4), "äöü", "no blank is left at the cut");
+        assert_eq!(one_line("äöü ß", 5), "äöü ß");
+    }
+
+    #[test]
+    fn bodies_have_one_kind_of_line_end() {
+        assert_eq!(body("a\r\nb\rc\nd\0\u{1b}e\t"), "a\r\nb\r\nc\r\nde\t");
+    }
+}
