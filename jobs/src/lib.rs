@@ -1,3 +1,4 @@
 //! What work exists: the job trait, the registry and one file for each kind.
 
 pub mod ports;
+pub mod templates;
