@@ -11,15 +11,52 @@ use super::MAX_OUTPUT_BYTES;
 
 /// Every filter, for the check at compile time.
 pub(super) const FILTERS: &[&str] = &[
-    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "join",
-    "last", "length", "lines", "list", "lower", "max", "min", "replace", "reverse", "round", "sort", "split", "title",
-    "trim", "unique", "upper", "urlencode",
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "max",
+    "min",
+    "replace",
+    "reverse",
+    "round",
+    "sort",
+    "split",
+    "title",
+    "trim",
+    "unique",
+    "upper",
+    "urlencode",
 ];
 
 /// Every test (`x is …`), for the check at compile time.
 pub(super) const TESTS: &[&str] = &[
-    "defined", "divisibleby", "endingwith", "even", "mapping", "none", "number", "odd", "sequence", "startingwith",
-    "string", "undefined",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "even",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "undefined",
 ];
 
 /// Adds the filters and tests to an empty environment.
@@ -107,6 +144,9 @@ fn bounded(bytes: usize) -> Result<(), Error> {
     if bytes <= MAX_OUTPUT_BYTES {
         Ok(())
     } else {
-        Err(Error::new(ErrorKind::InvalidOperation, "a filter makes too long a text"))
+        Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a filter makes too long a text",
+        ))
     }
 }

@@ -1,7 +1,7 @@
 //! Mail templates: what a tenant writes, compiled once and rendered for each recipient.
 //!
 //! Invariant: a template costs its author's mails, never the worker. Its size, its output, its steps and its memory are
-//! bounded whatever it says ([`policy`](self) refuses what could grow), it reads nothing but the values it is given,
+//! bounded whatever it says (what could grow is refused), it reads nothing but the values it is given,
 //! and an unknown variable is an error, not an empty space in a thousand mails.
 //!
 //! Compiling is in `compile`, rendering in `render`, the refused part of the language in `policy`.
