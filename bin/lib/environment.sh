@@ -21,13 +21,15 @@ make_state() {
   chmod go+x "$ROOT/.local" "$STATE"
 }
 
+keep_secret() { (umask 077 && printf '%s=%s\n' "$1" "$2" >>"$STATE/secrets"); }
+
 # secret NAME: the password of that name, made at its first use and kept across runs.
 secret() {
   local file="$STATE/secrets" value
   value=$(sed -n "s/^$1=//p" "$file" 2>/dev/null || true)
   if [ -z "$value" ]; then
     value="private-$(random_hex)"
-    (umask 077 && printf '%s=%s\n' "$1" "$value" >>"$file")
+    keep_secret "$1" "$value"
   fi
   printf '%s' "$value"
 }
@@ -45,7 +47,7 @@ read_variables() {
     key=${line%%=*}
     value=${line#*=}
     case "$key" in "$line" | '' | *[!A-Za-z0-9_]* | [0-9]*) continue ;; esac
-    case "$value" in \'*\' | \"*\") value=${value:1:${#value}-2} ;; esac
+    case "$value" in \'*\' | \"*\") value=$(printf '%s' "${value:1:${#value}-2}" | sed "s/'\\\\''/'/g") ;; esac
     [ -n "${!key:-}" ] || export "$key=$value"
   done <"$1"
 }
@@ -118,7 +120,7 @@ recorded() { sed -n "s/^export $1=//p" "$STATE/env" 2>/dev/null || true; }
 
 quoted() {
   case "$1" in
-    *[!A-Za-z0-9_./:@%+,=-]*) printf "'%s'" "$1" ;;
+    *[!A-Za-z0-9_./:@%+,=-]*) printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")" ;;
     *) printf '%s' "$1" ;;
   esac
 }

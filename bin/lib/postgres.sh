@@ -127,22 +127,23 @@ postgres_pid() {
   esac
 }
 
-# After a reboot the number in postmaster.pid may be another program's, which PostgreSQL and pg_ctl take for a server. A
-# number that is nobody's, or a postgres', is left for PostgreSQL to judge.
+# After a reboot the number in postmaster.pid may be another program's, and in a container without an init it may stay a
+# zombie's (no arguments, but there): PostgreSQL and pg_ctl take both for a server. Any other is left for them to judge;
+# backends that outlive their server are found by PostgreSQL through their shared memory, not through this file.
 forget_stale_pid() {
   local pid args
   pid=$(as_postgres sed -n 1p "$PG_DATA/postmaster.pid" 2>/dev/null) || return 0
   args=$(process_args "$pid")
   case "$args" in
-    '' | *postgres*) ;;
-    *)
-      say "removing a stale postmaster.pid (process $pid is another program)"
-      as_postgres rm -f "$PG_DATA/postmaster.pid"
-      ;;
+    *postgres*) return 0 ;;
+    '') kill -0 "$pid" 2>/dev/null || return 0 ;;
   esac
+  say "removing a stale postmaster.pid (process $pid is not a server)"
+  as_postgres rm -f "$PG_DATA/postmaster.pid"
 }
 
 psql_as_owner() { PGCONNECT_TIMEOUT=5 "$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
+
 postgres_port() { cat "$STATE/postgres.port" 2>/dev/null || true; }
 
 # Whether ours is up and lets us in.
@@ -161,7 +162,7 @@ reset_passwords() {
     role="rota_$pair"
     printf "do \$\$ begin if exists (select from pg_roles where rolname = '%s') then alter role %s password '%s'; end if; end \$\$\n" \
       "$role" "$role" "$(secret "$pair")"
-  done | as_postgres "$PG_BIN/postgres" --single -D "$PG_DATA" postgres >/dev/null
+  done | as_postgres "$PG_BIN/postgres" --single -D "$PG_DATA" postgres >>"$STATE/initdb.log" 2>&1
 }
 
 launch_postgres() {
@@ -173,12 +174,12 @@ launch_postgres() {
     configure_postgres "$port"
     printf '%s\n' "$port" >"$STATE/postgres.port"
     as_postgres "$PG_BIN/pg_ctl" -D "$PG_DATA" -l "$PG_HOME/log" -w -t 120 start >/dev/null 2>&1 && return
-    # Somebody may have taken the port between the look and the start; anything else will not get better.
-    tcp_open 127.0.0.1 "$port" || break
-    port=$((port + 1))
+    # Somebody may have taken the port between the look and the start, or a killed server is not quite gone.
+    if tcp_open 127.0.0.1 "$port"; then port=$((port + 1)); else sleep 1; fi
+    forget_stale_pid
   done
   as_postgres tail -n 5 "$PG_HOME/log" >&2 || true
-  fail "PostgreSQL does not start (attempt $try)" "Its log: $PG_HOME/log"
+  fail "PostgreSQL does not start ($try attempts)" "Its log: $PG_HOME/log"
 }
 
 start_postgres() {

@@ -49,6 +49,13 @@ redis_say() {
   ) 2>/dev/null || true
 }
 
+# With .local/secrets lost, the configuration still knows the password.
+adopt_redis_password() {
+  local password
+  password=$(sed -n 's/^requirepass //p' "$STATE/redis/redis.conf" 2>/dev/null || true)
+  if ! has_secret redis && [ -n "$password" ]; then keep_secret redis "$password"; fi
+}
+
 redis_up() { [ "$(redis_say PING)" = +PONG ]; }
 redis_gone() { [ -z "$(redis_say PING)" ]; }
 
@@ -72,6 +79,7 @@ CONF
 start_redis() {
   ensure_redis_binary
   mkdir -p "$STATE/redis"
+  adopt_redis_password
   if redis_up; then
     say "Redis is already running at 127.0.0.1:$(redis_port)"
   else
@@ -114,7 +122,7 @@ launch_redis() {
     port=$((port + 1))
   done
   tail -n 5 "$STATE/redis/log" >&2 || true
-  fail "Redis does not start (attempt $try)" "Its log: $STATE/redis/log"
+  fail "Redis does not start (attempt $try of 5)" "Its log: $STATE/redis/log"
 }
 
 stop_redis() {
