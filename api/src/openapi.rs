@@ -35,15 +35,9 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let header = ApiKeyValue::with_description("X-API-Key", "An API key of the tenant.");
         let scheme = SecurityScheme::ApiKey(ApiKey::Header(header));
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme(API_KEY, scheme);
+        document.components.get_or_insert_default().add_security_scheme(API_KEY, scheme);
         // Routes without a credential say so themselves: `security(())`.
-        document.security = Some(vec![SecurityRequirement::new(
-            API_KEY,
-            Vec::<String>::new(),
-        )]);
+        document.security = Some(vec![SecurityRequirement::new(API_KEY, Vec::<String>::new())]);
     }
 }
 
@@ -53,9 +47,7 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 }
 
 /// The document of `router`, for `api openapi` and for tests.
-pub fn document<S: Clone + Send + Sync + 'static>(
-    router: OpenApiRouter<S>,
-) -> utoipa::openapi::OpenApi {
+pub fn document<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>) -> utoipa::openapi::OpenApi {
     complete(router.into_openapi())
 }
 
@@ -72,29 +64,14 @@ fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
             .description("The request was refused or failed; `code` says why.")
             .content(PROBLEM_JSON, content)
             .build();
-        operation
-            .responses
-            .responses
-            .entry("default".to_owned())
-            .or_insert_with(|| problem.into());
+        operation.responses.responses.entry("default".to_owned()).or_insert_with(|| problem.into());
     }
     document
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem {
-        get,
-        put,
-        post,
-        delete,
-        patch,
-        options,
-        head,
-        ..
-    } = item;
-    [get, put, post, delete, patch, options, head]
-        .into_iter()
-        .flatten()
+    let PathItem { get, put, post, delete, patch, options, head, .. } = item;
+    [get, put, post, delete, patch, options, head].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -110,36 +87,20 @@ mod tests {
         let document = serde_json::to_value(document).unwrap();
         let paths = document["paths"].as_object().unwrap();
         assert!(paths.contains_key("/api/health/readiness"));
-        for operation in paths
-            .values()
-            .flat_map(|item| item.as_object().unwrap().values())
-        {
+        for operation in paths.values().flat_map(|item| item.as_object().unwrap().values()) {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("default"));
-            assert!(
-                responses
-                    .values()
-                    .all(|response| response["description"] != ""),
-                "{operation}"
-            );
+            assert!(responses.values().all(|response| response["description"] != ""), "{operation}");
         }
         for reference in references(&document) {
-            assert!(
-                document
-                    .pointer(reference.trim_start_matches('#'))
-                    .is_some(),
-                "{reference}"
-            );
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
         }
     }
 
     fn references(value: &Value) -> Vec<String> {
         match value {
             Value::Object(members) => {
-                let own = members
-                    .get("$ref")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
+                let own = members.get("$ref").and_then(Value::as_str).map(str::to_owned);
                 members.values().flat_map(references).chain(own).collect()
             }
             Value::Array(items) => items.iter().flat_map(references).collect(),

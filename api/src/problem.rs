@@ -52,14 +52,7 @@ impl Problem {
     pub fn new(code: ProblemCode) -> Self {
         let retry_after = (code.status() == http::StatusCode::SERVICE_UNAVAILABLE).then_some(1);
         let detail = Cow::Borrowed(code.detail());
-        Self(Box::new(Parts {
-            code,
-            detail,
-            errors: Vec::new(),
-            members: Map::new(),
-            retry_after,
-            cause: None,
-        }))
+        Self(Box::new(Parts { code, detail, errors: Vec::new(), members: Map::new(), retry_after, cause: None }))
     }
 
     /// Says more than the usual text. Ignored from status 500 upwards, whose texts are constant.
@@ -116,21 +109,12 @@ impl Problem {
 
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0
-            .cause
-            .as_deref()
-            .map(|cause| cause as &(dyn std::error::Error + 'static))
+        self.0.cause.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static))
     }
 
     /// The body, with the request it answers once that is known.
     pub(crate) fn body(&self, request_id: Option<&str>, instance: Option<&str>) -> ProblemBody {
-        let Parts {
-            code,
-            detail,
-            errors,
-            members,
-            ..
-        } = &*self.0;
+        let Parts { code, detail, errors, members, .. } = &*self.0;
         ProblemBody {
             problem_type: code.type_uri(),
             title: code.title(),
@@ -205,10 +189,7 @@ impl IntoResponse for Problem {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.0.code == ProblemCode::Unauthenticated {
-            headers.insert(
-                WWW_AUTHENTICATE,
-                HeaderValue::from_static(r#"ApiKey realm="rota""#),
-            );
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"ApiKey realm="rota""#));
         }
         // For the middleware, which knows the request.
         response.extensions_mut().insert(self);
@@ -222,16 +203,9 @@ mod tests {
 
     #[test]
     fn a_body_has_the_members_of_the_standard_and_ours() {
-        let errors = vec![FieldError {
-            pointer: "/kind".into(),
-            detail: "missing".into(),
-        }];
-        let problem = Problem::new(ProblemCode::InvalidBody)
-            .detail("one field is wrong")
-            .errors(errors);
-        let body = problem
-            .member("limit", 5)
-            .body(Some("r1"), Some("/api/v1/jobs"));
+        let errors = vec![FieldError { pointer: "/kind".into(), detail: "missing".into() }];
+        let problem = Problem::new(ProblemCode::InvalidBody).detail("one field is wrong").errors(errors);
+        let body = problem.member("limit", 5).body(Some("r1"), Some("/api/v1/jobs"));
         let expected = serde_json::json!({
             "type": "/problems/invalid_body", "title": "The body does not fit", "status": 422,
             "code": "invalid_body", "detail": "one field is wrong", "request_id": "r1", "instance": "/api/v1/jobs",
@@ -242,14 +216,8 @@ mod tests {
 
     #[test]
     fn texts_from_500_upwards_are_constant() {
-        let problem = Problem::new(ProblemCode::Internal)
-            .detail("secret")
-            .caused_by("secret");
-        assert!(
-            !serde_json::to_string(&problem.body(None, None))
-                .unwrap()
-                .contains("secret")
-        );
+        let problem = Problem::new(ProblemCode::Internal).detail("secret").caused_by("secret");
+        assert!(!serde_json::to_string(&problem.body(None, None)).unwrap().contains("secret"));
         assert_eq!(problem.cause().unwrap().to_string(), "secret");
     }
 
@@ -257,9 +225,7 @@ mod tests {
     fn what_is_unavailable_says_when_to_come_back() {
         let response = Problem::new(ProblemCode::Unavailable).into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "1");
-        let response = Problem::new(ProblemCode::RateLimited)
-            .retry_after(30)
-            .into_response();
+        let response = Problem::new(ProblemCode::RateLimited).retry_after(30).into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "30");
     }
 }

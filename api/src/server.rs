@@ -18,9 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::middleware::{
-    access_log, http_metrics, panic, problem_details, request_body, request_id, time_limit,
-};
+use crate::middleware::{access_log, http_metrics, panic, problem_details, request_body, request_id, time_limit};
 use crate::problem::ProblemCode;
 
 /// What one request may take.
@@ -57,30 +55,15 @@ pub fn layers(router: Router, settings: &HttpSettings) -> Router {
     router
         .fallback(async || ProblemCode::NotFound)
         .layer(DefaultBodyLimit::max(settings.body_limit))
-        .layer(from_fn_with_state(
-            settings.body_pause,
-            request_body::handle,
-        ))
-        .layer(from_fn_with_state(
-            settings.handler_timeout,
-            time_limit::handle,
-        ))
+        .layer(from_fn_with_state(settings.body_pause, request_body::handle))
+        .layer(from_fn_with_state(settings.handler_timeout, time_limit::handle))
         .layer(panic::layer())
-        .layer(SetResponseHeaderLayer::if_not_present(
-            CACHE_CONTROL,
-            no_store,
-        ))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            X_CONTENT_TYPE_OPTIONS,
-            no_sniff,
-        ))
+        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
         .layer(from_fn(problem_details::handle))
         .layer(from_fn(http_metrics::handle))
         .layer(from_fn(access_log::handle))
-        .layer(from_fn_with_state(
-            settings.clock.clone(),
-            request_id::handle,
-        ))
+        .layer(from_fn_with_state(settings.clock.clone(), request_id::handle))
 }
 
 /// Serves `router` with its layers until `stop`, then drains.

@@ -1,4 +1,14 @@
 //! What work exists: the job trait, the registry and one file for each kind.
+//!
+//! A newcomer who adds a kind reads [`job`], copies a file in [`kinds`], and adds a line to the list there.
 
+pub mod backoff;
+pub mod campaign_mail;
+pub mod context;
+pub mod environment;
+pub mod job;
+pub mod kinds;
 pub mod ports;
+pub mod registry;
 pub mod templates;
+pub mod unsubscribe;

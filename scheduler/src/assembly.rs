@@ -19,9 +19,15 @@ pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
         reconcile: config.timing.reconcile,
         keep_jobs: KEEP_JOBS,
     };
-    background::run(&config.telemetry, config.http.listen, Arc::new(stores.clone()), env!("CARGO_PKG_VERSION"), async |stop| {
-        schedule(settings, stores.system, stores.index, Clock::system(), stop).await;
-    })
+    background::run(
+        &config.telemetry,
+        config.http.listen,
+        Arc::new(stores.clone()),
+        env!("CARGO_PKG_VERSION"),
+        async |stop| {
+            schedule(settings, stores.system, stores.index, Clock::system(), stop).await;
+        },
+    )
     .await?;
     Ok(())
 }

@@ -5,7 +5,9 @@
 use std::str::FromStr;
 
 /// One permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, strum::EnumIter, strum::IntoStaticStr)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, strum::EnumIter, strum::IntoStaticStr,
+)]
 pub enum Permission {
     /// See jobs and kinds.
     #[strum(serialize = "jobs:read")]

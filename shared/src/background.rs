@@ -38,7 +38,13 @@ pub enum StartError {
 }
 
 /// Runs `work` with its stop token between the start and the end of everything around it.
-pub async fn run<F, T>(telemetry: &TelemetryConfig, listen: SocketAddr, checks: Arc<dyn HealthChecks>, version: &'static str, work: impl FnOnce(CancellationToken) -> F) -> Result<T, StartError>
+pub async fn run<F, T>(
+    telemetry: &TelemetryConfig,
+    listen: SocketAddr,
+    checks: Arc<dyn HealthChecks>,
+    version: &'static str,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> Result<T, StartError>
 where
     F: Future<Output = T>,
 {

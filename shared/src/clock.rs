@@ -36,17 +36,12 @@ impl Clock {
     }
 
     /// The present time, UTC.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that may ask for the time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may ask for the time")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {
             Source::System => Utc::now(),
-            Source::Manual(manual) => {
-                DateTime::from_timestamp_micros(manual.micros.load(Ordering::SeqCst))
-                    .unwrap_or(DateTime::<Utc>::MAX_UTC)
-            }
+            Source::Manual(manual) => DateTime::from_timestamp_micros(manual.micros.load(Ordering::SeqCst))
+                .unwrap_or(DateTime::<Utc>::MAX_UTC),
         }
     }
 
@@ -72,10 +67,7 @@ pub struct ManualClock(Arc<Manual>);
 impl ManualClock {
     /// A clock that stands at `start`, kept to the microsecond as PostgreSQL does.
     pub fn new(start: DateTime<Utc>) -> Self {
-        Self(Arc::new(Manual {
-            micros: AtomicI64::new(start.timestamp_micros()),
-            ids: AtomicU64::new(0),
-        }))
+        Self(Arc::new(Manual { micros: AtomicI64::new(start.timestamp_micros()), ids: AtomicU64::new(0) }))
     }
 
     /// The clock to hand to the code under test.
@@ -85,9 +77,7 @@ impl ManualClock {
 
     /// Moves the clock to `time`, backwards too: that is how a clock jump is tested.
     pub fn set(&self, time: DateTime<Utc>) {
-        self.0
-            .micros
-            .store(time.timestamp_micros(), Ordering::SeqCst);
+        self.0.micros.store(time.timestamp_micros(), Ordering::SeqCst);
     }
 
     /// Moves the clock forward by `step`.

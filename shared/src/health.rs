@@ -76,27 +76,13 @@ mod tests {
     #[test]
     fn degraded_is_ready_and_down_is_not() {
         let report = |states: &[CheckState]| {
-            HealthReport::new(
-                states
-                    .iter()
-                    .map(|state| Check {
-                        name: "part",
-                        state: *state,
-                    })
-                    .collect(),
-            )
+            HealthReport::new(states.iter().map(|state| Check { name: "part", state: *state }).collect())
         };
         assert!(report(&[]).is_ready());
-        assert_eq!(
-            report(&[CheckState::Up, CheckState::Degraded]).status,
-            CheckState::Degraded
-        );
+        assert_eq!(report(&[CheckState::Up, CheckState::Degraded]).status, CheckState::Degraded);
         assert!(report(&[CheckState::Up, CheckState::Degraded]).is_ready());
         assert!(!report(&[CheckState::Down, CheckState::Degraded]).is_ready());
         let json = serde_json::to_string(&report(&[CheckState::Up])).unwrap();
-        assert_eq!(
-            json,
-            r#"{"status":"up","checks":[{"name":"part","state":"up"}]}"#
-        );
+        assert_eq!(json, r#"{"status":"up","checks":[{"name":"part","state":"up"}]}"#);
     }
 }

@@ -31,9 +31,7 @@ fn next_stamp(clock: &Clock) -> u64 {
     let now = stamp_of(clock.now());
     let last = clock
         .id_sequence()
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
-            Some(now.max(last + 1))
-        })
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)))
         .expect("the update always yields a value");
     now.max(last + 1)
 }
@@ -90,17 +88,10 @@ mod tests {
 
     #[test]
     fn threads_never_share_an_id() {
-        let make = || {
-            (0..5_000)
-                .map(|_| new_id(&Clock::system()))
-                .collect::<Vec<_>>()
-        };
+        let make = || (0..5_000).map(|_| new_id(&Clock::system())).collect::<Vec<_>>();
         let made: Vec<Vec<Uuid>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(made.iter().all(|ids| ids.is_sorted()));
         assert_eq!(made.iter().flatten().collect::<BTreeSet<_>>().len(), 20_000);

@@ -77,9 +77,13 @@ impl Candidate {
 
     /// Lets the next candidate take over at once.
     pub async fn resign(&self) -> Result<(), sqlx::Error> {
-        sqlx::query!("update leadership set expires_at = clock_timestamp() where name = $1 and holder = $2", NAME, self.holder)
-            .execute(self.db.pool())
-            .await
-            .map(drop)
+        sqlx::query!(
+            "update leadership set expires_at = clock_timestamp() where name = $1 and holder = $2",
+            NAME,
+            self.holder
+        )
+        .execute(self.db.pool())
+        .await
+        .map(drop)
     }
 }

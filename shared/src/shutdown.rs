@@ -40,16 +40,10 @@ impl Shutdown {
 
 async fn listen(mut terminate: Signal, mut interrupt: Signal, token: CancellationToken) {
     let name = next_signal(&mut terminate, &mut interrupt).await;
-    tracing::info!(
-        signal = name,
-        "asked to stop, draining; a second signal ends the process at once"
-    );
+    tracing::info!(signal = name, "asked to stop, draining; a second signal ends the process at once");
     token.cancel();
     let name = next_signal(&mut terminate, &mut interrupt).await;
-    tracing::warn!(
-        signal = name,
-        "told to stop a second time, leaving without draining"
-    );
+    tracing::warn!(signal = name, "told to stop a second time, leaving without draining");
     std::process::exit(EXIT_ON_SECOND_SIGNAL);
 }
 
@@ -71,15 +65,7 @@ mod tests {
         let shutdown = Shutdown::new().unwrap();
         assert!(!shutdown.token().is_cancelled());
         let own_id = std::process::id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &own_id])
-                .status()
-                .unwrap()
-                .success()
-        );
-        tokio::time::timeout(Duration::from_secs(5), shutdown.wait())
-            .await
-            .unwrap();
+        assert!(Command::new("kill").args(["-TERM", &own_id]).status().unwrap().success());
+        tokio::time::timeout(Duration::from_secs(5), shutdown.wait()).await.unwrap();
     }
 }

@@ -39,7 +39,12 @@ pub enum OpenError {
 
 impl Stores {
     /// Opens both stores; `application` is what PostgreSQL shows of the connections.
-    pub fn open(database: &DatabaseConfig, redis: &RedisConfig, application: &str, pool: PoolSettings) -> Result<Self, OpenError> {
+    pub fn open(
+        database: &DatabaseConfig,
+        redis: &RedisConfig,
+        application: &str,
+        pool: PoolSettings,
+    ) -> Result<Self, OpenError> {
         let index = IndexSettings {
             url: redis.url.expose().to_owned(),
             prefix: redis.prefix.as_str().to_owned(),

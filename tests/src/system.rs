@@ -18,7 +18,10 @@ use shared::{
     config::{LinkConfig, LinkKey},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
-    queue::{Index, IndexSettings, NewJob, Priority, inspect, producer::{EnqueueRequest, Producer}},
+    queue::{
+        Index, IndexSettings, NewJob, Priority, inspect,
+        producer::{EnqueueRequest, Producer},
+    },
     store::tenants::OwnerConnection,
     tenancy::TenantId,
 };
@@ -86,13 +89,30 @@ impl TestSystem {
         migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
         let clock = Clock::system();
         let prefix = format!("test-{}", ids::new_id(&clock).simple());
-        let index = Index::open(&IndexSettings { url: redis_url.clone(), prefix: prefix.clone(), response_timeout: Duration::from_secs(2) })?;
+        let index = Index::open(&IndexSettings {
+            url: redis_url.clone(),
+            prefix: prefix.clone(),
+            response_timeout: Duration::from_secs(2),
+        })?;
         let tenants = TenantDb::open(&urls.app, "test", PoolSettings::default())?;
         let system = SystemDb::open(&urls.system, "test", PoolSettings::default())?;
         let producer = Producer::start(&system, index.clone(), clock.clone());
         let mails = tempfile::tempdir()?;
         let mailer = Mailer::from_url(&format!("file:{}", mails.path().display()), MailSettings::default())?;
-        Ok(Self { mailer, mails, urls, tenants, system, index, producer, registry: Arc::new(Registry::new(true)), clock, prefix, redis_url, _database: database })
+        Ok(Self {
+            mailer,
+            mails,
+            urls,
+            tenants,
+            system,
+            index,
+            producer,
+            registry: Arc::new(Registry::new(true)),
+            clock,
+            prefix,
+            redis_url,
+            _database: database,
+        })
     }
 
     /// Adds a tenant.
@@ -132,8 +152,20 @@ impl TestSystem {
     /// A worker over all queues.
     pub fn worker(&self, slots: usize, lease: Duration) -> Running<Result<()>> {
         let stop = CancellationToken::new();
-        let settings = WorkerSettings { queues: self.registry.queues().into_iter().collect(), slots, lease, grace: Duration::from_secs(5) };
-        let work = work(settings, self.system.clone(), self.index.clone(), Arc::clone(&self.registry), self.environment(), stop.clone());
+        let settings = WorkerSettings {
+            queues: self.registry.queues().into_iter().collect(),
+            slots,
+            lease,
+            grace: Duration::from_secs(5),
+        };
+        let work = work(
+            settings,
+            self.system.clone(),
+            self.index.clone(),
+            Arc::clone(&self.registry),
+            self.environment(),
+            stop.clone(),
+        );
         Running { stop, task: tokio::spawn(work) }
     }
 

@@ -30,7 +30,10 @@ const MAX_CONNECTIONS: u32 = 20;
 /// Runs a worker until it is told to stop.
 pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
-    let pool = PoolSettings { max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS), ..PoolSettings::default() };
+    let pool = PoolSettings {
+        max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS),
+        ..PoolSettings::default()
+    };
     let stores = Stores::open(&config.database, &config.redis, "rota-worker", pool)?;
     let registry = Arc::new(Registry::new(config.environment.test_kinds));
     let settings = WorkerSettings {
@@ -39,10 +42,16 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         lease: config.timing.lease,
         grace: GRACE,
     };
-    background::run(&config.telemetry, config.http.listen, Arc::new(stores.clone()), env!("CARGO_PKG_VERSION"), async |stop| {
-        let environment = environment(&config, &stores)?;
-        work(settings, stores.system, stores.index, registry, environment, stop).await
-    })
+    background::run(
+        &config.telemetry,
+        config.http.listen,
+        Arc::new(stores.clone()),
+        env!("CARGO_PKG_VERSION"),
+        async |stop| {
+            let environment = environment(&config, &stores)?;
+            work(settings, stores.system, stores.index, registry, environment, stop).await
+        },
+    )
     .await?
 }
 
@@ -61,7 +70,8 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
 }
 
 fn mailer(config: &WorkerConfig) -> anyhow::Result<Mailer> {
-    let settings = MailSettings { connections: config.mail.connections.get(), timeout: config.mail.timeout, hello_name: None };
+    let settings =
+        MailSettings { connections: config.mail.connections.get(), timeout: config.mail.timeout, hello_name: None };
     Mailer::from_url(&config.mail.transport.expose(), settings).context("SMTP_URL")
 }
 

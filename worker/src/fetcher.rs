@@ -55,7 +55,12 @@ pub struct Capacity {
 impl Capacity {
     /// Room for `slots` running jobs.
     pub fn new(slots: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(slots)), slots, average_us: AtomicU64::new(u64::MAX), ahead: std::sync::Mutex::new(0) }
+        Self {
+            places: Arc::new(Semaphore::new(slots)),
+            slots,
+            average_us: AtomicU64::new(u64::MAX),
+            ahead: std::sync::Mutex::new(0),
+        }
     }
 
     /// Learns how long jobs take.

@@ -79,7 +79,9 @@ const WRITERS: usize = 2;
 async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<Ended>) {
     let finishes: Vec<Finish> = batch
         .iter()
-        .filter_map(|ended| Some(Finish { id: ended.lease.id, attempt: ended.lease.attempt, outcome: ended.outcome.clone()? }))
+        .filter_map(|ended| {
+            Some(Finish { id: ended.lease.id, attempt: ended.lease.attempt, outcome: ended.outcome.clone()? })
+        })
         .collect();
     let recorded = record_patiently(db, &finishes).await;
     let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();

@@ -32,7 +32,8 @@ impl Holdings {
     /// process must have lost, is cancelled and replaced.
     pub fn enter(&self, lease: &Lease) -> CancellationToken {
         let cancelled = CancellationToken::new();
-        let held = Held { token: lease.token, tenant: lease.tenant, queue: lease.queue.clone(), cancelled: cancelled.clone() };
+        let held =
+            Held { token: lease.token, tenant: lease.tenant, queue: lease.queue.clone(), cancelled: cancelled.clone() };
         if let Some(lost) = self.lock().insert(lease.id, held) {
             lost.cancelled.cancel();
         }

@@ -17,6 +17,7 @@ pub fn started(lease: &Lease, waited: Duration) {
 pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
     let queue = lease.queue.to_string();
     let outcome = outcome.map_or("handed_back", Outcome::as_str);
-    histogram!(names::JOB_DURATION_SECONDS, "queue" => queue.clone(), "kind" => lease.kind.to_string()).record(ran.as_secs_f64());
+    histogram!(names::JOB_DURATION_SECONDS, "queue" => queue.clone(), "kind" => lease.kind.to_string())
+        .record(ran.as_secs_f64());
     counter!(names::JOBS_TOTAL, "queue" => queue, "kind" => lease.kind.to_string(), "outcome" => outcome).increment(1);
 }

@@ -40,7 +40,14 @@ pub struct WorkerSettings {
 }
 
 /// Works until `stop`, and returns when everything that was leased is finished or handed back.
-pub async fn work(settings: WorkerSettings, system: SystemDb, index: Index, registry: Arc<Registry>, environment: Environment, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn work(
+    settings: WorkerSettings,
+    system: SystemDb,
+    index: Index,
+    registry: Arc<Registry>,
+    environment: Environment,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let holdings = Holdings::default();
     let background = CancellationToken::new();
     let (finisher, written) = Finisher::start(system.clone(), index.clone(), holdings.clone());
@@ -62,7 +69,12 @@ pub async fn work(settings: WorkerSettings, system: SystemDb, index: Index, regi
     };
     let fetching = tokio::spawn(fetcher.run(stop.clone()));
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher));
-    let ran = timeout_after_stop(&stop, settings.grace + LAST_PATIENCE, runtime::run(runner, capacity, receiver, stop.clone(), settings.grace)).await;
+    let ran = timeout_after_stop(
+        &stop,
+        settings.grace + LAST_PATIENCE,
+        runtime::run(runner, capacity, receiver, stop.clone(), settings.grace),
+    )
+    .await;
     match ran {
         Some(result) => result?,
         None => tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued"),
@@ -77,7 +89,11 @@ pub async fn work(settings: WorkerSettings, system: SystemDb, index: Index, regi
 }
 
 /// The future's result, or `None` if it is not ready `patience` after the stop.
-async fn timeout_after_stop<T>(stop: &CancellationToken, patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+async fn timeout_after_stop<T>(
+    stop: &CancellationToken,
+    patience: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         result = future => Some(result),
         () = async { stop.cancelled().await; tokio::time::sleep(patience).await } => None,

@@ -68,7 +68,11 @@ impl Runner {
     }
 
     async fn company(&self, crashes: i16) -> Company<'_> {
-        if crashes >= LAST_CHANCE { Company::Alone(self.alone.write().await) } else { Company::Others(self.alone.read().await) }
+        if crashes >= LAST_CHANCE {
+            Company::Alone(self.alone.write().await)
+        } else {
+            Company::Others(self.alone.read().await)
+        }
     }
 
     /// `None` if the run was cut short from outside: then the ledger already knows why, or the job is handed back.

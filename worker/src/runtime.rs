@@ -27,7 +27,13 @@ use crate::{
 
 /// Runs what arrives until `stop`; then hands back what has not begun, and waits up to `grace` for what has.
 /// Runs that are still going after that are cancelled and handed back too.
-pub async fn run(runner: Arc<Runner>, capacity: Arc<Capacity>, dispatches: mpsc::Receiver<Dispatch>, stop: CancellationToken, grace: Duration) -> Result<(), MonitorError> {
+pub async fn run(
+    runner: Arc<Runner>,
+    capacity: Arc<Capacity>,
+    dispatches: mpsc::Receiver<Dispatch>,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), MonitorError> {
     let source = Arc::new(Mutex::new(dispatches));
     let monitor = {
         let (runner, stop) = (Arc::clone(&runner), stop.clone());
@@ -36,7 +42,9 @@ pub async fn run(runner: Arc<Runner>, capacity: Arc<Capacity>, dispatches: mpsc:
             WorkerBuilder::new("rota")
                 .backend(Dispatches { receiver: Arc::clone(&source) })
                 .layer(CatchPanicLayer::new())
-                .build(move |dispatch: Dispatch| handle(Arc::clone(&runner), Arc::clone(&capacity), stop.clone(), dispatch))
+                .build(move |dispatch: Dispatch| {
+                    handle(Arc::clone(&runner), Arc::clone(&capacity), stop.clone(), dispatch)
+                })
         })
     };
     let signal = async {
@@ -85,7 +93,11 @@ impl Backend for Dispatches {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, _worker: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        _worker: &WorkerContext,
+    ) -> Poll<Option<Result<Self::Task, Infallible>>> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         receiver.poll_recv(cx).map(|dispatch| dispatch.map(|dispatch| Ok(Task::new(dispatch))))
     }

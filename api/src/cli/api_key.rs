@@ -54,13 +54,16 @@ impl ApiKey {
         let new = NewApiKey { id: ids::new_id(&clock), name, scopes, expires_at };
         let secret = ApiKeySecret::random();
         owner.create_api_key(id, &new, &secret).await?;
-        super::answer(&serde_json::json!({ "id": new.id, "api_key": secret.present(new.id), "scopes": new.scopes }).to_string())
+        super::answer(
+            &serde_json::json!({ "id": new.id, "api_key": secret.present(new.id), "scopes": new.scopes }).to_string(),
+        )
     }
 }
 
 /// A key with every scope, for the demo.
 pub async fn create_full_key(owner: &mut OwnerConnection, tenant: TenantId, name: &str) -> anyhow::Result<String> {
-    let new = NewApiKey { id: ids::new_id(&Clock::system()), name: name.to_owned(), scopes: all_scopes(), expires_at: None };
+    let new =
+        NewApiKey { id: ids::new_id(&Clock::system()), name: name.to_owned(), scopes: all_scopes(), expires_at: None };
     let secret = ApiKeySecret::random();
     owner.create_api_key(tenant, &new, &secret).await?;
     Ok(secret.present(new.id))

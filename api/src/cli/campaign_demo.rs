@@ -23,9 +23,17 @@ pub async fn send(leads: &Path, base_url: &Url, api_key: &str) -> anyhow::Result
     let campaign = api.call(api.post("campaigns").json(&draft)).await?;
     let path = format!("campaigns/{}", campaign["id"].as_str().context("the campaign has no id")?);
     let report = api.call(api.post(&format!("{path}/leads")).header("content-type", "text/csv").body(csv)).await?;
-    tell(&format!("imported: {} rows, {} leads, {} duplicates merged, {} invalid", report["rows_read"], report["accepted"], report["duplicates_merged"], report["invalid"]))?;
+    tell(&format!(
+        "imported: {} rows, {} leads, {} duplicates merged, {} invalid",
+        report["rows_read"], report["accepted"], report["duplicates_merged"], report["invalid"]
+    ))?;
     for error in report["errors"].as_array().into_iter().flatten() {
-        tell(&format!("  line {}: {} ({})", error["line"], error["reason"].as_str().unwrap_or_default(), error["value"].as_str().unwrap_or_default()))?;
+        tell(&format!(
+            "  line {}: {} ({})",
+            error["line"],
+            error["reason"].as_str().unwrap_or_default(),
+            error["value"].as_str().unwrap_or_default()
+        ))?;
     }
     let preview = api.call(api.post(&format!("{path}/preview")).json(&json!({}))).await?;
     tell(&format!("preview: to {}, subject {}", preview["to"], preview["subject"]))?;
@@ -47,7 +55,13 @@ async fn watch(api: &Api, path: &str) -> anyhow::Result<Value> {
             return Ok(progress);
         }
         if progress != before {
-            tell(&format!("{}: {} sent, {} queued, {} pending", campaign["state"].as_str().unwrap_or_default(), progress["sent"], progress["queued"], progress["pending"]))?;
+            tell(&format!(
+                "{}: {} sent, {} queued, {} pending",
+                campaign["state"].as_str().unwrap_or_default(),
+                progress["sent"],
+                progress["queued"],
+                progress["pending"]
+            ))?;
             (before, changed) = (progress, tokio::time::Instant::now());
         } else if changed.elapsed() > PATIENCE {
             bail!("no mail in {} s; is a worker running? {progress}", PATIENCE.as_secs());

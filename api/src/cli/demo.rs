@@ -48,12 +48,16 @@ async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {
     let mut tenants = Vec::new();
     for number in 1..=count {
         let slug = format!("demo-{number}");
-        let id = owner.ensure_tenant(ids::new_id(&Clock::system()), &slug, &format!("Demo {number}"), "professional").await?;
+        let id = owner
+            .ensure_tenant(ids::new_id(&Clock::system()), &slug, &format!("Demo {number}"), "professional")
+            .await?;
         let api_key = api_key::create_full_key(&mut owner, id, "demo").await?;
         tenants.push(json!({ "id": id, "slug": slug, "tier": "professional", "api_key": api_key }));
     }
     if json {
         return super::answer(&json!({ "tenants": tenants }).to_string());
     }
-    tenants.iter().try_for_each(|tenant| super::answer(&format!("tenant {}: X-API-Key: {}", tenant["slug"], tenant["api_key"])))
+    tenants
+        .iter()
+        .try_for_each(|tenant| super::answer(&format!("tenant {}: X-API-Key: {}", tenant["slug"], tenant["api_key"])))
 }

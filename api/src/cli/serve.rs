@@ -32,9 +32,16 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let handle = metrics::install()?;
     let shutdown = Shutdown::new()?;
     tokio::spawn(metrics::run_upkeep(handle.clone(), VERSION, shutdown.token()));
-    let stores = Stores::open(&config.database, &config.redis, "rota-api", PoolSettings { max_connections: 20, ..PoolSettings::default() })?;
+    let stores = Stores::open(
+        &config.database,
+        &config.redis,
+        "rota-api",
+        PoolSettings { max_connections: 20, ..PoolSettings::default() },
+    )?;
     let state = state(&config, stores.clone());
-    let listener = TcpListener::bind(config.http.listen).await.with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
     tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
     let router = router(state, Arc::new(stores)).merge(routes::metrics::router(handle));
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;

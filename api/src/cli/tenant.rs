@@ -34,11 +34,13 @@ impl Tenant {
     /// Runs the command.
     pub async fn run(self, env: &Env) -> anyhow::Result<()> {
         let Action::Create { slug, name, tier } = self.action;
-        let valid = (1..=63).contains(&slug.len()) && slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let valid = (1..=63).contains(&slug.len())
+            && slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         anyhow::ensure!(valid, "{slug:?} is no slug: 1 to 63 of a-z, 0-9 and -");
         let config = MigrationConfig::load(env)?;
         let mut owner = OwnerConnection::open(config.owner.expose()).await?;
-        let id = owner.ensure_tenant(ids::new_id(&Clock::system()), &slug, name.as_deref().unwrap_or(&slug), &tier).await?;
+        let id =
+            owner.ensure_tenant(ids::new_id(&Clock::system()), &slug, name.as_deref().unwrap_or(&slug), &tier).await?;
         super::answer(&serde_json::json!({ "id": id, "slug": slug, "tier": tier }).to_string())
     }
 }

@@ -45,18 +45,9 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = media_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 fn body_problem(rejection: &BytesRejection) -> Problem {
@@ -70,8 +61,7 @@ fn body_problem(rejection: &BytesRejection) -> Problem {
 }
 
 fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .any(<dyn std::error::Error>::is::<TimeoutError>)
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<TimeoutError>)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -80,9 +70,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let pointer = pointer(error.path());
         problem(error.inner(), pointer)
     })?;
-    deserializer
-        .end()
-        .map_err(|error| problem(&error, String::new()))?;
+    deserializer.end().map_err(|error| problem(&error, String::new()))?;
     Ok(value)
 }
 
@@ -92,10 +80,7 @@ fn problem(error: &serde_json::Error, pointer: String) -> Problem {
         return Problem::new(ProblemCode::InvalidJson).detail(detail);
     }
     // Where it is in the text says less than the pointer.
-    let detail = detail
-        .rsplit_once(" at line ")
-        .map_or(detail.as_str(), |(what, _)| what)
-        .to_owned();
+    let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(what, _)| what).to_owned();
     Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
 }
 
@@ -144,10 +129,7 @@ mod tests {
         let wrong = refused(r#"{"a/b":[{"count":1},{"count":"x"}]}"#);
         assert_eq!(wrong["code"], "invalid_body");
         assert_eq!(wrong["errors"][0]["pointer"], "/a~1b/1/count");
-        assert_eq!(
-            wrong["errors"][0]["detail"],
-            r#"invalid type: string "x", expected u8"#
-        );
+        assert_eq!(wrong["errors"][0]["detail"], r#"invalid type: string "x", expected u8"#);
         let unknown = refused(r#"{"a/b":[],"tenant_id":1}"#);
         assert_eq!(unknown["errors"][0]["pointer"], "/tenant_id");
         assert_eq!(refused("{}")["errors"][0]["pointer"], "");
@@ -161,32 +143,14 @@ mod tests {
         let trailing = r#"{"a/b":[]} x"#;
         assert_eq!(refused(trailing)["code"], "invalid_json");
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(
-            parse::<serde_json::Value>(deep.as_bytes())
-                .unwrap_err()
-                .code(),
-            ProblemCode::InvalidJson
-        );
+        assert_eq!(parse::<serde_json::Value>(deep.as_bytes()).unwrap_err().code(), ProblemCode::InvalidJson);
     }
 
     #[test]
     fn only_json_media_types_pass() {
-        let is = |text: &str| {
-            is_json(&HeaderMap::from_iter([(
-                CONTENT_TYPE,
-                text.parse().unwrap(),
-            )]))
-        };
-        assert!(
-            is("application/json")
-                && is("Application/JSON; charset=utf-8")
-                && is("application/x+json")
-        );
-        assert!(
-            !is("text/json")
-                && !is("application/x-www-form-urlencoded")
-                && !is("application/jsonp")
-        );
+        let is = |text: &str| is_json(&HeaderMap::from_iter([(CONTENT_TYPE, text.parse().unwrap())]));
+        assert!(is("application/json") && is("Application/JSON; charset=utf-8") && is("application/x+json"));
+        assert!(!is("text/json") && !is("application/x-www-form-urlencoded") && !is("application/jsonp"));
         assert!(!is_json(&HeaderMap::new()));
     }
 }

@@ -78,12 +78,15 @@ impl<T: Serialize> IntoResponse for Page<T> {
 
 fn decode(cursor: &str) -> Result<Uuid, Problem> {
     let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
-    bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(|| Problem::new(ProblemCode::InvalidQuery).detail("cursor is not one that a list gave"))
+    bytes
+        .and_then(|bytes| Uuid::from_slice(&bytes).ok())
+        .ok_or_else(|| Problem::new(ProblemCode::InvalidQuery).detail("cursor is not one that a list gave"))
 }
 
 /// The same request with another cursor.
 fn next_link(uri: &Uri, cursor: &str) -> String {
-    let others = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let others =
+        uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let query: Vec<&str> = others.collect();
     let separator = if query.is_empty() { "" } else { "&" };
     format!("<{}?{}{separator}cursor={cursor}>; rel=\"next\"", uri.path(), query.join("&"))
@@ -108,7 +111,11 @@ mod tests {
     fn the_last_page_leads_nowhere_and_nonsense_is_refused() {
         let request = PageRequest::new(Some(2), None).unwrap();
         assert!(request.page(vec![Uuid::nil(); 2], |id| *id, &Uri::from_static("/x")).link.is_none());
-        assert!(PageRequest::new(Some(0), None).is_err() && PageRequest::new(Some(200), None).is_ok() && PageRequest::new(Some(201), None).is_err());
+        assert!(
+            PageRequest::new(Some(0), None).is_err()
+                && PageRequest::new(Some(200), None).is_ok()
+                && PageRequest::new(Some(201), None).is_err()
+        );
         assert!(PageRequest::new(None, Some("x")).is_err());
     }
 }

@@ -19,9 +19,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match axum::extract::Query::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                Err(Problem::new(ProblemCode::InvalidQuery).detail(cause(&rejection)))
-            }
+            Err(rejection) => Err(Problem::new(ProblemCode::InvalidQuery).detail(cause(&rejection))),
         }
     }
 }

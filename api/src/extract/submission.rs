@@ -3,7 +3,10 @@
 //! Invariant: the fingerprint covers method, path and every byte of the body, so a key that comes again with anything else is
 //! told from a repeat.
 
-use axum::{body::Bytes, extract::{FromRequest, Request}};
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+};
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -50,6 +53,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Submission<T> {
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(HEADER) else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
-    let key = key.ok_or_else(|| Problem::new(ProblemCode::BadRequest).detail("Idempotency-Key must be 1 to 255 visible ASCII characters"))?;
+    let key = key.ok_or_else(|| {
+        Problem::new(ProblemCode::BadRequest).detail("Idempotency-Key must be 1 to 255 visible ASCII characters")
+    })?;
     Ok(Some(key.to_owned()))
 }

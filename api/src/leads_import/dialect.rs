@@ -7,9 +7,7 @@ use super::options::Delimiter;
 /// The delimiter of a `sep=;` line, which Excel writes and reads before the header.
 pub(super) fn announced(line: &[u8]) -> Option<Delimiter> {
     let byte = *line.strip_prefix(b"sep=")?.strip_suffix(b"\n")?.first()?;
-    Delimiter::ALL
-        .into_iter()
-        .find(|delimiter| delimiter.byte() == byte)
+    Delimiter::ALL.into_iter().find(|delimiter| delimiter.byte() == byte)
 }
 
 /// The delimiter that the header uses most, outside quotes.
@@ -18,28 +16,19 @@ pub(super) fn most_frequent(line: &[u8]) -> Delimiter {
     let mut quoted = false;
     for &byte in line {
         quoted ^= byte == b'"';
-        let delimiter = Delimiter::ALL
-            .iter()
-            .position(|delimiter| delimiter.byte() == byte);
+        let delimiter = Delimiter::ALL.iter().position(|delimiter| delimiter.byte() == byte);
         if let Some(index) = delimiter.filter(|_| !quoted) {
             counts[index] += 1;
         }
     }
-    let best = Delimiter::ALL
-        .into_iter()
-        .zip(counts)
-        .rev()
-        .max_by_key(|&(_, count)| count);
+    let best = Delimiter::ALL.into_iter().zip(counts).rev().max_by_key(|&(_, count)| count);
     best.map_or(Delimiter::Comma, |(delimiter, _)| delimiter)
 }
 
 /// Whether each closing quote ends its field. The parser forgives `"a" b`, and within a line that is a kindness; but a
 /// quote left open meets the opening quote of a later row in just that way, and forgiving it would swallow the rows
 /// between.
-pub(super) fn is_strictly_quoted<'a>(
-    lines: impl Iterator<Item = &'a [u8]>,
-    delimiter: Delimiter,
-) -> bool {
+pub(super) fn is_strictly_quoted<'a>(lines: impl Iterator<Item = &'a [u8]>, delimiter: Delimiter) -> bool {
     let mut place = Place::FieldStart;
     for &byte in lines.flatten() {
         place = match (place, byte) {
@@ -79,26 +68,11 @@ mod tests {
 
     #[test]
     fn knows_strict_quoting() {
-        let strict = |text: &str| {
-            is_strictly_quoted(
-                text.split_inclusive('\n').map(str::as_bytes),
-                Delimiter::Comma,
-            )
-        };
-        for good in [
-            "a,b\n",
-            "\"a\nb\",c\n",
-            "\"a \"\"b\"\"\n\",\"\"\n",
-            "q\"q,\"x\n\"\n",
-        ] {
+        let strict = |text: &str| is_strictly_quoted(text.split_inclusive('\n').map(str::as_bytes), Delimiter::Comma);
+        for good in ["a,b\n", "\"a\nb\",c\n", "\"a \"\"b\"\"\n\",\"\"\n", "q\"q,\"x\n\"\n"] {
             assert!(strict(good), "{good:?}");
         }
-        for bad in [
-            "\"a\nb\"c\n",
-            "a,\"b\nc,d\ne,\"f\"\n",
-            "\"a\n",
-            "\"a\" ,\"b\n\"\n",
-        ] {
+        for bad in ["\"a\nb\"c\n", "a,\"b\nc,d\ne,\"f\"\n", "\"a\n", "\"a\" ,\"b\n\"\n"] {
             assert!(!strict(bad), "{bad:?}");
         }
     }

@@ -19,44 +19,21 @@ pub enum ImportError {
         quoted(columns)
     )]
     NoEmailColumn { columns: Vec<String> },
-    #[error(
-        "several columns may be the email address: {}; name one in the mapping",
-        quoted(columns)
-    )]
+    #[error("several columns may be the email address: {}; name one in the mapping", quoted(columns))]
     AmbiguousEmailColumn { columns: Vec<String> },
     #[error(
         "the mapping of {variable:?} names a column {column:?} that the file has not; columns found: {}",
         quoted(columns)
     )]
-    UnknownColumn {
-        variable: String,
-        column: String,
-        columns: Vec<String>,
-    },
+    UnknownColumn { variable: String, column: String, columns: Vec<String> },
     #[error("the mapping names the column {column:?} twice, for {first:?} and {second:?}")]
-    ColumnMappedTwice {
-        column: String,
-        first: String,
-        second: String,
-    },
-    #[error(
-        "the columns {first:?} and {second:?} would both become the variable {name:?}; rename one or map it"
-    )]
-    NameTaken {
-        name: String,
-        first: String,
-        second: String,
-    },
+    ColumnMappedTwice { column: String, first: String, second: String },
+    #[error("the columns {first:?} and {second:?} would both become the variable {name:?}; rename one or map it")]
+    NameTaken { name: String, first: String, second: String },
     #[error("the column {column:?} would become {name:?}, a reserved name; map it to another")]
     ReservedName { name: String, column: String },
-    #[error(
-        "the variable name {name:?} of the column {column:?} is longer than {limit} characters"
-    )]
-    NameTooLong {
-        name: String,
-        column: String,
-        limit: usize,
-    },
+    #[error("the variable name {name:?} of the column {column:?} is longer than {limit} characters")]
+    NameTooLong { name: String, column: String, limit: usize },
     #[error("{name:?} cannot name a variable: use a-z, 0-9 and _, beginning with a letter")]
     InvalidName { name: String },
     #[error("the file has more than {limit} rows; split it")]

@@ -40,17 +40,11 @@ pub(super) struct Header {
 impl Header {
     pub fn read(record: Record, options: &ImportOptions) -> Result<Self, ImportError> {
         let line = record.line;
-        let fields = record.fields.map_err(|problem| ImportError::Header {
-            line,
-            reason: problem.to_string(),
-        })?;
+        let fields = record.fields.map_err(|problem| ImportError::Header { line, reason: problem.to_string() })?;
         let names = column_names(&fields, line)?;
         if names.len() > options.limits.columns {
             let limit = options.limits.columns;
-            return Err(ImportError::TooManyColumns {
-                found: names.len(),
-                limit,
-            });
+            return Err(ImportError::TooManyColumns { found: names.len(), limit });
         }
         let mapped = resolve_mapping(&names, &options.mapping)?;
         let email = find_email(&names, &mapped)?;
@@ -74,13 +68,10 @@ impl Header {
 fn column_names(fields: &Fields, line: u64) -> Result<Vec<String>, ImportError> {
     let read = |field: &[u8]| {
         if field.contains(&0) {
-            return Err(ImportError::NotUtf8 {
-                encoding: "UTF-16 or binary",
-            });
+            return Err(ImportError::NotUtf8 { encoding: "UTF-16 or binary" });
         }
-        let name = std::str::from_utf8(field).map_err(|_| ImportError::NotUtf8 {
-            encoding: "another encoding, such as Latin-1",
-        })?;
+        let name = std::str::from_utf8(field)
+            .map_err(|_| ImportError::NotUtf8 { encoding: "another encoding, such as Latin-1" })?;
         if name.contains('\r') {
             let reason = "its lines end in CR alone; save it with LF or CR LF".to_owned();
             return Err(ImportError::Header { line, reason });
@@ -98,9 +89,7 @@ fn resolve_mapping<'a>(
     let mut mapped = BTreeMap::new();
     for (variable, column) in mapping {
         if !names::is_identifier(variable) {
-            return Err(ImportError::InvalidName {
-                name: shown(variable),
-            });
+            return Err(ImportError::InvalidName { name: shown(variable) });
         }
         let index = find_column(columns, column).ok_or_else(|| ImportError::UnknownColumn {
             variable: shown(variable),
@@ -121,15 +110,10 @@ fn resolve_mapping<'a>(
 /// By its exact name, else by its name in any case.
 fn find_column(columns: &[String], wanted: &str) -> Option<usize> {
     let wanted = wanted.trim();
-    columns
-        .iter()
-        .position(|column| column == wanted)
-        .or_else(|| {
-            let wanted = wanted.to_lowercase();
-            columns
-                .iter()
-                .position(|column| column.to_lowercase() == wanted)
-        })
+    columns.iter().position(|column| column == wanted).or_else(|| {
+        let wanted = wanted.to_lowercase();
+        columns.iter().position(|column| column.to_lowercase() == wanted)
+    })
 }
 
 fn find_email(columns: &[String], mapped: &BTreeMap<usize, &str>) -> Result<usize, ImportError> {
@@ -141,19 +125,12 @@ fn find_email(columns: &[String], mapped: &BTreeMap<usize, &str>) -> Result<usiz
     if let Some(index) = free().find(|&index| named(index) == EMAIL) {
         return Ok(index);
     }
-    let similar: Vec<usize> = free()
-        .filter(|&index| EMAIL_NAMES.contains(&named(index).as_str()))
-        .collect();
+    let similar: Vec<usize> = free().filter(|&index| EMAIL_NAMES.contains(&named(index).as_str())).collect();
     match similar.as_slice() {
-        [] => Err(ImportError::NoEmailColumn {
-            columns: all_shown(columns),
-        }),
+        [] => Err(ImportError::NoEmailColumn { columns: all_shown(columns) }),
         [index] => Ok(*index),
         several => Err(ImportError::AmbiguousEmailColumn {
-            columns: several
-                .iter()
-                .map(|&index| shown(&columns[index]))
-                .collect(),
+            columns: several.iter().map(|&index| shown(&columns[index])).collect(),
         }),
     }
 }
@@ -170,46 +147,24 @@ fn name_variables(
             EMAIL.to_owned()
         } else {
             let own = || names::from_column(column, index + 1);
-            checked(
-                mapped.get(&index).map_or_else(own, |&name| name.to_owned()),
-                column,
-                &taken,
-            )?
+            checked(mapped.get(&index).map_or_else(own, |&name| name.to_owned()), column, &taken)?
         };
         if let Some(first) = taken.insert(variable.clone(), shown(column)) {
-            return Err(ImportError::NameTaken {
-                name: variable,
-                first,
-                second: shown(column),
-            });
+            return Err(ImportError::NameTaken { name: variable, first, second: shown(column) });
         }
-        named.push(Column {
-            column: shown(column),
-            variable,
-        });
+        named.push(Column { column: shown(column), variable });
     }
     Ok(named)
 }
 
-fn checked(
-    name: String,
-    column: &str,
-    taken: &BTreeMap<String, String>,
-) -> Result<String, ImportError> {
+fn checked(name: String, column: &str, taken: &BTreeMap<String, String>) -> Result<String, ImportError> {
     if name.len() > MAX_NAME_LENGTH {
         let (name, column) = (shown(&name), shown(column));
-        return Err(ImportError::NameTooLong {
-            name,
-            column,
-            limit: MAX_NAME_LENGTH,
-        });
+        return Err(ImportError::NameTooLong { name, column, limit: MAX_NAME_LENGTH });
     }
     // A second column of addresses is told as such rather than as a reserved name.
     if names::is_reserved(&name) && !taken.contains_key(&name) {
-        return Err(ImportError::ReservedName {
-            name,
-            column: shown(column),
-        });
+        return Err(ImportError::ReservedName { name, column: shown(column) });
     }
     Ok(name)
 }

@@ -36,23 +36,14 @@ pub(super) struct Lines<R> {
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub fn new(source: R, max_bytes: usize) -> Self {
         let source = BufReader::with_capacity(BUFFER_BYTES, source);
-        Self {
-            source,
-            given_back: VecDeque::new(),
-            number: 0,
-            max_bytes,
-        }
+        Self { source, given_back: VecDeque::new(), number: 0, max_bytes }
     }
 
     pub async fn next(&mut self) -> io::Result<Option<Line>> {
         if let Some(line) = self.given_back.pop_front() {
             return Ok(Some(line));
         }
-        let mut line = Line {
-            number: self.number + 1,
-            bytes: Vec::new(),
-            too_long: false,
-        };
+        let mut line = Line { number: self.number + 1, bytes: Vec::new(), too_long: false };
         if !read_line(&mut self.source, &mut line, self.max_bytes).await? {
             return Ok(None);
         }
@@ -76,11 +67,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 }
 
 /// Appends a line without its `\n`; false at the end of the stream.
-async fn read_line<B: AsyncBufRead + Unpin>(
-    source: &mut B,
-    line: &mut Line,
-    max_bytes: usize,
-) -> io::Result<bool> {
+async fn read_line<B: AsyncBufRead + Unpin>(source: &mut B, line: &mut Line, max_bytes: usize) -> io::Result<bool> {
     let mut any = false;
     loop {
         let buffer = source.fill_buf().await?;
@@ -109,11 +96,7 @@ mod tests {
         let mut lines = Lines::new(bytes, max);
         let mut all = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
-            all.push((
-                line.number,
-                String::from_utf8(line.bytes).unwrap(),
-                line.too_long,
-            ));
+            all.push((line.number, String::from_utf8(line.bytes).unwrap(), line.too_long));
         }
         all
     }
@@ -122,24 +105,14 @@ mod tests {
     async fn numbers_lines_and_evens_their_ends() {
         let lines = read(b"\xef\xbb\xbfa\r\n\nb\nlast", 10).await;
         let want = [(1, "a\n"), (2, "\n"), (3, "b\n"), (4, "last\n")];
-        assert_eq!(
-            lines,
-            want.map(|(number, text)| (number, text.to_owned(), false))
-        );
+        assert_eq!(lines, want.map(|(number, text)| (number, text.to_owned(), false)));
         assert!(read(b"", 10).await.is_empty());
     }
 
     #[tokio::test]
     async fn cuts_a_line_over_the_limit_and_goes_on() {
         let lines = read(b"12345\n123456\nok\n", 5).await;
-        let want = [
-            (1, "12345\n", false),
-            (2, "12345\n", true),
-            (3, "ok\n", false),
-        ];
-        assert_eq!(
-            lines,
-            want.map(|(number, text, long)| (number, text.to_owned(), long))
-        );
+        let want = [(1, "12345\n", false), (2, "12345\n", true), (3, "ok\n", false)];
+        assert_eq!(lines, want.map(|(number, text, long)| (number, text.to_owned(), long)));
     }
 }

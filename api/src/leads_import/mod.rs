@@ -52,13 +52,7 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
         let header = Header::read(record, &options)?;
         records.expect_fields(header.width());
         let reporter = Reporter::new(header.columns(), options.on_error);
-        Ok(Self {
-            records,
-            header,
-            seen: Seen::default(),
-            reporter,
-            options,
-        })
+        Ok(Self { records, header, seen: Seen::default(), reporter, options })
     }
 
     /// What each column of the file becomes.

@@ -50,9 +50,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
 
 pub(super) fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
 /// The column's name in `snake_case`: `E-Mail-Adresse` is `e_mail_adresse`, `firstName` is `first_name`, `Straße` is

@@ -69,11 +69,6 @@ pub struct ImportLimits {
 
 impl Default for ImportLimits {
     fn default() -> Self {
-        Self {
-            rows: 100_000,
-            columns: 64,
-            field_bytes: 8 * 1024,
-            row_bytes: 64 * 1024,
-        }
+        Self { rows: 100_000, columns: 64, field_bytes: 8 * 1024, row_bytes: 64 * 1024 }
     }
 }

@@ -46,9 +46,7 @@ impl Fields {
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(&0).chain(&self.ends);
-        starts
-            .zip(&self.ends)
-            .map(|(&start, &end)| &self.bytes[start..end])
+        starts.zip(&self.ends).map(|(&start, &end)| &self.bytes[start..end])
     }
 }
 
@@ -63,26 +61,12 @@ pub(super) struct Records<R> {
 
 impl<R: AsyncRead + Unpin> Records<R> {
     /// Looks at the first line to find the delimiter, unless one is given.
-    pub async fn open(
-        source: R,
-        delimiter: Option<Delimiter>,
-        limits: &ImportLimits,
-    ) -> Result<Self, ImportError> {
+    pub async fn open(source: R, delimiter: Option<Delimiter>, limits: &ImportLimits) -> Result<Self, ImportError> {
         let mut lines = Lines::new(source, limits.row_bytes);
         let found = find_delimiter(&mut lines).await?;
         let delimiter = delimiter.unwrap_or(found);
-        let parser = ReaderBuilder::new()
-            .delimiter(delimiter.byte())
-            .terminator(Terminator::Any(b'\n'))
-            .build();
-        Ok(Self {
-            lines,
-            parser,
-            delimiter,
-            row_bytes: limits.row_bytes,
-            expected: None,
-            rescan_budget: RESCAN_BUDGET,
-        })
+        let parser = ReaderBuilder::new().delimiter(delimiter.byte()).terminator(Terminator::Any(b'\n')).build();
+        Ok(Self { lines, parser, delimiter, row_bytes: limits.row_bytes, expected: None, rescan_budget: RESCAN_BUDGET })
     }
 
     /// From here on, records have this many fields.
@@ -139,11 +123,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
         // With room for each byte as output and as field end, the parser never stops for want of room.
         fields.bytes.resize(filled.0 + line.len() + 1, 0);
         fields.ends.resize(filled.1 + line.len() + 1, 0);
-        let (result, _, bytes, ends) = self.parser.read_record(
-            line,
-            &mut fields.bytes[filled.0..],
-            &mut fields.ends[filled.1..],
-        );
+        let (result, _, bytes, ends) =
+            self.parser.read_record(line, &mut fields.bytes[filled.0..], &mut fields.ends[filled.1..]);
         filled.0 += bytes;
         filled.1 += ends;
         fields.bytes.truncate(filled.0);
@@ -161,9 +142,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         let found = fields.len();
         let expected = self.expected.unwrap_or(found);
         let lines = lines.iter().map(|line| line.bytes.as_slice());
-        if lines.len() > 1
-            && (found != expected || !dialect::is_strictly_quoted(lines, self.delimiter))
-        {
+        if lines.len() > 1 && (found != expected || !dialect::is_strictly_quoted(lines, self.delimiter)) {
             Err(RowProblem::UnclosedQuote)
         } else if found != expected {
             Err(RowProblem::FieldCount { found, expected })
@@ -193,9 +172,7 @@ async fn next_filled<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> io::Result<O
 
 /// The delimiter that the header uses most, outside quotes; a leading `sep=;` line, as Excel writes it, is obeyed and
 /// consumed.
-async fn find_delimiter<R: AsyncRead + Unpin>(
-    lines: &mut Lines<R>,
-) -> Result<Delimiter, ImportError> {
+async fn find_delimiter<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> Result<Delimiter, ImportError> {
     let Some(line) = next_filled(lines).await? else {
         return Err(ImportError::Empty);
     };
@@ -214,36 +191,24 @@ async fn find_delimiter<R: AsyncRead + Unpin>(
 mod tests {
     use super::*;
 
-    async fn read(
-        text: &str,
-        expected: Option<usize>,
-    ) -> Vec<(u64, Result<Vec<String>, RowProblem>)> {
-        let limits = ImportLimits {
-            row_bytes: 40,
-            ..ImportLimits::default()
-        };
+    async fn read(text: &str, expected: Option<usize>) -> Vec<(u64, Result<Vec<String>, RowProblem>)> {
+        let limits = ImportLimits { row_bytes: 40, ..ImportLimits::default() };
         let mut records = Records::open(text.as_bytes(), None, &limits).await.unwrap();
         if let Some(count) = expected {
             records.expect_fields(count);
         }
         let mut all = Vec::new();
         while let Some(record) = records.next().await.unwrap() {
-            let fields = record.fields.map(|fields| {
-                fields
-                    .iter()
-                    .map(|field| String::from_utf8_lossy(field).into_owned())
-                    .collect()
-            });
+            let fields = record
+                .fields
+                .map(|fields| fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect());
             all.push((record.line, fields));
         }
         all
     }
 
     fn fields(line: u64, fields: &[&str]) -> (u64, Result<Vec<String>, RowProblem>) {
-        (
-            line,
-            Ok(fields.iter().map(|&field| field.to_owned()).collect()),
-        )
+        (line, Ok(fields.iter().map(|&field| field.to_owned()).collect()))
     }
 
     #[tokio::test]
@@ -262,19 +227,13 @@ mod tests {
     async fn an_open_quote_costs_one_line() {
         let open = |line| (line, Err(RowProblem::UnclosedQuote));
         // To the end of the file, beyond the row limit, and up to the next quote, which makes the record too wide.
-        assert_eq!(
-            read("a,\"b\nc,d\n", Some(2)).await,
-            [open(1), fields(2, &["c", "d"])]
-        );
+        assert_eq!(read("a,\"b\nc,d\n", Some(2)).await, [open(1), fields(2, &["c", "d"])]);
         let long = "x,".to_owned() + &"y".repeat(37);
         let text = format!("a,\"b\n{long}\nc,d\n");
         assert_eq!(read(&text, Some(2)).await[0], open(1));
         assert_eq!(read(&text, Some(2)).await.len(), 3);
         let text = "a,\"b\nc,d\ne,\"f\"\n";
-        assert_eq!(
-            read(text, Some(2)).await,
-            [open(1), fields(2, &["c", "d"]), fields(3, &["e", "f"])]
-        );
+        assert_eq!(read(text, Some(2)).await, [open(1), fields(2, &["c", "d"]), fields(3, &["e", "f"])]);
     }
 
     #[tokio::test]
@@ -288,10 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn counts_fields() {
-        let want = RowProblem::FieldCount {
-            found: 3,
-            expected: 2,
-        };
+        let want = RowProblem::FieldCount { found: 3, expected: 2 };
         assert_eq!(read("a,b,c\n", Some(2)).await, [(1, Err(want))]);
     }
 }

@@ -112,9 +112,7 @@ impl Reporter {
         self.report.invalid += 1;
         self.report.refused |= self.on_error == OnError::Refuse;
         if self.report.errors.len() < MAX_LISTED {
-            let column = fault
-                .column
-                .map(|index| self.report.columns[index].column.clone());
+            let column = fault.column.map(|index| self.report.columns[index].column.clone());
             self.report.errors.push(RowError {
                 line,
                 column,
@@ -137,11 +135,7 @@ impl Reporter {
 /// A text from the file, made fit to stand in an answer.
 pub(super) fn shown(text: &str) -> String {
     let clean = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
     };
     let mut characters = text.trim_end().chars().map(clean);
     let mut short: String = characters.by_ref().take(MAX_SHOWN).collect();
@@ -166,9 +160,6 @@ mod tests {
         assert_eq!(shown("Müller \u{1b}[2J\n"), "Müller \u{fffd}[2J");
         assert_eq!(shown_bytes(b"Gr\xfc\xdfe"), "Gr\u{fffd}\u{fffd}e");
         assert_eq!(shown(&"x".repeat(80)), "x".repeat(80));
-        assert_eq!(
-            shown_bytes("💥".repeat(81).as_bytes()),
-            "💥".repeat(80) + "…"
-        );
+        assert_eq!(shown_bytes("💥".repeat(81).as_bytes()), "💥".repeat(80) + "…");
     }
 }

@@ -92,43 +92,22 @@ pub(super) struct Fault<'a> {
     pub value: &'a [u8],
 }
 
-pub(super) fn read<'a>(
-    record: &'a Record,
-    header: &Header,
-    max_field_bytes: usize,
-) -> Result<LeadRow, Fault<'a>> {
-    let whole = |problem| Fault {
-        problem,
-        column: None,
-        value: &record.raw,
-    };
+pub(super) fn read<'a>(record: &'a Record, header: &Header, max_field_bytes: usize) -> Result<LeadRow, Fault<'a>> {
+    let whole = |problem| Fault { problem, column: None, value: &record.raw };
     let fields = record.fields.as_ref().map_err(|&problem| whole(problem))?;
     let (email, variables) = read_fields(fields, header, max_field_bytes)?;
     // The header has one column of addresses and the record has the header's width.
     let email = email.ok_or_else(|| whole(RowProblem::Email(EmailAddressError::Empty)))?;
-    Ok(LeadRow {
-        line: record.line,
-        email,
-        variables,
-        duplicate_of_line: None,
-    })
+    Ok(LeadRow { line: record.line, email, variables, duplicate_of_line: None })
 }
 
 type Checked = (Option<EmailAddress>, Map<String, Value>);
 
-fn read_fields<'a>(
-    fields: &'a Fields,
-    header: &Header,
-    max_field_bytes: usize,
-) -> Result<Checked, Fault<'a>> {
+fn read_fields<'a>(fields: &'a Fields, header: &Header, max_field_bytes: usize) -> Result<Checked, Fault<'a>> {
     let mut email = None;
     let mut variables = Map::new();
     for (index, (field, column)) in fields.iter().zip(header.columns()).enumerate() {
-        let at = |problem| Fault {
-            problem,
-            column: Some(index),
-            value: field,
-        };
+        let at = |problem| Fault { problem, column: Some(index), value: field };
         let value = check_value(field, max_field_bytes).map_err(at)?;
         if header.is_email(index) {
             email = Some(EmailAddress::parse(value).map_err(|error| at(RowProblem::Email(error)))?);
@@ -158,26 +137,15 @@ mod tests {
     #[test]
     fn checks_values_on_both_sides_of_the_limit() {
         assert!(check_value(&[b'x'; 8], 8).is_ok());
-        assert_eq!(
-            check_value(&[b'x'; 9], 8),
-            Err(RowProblem::FieldTooLong { limit: 8 })
-        );
+        assert_eq!(check_value(&[b'x'; 9], 8), Err(RowProblem::FieldTooLong { limit: 8 }));
         assert_eq!(check_value("=1+1\tä\n".as_bytes(), 80), Ok("=1+1\tä\n"));
     }
 
     #[test]
     fn refuses_what_cannot_be_stored_or_sent() {
         assert_eq!(check_value(b"Gr\xfc\xdfe", 80), Err(RowProblem::NotUtf8));
-        for (bytes, code) in [
-            (&b"a\0"[..], 0),
-            (b"a\x1b[0m", 0x1b),
-            (b"a\rb", 0xd),
-            (b"a\x7f", 0x7f),
-        ] {
-            assert_eq!(
-                check_value(bytes, 80),
-                Err(RowProblem::ControlCharacter(code))
-            );
+        for (bytes, code) in [(&b"a\0"[..], 0), (b"a\x1b[0m", 0x1b), (b"a\rb", 0xd), (b"a\x7f", 0x7f)] {
+            assert_eq!(check_value(bytes, 80), Err(RowProblem::ControlCharacter(code)));
         }
     }
 }

@@ -16,10 +16,7 @@ use super::route_of;
 
 /// The middleware; it needs [`super::request_id`] around it.
 pub async fn handle(request: Request, next: Next) -> Response {
-    let request_id = request
-        .extensions()
-        .get::<RequestId>()
-        .map_or("", RequestId::as_str);
+    let request_id = request.extensions().get::<RequestId>().map_or("", RequestId::as_str);
     let (method, route) = (request.method().clone(), route_of(&request).to_owned());
     let span = tracing::info_span!("request", request_id, tenant = Empty, %method, route);
     let begun = Instant::now();

@@ -14,10 +14,7 @@ use super::route_of;
 
 /// The middleware.
 pub async fn handle(request: Request, next: Next) -> Response {
-    let (method, route) = (
-        method_label(request.method()),
-        route_of(&request).to_owned(),
-    );
+    let (method, route) = (method_label(request.method()), route_of(&request).to_owned());
     let begun = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();

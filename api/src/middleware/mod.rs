@@ -15,8 +15,5 @@ use axum::extract::{MatchedPath, Request};
 
 /// The template of the route that the request matched, never the path itself, which has ids.
 fn route_of(request: &Request) -> &str {
-    request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str)
+    request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str)
 }

@@ -23,13 +23,8 @@ impl ResponseForPanic for PanicProblem {
     type ResponseBody = axum::body::Body;
 
     fn response_for_panic(&mut self, panic: Box<dyn Any + Send + 'static>) -> Response {
-        let text = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let cause = format!("panic: {}", text.unwrap_or("without a message"));
-        Problem::new(ProblemCode::Internal)
-            .caused_by(cause)
-            .into_response()
+        Problem::new(ProblemCode::Internal).caused_by(cause).into_response()
     }
 }

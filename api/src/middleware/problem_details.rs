@@ -22,9 +22,7 @@ pub async fn handle(request: Request, next: Next) -> Response {
     let mut response = as_problem(response, code);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         log(&problem);
-        *response.body_mut() = problem
-            .body(request_id.as_ref().map(RequestId::as_str), Some(&path))
-            .to_body();
+        *response.body_mut() = problem.body(request_id.as_ref().map(RequestId::as_str), Some(&path)).to_body();
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response
@@ -37,14 +35,9 @@ fn as_problem(mut response: Response, code: ProblemCode) -> Response {
         return response;
     }
     let problem = Problem::new(code);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     for (name, value) in problem.clone().into_response().headers() {
-        response
-            .headers_mut()
-            .entry(name)
-            .or_insert_with(|| value.clone());
+        response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     *response.status_mut() = code.status();
     response.extensions_mut().insert(problem);

@@ -28,8 +28,7 @@ impl RequestId {
     fn accept(headers: &HeaderMap) -> Option<Self> {
         let text = headers.get(X_REQUEST_ID)?.to_str().ok()?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        ((1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain))
-            .then(|| Self(text.to_owned()))
+        ((1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.to_owned()))
     }
 }
 
@@ -53,19 +52,10 @@ mod tests {
     #[test]
     fn only_a_plain_id_is_kept() {
         let accept = |text: &'static str| {
-            RequestId::accept(&HeaderMap::from_iter([(
-                X_REQUEST_ID,
-                HeaderValue::from_static(text),
-            )]))
+            RequestId::accept(&HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static(text))]))
         };
         assert_eq!(accept("a-1_B.c").unwrap().as_str(), "a-1_B.c");
-        for bad in [
-            "",
-            "a b",
-            "a\"b",
-            "a/b",
-            "12345678901234567890123456789012345678901234567890123456789012345",
-        ] {
+        for bad in ["", "a b", "a\"b", "a/b", "12345678901234567890123456789012345678901234567890123456789012345"] {
             assert_eq!(accept(bad), None, "{bad}");
         }
     }

@@ -9,11 +9,7 @@ use super::{Problem, ProblemCode};
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        let code = if shared::db::is_unavailable(&error) {
-            ProblemCode::Unavailable
-        } else {
-            ProblemCode::Internal
-        };
+        let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
         Self::new(code).caused_by(error)
     }
 }
@@ -32,14 +28,8 @@ mod tests {
     fn an_outage_is_503_and_a_fault_is_500() {
         let code = |error: sqlx::Error| Problem::from(error).code();
         assert_eq!(code(sqlx::Error::PoolTimedOut), ProblemCode::Unavailable);
-        assert_eq!(
-            code(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())),
-            ProblemCode::Unavailable
-        );
+        assert_eq!(code(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), ProblemCode::Unavailable);
         assert_eq!(code(sqlx::Error::RowNotFound), ProblemCode::Internal);
-        assert_eq!(
-            code(sqlx::Error::ColumnNotFound("x".into())),
-            ProblemCode::Internal
-        );
+        assert_eq!(code(sqlx::Error::ColumnNotFound("x".into())), ProblemCode::Internal);
     }
 }

@@ -24,11 +24,7 @@ type Checks = Arc<dyn HealthChecks>;
 
 /// The health routes.
 pub fn router<S: Clone + Send + Sync + 'static>(checks: Checks) -> OpenApiRouter<S> {
-    OpenApiRouter::new()
-        .routes(routes!(health))
-        .routes(routes!(liveness))
-        .routes(routes!(readiness))
-        .with_state(checks)
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(liveness)).routes(routes!(readiness)).with_state(checks)
 }
 
 /// How a process is.
@@ -69,10 +65,7 @@ async fn report(checks: &Checks) -> Result<Json<Health>, Problem> {
     };
     let report = HealthReport::new(checks);
     if report.is_ready() {
-        return Ok(Json(Health {
-            status: report.status,
-            checks: report.checks,
-        }));
+        return Ok(Json(Health { status: report.status, checks: report.checks }));
     }
     let checks = serde_json::to_value(report.checks).expect("checks are plain data");
     Err(Problem::new(ProblemCode::Unavailable).member("checks", checks))

@@ -11,14 +11,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 /// `GET /metrics`.
 pub fn router(handle: PrometheusHandle) -> Router {
-    Router::new()
-        .route("/metrics", get(render))
-        .with_state(handle)
+    Router::new().route("/metrics", get(render)).with_state(handle)
 }
 
 async fn render(State(handle): State<PrometheusHandle>) -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        handle.render(),
-    )
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
 }

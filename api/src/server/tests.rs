@@ -32,15 +32,8 @@ async fn echo(Json(value): Json<Value>) -> Json<Value> {
 
 fn app(down: Arc<AtomicBool>) -> Router {
     let checks = move || {
-        let state = if down.load(Ordering::SeqCst) {
-            CheckState::Down
-        } else {
-            CheckState::Degraded
-        };
-        vec![Check {
-            name: "redis",
-            state,
-        }]
+        let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Degraded };
+        vec![Check { name: "redis", state }]
     };
     let long = from_fn_with_state(Duration::from_secs(5), time_limit::at_least);
     let slow = || async {
@@ -50,24 +43,13 @@ fn app(down: Arc<AtomicBool>) -> Router {
     let router = Router::new()
         .route("/echo", post(echo))
         .route("/large", post(echo).layer(DefaultBodyLimit::max(4096)))
-        .route(
-            "/things/{id}",
-            get(async |Path(id): Path<Uuid>| id.to_string()),
-        )
-        .route(
-            "/list",
-            get(async |Query(filter): Query<Filter>| filter.limit.to_string()),
-        )
-        .route(
-            "/plain-error",
-            get(async || (StatusCode::IM_A_TEAPOT, "short and stout")),
-        )
+        .route("/things/{id}", get(async |Path(id): Path<Uuid>| id.to_string()))
+        .route("/list", get(async |Query(filter): Query<Filter>| filter.limit.to_string()))
+        .route("/plain-error", get(async || (StatusCode::IM_A_TEAPOT, "short and stout")))
         .route("/panic", get(async || -> String { panic!("secret") }))
         .route("/slow", get(slow))
         .route("/long", get(slow).layer(long))
-        .merge(openapi::with_docs(
-            openapi::router().merge(routes::health::router(Arc::new(checks))),
-        ));
+        .merge(openapi::with_docs(openapi::router().merge(routes::health::router(Arc::new(checks)))));
     let settings = HttpSettings {
         handler_timeout: Duration::from_millis(500),
         body_limit: 1024,
@@ -86,10 +68,7 @@ fn get_request(path: &str) -> Request<Body> {
 }
 
 fn json_request(path: &str, body: impl Into<Body>) -> Request<Body> {
-    Request::post(path)
-        .header(CONTENT_TYPE, "application/json")
-        .body(body.into())
-        .unwrap()
+    Request::post(path).header(CONTENT_TYPE, "application/json").body(body.into()).unwrap()
 }
 
 async fn text(response: Response) -> String {
@@ -100,15 +79,9 @@ async fn text(response: Response) -> String {
 /// Checks the form that every error answer has, and returns its code.
 async fn code_of(response: Response) -> String {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-    let (status, id) = (
-        response.status(),
-        response.headers()["x-request-id"].clone(),
-    );
+    let (status, id) = (response.status(), response.headers()["x-request-id"].clone());
     let body = text(response).await;
-    assert!(
-        !body.contains("secret"),
-        "the message of a panic is not for clients"
-    );
+    assert!(!body.contains("secret"), "the message of a panic is not for clients");
     let problem: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(problem["status"], status.as_u16());
     assert_eq!(problem["request_id"], id.to_str().unwrap());
@@ -120,15 +93,8 @@ async fn code_of(response: Response) -> String {
 
 #[tokio::test]
 async fn every_refusal_is_a_problem_with_its_code() {
-    let form = Request::post("/echo")
-        .header(CONTENT_TYPE, "text/plain")
-        .body(Body::from("{}"))
-        .unwrap();
-    let patch = Request::builder()
-        .method(Method::PATCH)
-        .uri("/echo")
-        .body(Body::empty())
-        .unwrap();
+    let form = Request::post("/echo").header(CONTENT_TYPE, "text/plain").body(Body::from("{}")).unwrap();
+    let patch = Request::builder().method(Method::PATCH).uri("/echo").body(Body::empty()).unwrap();
     for (request, code) in [
         (get_request("/nowhere"), "not_found"),
         (patch, "method_not_allowed"),
@@ -137,10 +103,7 @@ async fn every_refusal_is_a_problem_with_its_code() {
         (get_request("/list?limit=1&page=2"), "invalid_query"),
         (form, "unsupported_media_type"),
         (json_request("/echo", "{"), "invalid_json"),
-        (
-            json_request("/echo", format!("\"{}\"", "x".repeat(1023))),
-            "payload_too_large",
-        ),
+        (json_request("/echo", format!("\"{}\"", "x".repeat(1023))), "payload_too_large"),
         (get_request("/plain-error"), "bad_request"),
         (get_request("/panic"), "internal"),
         (get_request("/slow"), "timeout"),
@@ -153,18 +116,8 @@ async fn every_refusal_is_a_problem_with_its_code() {
 
 #[tokio::test]
 async fn limits_have_two_sides() {
-    assert_eq!(
-        send(json_request("/echo", format!("\"{}\"", "x".repeat(1022))))
-            .await
-            .status(),
-        StatusCode::OK
-    );
-    assert_eq!(
-        send(json_request("/large", format!("\"{}\"", "x".repeat(2000))))
-            .await
-            .status(),
-        StatusCode::OK
-    );
+    assert_eq!(send(json_request("/echo", format!("\"{}\"", "x".repeat(1022)))).await.status(), StatusCode::OK);
+    assert_eq!(send(json_request("/large", format!("\"{}\"", "x".repeat(2000)))).await.status(), StatusCode::OK);
     assert_eq!(text(send(get_request("/long")).await).await, "done");
 }
 
@@ -179,27 +132,17 @@ async fn a_405_keeps_its_allow_header_and_a_timeout_says_when_to_come_back() {
 async fn a_body_that_pauses_is_given_up() {
     let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from("{\"a\":"))]);
     let body = Body::from_stream(futures::StreamExt::chain(begun, stream::pending()));
-    assert_eq!(
-        code_of(send(json_request("/echo", body)).await).await,
-        "body_timeout"
-    );
+    assert_eq!(code_of(send(json_request("/echo", body)).await).await, "body_timeout");
 }
 
 #[tokio::test]
 async fn a_sane_request_id_is_echoed_and_another_replaced() {
     let mut request = get_request("/api/health");
-    request
-        .headers_mut()
-        .insert("x-request-id", HeaderValue::from_static("mine-1"));
+    request.headers_mut().insert("x-request-id", HeaderValue::from_static("mine-1"));
     assert_eq!(send(request).await.headers()["x-request-id"], "mine-1");
     let mut request = get_request("/api/health");
-    request
-        .headers_mut()
-        .insert("x-request-id", HeaderValue::from_static("a b"));
-    let made = send(request).await.headers()["x-request-id"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    request.headers_mut().insert("x-request-id", HeaderValue::from_static("a b"));
+    let made = send(request).await.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert_eq!(Uuid::parse_str(&made).unwrap().get_version_num(), 7);
 }
 
@@ -207,53 +150,26 @@ async fn a_sane_request_id_is_echoed_and_another_replaced() {
 async fn degraded_is_ready_and_down_is_a_problem_that_names_the_part() {
     let down = Arc::new(AtomicBool::new(false));
     let app = app(Arc::clone(&down));
-    let ready = app
-        .clone()
-        .oneshot(get_request("/api/health/readiness"))
-        .await
-        .unwrap();
-    let expected =
-        json!({"status": "degraded", "checks": [{"name": "redis", "state": "degraded"}]});
-    assert_eq!(
-        serde_json::from_str::<Value>(&text(ready).await).unwrap(),
-        expected
-    );
+    let ready = app.clone().oneshot(get_request("/api/health/readiness")).await.unwrap();
+    let expected = json!({"status": "degraded", "checks": [{"name": "redis", "state": "degraded"}]});
+    assert_eq!(serde_json::from_str::<Value>(&text(ready).await).unwrap(), expected);
     down.store(true, Ordering::SeqCst);
-    let alive = app
-        .clone()
-        .oneshot(get_request("/api/health/liveness"))
-        .await
-        .unwrap();
+    let alive = app.clone().oneshot(get_request("/api/health/liveness")).await.unwrap();
     assert_eq!(alive.status(), StatusCode::OK);
-    let refused = app
-        .oneshot(get_request("/api/health/readiness"))
-        .await
-        .unwrap();
+    let refused = app.oneshot(get_request("/api/health/readiness")).await.unwrap();
     assert_eq!(
         (refused.status(), refused.headers()[RETRY_AFTER].as_bytes()),
         (StatusCode::SERVICE_UNAVAILABLE, &b"1"[..])
     );
-    assert!(
-        text(refused)
-            .await
-            .contains(r#""checks":[{"name":"redis","state":"down"}]"#)
-    );
+    assert!(text(refused).await.contains(r#""checks":[{"name":"redis","state":"down"}]"#));
 }
 
 #[tokio::test]
 async fn the_document_and_its_viewer_are_served() {
-    let document: Value =
-        serde_json::from_str(&text(send(get_request("/api/openapi.json")).await).await).unwrap();
+    let document: Value = serde_json::from_str(&text(send(get_request("/api/openapi.json")).await).await).unwrap();
     assert!(document["paths"]["/api/health"]["get"]["responses"]["200"]["description"].is_string());
-    assert!(
-        text(send(get_request("/api/docs/")).await)
-            .await
-            .contains("swagger-ui")
-    );
-    assert_eq!(
-        send(get_request("/api/docs/swagger-ui.css")).await.status(),
-        StatusCode::OK
-    );
+    assert!(text(send(get_request("/api/docs/")).await).await.contains("swagger-ui"));
+    assert_eq!(send(get_request("/api/docs/swagger-ui.css")).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -265,16 +181,8 @@ async fn requests_are_counted_by_route_and_not_by_path() {
     send(get_request("/nowhere/1")).await;
     drop(guard);
     let seen = handle.render();
-    assert!(
-        seen.contains(
-            r#"rota_http_requests_total{method="GET",route="/things/{id}",status="200"} 1"#
-        ),
-        "{seen}"
-    );
-    assert!(
-        seen.contains(r#"rota_http_requests_total{method="GET",route="unmatched",status="404"} 1"#),
-        "{seen}"
-    );
+    assert!(seen.contains(r#"rota_http_requests_total{method="GET",route="/things/{id}",status="200"} 1"#), "{seen}");
+    assert!(seen.contains(r#"rota_http_requests_total{method="GET",route="unmatched",status="404"} 1"#), "{seen}");
 }
 
 #[tokio::test]
@@ -282,23 +190,12 @@ async fn the_whole_is_served_over_a_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let router = Router::new().route("/echo", post(echo));
-    let served = tokio::spawn(serve(
-        listener,
-        router,
-        HttpSettings::default(),
-        stop.clone(),
-    ));
+    let served = tokio::spawn(serve(listener, router, HttpSettings::default(), stop.clone()));
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    socket
-        .write_all(b"GET /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    socket.write_all(b"GET /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut reply = String::new();
     socket.read_to_string(&mut reply).await.unwrap();
-    assert!(
-        reply.starts_with("HTTP/1.1 405") && reply.contains("method_not_allowed"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("HTTP/1.1 405") && reply.contains("method_not_allowed"), "{reply}");
     stop.cancel();
     assert_eq!(served.await.unwrap().cut_off, 0);
 }

@@ -30,11 +30,17 @@ impl Depth {
     async fn measure(&self, queue: &QueueName) -> anyhow::Result<()> {
         let (status, depth) = (self.index.status(queue).await?, self.index.depth(queue).await?);
         let waiting = inspect::count_not_due(&self.db, queue).await?;
-        for (state, count) in [("available", depth.available), ("running", status.leased), ("scheduled", waiting.scheduled), ("retryable", waiting.retryable)] {
+        for (state, count) in [
+            ("available", depth.available),
+            ("running", status.leased),
+            ("scheduled", waiting.scheduled),
+            ("retryable", waiting.retryable),
+        ] {
             gauge(names::QUEUE_DEPTH, &[("queue", queue.as_ref()), ("state", state)], count);
         }
         let age_ms = depth.oldest_run_at_ms.map_or(0, |oldest| (self.clock.now_ms() - oldest).max(0));
-        metrics::gauge!(names::QUEUE_OLDEST_AGE_SECONDS, "queue" => queue.to_string()).set(Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64());
+        metrics::gauge!(names::QUEUE_OLDEST_AGE_SECONDS, "queue" => queue.to_string())
+            .set(Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64());
         Ok(())
     }
 }

@@ -39,7 +39,8 @@ impl Service for Promoter {
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
         let term = leading.term.number();
         // A new leader does not know how far the last one came: it begins with all that is due.
-        let from = self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
+        let from =
+            self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
         let (reached, promoted) = self.reconciler.promote(from, AHEAD - MARGIN).await?;
         self.reached = Some((term, reached));
         Ok(promoted)

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use shared::{
     db::SystemDb,
-    queue::{Index, QueueName, rescue::{self, RescueReport}},
+    queue::{
+        Index, QueueName,
+        rescue::{self, RescueReport},
+    },
     telemetry::names,
 };
 use tokio::time::Instant;
@@ -38,7 +41,8 @@ impl Rescuer {
         let asked = Instant::now();
         self.index.ping().await?;
         let now = Instant::now();
-        let gap = self.last_success.is_none_or(|last| now - last > self.tick * 3 + Duration::from_millis(200)) || now - asked > RECOVERY / 2;
+        let gap = self.last_success.is_none_or(|last| now - last > self.tick * 3 + Duration::from_millis(200))
+            || now - asked > RECOVERY / 2;
         if gap {
             self.judge_after = now + RECOVERY;
         }

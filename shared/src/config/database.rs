@@ -16,16 +16,8 @@ const SYSTEM: Variable = Variable::secret("DATABASE_SYSTEM_URL", EXPECTED);
 const OWNER: Variable = Variable::secret("DATABASE_OWNER_URL", EXPECTED);
 
 /// Passwords that the world knows; in production they are as good as none. The user's own name is one more.
-const KNOWN_PASSWORDS: [&str; 8] = [
-    "admin",
-    "changeme",
-    "password",
-    "postgres",
-    "rota",
-    "rota_app",
-    "rota_system",
-    "secret",
-];
+const KNOWN_PASSWORDS: [&str; 8] =
+    ["admin", "changeme", "password", "postgres", "rota", "rota_app", "rota_system", "secret"];
 
 /// The address of a database with role and password; `Debug` leaves the password out.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,9 +37,7 @@ impl DatabaseUrl {
 
     fn has_known_password(&self) -> bool {
         let user = self.0.username();
-        self.0
-            .password()
-            .is_some_and(|password| password == user || KNOWN_PASSWORDS.contains(&password))
+        self.0.password().is_some_and(|password| password == user || KNOWN_PASSWORDS.contains(&password))
     }
 }
 
@@ -77,10 +67,7 @@ impl DatabaseConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let app = read_url(reader, APP, environment);
         let system = read_url(reader, SYSTEM, environment);
-        Some(Self {
-            app: app?,
-            system: system?,
-        })
+        Some(Self { app: app?, system: system? })
     }
 }
 
@@ -89,11 +76,7 @@ pub(super) fn read_owner(reader: &mut Reader<'_>, environment: Environment) -> O
     read_url(reader, OWNER, environment)
 }
 
-fn read_url(
-    reader: &mut Reader<'_>,
-    variable: Variable,
-    environment: Environment,
-) -> Option<DatabaseUrl> {
+fn read_url(reader: &mut Reader<'_>, variable: Variable, environment: Environment) -> Option<DatabaseUrl> {
     let url = reader.required(variable, DatabaseUrl::parse)?;
     if environment.is_production() && url.has_known_password() {
         reader.report(variable, "a well-known password is refused in production");
@@ -107,12 +90,8 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_form_of_password() {
-        let url = DatabaseUrl::parse("postgres://rota_app:hunter2@db:5432/rota?password=hunter3")
-            .unwrap();
-        assert_eq!(
-            format!("{url:?}"),
-            "DatabaseUrl(postgres://rota_app:***@db:5432/rota)"
-        );
+        let url = DatabaseUrl::parse("postgres://rota_app:hunter2@db:5432/rota?password=hunter3").unwrap();
+        assert_eq!(format!("{url:?}"), "DatabaseUrl(postgres://rota_app:***@db:5432/rota)");
         assert!(url.expose().contains("hunter2"));
     }
 

@@ -39,9 +39,7 @@ pub struct EnvironmentConfig {
 
 impl EnvironmentConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let environment = reader.or(ENVIRONMENT, Environment::default(), |text| {
-            text.parse().ok()
-        });
+        let environment = reader.or(ENVIRONMENT, Environment::default(), |text| text.parse().ok());
         let test_kinds = reader.or(TEST_KINDS, false, |text| match text {
             "0" => Some(false),
             "1" => Some(true),
@@ -50,9 +48,6 @@ impl EnvironmentConfig {
         if test_kinds && environment.is_production() {
             reader.report(TEST_KINDS, "test-only kinds are refused in production");
         }
-        Self {
-            environment,
-            test_kinds,
-        }
+        Self { environment, test_kinds }
     }
 }

@@ -26,15 +26,9 @@ impl ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = if self.0.len() == 1 {
-            "problem"
-        } else {
-            "problems"
-        };
+        let noun = if self.0.len() == 1 { "problem" } else { "problems" };
         write!(out, "{} {noun} in the configuration", self.0.len())?;
-        self.0
-            .iter()
-            .try_for_each(|problem| write!(out, "\n  {}: {}", problem.variable, problem.message))
+        self.0.iter().try_for_each(|problem| write!(out, "\n  {}: {}", problem.variable, problem.message))
     }
 }
 

@@ -9,8 +9,7 @@ use super::reader::{Reader, Variable};
 
 const HOST: Variable = Variable::new("HOST", "an IP address such as 127.0.0.1, 0.0.0.0 or ::");
 const PORT: Variable = Variable::new("PORT", "a port from 0 (any free one) to 65535");
-const METRICS_PORT: Variable =
-    Variable::new("METRICS_PORT", "a port from 0 (any free one) to 65535");
+const METRICS_PORT: Variable = Variable::new("METRICS_PORT", "a port from 0 (any free one) to 65535");
 
 const DEFAULT_PORT: u16 = 8080;
 
@@ -24,16 +23,12 @@ pub struct HttpConfig {
 
 impl HttpConfig {
     pub(super) fn read_api(reader: &mut Reader<'_>) -> Self {
-        Self {
-            listen: api_address(reader),
-        }
+        Self { listen: api_address(reader) }
     }
 
     pub(super) fn read_probe(reader: &mut Reader<'_>, default_port: u16) -> Self {
         let port = reader.or(METRICS_PORT, default_port, |text| text.parse().ok());
-        Self {
-            listen: SocketAddr::new(host(reader), port),
-        }
+        Self { listen: SocketAddr::new(host(reader), port) }
     }
 }
 
@@ -45,11 +40,5 @@ pub(super) fn api_address(reader: &mut Reader<'_>) -> SocketAddr {
 
 fn host(reader: &mut Reader<'_>) -> IpAddr {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    reader.or(HOST, loopback, |text| {
-        if text == "localhost" {
-            Some(loopback)
-        } else {
-            text.parse().ok()
-        }
-    })
+    reader.or(HOST, loopback, |text| if text == "localhost" { Some(loopback) } else { text.parse().ok() })
 }

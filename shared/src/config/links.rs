@@ -10,14 +10,8 @@ use super::http::api_address;
 use super::reader::{Reader, Variable};
 use super::secret::Secret;
 
-const PUBLIC_URL: Variable = Variable::new(
-    "ROTA_PUBLIC_URL",
-    "http://host or https://host, with a path if need be",
-);
-const KEY: Variable = Variable::secret(
-    "ROTA_LINK_KEY",
-    "at least 32 random characters, and set in production",
-);
+const PUBLIC_URL: Variable = Variable::new("ROTA_PUBLIC_URL", "http://host or https://host, with a path if need be");
+const KEY: Variable = Variable::secret("ROTA_LINK_KEY", "at least 32 random characters, and set in production");
 
 const MIN_KEY_CHARS: usize = 32;
 const DEVELOPMENT_KEY: &str = "for-development-only-not-a-secret-link-key";

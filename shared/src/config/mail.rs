@@ -13,10 +13,8 @@ use super::environment::Environment;
 use super::reader::{Reader, Variable};
 use super::timing::parse_millis;
 
-const URL: Variable = Variable::secret(
-    "SMTP_URL",
-    "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production",
-);
+const URL: Variable =
+    Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production");
 const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
 const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
 
@@ -57,12 +55,7 @@ impl MailTransport {
 impl fmt::Debug for MailTransport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Smtp(url) => write!(
-                out,
-                "Smtp({}://{})",
-                url.scheme(),
-                url.host_str().unwrap_or_default()
-            ),
+            Self::Smtp(url) => write!(out, "Smtp({}://{})", url.scheme(), url.host_str().unwrap_or_default()),
             Self::Directory(path) => write!(out, "Directory({})", path.display()),
         }
     }
@@ -82,23 +75,13 @@ pub struct MailConfig {
 impl MailConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let connections = reader.or(CONNECTIONS, DEFAULT_CONNECTIONS, |text| text.parse().ok());
-        let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| {
-            parse_millis(text, MIN_TIMEOUT_MS)
-        });
+        let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| parse_millis(text, MIN_TIMEOUT_MS));
         let transport = if environment.is_production() {
             reader.required(URL, MailTransport::parse)?
         } else {
-            reader.or(
-                URL,
-                MailTransport::Directory(DEFAULT_DIRECTORY.into()),
-                MailTransport::parse,
-            )
+            reader.or(URL, MailTransport::Directory(DEFAULT_DIRECTORY.into()), MailTransport::parse)
         };
-        Some(Self {
-            transport,
-            connections,
-            timeout,
-        })
+        Some(Self { transport, connections, timeout })
     }
 }
 
@@ -109,18 +92,9 @@ mod tests {
     #[test]
     fn a_folder_may_be_relative_or_absolute() {
         let folder = |text| MailTransport::parse(text).unwrap();
-        assert_eq!(
-            folder("file:.local/mail"),
-            MailTransport::Directory(".local/mail".into())
-        );
-        assert_eq!(
-            folder("file:/var/mail"),
-            MailTransport::Directory("/var/mail".into())
-        );
-        assert_eq!(
-            folder("file:///var/mail"),
-            MailTransport::Directory("/var/mail".into())
-        );
+        assert_eq!(folder("file:.local/mail"), MailTransport::Directory(".local/mail".into()));
+        assert_eq!(folder("file:/var/mail"), MailTransport::Directory("/var/mail".into()));
+        assert_eq!(folder("file:///var/mail"), MailTransport::Directory("/var/mail".into()));
         assert_eq!(MailTransport::parse("file:"), None);
     }
 

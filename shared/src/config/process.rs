@@ -54,15 +54,7 @@ impl ApiConfig {
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
-        Some(Self {
-            environment,
-            telemetry,
-            http,
-            database: database?,
-            redis: redis?,
-            links,
-            timing,
-        })
+        Some(Self { environment, telemetry, http, database: database?, redis: redis?, links, timing })
     }
 }
 
@@ -108,17 +100,7 @@ impl WorkerConfig {
         let timing = TimingConfig::read(reader);
         let slots = SlotConfig::read(reader);
         let (database, redis, mail) = (database?, redis?, mail?);
-        Some(Self {
-            environment,
-            telemetry,
-            http,
-            database,
-            redis,
-            links,
-            mail,
-            timing,
-            slots,
-        })
+        Some(Self { environment, telemetry, http, database, redis, links, mail, timing, slots })
     }
 }
 
@@ -154,14 +136,7 @@ impl SchedulerConfig {
         let database = DatabaseConfig::read(reader, environment.environment);
         let redis = RedisConfig::read(reader);
         let timing = TimingConfig::read(reader);
-        Some(Self {
-            environment,
-            telemetry,
-            http,
-            database: database?,
-            redis: redis?,
-            timing,
-        })
+        Some(Self { environment, telemetry, http, database: database?, redis: redis?, timing })
     }
 }
 
@@ -191,12 +166,7 @@ impl MigrationConfig {
         let telemetry = TelemetryConfig::read(reader, environment.environment);
         let owner = read_owner(reader, environment.environment);
         let database = DatabaseConfig::read(reader, environment.environment);
-        Some(Self {
-            environment,
-            telemetry,
-            owner: owner?,
-            database: database?,
-        })
+        Some(Self { environment, telemetry, owner: owner?, database: database? })
     }
 }
 

@@ -40,19 +40,11 @@ pub(super) struct Variable {
 
 impl Variable {
     pub(super) const fn new(name: &'static str, expected: &'static str) -> Self {
-        Self {
-            name,
-            expected,
-            secret: false,
-        }
+        Self { name, expected, secret: false }
     }
 
     pub(super) const fn secret(name: &'static str, expected: &'static str) -> Self {
-        Self {
-            name,
-            expected,
-            secret: true,
-        }
+        Self { name, expected, secret: true }
     }
 }
 
@@ -74,42 +66,25 @@ impl<'a> Reader<'a> {
     }
 
     /// The value, if there is a good one. A bad one is reported and reads as absent.
-    pub(super) fn optional<T>(
-        &mut self,
-        variable: Variable,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         #[cfg(test)]
         self.asked.insert(variable.name);
         let text = self.env.get(variable.name)?;
         let value = parse(text);
         if value.is_none() {
-            let shown = if variable.secret {
-                "the value (not shown here)".to_owned()
-            } else {
-                quoted(text)
-            };
+            let shown = if variable.secret { "the value (not shown here)".to_owned() } else { quoted(text) };
             self.report(variable, &format!("{shown} is not accepted"));
         }
         value
     }
 
     /// The value, or `default` when it is absent or bad.
-    pub(super) fn or<T>(
-        &mut self,
-        variable: Variable,
-        default: T,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> T {
+    pub(super) fn or<T>(&mut self, variable: Variable, default: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
         self.optional(variable, parse).unwrap_or(default)
     }
 
     /// The value; absence is a problem too.
-    pub(super) fn required<T>(
-        &mut self,
-        variable: Variable,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    pub(super) fn required<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = self.optional(variable, parse);
         if self.env.get(variable.name).is_none() {
             self.report(variable, "not set");
@@ -120,10 +95,7 @@ impl<'a> Reader<'a> {
     /// Reports a value that is well formed but refused. Two sections may read one variable; it is told once.
     pub(super) fn report(&mut self, variable: Variable, wrong: &str) {
         let message = format!("{wrong}; expected {}", variable.expected);
-        let problem = Problem {
-            variable: variable.name.to_owned(),
-            message,
-        };
+        let problem = Problem { variable: variable.name.to_owned(), message };
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
@@ -131,12 +103,8 @@ impl<'a> Reader<'a> {
 
     /// The configuration, or all that is wrong with it.
     pub(super) fn finish<C>(mut self, config: Option<C>) -> Result<C, ConfigErrors> {
-        let unknown = self
-            .env
-            .names()
-            .filter(|name| name.starts_with(OWN_PREFIX) && !OWN_NAMES.contains(name));
-        self.problems
-            .extend(unknown.map(unknown_name).collect::<Vec<_>>());
+        let unknown = self.env.names().filter(|name| name.starts_with(OWN_PREFIX) && !OWN_NAMES.contains(name));
+        self.problems.extend(unknown.map(unknown_name).collect::<Vec<_>>());
         match config {
             Some(config) if self.problems.is_empty() => Ok(config),
             _ => Err(ConfigErrors(self.problems)),
@@ -147,22 +115,14 @@ impl<'a> Reader<'a> {
 fn unknown_name(name: &str) -> Problem {
     let closest = OWN_NAMES
         .iter()
-        .map(|known| {
-            (
-                strsim::jaro_winkler(&name[OWN_PREFIX.len()..], &known[OWN_PREFIX.len()..]),
-                known,
-            )
-        })
+        .map(|known| (strsim::jaro_winkler(&name[OWN_PREFIX.len()..], &known[OWN_PREFIX.len()..]), known))
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY);
     let message = match closest {
         Some((_, known)) => format!("unknown variable; did you mean {known}?"),
         None => format!("unknown variable; expected one of {}", OWN_NAMES.join(", ")),
     };
-    Problem {
-        variable: name.to_owned(),
-        message,
-    }
+    Problem { variable: name.to_owned(), message }
 }
 
 fn quoted(text: &str) -> String {
@@ -185,29 +145,16 @@ mod tests {
         let _ = WorkerConfig::read(&mut reader);
         let _ = SchedulerConfig::read(&mut reader);
         let _ = MigrationConfig::read(&mut reader);
-        let read: BTreeSet<_> = reader
-            .asked
-            .iter()
-            .copied()
-            .filter(|name| name.starts_with(OWN_PREFIX))
-            .collect();
+        let read: BTreeSet<_> = reader.asked.iter().copied().filter(|name| name.starts_with(OWN_PREFIX)).collect();
         assert_eq!(read, BTreeSet::from(OWN_NAMES));
     }
 
     #[test]
     fn an_unknown_name_of_ours_gets_a_suggestion() {
         let message = |name| unknown_name(name).message;
-        assert_eq!(
-            message("ROTA_LEASEMS"),
-            "unknown variable; did you mean ROTA_LEASE_MS?"
-        );
-        assert_eq!(
-            message("ROTA_LINKS_KEY"),
-            "unknown variable; did you mean ROTA_LINK_KEY?"
-        );
-        assert!(
-            message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_LEASE_MS,")
-        );
+        assert_eq!(message("ROTA_LEASEMS"), "unknown variable; did you mean ROTA_LEASE_MS?");
+        assert_eq!(message("ROTA_LINKS_KEY"), "unknown variable; did you mean ROTA_LINK_KEY?");
+        assert!(message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_LEASE_MS,"));
     }
 
     #[test]

@@ -9,14 +9,8 @@ use url::Url;
 
 use super::reader::{Reader, Variable};
 
-const URL: Variable = Variable::secret(
-    "REDIS_URL",
-    "redis://host:port/database or rediss://… for TLS",
-);
-const PREFIX: Variable = Variable::new(
-    "ROTA_REDIS_PREFIX",
-    "1 to 64 letters, digits, '-', '_' or '.'",
-);
+const URL: Variable = Variable::secret("REDIS_URL", "redis://host:port/database or rediss://… for TLS");
+const PREFIX: Variable = Variable::new("ROTA_REDIS_PREFIX", "1 to 64 letters, digits, '-', '_' or '.'");
 
 /// The prefix when none is set.
 const DEFAULT_PREFIX: &str = "rota";
@@ -41,12 +35,7 @@ impl RedisUrl {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.0.host_str().unwrap_or_default();
-        write!(
-            out,
-            "RedisUrl({}://{host}:{})",
-            self.0.scheme(),
-            self.0.port().unwrap_or(6379)
-        )
+        write!(out, "RedisUrl({}://{host}:{})", self.0.scheme(), self.0.port().unwrap_or(6379))
     }
 }
 
@@ -78,15 +67,8 @@ pub struct RedisConfig {
 
 impl RedisConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let prefix = reader.or(
-            PREFIX,
-            RedisPrefix(DEFAULT_PREFIX.to_owned()),
-            RedisPrefix::parse,
-        );
-        Some(Self {
-            url: reader.required(URL, RedisUrl::parse)?,
-            prefix,
-        })
+        let prefix = reader.or(PREFIX, RedisPrefix(DEFAULT_PREFIX.to_owned()), RedisPrefix::parse);
+        Some(Self { url: reader.required(URL, RedisUrl::parse)?, prefix })
     }
 }
 

@@ -33,16 +33,11 @@ pub struct TelemetryConfig {
 
 impl TelemetryConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
-        let default = if environment == Environment::Development {
-            LogFormat::Pretty
-        } else {
-            LogFormat::Json
-        };
+        let default = if environment == Environment::Development { LogFormat::Pretty } else { LogFormat::Json };
         Self {
             format: reader.or(FORMAT, default, |text| text.parse().ok()),
-            filter: reader.or(FILTER, DEFAULT_FILTER.to_owned(), |text| {
-                EnvFilter::try_new(text).ok().map(|_| text.to_owned())
-            }),
+            filter: reader
+                .or(FILTER, DEFAULT_FILTER.to_owned(), |text| EnvFilter::try_new(text).ok().map(|_| text.to_owned())),
         }
     }
 }

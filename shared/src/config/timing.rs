@@ -25,15 +25,9 @@ pub struct TimingConfig {
 impl TimingConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            lease: reader.or(LEASE, Duration::from_secs(30), |text| {
-                parse_millis(text, 2_000)
-            }),
-            reconcile: reader.or(RECONCILE, Duration::from_secs(1), |text| {
-                parse_millis(text, 50)
-            }),
-            tick: reader.or(TICK, Duration::from_millis(500), |text| {
-                parse_millis(text, 10)
-            }),
+            lease: reader.or(LEASE, Duration::from_secs(30), |text| parse_millis(text, 2_000)),
+            reconcile: reader.or(RECONCILE, Duration::from_secs(1), |text| parse_millis(text, 50)),
+            tick: reader.or(TICK, Duration::from_millis(500), |text| parse_millis(text, 10)),
         }
     }
 }
@@ -41,8 +35,5 @@ impl TimingConfig {
 /// Whole milliseconds of at least `min` and at most a day; longer ones are a slip in the unit.
 pub(super) fn parse_millis(text: &str, min: u64) -> Option<Duration> {
     const DAY_MS: u64 = 86_400_000;
-    text.parse()
-        .ok()
-        .filter(|millis| (min..=DAY_MS).contains(millis))
-        .map(Duration::from_millis)
+    text.parse().ok().filter(|millis| (min..=DAY_MS).contains(millis)).map(Duration::from_millis)
 }

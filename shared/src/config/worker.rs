@@ -31,18 +31,9 @@ pub enum QueueFilter {
 impl QueueFilter {
     /// Accepts `email,payments`; an empty text means all. `None` when a name is impossible.
     pub fn parse(text: &str) -> Option<Self> {
-        let names = text
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty());
-        let names = names
-            .map(|name| is_queue_name(name).then(|| name.to_owned()))
-            .collect::<Option<BTreeSet<_>>>()?;
-        Some(if names.is_empty() {
-            Self::All
-        } else {
-            Self::Only(names)
-        })
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names = names.map(|name| is_queue_name(name).then(|| name.to_owned())).collect::<Option<BTreeSet<_>>>()?;
+        Some(if names.is_empty() { Self::All } else { Self::Only(names) })
     }
 
     /// Whether jobs of `queue` are to be served.
@@ -55,9 +46,7 @@ impl QueueFilter {
 }
 
 fn is_queue_name(name: &str) -> bool {
-    let plain = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
-    };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     name.len() <= MAX_NAME_BYTES && name.bytes().all(plain)
 }
 
@@ -75,9 +64,7 @@ impl SlotConfig {
         Self {
             queues: reader.or(QUEUES, QueueFilter::All, QueueFilter::parse),
             concurrency: reader.or(CONCURRENCY, DEFAULT_CONCURRENCY, |text| {
-                text.parse()
-                    .ok()
-                    .filter(|slots: &NonZeroUsize| slots.get() <= MAX_CONCURRENCY)
+                text.parse().ok().filter(|slots: &NonZeroUsize| slots.get() <= MAX_CONCURRENCY)
             }),
         }
     }
@@ -90,10 +77,7 @@ mod tests {
     #[test]
     fn a_filter_names_queues_once() {
         let filter = QueueFilter::parse(" email, payments,email ,").unwrap();
-        assert_eq!(
-            filter,
-            QueueFilter::Only(["email".to_owned(), "payments".to_owned()].into())
-        );
+        assert_eq!(filter, QueueFilter::Only(["email".to_owned(), "payments".to_owned()].into()));
         assert!(filter.serves("email") && !filter.serves("analytics"));
         assert!(QueueFilter::parse(",").unwrap().serves("anything"));
         assert_eq!(QueueFilter::parse("Email"), None);

@@ -32,10 +32,8 @@ pub enum MigrateError {
 
 /// Creates the roles named in `app_url` and `system_url` where they are missing, then runs the migrations as the owner.
 pub async fn migrate(owner_url: &str, app_url: &str, system_url: &str) -> Result<(), MigrateError> {
-    let logins = [
-        Login::of(app_url, APP_ROLE, "DATABASE_URL")?,
-        Login::of(system_url, SYSTEM_ROLE, "DATABASE_SYSTEM_URL")?,
-    ];
+    let logins =
+        [Login::of(app_url, APP_ROLE, "DATABASE_URL")?, Login::of(system_url, SYSTEM_ROLE, "DATABASE_SYSTEM_URL")?];
     let mut owner = PgConnection::connect(owner_url).await?;
     sqlx::query!("select pg_advisory_lock($1)", ROLES_LOCK).execute(&mut owner).await?;
     for login in &logins {
@@ -112,7 +110,8 @@ mod tests {
     #[test]
     fn a_url_without_a_password_is_refused() {
         assert!(Login::of("postgres://rota_app@localhost/rota", "rota_app", "DATABASE_URL").is_err());
-        let login = Login::of("postgres://rota_app:p%40ss@localhost/rota", "rota_app", "DATABASE_URL").expect("has both");
+        let login =
+            Login::of("postgres://rota_app:p%40ss@localhost/rota", "rota_app", "DATABASE_URL").expect("has both");
         assert_eq!(login.password, "p@ss");
     }
 }

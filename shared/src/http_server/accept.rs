@@ -49,9 +49,7 @@ impl Acceptor {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let serving = async {
-            while let Some((stream, peer)) =
-                self.stop.run_until_cancelled(self.next(&listener)).await
-            {
+            while let Some((stream, peer)) = self.stop.run_until_cancelled(self.next(&listener)).await {
                 self.spawn(stream, PeerAddr(peer), service.clone());
             }
             // The port is free for a successor while we finish what is in flight.
@@ -69,17 +67,12 @@ impl Acceptor {
             match listener.accept().await {
                 Ok(accepted) => {
                     // Only now: nobody is to make room for a connection that has not come.
-                    self.connections
-                        .wait_for_room(self.limits.max_connections)
-                        .await;
+                    self.connections.wait_for_room(self.limits.max_connections).await;
                     return accepted;
                 }
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "no connection can be accepted, pausing"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no connection can be accepted, pausing");
                     self.connections.evict_idlest();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -97,12 +90,7 @@ impl Acceptor {
         let activity = Activity::new();
         let entry = self.connections.enter(Arc::clone(&activity));
         let builder = Arc::clone(&self.builder);
-        let connection = Connection {
-            stream,
-            peer,
-            activity: Arc::clone(&activity),
-            builder,
-        };
+        let connection = Connection { stream, peer, activity: Arc::clone(&activity), builder };
         self.tasks.spawn(async move {
             activity.until_cut(connection.run(service)).await;
             drop(entry);
@@ -127,8 +115,5 @@ impl Acceptor {
 /// Whether the error belongs to the connection that was about to come, which is gone by now.
 fn is_of_one_client(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -48,11 +48,7 @@ pub(super) struct Activity {
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         let (close, cut) = (CancellationToken::new(), CancellationToken::new());
-        Arc::new(Self {
-            state: Mutex::new(State::new(Instant::now())),
-            close,
-            cut,
-        })
+        Arc::new(Self { state: Mutex::new(State::new(Instant::now())), close, cut })
     }
 
     /// Bytes have come.
@@ -178,10 +174,7 @@ impl State {
     }
 
     fn verdict(&self, limits: &ServerLimits, now: Instant) -> Verdict {
-        if self
-            .write_blocked_since
-            .is_some_and(|since| now - since >= limits.write_timeout)
-        {
+        if self.write_blocked_since.is_some_and(|since| now - since >= limits.write_timeout) {
             return Verdict::Cut;
         }
         if let Some(since) = self.closing_since {
@@ -194,11 +187,7 @@ impl State {
             Phase::Head => (limits.header_timeout, Verdict::Cut),
             Phase::Idle => (limits.keep_alive, Verdict::Close),
         };
-        if now - self.since >= limit {
-            verdict
-        } else {
-            Verdict::Keep
-        }
+        if now - self.since >= limit { verdict } else { Verdict::Keep }
     }
 
     fn idle_since(&self) -> Option<Instant> {
@@ -217,38 +206,19 @@ mod tests {
     fn each_phase_has_its_limit() {
         let (limits, mut now) = (ServerLimits::default(), Instant::now());
         let mut state = State::new(now);
-        assert_eq!(
-            state.verdict(&limits, now + limits.first_byte_timeout - SECOND),
-            Verdict::Keep
-        );
-        assert_eq!(
-            state.verdict(&limits, now + limits.first_byte_timeout),
-            Verdict::Cut
-        );
+        assert_eq!(state.verdict(&limits, now + limits.first_byte_timeout - SECOND), Verdict::Keep);
+        assert_eq!(state.verdict(&limits, now + limits.first_byte_timeout), Verdict::Cut);
         state.bytes_read(now);
         now += limits.header_timeout;
         state.bytes_read(now - SECOND);
         assert_eq!(state.verdict(&limits, now - SECOND), Verdict::Keep);
-        assert_eq!(
-            state.verdict(&limits, now),
-            Verdict::Cut,
-            "a trickle of bytes wins no time"
-        );
+        assert_eq!(state.verdict(&limits, now), Verdict::Cut, "a trickle of bytes wins no time");
         state.begin_request(Version::HTTP_11, now);
         now += SECOND * 3_600;
-        assert_eq!(
-            (state.verdict(&limits, now), state.idle_since()),
-            (Verdict::Keep, None)
-        );
+        assert_eq!((state.verdict(&limits, now), state.idle_since()), (Verdict::Keep, None));
         state.end_request(now);
-        assert_eq!(
-            state.verdict(&limits, now + limits.keep_alive - SECOND),
-            Verdict::Keep
-        );
-        assert_eq!(
-            state.verdict(&limits, now + limits.keep_alive),
-            Verdict::Close
-        );
+        assert_eq!(state.verdict(&limits, now + limits.keep_alive - SECOND), Verdict::Keep);
+        assert_eq!(state.verdict(&limits, now + limits.keep_alive), Verdict::Close);
     }
 
     #[test]
@@ -258,10 +228,7 @@ mod tests {
         state.begin_request(Version::HTTP_2, now);
         state.end_request(now);
         state.bytes_read(now);
-        assert_eq!(
-            state.verdict(&limits, now + limits.header_timeout + SECOND),
-            Verdict::Keep
-        );
+        assert_eq!(state.verdict(&limits, now + limits.header_timeout + SECOND), Verdict::Keep);
     }
 
     #[test]
@@ -271,19 +238,10 @@ mod tests {
         state.begin_request(Version::HTTP_11, now);
         state.write_blocked(true, now);
         state.write_blocked(true, now + SECOND);
-        assert_eq!(
-            state.verdict(&limits, now + limits.write_timeout - SECOND),
-            Verdict::Keep
-        );
-        assert_eq!(
-            state.verdict(&limits, now + limits.write_timeout),
-            Verdict::Cut
-        );
+        assert_eq!(state.verdict(&limits, now + limits.write_timeout - SECOND), Verdict::Keep);
+        assert_eq!(state.verdict(&limits, now + limits.write_timeout), Verdict::Cut);
         state.write_blocked(false, now);
-        assert_eq!(
-            state.verdict(&limits, now + limits.write_timeout),
-            Verdict::Keep
-        );
+        assert_eq!(state.verdict(&limits, now + limits.write_timeout), Verdict::Keep);
     }
 
     #[test]

@@ -27,10 +27,7 @@ pub(super) type Builder = auto::Builder<TokioExecutor>;
 pub(super) fn builder(limits: &ServerLimits) -> Builder {
     let mut builder = Builder::new(TokioExecutor::new());
     let head_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
-    builder
-        .http1()
-        .header_read_timeout(None)
-        .max_buf_size(head_bytes.max(8 * 1024));
+    builder.http1().header_read_timeout(None).max_buf_size(head_bytes.max(8 * 1024));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -55,18 +52,9 @@ impl Connection {
         S: HttpService<B>,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let Self {
-            stream,
-            peer,
-            activity,
-            builder,
-        } = self;
+        let Self { stream, peer, activity, builder } = self;
         let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&activity)));
-        let service = RequestService {
-            inner: service,
-            peer,
-            activity: Arc::clone(&activity),
-        };
+        let service = RequestService { inner: service, peer, activity: Arc::clone(&activity) };
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             biased;
@@ -80,9 +68,6 @@ impl Connection {
 /// Clients hang up and send nonsense all day: of interest only to who looks for it.
 fn log_end(end: Result<(), BoxError>) {
     if let Err(error) = end {
-        tracing::debug!(
-            error = &*error as &dyn std::error::Error,
-            "a connection ended early"
-        );
+        tracing::debug!(error = &*error as &dyn std::error::Error, "a connection ended early");
     }
 }

@@ -81,24 +81,16 @@ pub struct DrainReport {
 
 /// A service that answers requests: what `serve` is given a clone of per connection.
 pub trait HttpService<B>:
-    tower::Service<
-        Request<Incoming>,
-        Response = Response<B>,
-        Error = Infallible,
-        Future: Send + 'static,
-    > + Clone
+    tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+    + Clone
     + Send
     + 'static
 {
 }
 
 impl<B, S> HttpService<B> for S where
-    S: tower::Service<
-            Request<Incoming>,
-            Response = Response<B>,
-            Error = Infallible,
-            Future: Send + 'static,
-        > + Clone
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+        + Clone
         + Send
         + 'static
 {
@@ -116,9 +108,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     open_files::raise_limit();
-    Acceptor::new(Arc::new(limits), stop)
-        .run(listener, service)
-        .await
+    Acceptor::new(Arc::new(limits), stop).run(listener, service).await
 }
 
 /// The body of our own small answers.

@@ -36,10 +36,7 @@ impl OpenConnections {
         let key = table.next_key;
         table.next_key += 1;
         table.open.insert(key, activity);
-        Entry {
-            connections: Arc::clone(self),
-            key,
-        }
+        Entry { connections: Arc::clone(self), key }
     }
 
     /// Returns once fewer than `max` are open, evicting idle ones for it.
@@ -53,10 +50,7 @@ impl OpenConnections {
 
     /// Reviews all connections for ever, often enough to be near the shortest limit.
     pub(super) async fn keep_reviewing(&self, limits: &ServerLimits) -> Infallible {
-        let shortest = limits
-            .header_timeout
-            .min(limits.first_byte_timeout)
-            .min(limits.keep_alive);
+        let shortest = limits.header_timeout.min(limits.first_byte_timeout).min(limits.keep_alive);
         let period = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
         loop {
             tokio::time::sleep(period).await;
@@ -86,18 +80,11 @@ impl OpenConnections {
 
     /// How many have a request in flight.
     pub(super) fn busy(&self) -> usize {
-        self.table()
-            .open
-            .values()
-            .filter(|activity| activity.idle_since().is_none())
-            .count()
+        self.table().open.values().filter(|activity| activity.idle_since().is_none()).count()
     }
 
     fn each(&self, act: impl Fn(&Activity)) {
-        self.table()
-            .open
-            .values()
-            .for_each(|activity| act(activity));
+        self.table().open.values().for_each(|activity| act(activity));
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -131,16 +118,10 @@ mod tests {
         drop(new.begin_request(Version::HTTP_11));
         let _entries = [&busy, &old, &new].map(|activity| connections.enter(Arc::clone(activity)));
         connections.evict_idlest();
-        assert_eq!(
-            [&busy, &old, &new].map(|activity| activity.is_cut()),
-            [false, true, false]
-        );
+        assert_eq!([&busy, &old, &new].map(|activity| activity.is_cut()), [false, true, false]);
         connections.evict_idlest();
         connections.evict_idlest();
-        assert_eq!(
-            [&busy, &old, &new].map(|activity| activity.is_cut()),
-            [false, true, true]
-        );
+        assert_eq!([&busy, &old, &new].map(|activity| activity.is_cut()), [false, true, true]);
         assert_eq!(connections.busy(), 1);
     }
 

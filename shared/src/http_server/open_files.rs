@@ -10,14 +10,8 @@ pub(super) fn raise_limit() {
     if limit.current == limit.maximum {
         return;
     }
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the limit of open files stays as it is"
-        );
+        tracing::warn!(error = &error as &dyn std::error::Error, "the limit of open files stays as it is");
     }
 }

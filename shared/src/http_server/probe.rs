@@ -39,31 +39,18 @@ pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken)
         let probe = probe.clone();
         async move { Ok::<_, Infallible>(probe.answer(request.method(), request.uri().path()).await) }
     });
-    let limits = ServerLimits {
-        max_connections: 200,
-        drain_grace: Duration::from_secs(2),
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { max_connections: 200, drain_grace: Duration::from_secs(2), ..ServerLimits::default() };
     super::serve(listener, service, limits, stop).await
 }
 
 impl Probe {
     async fn answer(&self, method: &Method, path: &str) -> Response<SmallBody> {
-        if !matches!(
-            path,
-            "/metrics" | "/api/health" | "/api/health/liveness" | "/api/health/readiness"
-        ) {
+        if !matches!(path, "/metrics" | "/api/health" | "/api/health/liveness" | "/api/health/readiness") {
             return respond(StatusCode::NOT_FOUND, PLAIN, "not found\n");
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = respond(
-                StatusCode::METHOD_NOT_ALLOWED,
-                PLAIN,
-                "method not allowed\n",
-            );
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match path {
@@ -79,32 +66,20 @@ impl Probe {
         };
         let report = HealthReport::new(checks);
         let body = serde_json::to_string(&report).expect("a report is plain data");
-        if report.is_ready() {
-            respond(StatusCode::OK, JSON, body)
-        } else {
-            unavailable(body)
-        }
+        if report.is_ready() { respond(StatusCode::OK, JSON, body) } else { unavailable(body) }
     }
 }
 
 fn unavailable(body: String) -> Response<SmallBody> {
     let mut response = respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body);
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-fn respond(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<hyper::body::Bytes>,
-) -> Response<SmallBody> {
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<hyper::body::Bytes>) -> Response<SmallBody> {
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -129,30 +104,17 @@ mod tests {
         let checks = {
             let down = Arc::clone(&down);
             move || {
-                let state = if down.load(Ordering::SeqCst) {
-                    CheckState::Down
-                } else {
-                    CheckState::Up
-                };
-                vec![Check {
-                    name: "database",
-                    state,
-                }]
+                let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Up };
+                vec![Check { name: "database", state }]
             }
         };
-        let probe = Probe {
-            metrics: recorder.handle(),
-            checks: Arc::new(checks),
-        };
+        let probe = Probe { metrics: recorder.handle(), checks: Arc::new(checks) };
         assert!(get(&probe, "/metrics").await.1.contains("seen_total 1"));
         assert_eq!(get(&probe, "/api/health/readiness").await.0, StatusCode::OK);
         down.store(true, Ordering::SeqCst);
         let (status, body) = get(&probe, "/api/health/readiness").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(
-            body,
-            r#"{"status":"down","checks":[{"name":"database","state":"down"}]}"#
-        );
+        assert_eq!(body, r#"{"status":"down","checks":[{"name":"database","state":"down"}]}"#);
         assert_eq!(get(&probe, "/api/health/liveness").await.0, StatusCode::OK);
         assert_eq!(get(&probe, "/other").await.0, StatusCode::NOT_FOUND);
         let refused = probe.answer(&Method::POST, "/metrics").await;

@@ -38,10 +38,7 @@ where
         let answer = self.inner.clone().oneshot(request);
         Box::pin(async move {
             let response = answer.await?;
-            Ok(response.map(|inner| TrackedBody {
-                inner,
-                _in_flight: in_flight,
-            }))
+            Ok(response.map(|inner| TrackedBody { inner, _in_flight: in_flight }))
         })
     }
 }

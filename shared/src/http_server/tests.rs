@@ -30,11 +30,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<SmallBody>, Infal
         }
         "/endless" => {
             let frames = futures::stream::once(async { Ok(Frame::data(Bytes::from("begun"))) });
-            StreamBody::new(futures::StreamExt::chain(
-                frames,
-                futures::stream::pending(),
-            ))
-            .boxed_unsync()
+            StreamBody::new(futures::StreamExt::chain(frames, futures::stream::pending())).boxed_unsync()
         }
         "/large" => Full::from(vec![b'x'; 64 << 20]).boxed_unsync(),
         _ => Full::from("ok").boxed_unsync(),
@@ -45,17 +41,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<SmallBody>, Infal
 async fn start(limits: ServerLimits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let done = tokio::spawn(serve(
-        listener,
-        tower::service_fn(answer),
-        limits,
-        stop.clone(),
-    ));
-    Server {
-        address,
-        stop,
-        done,
-    }
+    let done = tokio::spawn(serve(listener, tower::service_fn(answer), limits, stop.clone()));
+    Server { address, stop, done }
 }
 
 impl Server {
@@ -80,12 +67,7 @@ impl Server {
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(end.as_bytes()) {
-        assert_ne!(
-            stream.read_buf(&mut seen).await.unwrap(),
-            0,
-            "closed after {}",
-            String::from_utf8_lossy(&seen)
-        );
+        assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "closed after {}", String::from_utf8_lossy(&seen));
     }
     String::from_utf8(seen).unwrap()
 }
@@ -95,9 +77,7 @@ async fn closed_after(stream: &mut TcpStream) -> Duration {
     let begun = Instant::now();
     let mut rest = Vec::new();
     // A reset is a close as well.
-    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest))
-        .await
-        .expect("never closed");
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.expect("never closed");
     begun.elapsed()
 }
 
@@ -119,10 +99,7 @@ async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
     let sockets = [&mut silent, &mut half, &mut undecided, &mut idle];
     let times = futures::future::join_all(sockets.map(closed_after)).await;
     for (time, least) in times.iter().zip([150, 300, 300, 500]) {
-        assert!(
-            (least..least + 3_000).contains(&time.as_millis()),
-            "{times:?}"
-        );
+        assert!((least..least + 3_000).contains(&time.as_millis()), "{times:?}");
     }
     assert_eq!(server.drain().await.0.cut_off, 0);
 }
@@ -130,56 +107,34 @@ async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
 #[tokio::test]
 async fn requests_in_flight_are_finished_and_idle_connections_closed_by_the_drain() {
     let server = start(ServerLimits::default()).await;
-    let mut slow = server
-        .send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await;
+    let mut slow = server.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let mut idle = server.send(GET).await;
     read_until(&mut idle, "ok").await;
     let (stop, address) = (server.stop.clone(), server.address);
     let drained = tokio::spawn(server.drain());
     stop.cancelled().await;
     closed_after(&mut idle).await;
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "no new connection while draining"
-    );
-    assert!(
-        read_until(&mut slow, "slow")
-            .await
-            .contains("connection: close")
-    );
+    assert!(TcpStream::connect(address).await.is_err(), "no new connection while draining");
+    assert!(read_until(&mut slow, "slow").await.contains("connection: close"));
     assert_eq!(drained.await.unwrap().0.cut_off, 0);
 }
 
 #[tokio::test]
 async fn what_never_ends_is_cut_off_when_the_grace_is_over() {
-    let limits = ServerLimits {
-        drain_grace: Duration::from_millis(400),
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { drain_grace: Duration::from_millis(400), ..ServerLimits::default() };
     let server = start(limits).await;
-    let mut endless = server
-        .send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await;
+    let mut endless = server.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n").await;
     read_until(&mut endless, "begun\r\n").await;
     let (report, took) = server.drain().await;
     assert_eq!(report.cut_off, 1);
-    assert!(
-        (Duration::from_millis(400)..Duration::from_millis(1_500)).contains(&took),
-        "{took:?}"
-    );
+    assert!((Duration::from_millis(400)..Duration::from_millis(1_500)).contains(&took), "{took:?}");
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off() {
-    let limits = ServerLimits {
-        write_timeout: Duration::from_millis(300),
-        ..ServerLimits::default()
-    };
+    let limits = ServerLimits { write_timeout: Duration::from_millis(300), ..ServerLimits::default() };
     let server = start(limits).await;
-    let mut stuck = server
-        .send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await;
+    let mut stuck = server.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let (report, took) = server.drain().await;
     assert_eq!(report.cut_off, 0, "given up before the grace was over");
     assert!((250..5_000).contains(&took.as_millis()), "{took:?}");
@@ -188,15 +143,9 @@ async fn a_client_that_does_not_read_is_cut_off() {
 
 #[tokio::test]
 async fn at_the_cap_the_longest_idle_connection_makes_room() {
-    let server = start(ServerLimits {
-        max_connections: 3,
-        ..ServerLimits::default()
-    })
-    .await;
+    let server = start(ServerLimits { max_connections: 3, ..ServerLimits::default() }).await;
     let mut oldest = server.connect().await;
-    let mut served = server
-        .send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await;
+    let mut served = server.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n").await;
     read_until(&mut served, "begun\r\n").await;
     let mut young = server.send(GET).await;
     read_until(&mut young, "ok").await;
@@ -209,15 +158,8 @@ async fn at_the_cap_the_longest_idle_connection_makes_room() {
 
 #[tokio::test]
 async fn oversized_heads_are_refused() {
-    let server = start(ServerLimits {
-        max_header_bytes: 8 * 1024,
-        ..ServerLimits::default()
-    })
-    .await;
-    let head = format!(
-        "GET / HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n",
-        "x".repeat(16 * 1024)
-    );
+    let server = start(ServerLimits { max_header_bytes: 8 * 1024, ..ServerLimits::default() }).await;
+    let head = format!("GET / HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n", "x".repeat(16 * 1024));
     let mut stream = server.send(head.as_bytes()).await;
     let mut reply = vec![0; 64];
     let length = stream.read(&mut reply).await.unwrap();
@@ -229,36 +171,17 @@ async fn http2_with_prior_knowledge_is_spoken_and_drained() {
     let server = start(ServerLimits::default()).await;
     let io = hyper_util::rt::TokioIo::new(server.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
-        .await
-        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
     let connection = tokio::spawn(connection);
-    let request = |path: &str| {
-        Request::get(format!("http://test{path}"))
-            .body(Full::<Bytes>::default())
-            .unwrap()
-    };
+    let request = |path: &str| Request::get(format!("http://test{path}")).body(Full::<Bytes>::default()).unwrap();
     let response = sender.send_request(request("/")).await.unwrap();
     assert_eq!(response.version(), http::Version::HTTP_2);
-    assert_eq!(
-        response.into_body().collect().await.unwrap().to_bytes(),
-        "ok"
-    );
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     let slow = tokio::spawn(sender.send_request(request("/slow")));
     // A second exchange on the connection: by its end the server has seen the slow one as well.
     sender.send_request(request("/")).await.unwrap();
     let (report, _) = server.drain().await;
     assert_eq!(report.cut_off, 0);
-    assert_eq!(
-        slow.await
-            .unwrap()
-            .unwrap()
-            .into_body()
-            .collect()
-            .await
-            .unwrap()
-            .to_bytes(),
-        "slow"
-    );
+    assert_eq!(slow.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), "slow");
     connection.await.unwrap().unwrap();
 }

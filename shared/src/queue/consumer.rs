@@ -48,7 +48,12 @@ pub struct Lease {
 impl Lease {
     /// Gives the job back as if it had not been fetched.
     pub fn hand_back(&self) -> Settlement {
-        Settlement { id: self.id, token: self.token, ran: None, again: Some((self.run_at.timestamp_millis(), self.priority)) }
+        Settlement {
+            id: self.id,
+            token: self.token,
+            ran: None,
+            again: Some((self.run_at.timestamp_millis(), self.priority)),
+        }
     }
 }
 
@@ -139,11 +144,19 @@ impl Consumer {
     }
 
     /// Keeps what is to be run now, in the order of the index, and settles the rest.
-    async fn judge(&self, queue: &QueueName, token: LeaseToken, ids: &[LeasedId], mut rows: HashMap<Uuid, Row>) -> Result<Vec<Lease>, redis::RedisError> {
+    async fn judge(
+        &self,
+        queue: &QueueName,
+        token: LeaseToken,
+        ids: &[LeasedId],
+        mut rows: HashMap<Uuid, Row>,
+    ) -> Result<Vec<Lease>, redis::RedisError> {
         let (mut leases, mut rest) = (Vec::with_capacity(ids.len()), Vec::new());
         for leased in ids {
             match rows.remove(&leased.id) {
-                Some(row) if !row.state.is_final() && !row.not_due => leases.push(row.into_lease(queue, token, leased.priority)),
+                Some(row) if !row.state.is_final() && !row.not_due => {
+                    leases.push(row.into_lease(queue, token, leased.priority))
+                }
                 Some(row) if !row.state.is_final() => {
                     let again = Some((row.run_at.timestamp_millis(), leased.priority));
                     rest.push(Settlement { id: leased.id, token, ran: None, again });

@@ -84,6 +84,8 @@ fn done(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Steered {
 }
 
 async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
-    let state = sqlx::query_scalar!(r#"select state as "state: JobState" from jobs where id = $1"#, id).fetch_optional(&mut **transaction).await?;
+    let state = sqlx::query_scalar!(r#"select state as "state: JobState" from jobs where id = $1"#, id)
+        .fetch_optional(&mut **transaction)
+        .await?;
     Ok(state.map_or(Steered::NotFound, Steered::Refused))
 }

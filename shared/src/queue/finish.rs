@@ -132,7 +132,11 @@ pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<HashMap<Uuid, 
 }
 
 /// The common case carries two columns instead of seven.
-async fn complete(db: &SystemDb, finishes: &[&Finish], recorded: &mut HashMap<Uuid, Recorded>) -> Result<(), sqlx::Error> {
+async fn complete(
+    db: &SystemDb,
+    finishes: &[&Finish],
+    recorded: &mut HashMap<Uuid, Recorded>,
+) -> Result<(), sqlx::Error> {
     let (ids, attempts): (Vec<Uuid>, Vec<i32>) = finishes.iter().map(|finish| (finish.id, finish.attempt)).unzip();
     let written = sqlx::query_scalar!(
         "update jobs j set state = 'completed', finalized_at = now()
@@ -148,14 +152,23 @@ async fn complete(db: &SystemDb, finishes: &[&Finish], recorded: &mut HashMap<Uu
     Ok(())
 }
 
-async fn change(db: &SystemDb, finishes: &[&Finish], recorded: &mut HashMap<Uuid, Recorded>) -> Result<(), sqlx::Error> {
+async fn change(
+    db: &SystemDb,
+    finishes: &[&Finish],
+    recorded: &mut HashMap<Uuid, Recorded>,
+) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id).collect();
     let attempts: Vec<i32> = finishes.iter().map(|finish| finish.attempt).collect();
     let states: Vec<String> = finishes.iter().map(|finish| finish.outcome.state().as_str().to_owned()).collect();
-    let delays: Vec<Option<f64>> = finishes.iter().map(|finish| finish.outcome.delay().map(|delay| delay.as_secs_f64())).collect();
+    let delays: Vec<Option<f64>> =
+        finishes.iter().map(|finish| finish.outcome.delay().map(|delay| delay.as_secs_f64())).collect();
     let errors: Vec<Option<String>> = finishes.iter().map(|finish| finish.outcome.error().map(ledger_text)).collect();
-    let results: Vec<Option<String>> = finishes.iter().map(|finish| finish.outcome.result().map(str::to_owned)).collect();
-    let failed: Vec<bool> = finishes.iter().map(|finish| matches!(finish.outcome, Outcome::Retry { .. } | Outcome::Discarded { .. })).collect();
+    let results: Vec<Option<String>> =
+        finishes.iter().map(|finish| finish.outcome.result().map(str::to_owned)).collect();
+    let failed: Vec<bool> = finishes
+        .iter()
+        .map(|finish| matches!(finish.outcome, Outcome::Retry { .. } | Outcome::Discarded { .. }))
+        .collect();
     // A run that is to be repeated gets the next attempt number, so that this run's holder can finish it no second time.
     let rows = sqlx::query!(
         r#"update jobs j set
@@ -185,7 +198,11 @@ async fn change(db: &SystemDb, finishes: &[&Finish], recorded: &mut HashMap<Uuid
     Ok(())
 }
 
-async fn explain_refusals(db: &SystemDb, finishes: &[Finish], recorded: &mut HashMap<Uuid, Recorded>) -> Result<(), sqlx::Error> {
+async fn explain_refusals(
+    db: &SystemDb,
+    finishes: &[Finish],
+    recorded: &mut HashMap<Uuid, Recorded>,
+) -> Result<(), sqlx::Error> {
     let refused: Vec<Uuid> = finishes.iter().map(|finish| finish.id).filter(|id| !recorded.contains_key(id)).collect();
     let overtaken = sqlx::query_scalar!(
         "select id from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",

@@ -23,7 +23,9 @@ const PRIORITY_SPAN: f64 = 8_796_093_022_208.0;
 
 macro_rules! script {
     ($name:literal) => {
-        LazyLock::new(|| Script::new(concat!(include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $name, ".lua")))))
+        LazyLock::new(|| {
+            Script::new(concat!(include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $name, ".lua"))))
+        })
     };
 }
 
@@ -181,14 +183,23 @@ impl Index {
         for chunk in jobs.chunks(MAX_BATCH) {
             let mut call = self.call(&PUSH, queue);
             for job in chunk {
-                call.arg(job.id.as_bytes()).arg(job.tenant.as_uuid().as_bytes()).arg(job.priority.get()).arg(job.run_at_ms);
+                call.arg(job.id.as_bytes())
+                    .arg(job.tenant.as_uuid().as_bytes())
+                    .arg(job.priority.get())
+                    .arg(job.run_at_ms);
             }
             call.invoke_async::<()>(&mut self.manager.clone()).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn fetch(&self, queue: &QueueName, wanted: usize, lease: Duration, token: LeaseToken) -> Result<FetchedIds, RedisError> {
+    pub(super) async fn fetch(
+        &self,
+        queue: &QueueName,
+        wanted: usize,
+        lease: Duration,
+        token: LeaseToken,
+    ) -> Result<FetchedIds, RedisError> {
         let (state, ids, next_due_ms, scores): (String, Vec<u8>, i64, Vec<f64>) = self
             .call(&FETCH, queue)
             .arg(wanted.min(MAX_BATCH))
@@ -198,7 +209,11 @@ impl Index {
             .invoke_async(&mut self.manager.clone())
             .await?;
         let ids = ids.chunks_exact(16).zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
-        Ok(FetchedIds { state: IndexState::parse(&state), ids, next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis) })
+        Ok(FetchedIds {
+            state: IndexState::parse(&state),
+            ids,
+            next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis),
+        })
     }
 
     /// Ends leases; those that other tokens hold by now are left alone.
@@ -219,7 +234,12 @@ impl Index {
     }
 
     /// Extends leases and returns the ids of those that are lost, with the state of the index.
-    pub async fn renew(&self, queue: &QueueName, lease: Duration, held: &[(Uuid, LeaseToken, TenantId)]) -> Result<(IndexState, Vec<Uuid>), RedisError> {
+    pub async fn renew(
+        &self,
+        queue: &QueueName,
+        lease: Duration,
+        held: &[(Uuid, LeaseToken, TenantId)],
+    ) -> Result<(IndexState, Vec<Uuid>), RedisError> {
         let (mut state, mut lost) = (IndexState::Ready, Vec::new());
         for chunk in held.chunks(MAX_BATCH) {
             let mut call = self.call(&RENEW, queue);
@@ -240,7 +260,9 @@ impl Index {
         let flat: Vec<Vec<u8>> = self.call(&EXPIRED, queue).arg(limit).invoke_async(&mut self.manager.clone()).await?;
         Ok(flat
             .chunks_exact(2)
-            .filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken(pair[1].as_slice().try_into().ok()?))))
+            .filter_map(|pair| {
+                Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken(pair[1].as_slice().try_into().ok()?)))
+            })
             .collect())
     }
 
@@ -259,8 +281,12 @@ impl Index {
     /// Empties a queue's index and opens the grace; `false` if a leader of a later epoch was here.
     pub(super) async fn clear(&self, queue: &QueueName, epoch: i64) -> Result<bool, RedisError> {
         loop {
-            let answer: String =
-                self.call(&CLEAR, queue).arg(epoch).arg(LANES_CLEARED_PER_CALL).invoke_async(&mut self.manager.clone()).await?;
+            let answer: String = self
+                .call(&CLEAR, queue)
+                .arg(epoch)
+                .arg(LANES_CLEARED_PER_CALL)
+                .invoke_async(&mut self.manager.clone())
+                .await?;
             match answer.as_str() {
                 "more" => {}
                 "cleared" => return Ok(true),
@@ -283,15 +309,26 @@ impl Index {
     pub async fn status(&self, queue: &QueueName) -> Result<IndexStatus, RedisError> {
         let (state, epoch, complete, tenants_waiting, due, leased): (String, i64, i64, u64, u64, u64) =
             self.call(&STATUS, queue).invoke_async(&mut self.manager.clone()).await?;
-        Ok(IndexStatus { state: IndexState::parse(&state), epoch, complete: complete == 1, tenants_waiting, due, leased })
+        Ok(IndexStatus {
+            state: IndexState::parse(&state),
+            epoch,
+            complete: complete == 1,
+            tenants_waiting,
+            due,
+            leased,
+        })
     }
 
     /// Counts the jobs in lanes, a bounded number of tenants a call.
     pub async fn depth(&self, queue: &QueueName) -> Result<LaneDepth, RedisError> {
         let (mut depth, mut from) = (LaneDepth::default(), 0);
         loop {
-            let (tenants, available, oldest): (usize, u64, String) =
-                self.call(&DEPTH, queue).arg(from).arg(from + MAX_BATCH - 1).invoke_async(&mut self.manager.clone()).await?;
+            let (tenants, available, oldest): (usize, u64, String) = self
+                .call(&DEPTH, queue)
+                .arg(from)
+                .arg(from + MAX_BATCH - 1)
+                .invoke_async(&mut self.manager.clone())
+                .await?;
             depth.available += available;
             depth.oldest_run_at_ms = [depth.oldest_run_at_ms, oldest.parse().ok()].into_iter().flatten().min();
             from += MAX_BATCH;
@@ -337,7 +374,10 @@ impl Index {
 }
 
 impl LeasedId {
-    #[expect(clippy::cast_possible_truncation, reason = "a score is priority * 2^43 + ms, exact in a double by construction")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a score is priority * 2^43 + ms, exact in a double by construction"
+    )]
     fn parse(id: &[u8], score: f64) -> Option<Self> {
         let priority = Priority::new((score / PRIORITY_SPAN) as i16)?;
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })

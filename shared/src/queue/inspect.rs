@@ -111,7 +111,13 @@ pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result
 }
 
 /// A page of the tenant's jobs, the newest first, older than `before`.
-pub async fn list(transaction: &mut TenantTx, index: &Index, filter: &JobFilter, before: Option<Uuid>, limit: i64) -> Result<Vec<JobRecord>, sqlx::Error> {
+pub async fn list(
+    transaction: &mut TenantTx,
+    index: &Index,
+    filter: &JobFilter,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<JobRecord>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let rows = sqlx::query_as!(
         Row,
@@ -156,11 +162,13 @@ pub async fn count_not_due(db: &SystemDb, queue: &QueueName) -> Result<NotDue, s
 
 async fn merge_running(index: &Index, rows: Vec<Row>) -> Vec<JobRecord> {
     let mut records: Vec<JobRecord> = rows.into_iter().map(Row::into_record).collect();
-    let mut queues: Vec<String> = records.iter().filter(|record| record.is_waiting()).map(|record| record.queue.clone()).collect();
+    let mut queues: Vec<String> =
+        records.iter().filter(|record| record.is_waiting()).map(|record| record.queue.clone()).collect();
     queues.sort_unstable();
     queues.dedup();
     for queue in queues {
-        let waiting: Vec<usize> = (0..records.len()).filter(|&at| records[at].is_waiting() && records[at].queue == queue).collect();
+        let waiting: Vec<usize> =
+            (0..records.len()).filter(|&at| records[at].is_waiting() && records[at].queue == queue).collect();
         let ids: Vec<Uuid> = waiting.iter().map(|&at| records[at].id).collect();
         let Ok(name) = queue.parse::<QueueName>() else { continue };
         let Ok(leased) = index.leased(&name, &ids).await else { continue };

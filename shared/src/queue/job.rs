@@ -24,7 +24,9 @@ impl FromStr for QueueName {
 
     fn from_str(text: &str) -> Result<Self, InvalidQueueName> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
-        let valid = text.len() <= 64 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
+        let valid = text.len() <= 64
+            && text.bytes().all(allowed)
+            && text.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
         if valid { Ok(Self(text.into())) } else { Err(InvalidQueueName(text.into())) }
     }
 }

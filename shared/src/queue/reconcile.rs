@@ -74,7 +74,12 @@ impl Reconciler {
 
     /// Builds a queue's index anew from the ledger. Workers get `grace` to assert the leases they hold, so that running jobs are
     /// not doubled, and may fetch from then on, while the pages are still being read.
-    pub async fn rebuild(&self, queue: &QueueName, term: &Term, grace: Duration) -> Result<RebuildReport, ReconcileError> {
+    pub async fn rebuild(
+        &self,
+        queue: &QueueName,
+        term: &Term,
+        grace: Duration,
+    ) -> Result<RebuildReport, ReconcileError> {
         let started = Instant::now();
         let epoch = self.next_epoch(queue, term).await?;
         if !self.index.clear(queue, epoch).await? {

@@ -70,7 +70,11 @@ struct Raised {
 }
 
 /// `None` if this term is over.
-async fn raise_attempts(db: &SystemDb, expired: &[(Uuid, LeaseToken)], term: &Term) -> Result<Option<HashMap<Uuid, Raised>>, sqlx::Error> {
+async fn raise_attempts(
+    db: &SystemDb,
+    expired: &[(Uuid, LeaseToken)],
+    term: &Term,
+) -> Result<Option<HashMap<Uuid, Raised>>, sqlx::Error> {
     let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
     let mut transaction = db.pool().begin().await?;
     if !term.hold(&mut transaction).await? {
@@ -96,7 +100,8 @@ async fn raise_attempts(db: &SystemDb, expired: &[(Uuid, LeaseToken)], term: &Te
     transaction.commit().await?;
     let raised = rows.into_iter().map(|row| {
         let poisoned = row.state.is_final();
-        let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::new(row.priority).unwrap_or(Priority::DEFAULT)));
+        let again = (!poisoned)
+            .then(|| (row.run_at.timestamp_millis(), Priority::new(row.priority).unwrap_or(Priority::DEFAULT)));
         (row.id, Raised { again, poisoned })
     });
     Ok(Some(raised.collect()))

@@ -47,10 +47,13 @@ pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport
             break;
         }
     }
-    report.keys = sqlx::query!("delete from idempotency_keys where created_at < now() - make_interval(secs => $1)", KEEP_KEYS.as_secs_f64())
-        .execute(db.pool())
-        .await?
-        .rows_affected();
+    report.keys = sqlx::query!(
+        "delete from idempotency_keys where created_at < now() - make_interval(secs => $1)",
+        KEEP_KEYS.as_secs_f64()
+    )
+    .execute(db.pool())
+    .await?
+    .rows_affected();
     Ok(report)
 }
 
@@ -60,7 +63,10 @@ async fn ensure_partitions(db: &SystemDb) -> Result<i32, sqlx::Error> {
 
 /// A lock that is not free within half a second is left for the next pass.
 async fn drop_partitions(db: &SystemDb, keep: f64) -> Result<Vec<String>, sqlx::Error> {
-    let dropped = sqlx::query_scalar!(r#"select drop_finished_job_partitions(make_interval(secs => $1)) as "name!""#, keep).fetch_all(db.pool()).await;
+    let dropped =
+        sqlx::query_scalar!(r#"select drop_finished_job_partitions(make_interval(secs => $1)) as "name!""#, keep)
+            .fetch_all(db.pool())
+            .await;
     match dropped {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => Ok(Vec::new()),
         other => other,

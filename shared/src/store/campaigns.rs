@@ -104,7 +104,12 @@ pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) 
 }
 
 /// Starts or resumes sending, at once or at a time; returns the new generation, or `None` from another state.
-pub async fn start(transaction: &mut TenantTx, id: Uuid, from: &[&str], send_at: Option<DateTime<Utc>>) -> Result<Option<i32>, sqlx::Error> {
+pub async fn start(
+    transaction: &mut TenantTx,
+    id: Uuid,
+    from: &[&str],
+    send_at: Option<DateTime<Utc>>,
+) -> Result<Option<i32>, sqlx::Error> {
     let from: Vec<String> = from.iter().map(ToString::to_string).collect();
     sqlx::query_scalar!(
         "update campaigns set
@@ -123,9 +128,10 @@ pub async fn start(transaction: &mut TenantTx, id: Uuid, from: &[&str], send_at:
 
 /// Stops sending for now; `false` from another state.
 pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
-    let result = sqlx::query!("update campaigns set state = 'paused' where id = $1 and state in ('sending', 'scheduled')", id)
-        .execute(&mut **transaction)
-        .await?;
+    let result =
+        sqlx::query!("update campaigns set state = 'paused' where id = $1 and state in ('sending', 'scheduled')", id)
+            .execute(&mut **transaction)
+            .await?;
     Ok(result.rows_affected() == 1)
 }
 
@@ -137,7 +143,9 @@ pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::
     )
     .execute(&mut **transaction)
     .await?;
-    sqlx::query!("update recipients set state = 'cancelled' where campaign_id = $1 and state = 'pending'", id).execute(&mut **transaction).await?;
+    sqlx::query!("update recipients set state = 'cancelled' where campaign_id = $1 and state = 'pending'", id)
+        .execute(&mut **transaction)
+        .await?;
     Ok(result.rows_affected() == 1)
 }
 
@@ -156,8 +164,11 @@ pub async fn begin_sending(transaction: &mut TenantTx, id: Uuid, generation: i32
 
 /// Marks a campaign as done.
 pub async fn complete(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query!("update campaigns set state = 'completed', finished_at = now() where id = $1 and state = 'sending'", id)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
+    sqlx::query!(
+        "update campaigns set state = 'completed', finished_at = now() where id = $1 and state = 'sending'",
+        id
+    )
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
 }

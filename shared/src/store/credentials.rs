@@ -80,9 +80,11 @@ impl PresentedKey {
         )
         .fetch_optional(db.pool())
         .await?;
-        Ok(row
-            .filter(|row| bool::from(row.secret_hash.ct_eq(&self.secret.hash())))
-            .map(|row| VerifiedKey { id: self.id, tenant: TenantId::new(row.tenant_id), scopes: row.scopes }))
+        Ok(row.filter(|row| bool::from(row.secret_hash.ct_eq(&self.secret.hash()))).map(|row| VerifiedKey {
+            id: self.id,
+            tenant: TenantId::new(row.tenant_id),
+            scopes: row.scopes,
+        }))
     }
 }
 

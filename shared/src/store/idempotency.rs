@@ -16,7 +16,11 @@ pub enum Reservation {
 }
 
 /// Takes the key for what is about to be made. Waits for another transaction that is about to do the same.
-pub async fn reserve(transaction: &mut TenantTx, idempotency: &Idempotency, first_id: Uuid) -> Result<Reservation, sqlx::Error> {
+pub async fn reserve(
+    transaction: &mut TenantTx,
+    idempotency: &Idempotency,
+    first_id: Uuid,
+) -> Result<Reservation, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let inserted = sqlx::query!(
         "insert into idempotency_keys (tenant_id, key, fingerprint, first_id) values ($1, $2, $3, $4) on conflict (tenant_id, key) do nothing",
@@ -30,8 +34,16 @@ pub async fn reserve(transaction: &mut TenantTx, idempotency: &Idempotency, firs
     if inserted.rows_affected() == 1 {
         return Ok(Reservation::First);
     }
-    let earlier = sqlx::query!("select fingerprint, first_id from idempotency_keys where tenant_id = $1 and key = $2", tenant, idempotency.key)
-        .fetch_one(&mut **transaction)
-        .await?;
-    Ok(if earlier.fingerprint == idempotency.fingerprint { Reservation::Replay(earlier.first_id) } else { Reservation::Reused })
+    let earlier = sqlx::query!(
+        "select fingerprint, first_id from idempotency_keys where tenant_id = $1 and key = $2",
+        tenant,
+        idempotency.key
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(if earlier.fingerprint == idempotency.fingerprint {
+        Reservation::Replay(earlier.first_id)
+    } else {
+        Reservation::Reused
+    })
 }

@@ -26,7 +26,8 @@ pub async fn upsert(transaction: &mut TenantTx, rows: &[NewLead]) -> Result<Hash
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let emails: Vec<String> = rows.iter().map(|row| row.email.clone()).collect();
     let keys: Vec<String> = rows.iter().map(|row| row.email_key.clone()).collect();
-    let variables: Vec<serde_json::Value> = rows.iter().map(|row| serde_json::Value::Object(row.variables.clone())).collect();
+    let variables: Vec<serde_json::Value> =
+        rows.iter().map(|row| serde_json::Value::Object(row.variables.clone())).collect();
     // Sorted, so that two imports at once take the rows in one order.
     let written = sqlx::query!(
         "insert into leads as l (tenant_id, id, email, email_key, variables)

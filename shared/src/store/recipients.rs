@@ -129,7 +129,11 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
 }
 
 /// Any recipient of a campaign, or the one of this address: whom a preview is written to.
-pub async fn for_preview(transaction: &mut TenantTx, campaign: Uuid, email_key: Option<&str>) -> Result<Option<Uuid>, sqlx::Error> {
+pub async fn for_preview(
+    transaction: &mut TenantTx,
+    campaign: Uuid,
+    email_key: Option<&str>,
+) -> Result<Option<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_scalar!(
         "select r.id from recipients r join leads l on l.tenant_id = r.tenant_id and l.id = r.lead_id
@@ -144,7 +148,12 @@ pub async fn for_preview(transaction: &mut TenantTx, campaign: Uuid, email_key: 
 }
 
 /// Notes how a mail ended, unless it was sent already.
-pub async fn finish(transaction: &mut TenantTx, id: Uuid, state: &str, reason: Option<&str>) -> Result<(), sqlx::Error> {
+pub async fn finish(
+    transaction: &mut TenantTx,
+    id: Uuid,
+    state: &str,
+    reason: Option<&str>,
+) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
         "update recipients set state = $3, reason = $4, sent_at = case when $3 = 'sent' then now() end

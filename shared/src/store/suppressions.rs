@@ -21,7 +21,12 @@ impl SuppressionReason {
 }
 
 /// Puts an address on the list; the first reason stays.
-pub async fn add(transaction: &mut TenantTx, email_key: &str, reason: SuppressionReason, detail: Option<&str>) -> Result<(), sqlx::Error> {
+pub async fn add(
+    transaction: &mut TenantTx,
+    email_key: &str,
+    reason: SuppressionReason,
+    detail: Option<&str>,
+) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
         "insert into suppressions (tenant_id, email_key, reason, detail) values ($1, $2, $3, $4) on conflict (tenant_id, email_key) do nothing",

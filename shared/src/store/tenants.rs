@@ -16,7 +16,13 @@ impl OwnerConnection {
     }
 
     /// The tenant of this slug; made with this id if there is none yet.
-    pub async fn ensure_tenant(&mut self, id: Uuid, slug: &str, name: &str, tier: &str) -> Result<TenantId, sqlx::Error> {
+    pub async fn ensure_tenant(
+        &mut self,
+        id: Uuid,
+        slug: &str,
+        name: &str,
+        tier: &str,
+    ) -> Result<TenantId, sqlx::Error> {
         // The update changes nothing; it makes the row come back.
         sqlx::query_scalar!(
             "insert into tenants (id, slug, name, tier) values ($1, $2, $3, $4)
@@ -33,11 +39,19 @@ impl OwnerConnection {
 
     /// The tenant of this slug.
     pub async fn find_tenant(&mut self, slug: &str) -> Result<Option<TenantId>, sqlx::Error> {
-        Ok(sqlx::query_scalar!("select id from tenants where slug = $1", slug).fetch_optional(&mut self.0).await?.map(TenantId::new))
+        Ok(sqlx::query_scalar!("select id from tenants where slug = $1", slug)
+            .fetch_optional(&mut self.0)
+            .await?
+            .map(TenantId::new))
     }
 
     /// Adds a key; its secret is shown once and kept only as a hash.
-    pub async fn create_api_key(&mut self, tenant: TenantId, key: &NewApiKey, secret: &ApiKeySecret) -> Result<(), sqlx::Error> {
+    pub async fn create_api_key(
+        &mut self,
+        tenant: TenantId,
+        key: &NewApiKey,
+        secret: &ApiKeySecret,
+    ) -> Result<(), sqlx::Error> {
         sqlx::query!(
             "insert into api_keys (tenant_id, id, name, secret_hash, scopes, expires_at) values ($1, $2, $3, $4, $5, $6)",
             tenant.as_uuid(),

@@ -56,36 +56,20 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = Fields::default();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(Scope::from_root)
-        {
+        for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             if let Some(fields) = span.extensions().get::<Fields>() {
-                line.0.extend(
-                    fields
-                        .0
-                        .iter()
-                        .map(|(name, value)| (name.clone(), value.clone())),
-                );
+                line.0.extend(fields.0.iter().map(|(name, value)| (name.clone(), value.clone())));
             }
         }
         event.record(&mut line);
         let metadata = event.metadata();
-        let time = self
-            .clock
-            .now()
-            .to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        let time = self.clock.now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         line.0.insert("timestamp".into(), time.into());
-        line.0
-            .insert("level".into(), metadata.level().as_str().into());
+        line.0.insert("level".into(), metadata.level().as_str().into());
         line.0.insert("target".into(), metadata.target().into());
         let text = format!("{}\n", Value::Object(line.0));
         // There is nobody left to tell when the log itself cannot be written.
-        let _ = self
-            .writer
-            .make_writer_for(metadata)
-            .write_all(text.as_bytes());
+        let _ = self.writer.make_writer_for(metadata).write_all(text.as_bytes());
     }
 }
 
@@ -161,16 +145,13 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         let bytes = buffer.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
     fn fields_of_spans_are_at_the_top_level() {
         let lines = logged(|| {
-            let request =
-                tracing::info_span!("request", request_id = "r1", tenant = tracing::field::Empty);
+            let request = tracing::info_span!("request", request_id = "r1", tenant = tracing::field::Empty);
             request.record("tenant", "t1");
             let _outer = request.entered();
             let _inner = tracing::info_span!("job", job_id = %"j1", attempt = 1).entered();

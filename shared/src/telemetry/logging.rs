@@ -32,8 +32,6 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
         LogFormat::Json => JsonLines::new(Clock::system(), io::stderr).boxed(),
         LogFormat::Pretty => fmt::layer().with_writer(io::stderr).boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .try_init()?;
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     Ok(())
 }

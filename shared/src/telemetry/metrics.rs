@@ -14,10 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::names;
 
 /// Upper bounds in seconds, from 1 ms (an index call) to 10 min (a long job).
-const BUCKETS_SECONDS: [f64; 18] = [
-    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    120.0, 300.0, 600.0,
-];
+const BUCKETS_SECONDS: [f64; 18] =
+    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// A gauge not set for this long is dropped.
 pub const GAUGE_IDLE: Duration = Duration::from_mins(1);
@@ -47,66 +45,21 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 }
 
 fn describe() {
-    describe_gauge!(
-        names::QUEUE_DEPTH,
-        "Jobs by queue and state, from the leading scheduler."
-    );
-    describe_gauge!(
-        names::QUEUE_OLDEST_AGE_SECONDS,
-        Unit::Seconds,
-        "Age of the oldest available job of a queue."
-    );
-    describe_histogram!(
-        names::JOB_WAIT_SECONDS,
-        Unit::Seconds,
-        "From a job being due to its start."
-    );
-    describe_histogram!(
-        names::JOB_DURATION_SECONDS,
-        Unit::Seconds,
-        "Run time of one attempt."
-    );
+    describe_gauge!(names::QUEUE_DEPTH, "Jobs by queue and state, from the leading scheduler.");
+    describe_gauge!(names::QUEUE_OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest available job of a queue.");
+    describe_histogram!(names::JOB_WAIT_SECONDS, Unit::Seconds, "From a job being due to its start.");
+    describe_histogram!(names::JOB_DURATION_SECONDS, Unit::Seconds, "Run time of one attempt.");
     describe_counter!(names::JOBS_TOTAL, "Attempts that ended, by outcome.");
-    describe_counter!(
-        names::JOBS_RESCUED_TOTAL,
-        "Jobs taken from workers that fell silent."
-    );
+    describe_counter!(names::JOBS_RESCUED_TOTAL, "Jobs taken from workers that fell silent.");
     describe_gauge!(names::WORKER_SLOTS, "Slots of this worker, busy and free.");
-    describe_counter!(
-        names::ENQUEUE_REJECTED_TOTAL,
-        "Jobs not accepted, by reason."
-    );
-    describe_histogram!(
-        names::SCHEDULE_LAG_SECONDS,
-        Unit::Seconds,
-        "From a fire time to its job's insert."
-    );
-    describe_counter!(
-        names::HTTP_REQUESTS_TOTAL,
-        "Requests answered, by route and status."
-    );
-    describe_histogram!(
-        names::HTTP_REQUEST_DURATION_SECONDS,
-        Unit::Seconds,
-        "From request to head of the answer."
-    );
-    describe_gauge!(
-        names::BUILD_INFO,
-        "Always 1; the label says which release runs."
-    );
-    describe_histogram!(
-        names::INDEX_REBUILD_SECONDS,
-        Unit::Seconds,
-        "One rebuild of the Redis index."
-    );
-    describe_counter!(
-        names::INDEX_SWEPT_TOTAL,
-        "Jobs that the index missed and the sweep pushed."
-    );
-    describe_gauge!(
-        names::SCHEDULER_LEADER,
-        "1 in the scheduler that leads, 0 in the others."
-    );
+    describe_counter!(names::ENQUEUE_REJECTED_TOTAL, "Jobs not accepted, by reason.");
+    describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a fire time to its job's insert.");
+    describe_counter!(names::HTTP_REQUESTS_TOTAL, "Requests answered, by route and status.");
+    describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request to head of the answer.");
+    describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
+    describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");
+    describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that the index missed and the sweep pushed.");
+    describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");
     // An alert on a counter needs its zero: it must exist before the first event.
     counter!(names::INDEX_SWEPT_TOTAL).increment(0);
 }
@@ -121,8 +74,7 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             describe();
-            metrics::histogram!(names::JOB_WAIT_SECONDS, names::label::QUEUE => "email")
-                .record(0.002);
+            metrics::histogram!(names::JOB_WAIT_SECONDS, names::label::QUEUE => "email").record(0.002);
             counter!(names::JOBS_TOTAL, names::label::OUTCOME => "completed").increment(2);
         });
         let text = handle.render();

@@ -30,9 +30,7 @@ async fn long_rows_make_short_batches() {
     for row in 0..200 {
         writeln!(text, "p{row}@example.com{fields}").unwrap();
     }
-    let mut reader = LeadsReader::open(text.as_bytes(), ImportOptions::default())
-        .await
-        .unwrap();
+    let mut reader = LeadsReader::open(text.as_bytes(), ImportOptions::default()).await.unwrap();
     let mut sizes = Vec::new();
     loop {
         match reader.next_batch(1_000).await.unwrap().len() {
@@ -82,11 +80,7 @@ impl Hostile {
             b"sep=;\n",
             b"@",
         ];
-        let mut file = if self.below(8) == 0 {
-            Vec::new()
-        } else {
-            b"email,b,c\n".to_vec()
-        };
+        let mut file = if self.below(8) == 0 { Vec::new() } else { b"email,b,c\n".to_vec() };
         for _ in 0..self.below(60) {
             file.extend_from_slice(PIECES[self.below(PIECES.len())]);
         }
@@ -100,45 +94,22 @@ async fn hostile_files_never_panic_and_every_row_is_accounted_for() {
     let (mut read, mut accepted, mut merged) = (0, 0, 0);
     for round in 0..2_000 {
         let file = hostile.file();
-        let limits = ImportLimits {
-            field_bytes: 64,
-            row_bytes: 128,
-            ..ImportLimits::default()
-        };
-        let on_error = if round % 5 == 0 {
-            OnError::Refuse
-        } else {
-            OnError::Skip
-        };
-        let options = ImportOptions {
-            limits,
-            on_error,
-            ..ImportOptions::default()
-        };
+        let limits = ImportLimits { field_bytes: 64, row_bytes: 128, ..ImportLimits::default() };
+        let on_error = if round % 5 == 0 { OnError::Refuse } else { OnError::Skip };
+        let options = ImportOptions { limits, on_error, ..ImportOptions::default() };
         let Ok((rows, report)) = import(&file, 1 + round % 4, options).await else {
             continue;
         };
         let [all, good, again, bad] = counts(&report);
-        assert_eq!(
-            good + again + bad,
-            all,
-            "{:?}",
-            String::from_utf8_lossy(&file)
-        );
+        assert_eq!(good + again + bad, all, "{:?}", String::from_utf8_lossy(&file));
         if !report.refused {
-            let first = rows
-                .iter()
-                .filter(|row| row.duplicate_of_line.is_none())
-                .count();
+            let first = rows.iter().filter(|row| row.duplicate_of_line.is_none()).count();
             assert_eq!(first as u64, good);
         }
         assert!(rows.is_sorted_by_key(|row| row.line));
         (read, accepted, merged) = (read + all, accepted + good, merged + again);
     }
-    assert!(
-        read > 8_000 && accepted > 800 && merged > 400,
-        "{read} {accepted} {merged}"
-    );
+    assert!(read > 8_000 && accepted > 800 && merged > 400, "{read} {accepted} {merged}");
 }
 
 /// `cargo test --release -p api leads_import -- --ignored --nocapture`
@@ -151,9 +122,7 @@ async fn reads_100_000_rows_in_two_seconds() {
         writeln!(text, "person.{row}@mail{}.example.com,\"{tail}", row % 97).unwrap();
     }
     let started = std::time::Instant::now();
-    let (rows, _) = import(text.as_bytes(), 1_000, ImportOptions::default())
-        .await
-        .unwrap();
+    let (rows, _) = import(text.as_bytes(), 1_000, ImportOptions::default()).await.unwrap();
     let elapsed = started.elapsed();
     assert_eq!(rows.len(), 100_000);
     assert!(elapsed.as_secs_f64() < 2.0, "{elapsed:?}");

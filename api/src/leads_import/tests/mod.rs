@@ -11,11 +11,7 @@ const DEMO: &[u8] = include_bytes!("../../../../docs/demo/leads.csv");
 
 type Imported = (Vec<LeadRow>, ImportReport);
 
-async fn import(
-    bytes: &[u8],
-    batch: usize,
-    options: ImportOptions,
-) -> Result<Imported, ImportError> {
+async fn import(bytes: &[u8], batch: usize, options: ImportOptions) -> Result<Imported, ImportError> {
     let mut reader = LeadsReader::open(bytes, options).await?;
     let mut rows = Vec::new();
     loop {
@@ -29,25 +25,15 @@ async fn import(
 }
 
 async fn import_text(text: &str) -> Imported {
-    import(text.as_bytes(), 500, ImportOptions::default())
-        .await
-        .unwrap()
+    import(text.as_bytes(), 500, ImportOptions::default()).await.unwrap()
 }
 
 fn refuse() -> ImportOptions {
-    ImportOptions {
-        on_error: OnError::Refuse,
-        ..ImportOptions::default()
-    }
+    ImportOptions { on_error: OnError::Refuse, ..ImportOptions::default() }
 }
 
 fn counts(report: &ImportReport) -> [u64; 4] {
-    [
-        report.rows_read,
-        report.accepted,
-        report.duplicates_merged,
-        report.invalid,
-    ]
+    [report.rows_read, report.accepted, report.duplicates_merged, report.invalid]
 }
 
 #[tokio::test]
@@ -55,40 +41,16 @@ async fn the_demo_file_has_995_leads() {
     let (rows, report) = import(DEMO, 100, ImportOptions::default()).await.unwrap();
     assert_eq!(counts(&report), [1000, 995, 3, 2]);
     let variables: Vec<&str> = report.columns.iter().map(|c| c.variable.as_str()).collect();
-    assert_eq!(
-        variables,
-        ["email", "first_name", "last_name", "company", "city"]
-    );
-    assert_eq!(
-        report
-            .errors
-            .iter()
-            .map(|error| error.line)
-            .collect::<Vec<_>>(),
-        [321, 874]
-    );
-    assert_eq!(
-        rows.iter()
-            .filter(|row| row.duplicate_of_line.is_none())
-            .count(),
-        995
-    );
+    assert_eq!(variables, ["email", "first_name", "last_name", "company", "city"]);
+    assert_eq!(report.errors.iter().map(|error| error.line).collect::<Vec<_>>(), [321, 874]);
+    assert_eq!(rows.iter().filter(|row| row.duplicate_of_line.is_none()).count(), 995);
 
     let company = |address: &str| {
-        let row = rows
-            .iter()
-            .find(|row| row.email.as_str() == address)
-            .unwrap();
+        let row = rows.iter().find(|row| row.email.as_str() == address).unwrap();
         row.variables["company"].as_str().unwrap().to_owned()
     };
-    assert_eq!(
-        company("empfang@werk.example.net"),
-        "Größl Kältetechnik GmbH\nNiederlassung Süd"
-    );
-    assert_eq!(
-        company("pat.o'hara@team.example.com"),
-        "\"O'Hara & Sons\", Ltd."
-    );
+    assert_eq!(company("empfang@werk.example.net"), "Größl Kältetechnik GmbH\nNiederlassung Süd");
+    assert_eq!(company("pat.o'hara@team.example.com"), "\"O'Hara & Sons\", Ltd.");
     assert_eq!(company("sum@buero.example.com"), "=Summe & Partner");
 }
 
@@ -97,9 +59,7 @@ async fn the_pieces_in_which_bytes_arrive_do_not_matter() {
     let whole = import(DEMO, 500, ImportOptions::default()).await.unwrap();
     let pieces = futures::stream::iter(DEMO.chunks(7).map(Ok::<_, std::io::Error>));
     let source = tokio_util::io::StreamReader::new(pieces);
-    let mut reader = LeadsReader::open(source, ImportOptions::default())
-        .await
-        .unwrap();
+    let mut reader = LeadsReader::open(source, ImportOptions::default()).await.unwrap();
     let mut rows = reader.next_batch(500).await.unwrap();
     rows.extend(reader.next_batch(500).await.unwrap());
     assert!(reader.next_batch(500).await.unwrap().is_empty());
@@ -140,44 +100,26 @@ async fn a_latin_1_row_is_bad_and_says_so() {
     let bytes = b"email,city\nann@example.com,Gie\xdfen\nbob@example.com,Kiel\n";
     let (rows, report) = import(bytes, 10, ImportOptions::default()).await.unwrap();
     assert_eq!((rows.len(), report.invalid), (1, 1));
-    assert_eq!(
-        (report.errors[0].line, report.errors[0].code),
-        (2, RowCode::NotUtf8)
-    );
+    assert_eq!((report.errors[0].line, report.errors[0].code), (2, RowCode::NotUtf8));
     assert!(report.errors[0].reason.contains("Latin-1"));
 }
 
 #[tokio::test]
 async fn duplicates_fill_and_override_within_a_batch() {
-    let text =
-        "email,name,city\nann@example.com,Ann,\nbob@example.com,Bob,Ulm\nANN@Example.com,,Kiel\n";
+    let text = "email,name,city\nann@example.com,Ann,\nbob@example.com,Bob,Ulm\nANN@Example.com,,Kiel\n";
     let (rows, report) = import_text(text).await;
     assert_eq!(counts(&report), [3, 2, 1, 0]);
-    assert_eq!(
-        report.duplicates,
-        [Duplicate {
-            line: 4,
-            first_line: 2
-        }]
-    );
+    assert_eq!(report.duplicates, [Duplicate { line: 4, first_line: 2 }]);
     assert_eq!(rows.len(), 2);
-    assert_eq!(
-        json!(rows[0].variables),
-        json!({"name": "Ann", "city": "Kiel"})
-    );
+    assert_eq!(json!(rows[0].variables), json!({"name": "Ann", "city": "Kiel"}));
 }
 
 #[tokio::test]
 async fn duplicates_across_batches_come_again_flagged() {
     let text = "email,name\na@example.com,A\nb@example.com,B\nA@example.com,C\na@example.com,\na@example.com,D\n";
-    let (rows, report) = import(text.as_bytes(), 2, ImportOptions::default())
-        .await
-        .unwrap();
+    let (rows, report) = import(text.as_bytes(), 2, ImportOptions::default()).await.unwrap();
     assert_eq!(counts(&report), [5, 2, 3, 0]);
-    let again: Vec<_> = rows[2..]
-        .iter()
-        .map(|row| (row.duplicate_of_line, json!(row.variables)))
-        .collect();
+    let again: Vec<_> = rows[2..].iter().map(|row| (row.duplicate_of_line, json!(row.variables))).collect();
     assert_eq!(again, [(Some(2), json!({"name": "D"}))]);
 }
 
@@ -188,39 +130,22 @@ async fn refuse_hands_out_nothing_after_a_bad_row_but_reports_all() {
     assert_eq!(rows.len(), 1, "handed out before the bad row was reached");
     assert!(report.refused);
     assert_eq!(counts(&report), [5, 3, 0, 2]);
-    let (_, report) = import(b"email\na@example.com\n", 1, refuse())
-        .await
-        .unwrap();
+    let (_, report) = import(b"email\na@example.com\n", 1, refuse()).await.unwrap();
     assert!(!report.refused);
 }
 
 #[tokio::test]
 async fn holds_the_limits_on_both_sides() {
-    let limits = ImportLimits {
-        rows: 2,
-        columns: 2,
-        field_bytes: 20,
-        ..ImportLimits::default()
-    };
-    let options = || ImportOptions {
-        limits,
-        ..ImportOptions::default()
-    };
-    let text = format!(
-        "email,x\na@example.com,{}\nb@example.com,{}\n",
-        "x".repeat(20),
-        "x".repeat(21)
-    );
+    let limits = ImportLimits { rows: 2, columns: 2, field_bytes: 20, ..ImportLimits::default() };
+    let options = || ImportOptions { limits, ..ImportOptions::default() };
+    let text = format!("email,x\na@example.com,{}\nb@example.com,{}\n", "x".repeat(20), "x".repeat(21));
     let (_, report) = import(text.as_bytes(), 10, options()).await.unwrap();
     assert_eq!(counts(&report), [2, 1, 0, 1]);
     assert_eq!(report.errors[0].code, RowCode::FieldTooLong);
     let over = import((text + "bad\n").as_bytes(), 10, options()).await;
     assert!(matches!(over, Err(ImportError::TooManyRows { limit: 2 })));
     let over = import(b"email,x,y\n", 10, options()).await;
-    assert!(matches!(
-        over,
-        Err(ImportError::TooManyColumns { found: 3, limit: 2 })
-    ));
+    assert!(matches!(over, Err(ImportError::TooManyColumns { found: 3, limit: 2 })));
 }
 
 #[tokio::test]

@@ -57,12 +57,19 @@ pub struct ImportQuery {
     request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; 100,000 rows at most"),
     responses((status = 200, body = ImportReport, description = "What was imported, and which rows were not"),
         (status = 422, description = "The file was refused; the report says why")))]
-pub async fn import(permit: Permit<CampaignsWrite>, State(state): State<AppState>, Path(id): Path<Uuid>, Query(query): Query<ImportQuery>, body: Body) -> Result<Json<ImportReport>, Problem> {
+pub async fn import(
+    permit: Permit<CampaignsWrite>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Query(query): Query<ImportQuery>,
+    body: Body,
+) -> Result<Json<ImportReport>, Problem> {
     let options = query.options()?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     if !matches!(campaign.state.as_str(), "draft" | "scheduled") {
-        return Err(Problem::new(ProblemCode::Conflict).detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)));
+        return Err(Problem::new(ProblemCode::Conflict)
+            .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)));
     }
     let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let report = import_into(&mut transaction, &state.clock, id, source, options).await?;
@@ -71,7 +78,13 @@ pub async fn import(permit: Permit<CampaignsWrite>, State(state): State<AppState
 }
 
 /// Imports from any source inside a transaction; a refusal leaves the roll-back to the caller.
-pub(super) async fn import_into(transaction: &mut TenantTx, clock: &Clock, campaign: Uuid, source: impl AsyncRead + Unpin, options: ImportOptions) -> Result<ImportReport, Problem> {
+pub(super) async fn import_into(
+    transaction: &mut TenantTx,
+    clock: &Clock,
+    campaign: Uuid,
+    source: impl AsyncRead + Unpin,
+    options: ImportOptions,
+) -> Result<ImportReport, Problem> {
     let mut reader = LeadsReader::open(source, options).await?;
     loop {
         let batch = reader.next_batch(ROWS_A_STATEMENT).await?;
@@ -85,7 +98,10 @@ pub(super) async fn import_into(transaction: &mut TenantTx, clock: &Clock, campa
     }
     let report = reader.finish();
     if report.refused {
-        let detail = format!("{} of {} rows are bad and on_error is refuse, so nothing was imported", report.invalid, report.rows_read);
+        let detail = format!(
+            "{} of {} rows are bad and on_error is refuse, so nothing was imported",
+            report.invalid, report.rows_read
+        );
         let report = serde_json::to_value(report).expect("a report is plain data");
         return Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report));
     }
@@ -93,17 +109,29 @@ pub(super) async fn import_into(transaction: &mut TenantTx, clock: &Clock, campa
 }
 
 fn new_lead(clock: &Clock, row: LeadRow) -> NewLead {
-    NewLead { id: ids::new_id(clock), email: row.email.to_string(), email_key: row.email.key(), variables: row.variables }
+    NewLead {
+        id: ids::new_id(clock),
+        email: row.email.to_string(),
+        email_key: row.email.key(),
+        variables: row.variables,
+    }
 }
 
 impl ImportQuery {
     fn options(self) -> Result<ImportOptions, Problem> {
         let mapping: BTreeMap<String, String> = match &self.mapping {
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| Problem::new(ProblemCode::InvalidQuery).detail(format!("mapping: a JSON object of variable to column: {error}")))?,
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                Problem::new(ProblemCode::InvalidQuery)
+                    .detail(format!("mapping: a JSON object of variable to column: {error}"))
+            })?,
             None => BTreeMap::new(),
         };
-        Ok(ImportOptions { delimiter: self.delimiter, mapping, on_error: self.on_error.unwrap_or_default(), ..ImportOptions::default() })
+        Ok(ImportOptions {
+            delimiter: self.delimiter,
+            mapping,
+            on_error: self.on_error.unwrap_or_default(),
+            ..ImportOptions::default()
+        })
     }
 }
 

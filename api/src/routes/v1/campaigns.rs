@@ -1,6 +1,9 @@
 //! `/api/v1/campaigns`: draft, preview, send, pause, resume, cancel, and see how far it is.
 
-use axum::{extract::State, response::{IntoResponse, Response}};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use chrono::{DateTime, Utc};
 use http::{StatusCode, Uri, header::LOCATION};
 use jobs::{
@@ -135,7 +138,11 @@ pub struct SendRequest {
 #[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignDraft,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body makes no second campaign")),
     responses((status = 201, body = CampaignView, description = "The campaign")))]
-pub async fn create(permit: Permit<CampaignsWrite>, State(state): State<AppState>, submission: Submission<CampaignDraft>) -> Result<Response, Problem> {
+pub async fn create(
+    permit: Permit<CampaignsWrite>,
+    State(state): State<AppState>,
+    submission: Submission<CampaignDraft>,
+) -> Result<Response, Problem> {
     let idempotency = submission.idempotency(None);
     let draft = submission.body;
     if draft.send && !permit.has::<CampaignsSend>() {
@@ -152,7 +159,9 @@ pub async fn create(permit: Permit<CampaignsWrite>, State(state): State<AppState
     }
     campaigns::create(&mut transaction, &new).await?;
     let import = match &draft.leads_csv {
-        Some(csv) => Some(import_into(&mut transaction, &state.clock, new.id, csv.as_bytes(), ImportOptions::default()).await?),
+        Some(csv) => {
+            Some(import_into(&mut transaction, &state.clock, new.id, csv.as_bytes(), ImportOptions::default()).await?)
+        }
         None => None,
     };
     let jobs = if draft.send { start(&state, &mut transaction, new.id, &["draft"], None).await? } else { Vec::new() };
@@ -165,17 +174,30 @@ pub async fn create(permit: Permit<CampaignsWrite>, State(state): State<AppState
 /// Lists campaigns, the newest first.
 #[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(CampaignQuery),
     responses((status = 200, body = PageBody<CampaignView>, description = "A page of campaigns")))]
-pub async fn list(permit: Permit<CampaignsRead>, State(state): State<AppState>, uri: Uri, Query(query): Query<CampaignQuery>) -> Result<Page<CampaignView>, Problem> {
+pub async fn list(
+    permit: Permit<CampaignsRead>,
+    State(state): State<AppState>,
+    uri: Uri,
+    Query(query): Query<CampaignQuery>,
+) -> Result<Page<CampaignView>, Problem> {
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaigns = campaigns::list(&mut transaction, page.before, page.fetch_limit()).await?;
-    Ok(page.page(campaigns.into_iter().map(|campaign| CampaignView::of(campaign, None)).collect(), |view: &CampaignView| view.id, &uri))
+    Ok(page.page(
+        campaigns.into_iter().map(|campaign| CampaignView::of(campaign, None)).collect(),
+        |view: &CampaignView| view.id,
+        &uri,
+    ))
 }
 
 /// Shows a campaign and how far it is.
 #[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "The campaign")))]
-pub async fn show(permit: Permit<CampaignsRead>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<CampaignView>, Problem> {
+pub async fn show(
+    permit: Permit<CampaignsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<CampaignView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     view(&mut transaction, id).await.map(Json)
 }
@@ -183,7 +205,12 @@ pub async fn show(permit: Permit<CampaignsRead>, State(state): State<AppState>, 
 /// Writes the mail as one recipient would get it, without sending it.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/preview", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     request_body = PreviewRequest, responses((status = 200, body = Preview, description = "The mail"), (status = 422, description = "A template cannot be filled; the problem says where")))]
-pub async fn preview(permit: Permit<CampaignsRead>, State(state): State<AppState>, Path(id): Path<Uuid>, Json(request): Json<PreviewRequest>) -> Result<Json<Preview>, Problem> {
+pub async fn preview(
+    permit: Permit<CampaignsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Json(request): Json<PreviewRequest>,
+) -> Result<Json<Preview>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     render_one(&state, &mut transaction, &campaign, request).await.map(Json)
@@ -192,7 +219,12 @@ pub async fn preview(permit: Permit<CampaignsRead>, State(state): State<AppState
 /// Starts sending, now or at a time.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/send", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     request_body = SendRequest, responses((status = 202, body = CampaignView, description = "It is being sent, or scheduled"), (status = 409, description = "It was started before")))]
-pub async fn send(permit: Permit<CampaignsSend>, State(state): State<AppState>, Path(id): Path<Uuid>, Json(request): Json<SendRequest>) -> Result<Response, Problem> {
+pub async fn send(
+    permit: Permit<CampaignsSend>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Json(request): Json<SendRequest>,
+) -> Result<Response, Problem> {
     let transaction = state.stores.tenants.begin(permit.tenant()).await?;
     launch(&state, transaction, id, &["draft"], request.send_at).await
 }
@@ -200,7 +232,11 @@ pub async fn send(permit: Permit<CampaignsSend>, State(state): State<AppState>, 
 /// Stops sending for now. Mails that are being handed over at this moment still go out.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/pause", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "It is paused"), (status = 409, description = "It is not being sent")))]
-pub async fn pause(permit: Permit<CampaignsSend>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<CampaignView>, Problem> {
+pub async fn pause(
+    permit: Permit<CampaignsSend>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<CampaignView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let changed = campaigns::pause(&mut transaction, id).await?;
     changed_view(transaction, id, changed).await
@@ -209,7 +245,11 @@ pub async fn pause(permit: Permit<CampaignsSend>, State(state): State<AppState>,
 /// Goes on sending to those who have no mail yet.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/resume", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 202, body = CampaignView, description = "It is being sent again"), (status = 409, description = "It is not paused")))]
-pub async fn resume(permit: Permit<CampaignsSend>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+pub async fn resume(
+    permit: Permit<CampaignsSend>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Response, Problem> {
     let transaction = state.stores.tenants.begin(permit.tenant()).await?;
     launch(&state, transaction, id, &["paused"], None).await
 }
@@ -217,13 +257,23 @@ pub async fn resume(permit: Permit<CampaignsSend>, State(state): State<AppState>
 /// Stops sending for good.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/cancel", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "It is cancelled"), (status = 409, description = "It is final already")))]
-pub async fn cancel(permit: Permit<CampaignsSend>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<CampaignView>, Problem> {
+pub async fn cancel(
+    permit: Permit<CampaignsSend>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<CampaignView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let changed = campaigns::cancel(&mut transaction, id).await?;
     changed_view(transaction, id, changed).await
 }
 
-async fn launch(state: &AppState, mut transaction: TenantTx, id: Uuid, from: &[&str], send_at: Option<DateTime<Utc>>) -> Result<Response, Problem> {
+async fn launch(
+    state: &AppState,
+    mut transaction: TenantTx,
+    id: Uuid,
+    from: &[&str],
+    send_at: Option<DateTime<Utc>>,
+) -> Result<Response, Problem> {
     let jobs = start(state, &mut transaction, id, from, send_at).await?;
     let view = view(&mut transaction, id).await?;
     transaction.commit().await?;
@@ -232,17 +282,25 @@ async fn launch(state: &AppState, mut transaction: TenantTx, id: Uuid, from: &[&
 }
 
 /// Changes the state and inserts the job that fans out, in one transaction. Returns the job, to be announced after the commit.
-async fn start(state: &AppState, transaction: &mut TenantTx, id: Uuid, from: &[&str], send_at: Option<DateTime<Utc>>) -> Result<Vec<NewJob>, Problem> {
+async fn start(
+    state: &AppState,
+    transaction: &mut TenantTx,
+    id: Uuid,
+    from: &[&str],
+    send_at: Option<DateTime<Utc>>,
+) -> Result<Vec<NewJob>, Problem> {
     let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     // What cannot be written to the first recipient would fail for everyone.
     render_one(state, transaction, &campaign, PreviewRequest::default()).await?;
-    let generation = campaigns::start(transaction, id, from, send_at).await?.ok_or_else(|| conflict(&campaign.state))?;
+    let generation =
+        campaigns::start(transaction, id, from, send_at).await?.ok_or_else(|| conflict(&campaign.state))?;
     let job = NewJob {
         id: ids::new_id(&state.clock),
         tenant: transaction.tenant(),
         queue: SendCampaign::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
         kind: SendCampaign::KIND.into(),
-        args: serde_json::value::to_raw_value(&SendCampaign { campaign_id: id, generation }).expect("an id and a number are JSON"),
+        args: serde_json::value::to_raw_value(&SendCampaign { campaign_id: id, generation })
+            .expect("an id and a number are JSON"),
         priority: Priority::DEFAULT,
         max_attempts: SendCampaign::MAX_ATTEMPTS,
         run_at: send_at,
@@ -252,16 +310,28 @@ async fn start(state: &AppState, transaction: &mut TenantTx, id: Uuid, from: &[&
     Ok(jobs)
 }
 
-async fn render_one(state: &AppState, transaction: &mut TenantTx, campaign: &Campaign, request: PreviewRequest) -> Result<Preview, Problem> {
+async fn render_one(
+    state: &AppState,
+    transaction: &mut TenantTx,
+    campaign: &Campaign,
+    request: PreviewRequest,
+) -> Result<Preview, Problem> {
     let mail = CampaignMail::compile(campaign).map_err(|error| template_problem(&error))?;
     let key = request.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
-    let key = key.map_err(|error| Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }]))?;
+    let key = key.map_err(|error| {
+        Problem::new(ProblemCode::InvalidBody)
+            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
+    })?;
     let recipient = recipients::for_preview(transaction, campaign.id, key.as_deref()).await?;
-    let recipient = recipient.ok_or_else(|| Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first"))?;
+    let recipient = recipient.ok_or_else(|| {
+        Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first")
+    })?;
     let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
     let variables = request.variables.map_or(addressee.variables, Value::Object);
     let who = Unsubscriber { tenant: transaction.tenant(), recipient };
-    let rendered = mail.render(&state.unsubscribe_links, who, &addressee.email, &variables).map_err(|error| template_problem(&error))?;
+    let rendered = mail
+        .render(&state.unsubscribe_links, who, &addressee.email, &variables)
+        .map_err(|error| template_problem(&error))?;
     Ok(Preview { to: addressee.email, subject: rendered.subject, text: rendered.text, html: rendered.html })
 }
 
@@ -297,8 +367,10 @@ fn template_problem(error: &TemplateError) -> Problem {
 impl CampaignDraft {
     /// Judges what can be judged without leads: addresses and the templates' syntax.
     fn check(&self, state: &AppState) -> Result<NewCampaign, Problem> {
-        let from = EmailAddress::parse(&self.from.email)
-            .map_err(|error| Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }]))?;
+        let from = EmailAddress::parse(&self.from.email).map_err(|error| {
+            Problem::new(ProblemCode::InvalidBody)
+                .errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }])
+        })?;
         if self.name.trim().is_empty() || self.name.len() > 200 {
             let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));

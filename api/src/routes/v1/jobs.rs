@@ -1,6 +1,9 @@
 //! `/api/v1/jobs`: submit a job, see it, list, cancel and redrive.
 
-use axum::{extract::State, response::{IntoResponse, Response}};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use chrono::{DateTime, Utc};
 use http::{StatusCode, Uri, header::LOCATION};
 use jobs::registry::Registry;
@@ -82,7 +85,11 @@ pub struct JobQuery {
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = JobSubmission,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second job")),
     responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "Where the job can be seen")))))]
-pub async fn create(permit: Permit<JobsCreate>, State(state): State<AppState>, submission: Submission<JobSubmission>) -> Result<Response, Problem> {
+pub async fn create(
+    permit: Permit<JobsCreate>,
+    State(state): State<AppState>,
+    submission: Submission<JobSubmission>,
+) -> Result<Response, Problem> {
     let idempotency = submission.idempotency(None);
     let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body)?;
     let mut accepted = JobAccepted::of(&job, &state.clock);
@@ -96,13 +103,18 @@ pub async fn create(permit: Permit<JobsCreate>, State(state): State<AppState>, s
         }
         Enqueued::KeyReused => return Err(ProblemCode::IdempotencyKeyReused.into()),
     }
-    Ok((StatusCode::ACCEPTED, headers, [(LOCATION, format!("/api/v1/jobs/{}", accepted.id))], Json(accepted)).into_response())
+    Ok((StatusCode::ACCEPTED, headers, [(LOCATION, format!("/api/v1/jobs/{}", accepted.id))], Json(accepted))
+        .into_response())
 }
 
 /// Shows a job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
     responses((status = 200, body = Object, description = "The job: id, kind, queue, state, priority, attempt, max_attempts, args, result, errors, run_at, inserted_at, finalized_at")))]
-pub async fn show(permit: Permit<JobsRead>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+pub async fn show(
+    permit: Permit<JobsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<JobRecord>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let job = inspect::find(&mut transaction, &state.stores.index, id).await?;
     job.map(Json).ok_or_else(|| ProblemCode::NotFound.into())
@@ -111,7 +123,12 @@ pub async fn show(permit: Permit<JobsRead>, State(state): State<AppState>, Path(
 /// Lists jobs, the newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(JobQuery),
     responses((status = 200, body = crate::extract::PageBody<Object>, description = "A page of jobs", headers(("Link" = String, description = "The next page, if there is one")))))]
-pub async fn list(permit: Permit<JobsRead>, State(state): State<AppState>, uri: Uri, Query(query): Query<JobQuery>) -> Result<Page<JobRecord>, Problem> {
+pub async fn list(
+    permit: Permit<JobsRead>,
+    State(state): State<AppState>,
+    uri: Uri,
+    Query(query): Query<JobQuery>,
+) -> Result<Page<JobRecord>, Problem> {
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let filter = JobFilter { state: query.state, kind: query.kind, queue: query.queue };
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
@@ -122,7 +139,11 @@ pub async fn list(permit: Permit<JobsRead>, State(state): State<AppState>, uri: 
 /// Cancels a job that waits or runs. A running one is told at once, and can no longer complete.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
     responses((status = 200, body = Object, description = "The job, cancelled"), (status = 409, description = "It is final already")))]
-pub async fn cancel(permit: Permit<JobsControl>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+pub async fn cancel(
+    permit: Permit<JobsControl>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<JobRecord>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let job = done(control::cancel(&mut transaction, id).await?)?;
     transaction.commit().await?;
@@ -133,7 +154,11 @@ pub async fn cancel(permit: Permit<JobsControl>, State(state): State<AppState>, 
 /// Makes a discarded or cancelled job run again.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
     responses((status = 200, body = Object, description = "The job, waiting again"), (status = 409, description = "It is neither discarded nor cancelled")))]
-pub async fn retry(permit: Permit<JobsControl>, State(state): State<AppState>, Path(id): Path<Uuid>) -> Result<Json<JobRecord>, Problem> {
+pub async fn retry(
+    permit: Permit<JobsControl>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<JobRecord>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let job = done(control::redrive(&mut transaction, id).await?)?;
     transaction.commit().await?;
@@ -144,19 +169,29 @@ pub async fn retry(permit: Permit<JobsControl>, State(state): State<AppState>, P
 fn done(steered: Steered) -> Result<control::Position, Problem> {
     match steered {
         Steered::Done(position) => Ok(position),
-        Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict).detail(format!("the job is {}", state.as_str())).member("state", state.as_str())),
+        Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
+            .detail(format!("the job is {}", state.as_str()))
+            .member("state", state.as_str())),
         Steered::NotFound => Err(ProblemCode::NotFound.into()),
     }
 }
 
 /// Judges a submission and makes the row that is to be committed.
-pub(super) fn new_job(registry: &Registry, clock: &Clock, tenant: TenantId, submission: JobSubmission) -> Result<NewJob, Problem> {
+pub(super) fn new_job(
+    registry: &Registry,
+    clock: &Clock,
+    tenant: TenantId,
+    submission: JobSubmission,
+) -> Result<NewJob, Problem> {
     let kind = registry.get(&submission.kind).ok_or_else(|| unknown_kind(registry, &submission.kind))?;
-    let args = submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
-    let value: serde_json::Value = serde_json::from_str(args.get()).map_err(|error| Problem::new(ProblemCode::InvalidJson).detail(error.to_string()))?;
+    let args =
+        submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
+    let value: serde_json::Value = serde_json::from_str(args.get())
+        .map_err(|error| Problem::new(ProblemCode::InvalidJson).detail(error.to_string()))?;
     let violations = kind.check(&value);
     if !violations.is_empty() {
-        let errors = violations.into_iter().map(|violation| FieldError { pointer: violation.pointer, detail: violation.detail });
+        let errors =
+            violations.into_iter().map(|violation| FieldError { pointer: violation.pointer, detail: violation.detail });
         return Err(Problem::new(ProblemCode::InvalidArgs).errors(errors.collect()));
     }
     let max_attempts = submission.max_attempts.unwrap_or(kind.max_attempts);
@@ -177,15 +212,24 @@ pub(super) fn new_job(registry: &Registry, clock: &Clock, tenant: TenantId, subm
 }
 
 fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
-    let near = registry.iter().map(|kind| kind.name).max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)));
+    let near = registry
+        .iter()
+        .map(|kind| kind.name)
+        .max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)));
     let asked: String = asked.chars().take(100).collect();
-    let hint = near.filter(|near| strsim::jaro_winkler(near, &asked) > 0.8).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    let hint = near
+        .filter(|near| strsim::jaro_winkler(near, &asked) > 0.8)
+        .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     Problem::new(ProblemCode::UnknownKind).detail(format!("there is no kind {asked:?}{hint}"))
 }
 
 impl JobAccepted {
     pub(super) fn of(job: &NewJob, clock: &Clock) -> Self {
-        let state = if job.run_at.is_some_and(|run_at| run_at > clock.now()) { JobState::Scheduled } else { JobState::Available };
+        let state = if job.run_at.is_some_and(|run_at| run_at > clock.now()) {
+            JobState::Scheduled
+        } else {
+            JobState::Available
+        };
         Self { id: job.id, kind: job.kind.to_string(), queue: job.queue.to_string(), state: state.as_str() }
     }
 }

@@ -1,6 +1,9 @@
 //! `/api/v1/jobs/batch`: up to a thousand jobs in one request and one commit, each with a result of its own.
 
-use axum::{extract::State, response::{IntoResponse, Response}};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::queue::producer::{EnqueueRequest, Enqueued};
@@ -64,10 +67,17 @@ enum BatchResult {
 #[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchSubmission,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second jobs")),
     responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was in order")))]
-pub async fn create(permit: Permit<JobsCreate>, State(state): State<AppState>, submission: Submission<BatchSubmission>) -> Result<Response, Problem> {
+pub async fn create(
+    permit: Permit<JobsCreate>,
+    State(state): State<AppState>,
+    submission: Submission<BatchSubmission>,
+) -> Result<Response, Problem> {
     let count = submission.body.jobs.len();
     if !(1..=MAX_JOBS).contains(&count) {
-        let error = FieldError { pointer: "/jobs".into(), detail: format!("a batch has 1 to {MAX_JOBS} jobs, this one has {count}") };
+        let error = FieldError {
+            pointer: "/jobs".into(),
+            detail: format!("a batch has 1 to {MAX_JOBS} jobs, this one has {count}"),
+        };
         return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
     }
     let idempotency = submission.idempotency(None);
@@ -87,16 +97,23 @@ pub async fn create(permit: Permit<JobsCreate>, State(state): State<AppState>, s
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response());
     }
     let response = serde_json::value::to_raw_value(&outcome).expect("an outcome is plain data");
-    let idempotency = idempotency.map(|known| shared::queue::producer::Idempotency { response: Some(response), ..known });
+    let idempotency =
+        idempotency.map(|known| shared::queue::producer::Idempotency { response: Some(response), ..known });
     match state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await? {
         Enqueued::Created => Ok((StatusCode::ACCEPTED, Json(outcome)).into_response()),
-        Enqueued::Replayed { response, .. } => Ok((StatusCode::ACCEPTED, [("idempotency-replayed", "true")], Json(response)).into_response()),
+        Enqueued::Replayed { response, .. } => {
+            Ok((StatusCode::ACCEPTED, [("idempotency-replayed", "true")], Json(response)).into_response())
+        }
         Enqueued::KeyReused => Err(ProblemCode::IdempotencyKeyReused.into()),
     }
 }
 
 impl BatchResult {
     fn of(problem: &Problem) -> Self {
-        Self::Rejected { code: problem.code(), detail: problem.detail_text().to_owned(), errors: problem.field_errors().to_vec() }
+        Self::Rejected {
+            code: problem.code(),
+            detail: problem.detail_text().to_owned(),
+            errors: problem.field_errors().to_vec(),
+        }
     }
 }

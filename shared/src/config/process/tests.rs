@@ -7,10 +7,7 @@ use std::time::Duration;
 fn minimal() -> Env {
     [
         ("DATABASE_URL", "postgres://rota_app:app@localhost/rota"),
-        (
-            "DATABASE_SYSTEM_URL",
-            "postgres://rota_system:system@localhost/rota",
-        ),
+        ("DATABASE_SYSTEM_URL", "postgres://rota_system:system@localhost/rota"),
         ("REDIS_URL", "redis://localhost:6379"),
     ]
     .into_iter()
@@ -26,16 +23,10 @@ fn three_addresses_are_enough_in_development() {
     assert_eq!(api.timing.lease, Duration::from_secs(30));
     let worker = WorkerConfig::load(&minimal()).unwrap();
     assert_eq!(worker.http.listen.port(), 9464);
-    assert_eq!(
-        worker.mail.transport,
-        MailTransport::Directory(".local/mail".into())
-    );
+    assert_eq!(worker.mail.transport, MailTransport::Directory(".local/mail".into()));
     assert_eq!(worker.slots.queues, QueueFilter::All);
     let scheduler = SchedulerConfig::load(&minimal()).unwrap();
-    assert_eq!(
-        (scheduler.http.listen.port(), scheduler.telemetry.format),
-        (9465, LogFormat::Pretty)
-    );
+    assert_eq!((scheduler.http.listen.port(), scheduler.telemetry.format), (9465, LogFormat::Pretty));
 }
 
 #[test]
@@ -44,21 +35,13 @@ fn links_name_an_address_that_can_be_reached() {
     assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000");
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
     let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
-    assert_eq!(
-        ApiConfig::load(&env).unwrap().links.public_url.as_str(),
-        "https://rota.example/app"
-    );
+    assert_eq!(ApiConfig::load(&env).unwrap().links.public_url.as_str(), "https://rota.example/app");
 }
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let env = minimal()
-        .with("DATABASE_URL", "")
-        .with("PORT", "99999")
-        .with("ROTA_LEASE_MS", "1999");
-    let env = env
-        .with("ROTA_LEASE", "5")
-        .with("REDIS_URL", "http://:hunter2@x");
+    let env = minimal().with("DATABASE_URL", "").with("PORT", "99999").with("ROTA_LEASE_MS", "1999");
+    let env = env.with("ROTA_LEASE", "5").with("REDIS_URL", "http://:hunter2@x");
     let text = ApiConfig::load(&env).unwrap_err().to_string();
     insta::assert_snapshot!(text, @r#"
     5 problems in the configuration
@@ -72,32 +55,13 @@ fn all_problems_are_told_at_once() {
 
 #[test]
 fn production_refuses_what_only_suits_development() {
-    let env = minimal()
-        .with("ENVIRONMENT", "production")
-        .with("ROTA_TEST_KINDS", "1");
-    let env = env.with(
-        "DATABASE_URL",
-        "postgres://rota_app:rota_app@localhost/rota",
-    );
+    let env = minimal().with("ENVIRONMENT", "production").with("ROTA_TEST_KINDS", "1");
+    let env = env.with("DATABASE_URL", "postgres://rota_app:rota_app@localhost/rota");
     let errors = WorkerConfig::load(&env).unwrap_err();
-    let variables: Vec<_> = errors
-        .problems()
-        .iter()
-        .map(|problem| problem.variable.as_str())
-        .collect();
-    assert_eq!(
-        variables,
-        [
-            "ROTA_TEST_KINDS",
-            "DATABASE_URL",
-            "ROTA_LINK_KEY",
-            "SMTP_URL"
-        ]
-    );
+    let variables: Vec<_> = errors.problems().iter().map(|problem| problem.variable.as_str()).collect();
+    assert_eq!(variables, ["ROTA_TEST_KINDS", "DATABASE_URL", "ROTA_LINK_KEY", "SMTP_URL"]);
     assert!(!errors.to_string().contains("rota_app:rota_app"));
-    let env = env
-        .with("ROTA_TEST_KINDS", "0")
-        .with("SMTP_URL", "smtps://mail.example");
+    let env = env.with("ROTA_TEST_KINDS", "0").with("SMTP_URL", "smtps://mail.example");
     let env = env.with("DATABASE_URL", "postgres://rota_app:x8Jk2@localhost/rota");
     assert!(WorkerConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok());
 }
@@ -113,9 +77,7 @@ fn a_migration_needs_the_owner() {
 #[test]
 fn nothing_secret_is_in_debug() {
     let env = minimal().with("ROTA_LINK_KEY", "hunter2-hunter2-hunter2-hunter2-hunter2");
-    let env = env
-        .with("SMTP_URL", "smtp://me:hunter2@mail")
-        .with("REDIS_URL", "redis://:hunter2@cache");
+    let env = env.with("SMTP_URL", "smtp://me:hunter2@mail").with("REDIS_URL", "redis://:hunter2@cache");
     let env = env.with("DATABASE_URL", "postgres://rota_app:hunter2@localhost/rota");
     assert!(!format!("{:?}", WorkerConfig::load(&env).unwrap()).contains("hunter2"));
 }

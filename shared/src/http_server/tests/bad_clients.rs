@@ -25,10 +25,7 @@ async fn percentiles(servers: [&Server; 2]) -> [[Duration; 2]; 2] {
 async fn start_apart() -> Server {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = start(ServerLimits::default()).await;
             let stop = server.stop.clone();

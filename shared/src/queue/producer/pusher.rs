@@ -50,7 +50,9 @@ async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)
         for (queue, jobs) in by_queue {
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {
-                (Err(error), false) => tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later"),
+                (Err(error), false) => {
+                    tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later")
+                }
                 (Ok(()), true) => tracing::info!(%queue, "the index takes jobs again"),
                 _ => {}
             }

@@ -75,8 +75,11 @@ pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Re
 /// Inserts a group whose commit may have happened already: what is there is not written again.
 pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
     let firsts: Vec<Uuid> = group.iter().map(first_job).collect();
-    let present: HashSet<Uuid> =
-        sqlx::query_scalar!("select id from jobs where id = any($1)", &firsts).fetch_all(db.pool()).await?.into_iter().collect();
+    let present: HashSet<Uuid> = sqlx::query_scalar!("select id from jobs where id = any($1)", &firsts)
+        .fetch_all(db.pool())
+        .await?
+        .into_iter()
+        .collect();
     if present.is_empty() {
         return insert(db, group).await;
     }
@@ -173,7 +176,10 @@ async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, En
         .fetch_one(db.pool())
         .await?;
         let answer = if earlier.fingerprint == idempotency.fingerprint {
-            Enqueued::Replayed { first_job: earlier.first_id, response: earlier.response.map(|Json(response)| response) }
+            Enqueued::Replayed {
+                first_job: earlier.first_id,
+                response: earlier.response.map(|Json(response)| response),
+            }
         } else {
             Enqueued::KeyReused
         };
