@@ -24,7 +24,10 @@ mod tests {
         for _ in 0..1_000 {
             for (failures, ceiling) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)] {
                 let delay = exponential(failures, first, longest);
-                assert!(delay <= Duration::from_secs(ceiling) && delay >= Duration::from_secs(ceiling) / 2, "{failures}: {delay:?}");
+                assert!(
+                    delay <= Duration::from_secs(ceiling) && delay >= Duration::from_secs(ceiling) / 2,
+                    "{failures}: {delay:?}"
+                );
             }
         }
     }

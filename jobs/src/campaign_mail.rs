@@ -39,7 +39,11 @@ pub struct CampaignMail {
 impl CampaignMail {
     /// Compiles a campaign's templates.
     pub fn compile(campaign: &Campaign) -> Result<Self, TemplateError> {
-        let template = MailTemplate { subject: campaign.subject.clone(), text: campaign.text_body.clone(), html: campaign.html_body.clone() };
+        let template = MailTemplate {
+            subject: campaign.subject.clone(),
+            text: campaign.text_body.clone(),
+            html: campaign.html_body.clone(),
+        };
         Ok(Self {
             id: campaign.id,
             from: Mailbox { address: campaign.from_address.clone(), name: campaign.from_name.clone() },
@@ -49,7 +53,13 @@ impl CampaignMail {
     }
 
     /// Fills the templates for one recipient.
-    pub fn render(&self, links: &UnsubscribeLinks, who: Unsubscriber, email: &str, variables: &Value) -> Result<RenderedMail, TemplateError> {
+    pub fn render(
+        &self,
+        links: &UnsubscribeLinks,
+        who: Unsubscriber,
+        email: &str,
+        variables: &Value,
+    ) -> Result<RenderedMail, TemplateError> {
         let mut values = variables.as_object().cloned().unwrap_or_else(Map::new);
         values.insert("email".into(), email.into());
         values.insert("unsubscribe_url".into(), links.url(who).as_str().into());
@@ -57,7 +67,12 @@ impl CampaignMail {
     }
 
     /// The mail to one recipient; the same octets however often it is written.
-    pub fn write(&self, context: &JobContext, recipient: Uuid, addressee: &Addressee) -> Result<OutgoingMail, TemplateError> {
+    pub fn write(
+        &self,
+        context: &JobContext,
+        recipient: Uuid,
+        addressee: &Addressee,
+    ) -> Result<OutgoingMail, TemplateError> {
         let links = &context.environment().unsubscribe_links;
         let who = Unsubscriber { tenant: context.tenant(), recipient };
         let RenderedMail { subject, text, html } = self.render(links, who, &addressee.email, &addressee.variables)?;

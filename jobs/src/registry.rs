@@ -65,7 +65,8 @@ impl Kind {
             retry_delay: J::retry_delay,
             run: |args, context| {
                 Box::pin(async move {
-                    let job: J = serde_json::from_str(args.get()).map_err(|error| JobError::Final(format!("args: {error}")))?;
+                    let job: J =
+                        serde_json::from_str(args.get()).map_err(|error| JobError::Final(format!("args: {error}")))?;
                     job.run(context).await
                 })
             },

@@ -49,7 +49,10 @@ impl UnsubscribeLinks {
         let (claim, mac) = bytes.split_at(32);
         self.mac(claim).verify_truncated_left(mac).ok()?;
         let (tenant, recipient) = claim.split_at(16);
-        Some(Unsubscriber { tenant: TenantId::new(Uuid::from_slice(tenant).ok()?), recipient: Uuid::from_slice(recipient).ok()? })
+        Some(Unsubscriber {
+            tenant: TenantId::new(Uuid::from_slice(tenant).ok()?),
+            recipient: Uuid::from_slice(recipient).ok()?,
+        })
     }
 
     fn token(&self, who: Unsubscriber) -> String {
@@ -83,7 +86,10 @@ mod tests {
         let who = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
         let links = links(&"k".repeat(32));
         let url = links.url(who);
-        let token = url.as_str().strip_prefix("https://rota.example/base/api/v1/unsubscribe/").expect("the path is below the public URL");
+        let token = url
+            .as_str()
+            .strip_prefix("https://rota.example/base/api/v1/unsubscribe/")
+            .expect("the path is below the public URL");
         assert_eq!(links.check(token), Some(who));
     }
 

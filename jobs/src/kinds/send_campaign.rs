@@ -38,7 +38,8 @@ pub struct SendCampaign {
 
 impl Job for SendCampaign {
     const KIND: &'static str = "send_campaign";
-    const DESCRIPTION: &'static str = "Fans a campaign out into one job for each recipient and completes it when all are done with.";
+    const DESCRIPTION: &'static str =
+        "Fans a campaign out into one job for each recipient and completes it when all are done with.";
     const QUEUE: &'static str = "campaigns";
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {

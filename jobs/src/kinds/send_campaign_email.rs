@@ -64,7 +64,10 @@ enum Step {
     /// Done already.
     Nothing,
     /// No mail, for this reason.
-    Leave { state: &'static str, reason: &'static str },
+    Leave {
+        state: &'static str,
+        reason: &'static str,
+    },
 }
 
 fn next_step(addressee: &Addressee) -> Step {
@@ -82,8 +85,14 @@ fn next_step(addressee: &Addressee) -> Step {
 }
 
 impl SendCampaignEmail {
-    async fn send(&self, context: &JobContext, mail: &CampaignMail, addressee: &Addressee) -> Result<Success, JobError> {
-        let outgoing = mail.write(context, self.recipient_id, addressee).map_err(|error| JobError::Final(error.to_string()));
+    async fn send(
+        &self,
+        context: &JobContext,
+        mail: &CampaignMail,
+        addressee: &Addressee,
+    ) -> Result<Success, JobError> {
+        let outgoing =
+            mail.write(context, self.recipient_id, addressee).map_err(|error| JobError::Final(error.to_string()));
         let outgoing = match outgoing {
             Ok(outgoing) => outgoing,
             Err(error) => return self.give_up(context, error).await,
@@ -121,7 +130,9 @@ impl SendCampaignEmail {
     async fn finish(&self, context: &JobContext, state: &str, reason: Option<&str>) -> Result<(), sqlx::Error> {
         loop {
             match self.finish_once(context, state, reason).await {
-                Err(error) if shared::db::is_unavailable(&error) => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+                Err(error) if shared::db::is_unavailable(&error) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await
+                }
                 other => return other,
             }
         }

@@ -25,11 +25,8 @@ pub struct CompiledTemplate {
 impl CompiledTemplate {
     /// Compiles all parts; the first mistake is told.
     pub fn compile(template: &MailTemplate) -> Result<Self, TemplateError> {
-        let mut compiled = Self {
-            environment: environment(),
-            has_html: template.html.is_some(),
-            variables: BTreeSet::new(),
-        };
+        let mut compiled =
+            Self { environment: environment(), has_html: template.html.is_some(), variables: BTreeSet::new() };
         compiled.add(TemplatePart::Subject, &template.subject)?;
         compiled.add(TemplatePart::Text, &template.text)?;
         if let Some(html) = &template.html {
@@ -49,12 +46,9 @@ impl CompiledTemplate {
             return Err(TemplateError::SourceTooLarge { part });
         }
         let syntax = |error: minijinja::Error| syntax_error(part, &error);
-        let tree = machinery::parse(source, part.name(), self.environment.syntax().clone())
-            .map_err(syntax)?;
+        let tree = machinery::parse(source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
         policy::check(part, &tree)?;
-        self.environment
-            .add_template_owned(part.name(), source.to_owned())
-            .map_err(syntax)?;
+        self.environment.add_template_owned(part.name(), source.to_owned()).map_err(syntax)?;
         let template = self.environment.get_template(part.name()).map_err(syntax)?;
         self.variables.extend(template.undeclared_variables(false));
         Ok(())
@@ -85,12 +79,6 @@ fn environment() -> Environment<'static> {
 }
 
 fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
-    let reason = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), str::to_owned);
-    TemplateError::Syntax {
-        part,
-        line: error.line().unwrap_or(1),
-        reason,
-    }
+    let reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    TemplateError::Syntax { part, line: error.line().unwrap_or(1), reason }
 }

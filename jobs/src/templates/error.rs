@@ -47,25 +47,12 @@ pub enum TemplateError {
         known: Vec<String>,
     },
     #[error("{part}, line {line}: {reason}")]
-    Syntax {
-        part: TemplatePart,
-        line: usize,
-        reason: String,
-    },
+    Syntax { part: TemplatePart, line: usize, reason: String },
     /// Valid in minijinja, but not offered here.
     #[error("{part}, line {line}: {what}{}", did_you_mean(.suggestion.as_deref()))]
-    NotOffered {
-        part: TemplatePart,
-        line: usize,
-        what: String,
-        suggestion: Option<String>,
-    },
+    NotOffered { part: TemplatePart, line: usize, what: String, suggestion: Option<String> },
     #[error("{part}, line {line}: {reason}")]
-    Render {
-        part: TemplatePart,
-        line: usize,
-        reason: String,
-    },
+    Render { part: TemplatePart, line: usize, reason: String },
     #[error("{part}: the template is longer than {} KiB", super::MAX_SOURCE_BYTES / 1024)]
     SourceTooLarge { part: TemplatePart },
     #[error("{part}: the result is longer than {} KiB", super::MAX_OUTPUT_BYTES / 1024)]
@@ -90,10 +77,7 @@ impl TemplateError {
 }
 
 /// The candidate that `name` most likely stands for.
-pub(super) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let folded = name.to_lowercase();
     candidates
         .into_iter()
@@ -104,18 +88,11 @@ pub(super) fn nearest<'a>(
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion
-        .map(|name| format!(", did you mean `{name}`?"))
-        .unwrap_or_default()
+    suggestion.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
 }
 
 fn list(known: &[String]) -> String {
-    let shown = known
-        .iter()
-        .take(MAX_LISTED)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let shown = known.iter().take(MAX_LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match known.len() {
         0 => "none".to_owned(),
         n if n > MAX_LISTED => format!("{shown} and {} more", n - MAX_LISTED),

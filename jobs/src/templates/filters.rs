@@ -144,9 +144,6 @@ fn bounded(bytes: usize) -> Result<(), Error> {
     if bytes <= MAX_OUTPUT_BYTES {
         Ok(())
     } else {
-        Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "a filter makes too long a text",
-        ))
+        Err(Error::new(ErrorKind::InvalidOperation, "a filter makes too long a text"))
     }
 }

@@ -34,9 +34,7 @@ type Verdict = Result<(), TemplateError>;
 
 impl Policy {
     fn statements(&mut self, statements: &[Stmt<'_>]) -> Verdict {
-        statements
-            .iter()
-            .try_for_each(|statement| self.statement(statement))
+        statements.iter().try_for_each(|statement| self.statement(statement))
     }
 
     fn statement(&mut self, statement: &Stmt<'_>) -> Verdict {
@@ -57,10 +55,7 @@ impl Policy {
             Stmt::FilterBlock(s) => self.refuse(s.span(), "{% filter %} is not offered"),
             Stmt::Do(s) => self.refuse(s.span(), "{% do %} is not offered"),
             // Statements of minijinja features that other crates may switch on.
-            #[allow(
-                unreachable_patterns,
-                reason = "the variants depend on the features of the whole build"
-            )]
+            #[allow(unreachable_patterns, reason = "the variants depend on the features of the whole build")]
             _ => Err(self.not_offered(1, "this statement is not offered".to_owned(), None)),
         }
     }
@@ -97,10 +92,7 @@ impl Policy {
             }
             Expr::Compare(compare) => {
                 self.expression(&compare.expr)?;
-                compare
-                    .ops
-                    .iter()
-                    .try_for_each(|op| self.expression(&op.expr))
+                compare.ops.iter().try_for_each(|op| self.expression(&op.expr))
             }
             Expr::IfExpr(choice) => {
                 self.expression(&choice.test_expr)?;
@@ -142,23 +134,17 @@ impl Policy {
     fn arguments(&mut self, arguments: &[CallArg<'_>], span: Span) -> Verdict {
         arguments.iter().try_for_each(|argument| match argument {
             CallArg::Pos(value) | CallArg::Kwarg(_, value) => self.expression(value),
-            CallArg::PosSplat(_) | CallArg::KwargSplat(_) => {
-                self.refuse(span, "* and ** are not offered")
-            }
+            CallArg::PosSplat(_) | CallArg::KwargSplat(_) => self.refuse(span, "* and ** are not offered"),
         })
     }
 
     /// Adding is for counting (`loop.index + 1`): with a number on one side it cannot join texts or lists.
     fn operator(&self, operator: BinOpKind, sides: [&Expr<'_>; 2], span: Span) -> Verdict {
-        let is_number =
-            |side: &Expr<'_>| matches!(side, Expr::Const(constant) if constant.value.is_number());
+        let is_number = |side: &Expr<'_>| matches!(side, Expr::Const(constant) if constant.value.is_number());
         match operator {
             BinOpKind::Add if sides.into_iter().any(is_number) => Ok(()),
             BinOpKind::Add => self.refuse(span, "+ is offered only with a number on one side"),
-            BinOpKind::Concat => self.refuse(
-                span,
-                "~ is not offered, write the values one after the other",
-            ),
+            BinOpKind::Concat => self.refuse(span, "~ is not offered, write the values one after the other"),
             BinOpKind::Mul | BinOpKind::Pow => self.refuse(span, "* and ** are not offered"),
             _ => Ok(()),
         }
@@ -178,11 +164,7 @@ impl Policy {
             return Ok(());
         }
         let suggestion = nearest(name, offered.iter().copied());
-        Err(self.not_offered(
-            line(span),
-            format!("the {what} `{name}` is not offered"),
-            suggestion,
-        ))
+        Err(self.not_offered(line(span), format!("the {what} `{name}` is not offered"), suggestion))
     }
 
     fn refuse(&self, span: Span, what: &str) -> Verdict {
@@ -190,12 +172,7 @@ impl Policy {
     }
 
     fn not_offered(&self, line: usize, what: String, suggestion: Option<String>) -> TemplateError {
-        TemplateError::NotOffered {
-            part: self.part,
-            line,
-            what,
-            suggestion,
-        }
+        TemplateError::NotOffered { part: self.part, line, what, suggestion }
     }
 }
 

@@ -20,25 +20,17 @@ impl CompiledTemplate {
     /// Renders all parts with `values`, an object whose members are the variables.
     pub fn render(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {
         let context = Value::from(Serde(values));
-        let part = |part| {
-            self.render_part(part, &context)
-                .map_err(|error| explain(part, &error, values))
-        };
+        let part = |part| self.render_part(part, &context).map_err(|error| explain(part, &error, values));
         Ok(RenderedMail {
             subject: one_line(&part(TemplatePart::Subject)?, MAX_SUBJECT_CHARS),
             text: part(TemplatePart::Text)?,
-            html: self
-                .has_html
-                .then(|| part(TemplatePart::Html))
-                .transpose()?,
+            html: self.has_html.then(|| part(TemplatePart::Html)).transpose()?,
         })
     }
 
     fn render_part(&self, part: TemplatePart, context: &Value) -> Result<String, Error> {
         let mut output = Bounded(Vec::new());
-        self.environment
-            .get_template(part.name())?
-            .render_captured_to(context.clone(), &mut output)?;
+        self.environment.get_template(part.name())?.render_captured_to(context.clone(), &mut output)?;
         Ok(String::from_utf8_lossy(&output.0).into_owned())
     }
 }
@@ -69,15 +61,8 @@ fn explain(part: TemplatePart, error: &Error, values: &serde_json::Value) -> Tem
         ErrorKind::WriteFailure => TemplateError::OutputTooLarge { part },
         ErrorKind::OutOfFuel => TemplateError::TooManySteps { part, line },
         kind => {
-            let detail = error
-                .detail()
-                .map(|detail| format!(": {detail}"))
-                .unwrap_or_default();
-            TemplateError::Render {
-                part,
-                line,
-                reason: format!("{kind}{detail}"),
-            }
+            let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+            TemplateError::Render { part, line, reason: format!("{kind}{detail}") }
         }
     }
 }
@@ -90,21 +75,10 @@ fn undefined_name(error: &Error) -> Option<&str> {
     Some(&detail[start..end])
 }
 
-fn unknown_variable(
-    part: TemplatePart,
-    line: usize,
-    name: &str,
-    values: &serde_json::Value,
-) -> TemplateError {
+fn unknown_variable(part: TemplatePart, line: usize, name: &str, values: &serde_json::Value) -> TemplateError {
     let known = siblings(name, values);
     let suggestion = nearest(name, known.iter().map(String::as_str));
-    TemplateError::UnknownVariable {
-        part,
-        line,
-        name: name.to_owned(),
-        suggestion,
-        known,
-    }
+    TemplateError::UnknownVariable { part, line, name: name.to_owned(), suggestion, known }
 }
 
 /// The names that could stand in the place of `name`: the members of the deepest object on its path that exists.
@@ -121,10 +95,7 @@ fn siblings(name: &str, values: &serde_json::Value) -> Vec<String> {
             _ => break,
         }
     }
-    let members = object
-        .as_object()
-        .into_iter()
-        .flat_map(serde_json::Map::keys);
+    let members = object.as_object().into_iter().flat_map(serde_json::Map::keys);
     let mut known: Vec<_> = members.map(|member| format!("{prefix}{member}")).collect();
     known.sort();
     known

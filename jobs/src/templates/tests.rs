@@ -6,11 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-fn compile(
-    subject: &str,
-    text: &str,
-    html: Option<&str>,
-) -> Result<CompiledTemplate, TemplateError> {
+fn compile(subject: &str, text: &str, html: Option<&str>) -> Result<CompiledTemplate, TemplateError> {
     CompiledTemplate::compile(&MailTemplate {
         subject: subject.to_owned(),
         text: text.to_owned(),
@@ -19,9 +15,7 @@ fn compile(
 }
 
 fn text_of(source: &str, values: &serde_json::Value) -> Result<String, TemplateError> {
-    compile("s", source, None)?
-        .render(values)
-        .map(|mail| mail.text)
+    compile("s", source, None)?.render(values).map(|mail| mail.text)
 }
 
 fn message(outcome: Result<impl std::fmt::Debug, TemplateError>) -> String {
@@ -36,23 +30,15 @@ fn a_mail_is_personalised_and_html_is_escaped() {
         Some("<a href=\"{{ url }}\">{{ name }}</a>"),
     )
     .expect("compiles");
-    let values = json!({"name": "<b>Zoë & \"Co\"</b>\r\nBcc: x", "cities": ["Köln", "Paris"], "url": "https://x/?a=1&b='"});
+    let values =
+        json!({"name": "<b>Zoë & \"Co\"</b>\r\nBcc: x", "cities": ["Köln", "Paris"], "url": "https://x/?a=1&b='"});
     let mail = template.render(&values).expect("renders");
     assert_eq!(mail.subject, "Hello <b>Zoë & \"Co\"</b> Bcc: x, welcome");
-    assert_eq!(
-        mail.text,
-        "Dear <b>Zoë & \"Co\"</b>\r\nBcc: x, 2 KÖLN;3 PARIS;"
-    );
+    assert_eq!(mail.text, "Dear <b>Zoë & \"Co\"</b>\r\nBcc: x, 2 KÖLN;3 PARIS;");
     let html = mail.html.expect("html");
-    assert!(
-        !html.contains("<b>") && html.contains("&lt;b&gt;Zoë &amp; &quot;Co&quot;"),
-        "{html}"
-    );
+    assert!(!html.contains("<b>") && html.contains("&lt;b&gt;Zoë &amp; &quot;Co&quot;"), "{html}");
     assert_eq!(html.matches('\'').count(), 0, "{html}");
-    assert_eq!(
-        template.variables().collect::<Vec<_>>(),
-        ["cities", "name", "url"]
-    );
+    assert_eq!(template.variables().collect::<Vec<_>>(), ["cities", "name", "url"]);
 }
 
 #[test]
@@ -79,10 +65,7 @@ fn nothing_undoes_the_escaping() {
         let html = template.render(&values).expect(source).html.expect("html");
         assert!(!html.to_lowercase().contains("<script"), "{source}: {html}");
     }
-    assert!(
-        message(compile("s", "t", Some("{{ x|safe }}")))
-            .contains("the filter `safe` is not offered")
-    );
+    assert!(message(compile("s", "t", Some("{{ x|safe }}"))).contains("the filter `safe` is not offered"));
 }
 
 #[test]
@@ -94,78 +77,35 @@ fn an_unknown_variable_is_named_with_its_place_and_its_neighbours() {
         "text, line 3: unknown variable `first_nmae`, did you mean `first_name`?; known are: first_name, lead"
     );
     assert_eq!(
-        message(
-            compile("{{ lead.nmae }}", "t", None)
-                .expect("compiles")
-                .render(&values)
-        ),
+        message(compile("{{ lead.nmae }}", "t", None).expect("compiles").render(&values)),
         "subject, line 1: unknown variable `lead.nmae`, did you mean `lead.name`?; known are: lead.city, lead.name"
     );
     assert_eq!(
-        message(
-            compile("s", "t", Some("{{ zzz|upper }}"))
-                .expect("compiles")
-                .render(&json!({}))
-        ),
+        message(compile("s", "t", Some("{{ zzz|upper }}")).expect("compiles").render(&json!({}))),
         "html, line 1: unknown variable `zzz`; known are: none"
     );
-    for source in [
-        "{{ nope.deeper }}",
-        "{% if nope %}x{% endif %}",
-        "{% for x in nope %}x{% endfor %}",
-        "{{ nope + 1 }}",
-    ] {
-        assert!(
-            message(text_of(source, &values)).contains("unknown variable `nope`"),
-            "{source}"
-        );
+    for source in
+        ["{{ nope.deeper }}", "{% if nope %}x{% endif %}", "{% for x in nope %}x{% endfor %}", "{{ nope + 1 }}"]
+    {
+        assert!(message(text_of(source, &values)).contains("unknown variable `nope`"), "{source}");
     }
 }
 
 #[test]
 fn a_missing_value_may_be_foreseen() {
     let values = json!({"name": "Anna"});
-    assert_eq!(
-        text_of("{{ nick|default('you') }}", &values).as_deref(),
-        Ok("you")
-    );
-    assert_eq!(
-        text_of("{{ name if name is defined else 'you' }}", &values).as_deref(),
-        Ok("Anna")
-    );
-    assert_eq!(
-        text_of(
-            "{% if nick is defined %}{{ nick }}{% else %}-{% endif %}",
-            &values
-        )
-        .as_deref(),
-        Ok("-")
-    );
+    assert_eq!(text_of("{{ nick|default('you') }}", &values).as_deref(), Ok("you"));
+    assert_eq!(text_of("{{ name if name is defined else 'you' }}", &values).as_deref(), Ok("Anna"));
+    assert_eq!(text_of("{% if nick is defined %}{{ nick }}{% else %}-{% endif %}", &values).as_deref(), Ok("-"));
     let spaced = json!({"row": {"First name": "Anna"}});
-    assert_eq!(
-        text_of("{{ row['First name'] }}", &spaced).as_deref(),
-        Ok("Anna")
-    );
-    assert_eq!(
-        text_of("{{ 'x' if name in ['Anna', 'Ben'] else 'y' }}", &values).as_deref(),
-        Ok("x")
-    );
+    assert_eq!(text_of("{{ row['First name'] }}", &spaced).as_deref(), Ok("Anna"));
+    assert_eq!(text_of("{{ 'x' if name in ['Anna', 'Ben'] else 'y' }}", &values).as_deref(), Ok("x"));
 }
 
 #[test]
 fn syntax_errors_have_a_line() {
     let error = compile("s", "a\n{% if x %}", None).expect_err("unfinished");
-    assert!(
-        matches!(
-            error,
-            TemplateError::Syntax {
-                part: TemplatePart::Text,
-                line: 2,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, TemplateError::Syntax { part: TemplatePart::Text, line: 2, .. }), "{error:?}");
     assert!(
         message(text_of("{{ name|uper }}", &json!({})))
             .contains("the filter `uper` is not offered, did you mean `upper`?")
@@ -202,17 +142,9 @@ fn what_reads_files_or_grows_is_not_offered() {
     ] {
         assert!(compile("s", source, None).is_err(), "{source}");
     }
+    assert!(compile("s", &format!("{{{{ a{} }}}}", "|upper".repeat(300)), None).is_err(), "a long expression");
     assert!(
-        compile("s", &format!("{{{{ a{} }}}}", "|upper".repeat(300)), None).is_err(),
-        "a long expression"
-    );
-    assert!(
-        compile(
-            "s",
-            &format!("{{{{ {}a{} }}}}", "(".repeat(5_000), ")".repeat(5_000)),
-            None
-        )
-        .is_err(),
+        compile("s", &format!("{{{{ {}a{} }}}}", "(".repeat(5_000), ")".repeat(5_000)), None).is_err(),
         "a deep one"
     );
 }
@@ -221,38 +153,24 @@ fn what_reads_files_or_grows_is_not_offered() {
 fn size_output_and_steps_are_bounded() {
     let part = TemplatePart::Text;
     let source = "x".repeat(MAX_SOURCE_BYTES + 1);
-    assert_eq!(
-        compile("s", &source, None).err(),
-        Some(TemplateError::SourceTooLarge { part })
-    );
+    assert_eq!(compile("s", &source, None).err(), Some(TemplateError::SourceTooLarge { part }));
     assert!(text_of(&source[1..], &json!({})).is_ok());
 
     let begun = Instant::now();
     let big = json!({"a": "y".repeat(100_000), "l": (0..1_000).collect::<Vec<_>>()});
     let twelve = "{{ a }}".repeat(12);
-    assert_eq!(
-        text_of(&twelve, &big),
-        Err(TemplateError::OutputTooLarge { part })
-    );
+    assert_eq!(text_of(&twelve, &big), Err(TemplateError::OutputTooLarge { part }));
     assert!(text_of("{{ a|replace('y', a) }}", &big).is_err());
     assert!(text_of("{{ l|join(a) }}", &big).is_err());
     let loops = "{% for x in l %}{% for y in l %}{% endfor %}{% endfor %}";
-    assert!(matches!(
-        text_of(loops, &big),
-        Err(TemplateError::TooManySteps { .. })
-    ));
+    assert!(matches!(text_of(loops, &big), Err(TemplateError::TooManySteps { .. })));
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
 fn rendering_is_cheap_and_shareable() {
     let template = std::sync::Arc::new(
-        compile(
-            "Hi {{ name }}",
-            "Dear {{ name }} of {{ city }}",
-            Some("<p>{{ name }}</p>"),
-        )
-        .expect("compiles"),
+        compile("Hi {{ name }}", "Dear {{ name }} of {{ city }}", Some("<p>{{ name }}</p>")).expect("compiles"),
     );
     let begun = Instant::now();
     let workers: Vec<_> = (0..2)
@@ -260,9 +178,7 @@ fn rendering_is_cheap_and_shareable() {
             let template = std::sync::Arc::clone(&template);
             std::thread::spawn(move || {
                 for index in 0..1_000 {
-                    template
-                        .render(&json!({"name": index, "city": worker}))
-                        .expect("renders");
+                    template.render(&json!({"name": index, "city": worker})).expect("renders");
                 }
             })
         })
@@ -270,9 +186,5 @@ fn rendering_is_cheap_and_shareable() {
     for worker in workers {
         worker.join().expect("no panic");
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?} for 2,000 mails unoptimised",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?} for 2,000 mails unoptimised", begun.elapsed());
 }

@@ -16,10 +16,7 @@ const MAX_LOCAL_BYTES: usize = 64;
 /// The address as it is stored and compared: trimmed, the domain in lower case and as A-labels (`xn--…`).
 /// The local part is kept as written, because only its own mail server may judge it.
 pub fn normalize_address(raw: &str) -> Result<String, InvalidAddress> {
-    let (local, domain) = raw
-        .trim()
-        .rsplit_once('@')
-        .ok_or(InvalidAddress("it has no @"))?;
+    let (local, domain) = raw.trim().rsplit_once('@').ok_or(InvalidAddress("it has no @"))?;
     check_local(local)?;
     let domain = ascii_domain(domain)?;
     let address = format!("{local}@{domain}");
@@ -31,29 +28,18 @@ pub fn normalize_address(raw: &str) -> Result<String, InvalidAddress> {
 
 /// [`normalize_address`], as the type that the SMTP commands take.
 pub(super) fn parse(raw: &str) -> Result<Address, InvalidAddress> {
-    normalize_address(raw)?
-        .parse()
-        .map_err(|_| InvalidAddress("it has characters that no address has"))
+    normalize_address(raw)?.parse().map_err(|_| InvalidAddress("it has characters that no address has"))
 }
 
 fn check_local(local: &str) -> Result<(), InvalidAddress> {
     if local.is_empty() || local.len() > MAX_LOCAL_BYTES {
-        return Err(InvalidAddress(
-            "the part before the @ must have 1 to 64 bytes",
-        ));
+        return Err(InvalidAddress("the part before the @ must have 1 to 64 bytes"));
     }
     if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
-        return Err(InvalidAddress(
-            "a dot stands at an end of the part before the @, or twice",
-        ));
+        return Err(InvalidAddress("a dot stands at an end of the part before the @, or twice"));
     }
-    if local
-        .chars()
-        .any(|c| c.is_control() || c.is_whitespace() || "\"(),:;<>@[\\]".contains(c))
-    {
-        return Err(InvalidAddress(
-            "the part before the @ has a blank or a character that must be quoted",
-        ));
+    if local.chars().any(|c| c.is_control() || c.is_whitespace() || "\"(),:;<>@[\\]".contains(c)) {
+        return Err(InvalidAddress("the part before the @ has a blank or a character that must be quoted"));
     }
     Ok(())
 }
@@ -68,20 +54,14 @@ fn ascii_domain(domain: &str) -> Result<String, InvalidAddress> {
         return Err(MALFORMED);
     };
     let well_formed = ascii.len() <= 253 && ascii.split('.').all(is_label);
-    if well_formed {
-        Ok(ascii)
-    } else {
-        Err(MALFORMED)
-    }
+    if well_formed { Ok(ascii) } else { Err(MALFORMED) }
 }
 
 fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && !label.starts_with('-')
         && !label.ends_with('-')
-        && label
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 #[cfg(test)]
@@ -92,10 +72,7 @@ mod tests {
     fn usual_and_international_addresses_are_taken() {
         for (raw, normal) in [
             ("anna@example.com", "anna@example.com"),
-            (
-                " O'Brien+news@Mail.Example.COM ",
-                "O'Brien+news@mail.example.com",
-            ),
+            (" O'Brien+news@Mail.Example.COM ", "O'Brien+news@mail.example.com"),
             ("jörg@müller.de", "jörg@xn--mller-kva.de"),
             ("root@localhost", "root@localhost"),
         ] {

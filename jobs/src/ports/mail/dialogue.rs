@@ -29,10 +29,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn new() -> Self {
-        Self {
-            stage: MailStage::Connect,
-            after_data: false,
-        }
+        Self { stage: MailStage::Connect, after_data: false }
     }
 }
 
@@ -59,21 +56,10 @@ pub(super) async fn deliver(
 
 /// True for the failures of a connection that had been closed, or was about to be, before the mail began.
 fn was_stale(error: &MailError) -> bool {
-    matches!(
-        error,
-        MailError::Transient {
-            stage: MailStage::Sender,
-            code: None | Some(421),
-            ..
-        }
-    )
+    matches!(error, MailError::Transient { stage: MailStage::Sender, code: None | Some(421), .. })
 }
 
-async fn converse(
-    connection: &mut Connection,
-    mail: &BuiltMail,
-    progress: &mut Progress,
-) -> Result<String, MailError> {
+async fn converse(connection: &mut Connection, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
     let parameters = mail_parameters(&connection.smtp, mail)?;
     connection.standing = Standing::Occupied;
     let outcome = transact(&mut connection.smtp, parameters, mail, progress).await;
@@ -88,34 +74,21 @@ async fn converse(
 /// True if the relay answered and goes on listening (421 says that it does not).
 fn in_step(error: &MailError) -> bool {
     match error {
-        MailError::Rejected { code, .. }
-        | MailError::Transient {
-            code: Some(code), ..
-        } => *code != 421,
+        MailError::Rejected { code, .. } | MailError::Transient { code: Some(code), .. } => *code != 421,
         MailError::Transient { .. } | MailError::Invalid { .. } => false,
     }
 }
 
 /// The extensions that the mail needs. Bodies are always ASCII here; only an address can need more.
-fn mail_parameters(
-    smtp: &AsyncSmtpConnection,
-    mail: &BuiltMail,
-) -> Result<Vec<MailParameter>, MailError> {
+fn mail_parameters(smtp: &AsyncSmtpConnection, mail: &BuiltMail) -> Result<Vec<MailParameter>, MailError> {
     if !mail.needs_utf8 {
         return Ok(Vec::new());
     }
     let offers = smtp.server_info();
-    if !offers.supports_feature(Extension::SmtpUtfEight)
-        || !offers.supports_feature(Extension::EightBitMime)
-    {
-        return Err(MailError::invalid(
-            "an address is not ASCII and the relay does not know SMTPUTF8",
-        ));
+    if !offers.supports_feature(Extension::SmtpUtfEight) || !offers.supports_feature(Extension::EightBitMime) {
+        return Err(MailError::invalid("an address is not ASCII and the relay does not know SMTPUTF8"));
     }
-    Ok(vec![
-        MailParameter::SmtpUtfEight,
-        MailParameter::Body(MailBodyParameter::EightBitMime),
-    ])
+    Ok(vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)])
 }
 
 async fn transact(
@@ -125,9 +98,7 @@ async fn transact(
     progress: &mut Progress,
 ) -> Result<String, MailError> {
     progress.stage = MailStage::Sender;
-    let reply = smtp
-        .command(Mail::new(Some(mail.from.clone()), parameters))
-        .await;
+    let reply = smtp.command(Mail::new(Some(mail.from.clone()), parameters)).await;
     judge(reply, Severity::PositiveCompletion, progress)?;
     progress.stage = MailStage::Recipient;
     let reply = smtp.command(Rcpt::new(mail.to.clone(), Vec::new())).await;
@@ -138,11 +109,7 @@ async fn transact(
     progress.stage = MailStage::Body;
     let reply = send_body(smtp, &mail.octets, progress).await;
     let taken = judge(reply, Severity::PositiveCompletion, progress)?;
-    Ok(excerpt(&format!(
-        "{} {}",
-        taken.code(),
-        taken.message().collect::<Vec<_>>().join(" ")
-    )))
+    Ok(excerpt(&format!("{} {}", taken.code(), taken.message().collect::<Vec<_>>().join(" "))))
 }
 
 /// Sends the message and notes the moment after which the relay may have all of it: lettre asks for the next part
@@ -167,11 +134,7 @@ async fn send_body(
 
 /// Requires a reply of the right kind. lettre calls a 354 in the place of a 250 a success; taking it for one would
 /// lose the mail.
-fn judge(
-    reply: Result<Response, SmtpError>,
-    expected: Severity,
-    progress: &Progress,
-) -> Result<Response, MailError> {
+fn judge(reply: Result<Response, SmtpError>, expected: Severity, progress: &Progress) -> Result<Response, MailError> {
     match reply {
         Ok(reply) if reply.code().severity == expected => Ok(reply),
         Ok(reply) => Err(MailError::Transient {
@@ -187,28 +150,13 @@ fn judge(
 /// The class of a failed command.
 pub(super) fn refusal(stage: MailStage, error: &SmtpError, after_data: bool) -> MailError {
     let Some(code) = error.status().map(u16::from) else {
-        return MailError::Transient {
-            stage,
-            code: None,
-            reason: excerpt(&chain(error)),
-            after_data,
-        };
+        return MailError::Transient { stage, code: None, reason: excerpt(&chain(error)), after_data };
     };
-    let message = std::error::Error::source(error)
-        .map(|source| excerpt(&source.to_string()))
-        .unwrap_or_default();
+    let message = std::error::Error::source(error).map(|source| excerpt(&source.to_string())).unwrap_or_default();
     if error.is_permanent() && concerns_the_mail(stage, code) {
-        return MailError::Rejected {
-            stage,
-            code,
-            message,
-        };
+        return MailError::Rejected { stage, code, message };
     }
-    let whom = if error.is_permanent() {
-        "the relay refuses us"
-    } else {
-        "the relay asks for a later try"
-    };
+    let whom = if error.is_permanent() { "the relay refuses us" } else { "the relay asks for a later try" };
     MailError::refused(stage, Some(code), format!("{whom} with {code}: {message}"))
 }
 
@@ -216,11 +164,7 @@ pub(super) fn refusal(stage: MailStage, error: &SmtpError, after_data: bool) -> 
 /// 538 ask us for credentials or TLS wherever they stand (RFC 4954 §6).
 fn concerns_the_mail(stage: MailStage, code: u16) -> bool {
     let about_us = matches!(code, 530 | 534 | 535 | 538);
-    !about_us
-        && matches!(
-            stage,
-            MailStage::Recipient | MailStage::Data | MailStage::Body | MailStage::Reply
-        )
+    !about_us && matches!(stage, MailStage::Recipient | MailStage::Data | MailStage::Body | MailStage::Reply)
 }
 
 /// An error and what caused it, on one line, without saying the same twice.

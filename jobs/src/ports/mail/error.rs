@@ -82,13 +82,7 @@ pub enum MailError {
 impl MailError {
     /// True if the relay may have taken the message although the send failed.
     pub fn after_data(&self) -> bool {
-        matches!(
-            self,
-            Self::Transient {
-                after_data: true,
-                ..
-            }
-        )
+        matches!(self, Self::Transient { after_data: true, .. })
     }
 
     /// True if a repeat cannot succeed, so that the recipient is to be given up.
@@ -97,9 +91,7 @@ impl MailError {
     }
 
     pub(super) fn invalid(reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            reason: reason.into(),
-        }
+        Self::Invalid { reason: reason.into() }
     }
 
     pub(super) fn transient(stage: MailStage, reason: impl fmt::Display) -> Self {
@@ -107,12 +99,7 @@ impl MailError {
     }
 
     pub(super) fn refused(stage: MailStage, code: Option<u16>, reason: impl fmt::Display) -> Self {
-        Self::Transient {
-            stage,
-            code,
-            reason: excerpt(&reason.to_string()),
-            after_data: false,
-        }
+        Self::Transient { stage, code, reason: excerpt(&reason.to_string()), after_data: false }
     }
 }
 
@@ -126,9 +113,7 @@ pub struct InvalidAddress(pub(super) &'static str);
 pub enum MailConfigError {
     #[error("SMTP_URL must be file:DIRECTORY, smtp://HOST or smtps://HOST: {0}")]
     Malformed(String),
-    #[error(
-        "SMTP_URL asks for tls={0}: TLS is either required or none, it is never downgraded on the way"
-    )]
+    #[error("SMTP_URL asks for tls={0}: TLS is either required or none, it is never downgraded on the way")]
     Tls(String),
     #[error("SMTP_URL: unknown setting `{0}`; known are tls and ca")]
     UnknownSetting(String),

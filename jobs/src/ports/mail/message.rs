@@ -35,18 +35,12 @@ pub struct Mailbox {
 impl Mailbox {
     /// An address without a display name.
     pub fn new(address: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-            name: None,
-        }
+        Self { address: address.into(), name: None }
     }
 
     /// An address with a display name.
     pub fn named(address: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-            name: Some(name.into()),
-        }
+        Self { address: address.into(), name: Some(name.into()) }
     }
 }
 
@@ -112,15 +106,9 @@ impl OutgoingMail {
     fn extra_headers(&self) -> Result<Vec<HeaderValue>, MailError> {
         let mut extra = Vec::new();
         if let Some(url) = &self.list_unsubscribe {
-            extra.push(header(
-                "List-Unsubscribe",
-                format!("<{}>", checked_url(url)?),
-            ));
+            extra.push(header("List-Unsubscribe", format!("<{}>", checked_url(url)?)));
             if matches!(url.scheme(), "https" | "http") {
-                extra.push(header(
-                    "List-Unsubscribe-Post",
-                    "List-Unsubscribe=One-Click".to_owned(),
-                ));
+                extra.push(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned()));
             }
         }
         if let Some(campaign) = self.campaign {
@@ -133,11 +121,7 @@ impl OutgoingMail {
 /// A header whose value the caller has checked: printable ASCII, short enough for one line. lettre would fold or
 /// encode a long URL or Message-ID, which some receivers do not undo.
 fn header(name: &'static str, value: String) -> HeaderValue {
-    HeaderValue::dangerous_new_pre_encoded(
-        HeaderName::new_from_ascii_str(name),
-        value.clone(),
-        value,
-    )
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
 }
 
 fn is_ascii(address: &Address) -> bool {
@@ -147,30 +131,16 @@ fn is_ascii(address: &Address) -> bool {
 fn lettre_mailbox(mailbox: &Mailbox, role: &str) -> Result<LettreMailbox, MailError> {
     let address = address::parse(&mailbox.address)
         .map_err(|error| MailError::invalid(format!("the {role}'s address is {error}")))?;
-    let name = mailbox
-        .name
-        .as_deref()
-        .map(|name| text::one_line(name, MAX_NAME_CHARS));
-    Ok(LettreMailbox::new(
-        name.filter(|name| !name.is_empty()),
-        address,
-    ))
+    let name = mailbox.name.as_deref().map(|name| text::one_line(name, MAX_NAME_CHARS));
+    Ok(LettreMailbox::new(name.filter(|name| !name.is_empty()), address))
 }
 
 fn checked_message_id(id: &str) -> Result<&str, MailError> {
-    let plain = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"<>@\"(),:;\\".contains(&b))
-    };
+    let plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"<>@\"(),:;\\".contains(&b));
     match id.split_once('@') {
-        Some((left, right)) if plain(left) && plain(right) && id.len() <= MAX_MESSAGE_ID_BYTES => {
-            Ok(id)
-        }
-        _ => Err(MailError::invalid(
-            "the Message-ID is not of the form left@right",
-        )),
+        Some((left, right)) if plain(left) && plain(right) && id.len() <= MAX_MESSAGE_ID_BYTES => Ok(id),
+        _ => Err(MailError::invalid("the Message-ID is not of the form left@right")),
     }
 }
 
@@ -188,16 +158,8 @@ fn checked_url(url: &Url) -> Result<&str, MailError> {
     let text = url.as_str();
     let usable = matches!(url.scheme(), "https" | "http" | "mailto")
         && text.len() <= MAX_URL_BYTES
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
-    if usable {
-        Ok(text)
-    } else {
-        Err(MailError::invalid(
-            "the unsubscribe link cannot stand in a header",
-        ))
-    }
+        && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
+    if usable { Ok(text) } else { Err(MailError::invalid("the unsubscribe link cannot stand in a header")) }
 }
 
 fn alternative(message_id: &str, text: &str, html: &str) -> MultiPart {

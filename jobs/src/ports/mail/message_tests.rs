@@ -20,66 +20,32 @@ fn mail() -> OutgoingMail {
 
 fn header_names(octets: &[u8]) -> Vec<String> {
     let message = MessageParser::default().parse(octets).expect("a mail");
-    message
-        .headers()
-        .iter()
-        .map(|h| h.name().to_ascii_lowercase())
-        .collect()
+    message.headers().iter().map(|h| h.name().to_ascii_lowercase()).collect()
 }
 
 #[test]
 fn a_mail_carries_all_its_fields() {
     let built = mail().build().expect("builds");
-    let message = MessageParser::default()
-        .parse(&built.octets)
-        .expect("a mail");
+    let message = MessageParser::default().parse(&built.octets).expect("a mail");
     assert_eq!(message.message_id(), Some("0190.42@rota.example"));
     assert_eq!(message.subject(), Some("Grüße an Anna"));
-    let from = message
-        .from()
-        .and_then(|from| from.first())
-        .expect("a sender");
+    let from = message.from().and_then(|from| from.first()).expect("a sender");
     assert_eq!(from.name(), Some("Jörg \"Joe\" Müller, GmbH"));
     assert_eq!(from.address(), Some("news@example.com"));
-    assert_eq!(
-        message
-            .body_text(0)
-            .expect("text")
-            .replace("\r\n", "\n")
-            .trim_end(),
-        "Hallo Anna\n.\nToken abc"
-    );
-    assert_eq!(
-        message.body_html(0).expect("html").trim_end(),
-        "<p>Hallo Anna</p>"
-    );
+    assert_eq!(message.body_text(0).expect("text").replace("\r\n", "\n").trim_end(), "Hallo Anna\n.\nToken abc");
+    assert_eq!(message.body_html(0).expect("html").trim_end(), "<p>Hallo Anna</p>");
     let raw = String::from_utf8(built.octets.clone()).expect("ASCII");
     assert!(raw.is_ascii() && !built.needs_utf8);
-    assert!(
-        raw.contains("\r\nList-Unsubscribe: <https://rota.example/u/abc?x=1>\r\n"),
-        "{raw}"
-    );
-    assert!(
-        raw.contains("\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"),
-        "{raw}"
-    );
-    assert!(
-        raw.contains("\r\nX-Rota-Campaign: 00000000-0000-0000-0000-000000000000\r\n"),
-        "{raw}"
-    );
-    assert!(
-        raw.contains("\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n"),
-        "{raw}"
-    );
+    assert!(raw.contains("\r\nList-Unsubscribe: <https://rota.example/u/abc?x=1>\r\n"), "{raw}");
+    assert!(raw.contains("\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"), "{raw}");
+    assert!(raw.contains("\r\nX-Rota-Campaign: 00000000-0000-0000-0000-000000000000\r\n"), "{raw}");
+    assert!(raw.contains("\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n"), "{raw}");
     assert!(message.header(Parsed::MimeVersion).is_some());
 }
 
 #[test]
 fn a_repeat_is_octet_for_octet_the_same() {
-    assert_eq!(
-        mail().build().expect("builds").octets,
-        mail().build().expect("builds").octets
-    );
+    assert_eq!(mail().build().expect("builds").octets, mail().build().expect("builds").octets);
 }
 
 #[test]
@@ -90,17 +56,9 @@ fn long_names_and_links_stay_within_a_header_line() {
     long.text = "y".repeat(5_000);
     long.list_unsubscribe = Url::parse(&format!("https://rota.example/{}", "u".repeat(800))).ok();
     let built = long.build().expect("builds");
-    assert!(
-        built
-            .octets
-            .split(|b| *b == b'\n')
-            .all(|line| line.len() <= 998)
-    );
+    assert!(built.octets.split(|b| *b == b'\n').all(|line| line.len() <= 998));
     let link = format!("<https://rota.example/{}>", "u".repeat(800));
-    assert!(
-        String::from_utf8_lossy(&built.octets).contains(&link),
-        "the link is not folded"
-    );
+    assert!(String::from_utf8_lossy(&built.octets).contains(&link), "the link is not folded");
 }
 
 #[test]
@@ -113,18 +71,14 @@ fn what_cannot_be_a_mail_is_invalid() {
         |m| m.list_unsubscribe = Url::parse("javascript:alert(1)").ok(),
         |m| m.list_unsubscribe = Url::parse("mailto:a>b@example.com").ok(),
         |m| {
-            m.list_unsubscribe =
-                Url::parse(&format!("https://rota.example/{}", "u".repeat(1_000))).ok();
+            m.list_unsubscribe = Url::parse(&format!("https://rota.example/{}", "u".repeat(1_000))).ok();
         },
         |m| m.date = DateTime::<Utc>::MIN_UTC,
     ];
     for (index, spoil) in broken.into_iter().enumerate() {
         let mut broken = mail();
         spoil(&mut broken);
-        assert!(
-            matches!(broken.build(), Err(MailError::Invalid { .. })),
-            "case {index}"
-        );
+        assert!(matches!(broken.build(), Err(MailError::Invalid { .. })), "case {index}");
     }
 }
 
@@ -170,29 +124,10 @@ fn no_text_adds_a_header() {
         nasty.text = glue(pick(), pick(), pick());
         let built = nasty.build().expect("cleaned text always builds");
         assert_eq!(header_names(&built.octets), expected, "{nasty:?}");
-        let parsed = MessageParser::default()
-            .parse(&built.octets)
-            .expect("a mail");
-        let to: Vec<_> = parsed
-            .to()
-            .expect("recipients")
-            .iter()
-            .filter_map(|to| to.address())
-            .collect();
+        let parsed = MessageParser::default().parse(&built.octets).expect("a mail");
+        let to: Vec<_> = parsed.to().expect("recipients").iter().filter_map(|to| to.address()).collect();
         assert_eq!(to, ["anna@example.org"], "{nasty:?}");
-        assert!(
-            !built
-                .octets
-                .windows(2)
-                .any(|w| w[0] != b'\r' && w[1] == b'\n'),
-            "no bare LF"
-        );
-        assert!(
-            !built
-                .octets
-                .windows(2)
-                .any(|w| w[0] == b'\r' && w[1] != b'\n'),
-            "no bare CR"
-        );
+        assert!(!built.octets.windows(2).any(|w| w[0] != b'\r' && w[1] == b'\n'), "no bare LF");
+        assert!(!built.octets.windows(2).any(|w| w[0] == b'\r' && w[1] != b'\n'), "no bare CR");
     }
 }

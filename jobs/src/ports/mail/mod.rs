@@ -50,11 +50,7 @@ pub struct MailSettings {
 
 impl Default for MailSettings {
     fn default() -> Self {
-        Self {
-            connections: 4,
-            timeout: Duration::from_secs(15),
-            hello_name: None,
-        }
+        Self { connections: 4, timeout: Duration::from_secs(15), hello_name: None }
     }
 }
 
@@ -83,14 +79,10 @@ impl Mailer {
     /// or `smtps://…`. Opens no connection yet; the CA file is read at once.
     pub fn from_url(smtp_url: &str, settings: MailSettings) -> Result<Self, MailConfigError> {
         if settings.connections == 0 {
-            return Err(MailConfigError::Settings(
-                "at least one connection is needed",
-            ));
+            return Err(MailConfigError::Settings("at least one connection is needed"));
         }
         if settings.timeout.is_zero() {
-            return Err(MailConfigError::Settings(
-                "the timeout must be more than zero",
-            ));
+            return Err(MailConfigError::Settings("the timeout must be more than zero"));
         }
         let way = match Target::parse(smtp_url)? {
             Target::Folder(folder) => Way::Folder(folder),
@@ -99,10 +91,7 @@ impl Mailer {
                 Way::Relay(pool_of(connector, settings.connections))
             }
         };
-        Ok(Self {
-            way: Arc::new(way),
-            timeout: settings.timeout,
-        })
+        Ok(Self { way: Arc::new(way), timeout: settings.timeout })
     }
 
     /// Hands one mail over and waits for the answer. On `Ok` the relay has taken responsibility for the mail, or the
@@ -120,10 +109,7 @@ impl Mailer {
             Ok(outcome) => outcome?,
             Err(_) => return Err(self.timed_out(&progress)),
         };
-        Ok(MailReceipt {
-            message_id: built.message_id,
-            reply,
-        })
+        Ok(MailReceipt { message_id: built.message_id, reply })
     }
 
     fn timed_out(&self, progress: &Progress) -> MailError {
@@ -146,10 +132,7 @@ impl fmt::Debug for Mailer {
             Way::Folder(folder) => folder,
             Way::Relay(_) => &"relay",
         };
-        f.debug_struct("Mailer")
-            .field("way", way)
-            .field("timeout", &self.timeout)
-            .finish()
+        f.debug_struct("Mailer").field("way", way).field("timeout", &self.timeout).finish()
     }
 }
 
@@ -163,15 +146,10 @@ fn pool_of(connector: Connector, connections: usize) -> Pool<Connector> {
 }
 
 fn hello(name: Option<String>) -> Result<ClientId, MailConfigError> {
-    let plain = |name: &str| {
-        name.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b))
-    };
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
     match name {
         None => Ok(ClientId::default()),
         Some(name) if !name.is_empty() && plain(&name) => Ok(ClientId::Domain(name)),
-        Some(_) => Err(MailConfigError::Settings(
-            "the EHLO name must be a host name",
-        )),
+        Some(_) => Err(MailConfigError::Settings("the EHLO name must be a host name")),
     }
 }

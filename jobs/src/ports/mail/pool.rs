@@ -70,19 +70,14 @@ impl Connector {
         let Some(credentials) = &self.relay.credentials else {
             return Ok(());
         };
-        match smtp
-            .auth(&[Mechanism::Plain, Mechanism::Login], credentials)
-            .await
-        {
+        match smtp.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await {
             Ok(_) => Ok(()),
             // The relay's words are left out: some repeat what was tried.
             Err(error) => {
                 let code = error.status().map(u16::from);
                 let why = match code {
                     Some(code) => format!("the relay refuses our credentials with {code}"),
-                    None if error.is_client() => {
-                        "the relay offers no AUTH mechanism that we speak".to_owned()
-                    }
+                    None if error.is_client() => "the relay offers no AUTH mechanism that we speak".to_owned(),
                     None => "the connection failed".to_owned(),
                 };
                 Err(MailError::refused(MailStage::Authenticate, code, why))
@@ -103,19 +98,12 @@ impl managed::Manager for Connector {
             .await
             .map_err(|error| refusal(MailStage::Hello, &error, false))?;
         self.authenticate(&mut smtp).await?;
-        Ok(Connection {
-            smtp,
-            standing: Standing::Ready,
-            reused: false,
-            idle_since: Instant::now(),
-        })
+        Ok(Connection { smtp, standing: Standing::Ready, reused: false, idle_since: Instant::now() })
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<MailError> {
         connection.reused = true;
-        if connection.standing == Standing::Ready
-            && connection.idle_since.elapsed() < PROBE_AFTER_IDLE
-        {
+        if connection.standing == Standing::Ready && connection.idle_since.elapsed() < PROBE_AFTER_IDLE {
             return Ok(());
         }
         match timeout(PROBE_TIMEOUT, connection.smtp.command(Rset)).await {
@@ -123,9 +111,7 @@ impl managed::Manager for Connector {
                 connection.standing = Standing::Ready;
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => Err(RecycleError::message(
-                "the relay closed the idle connection",
-            )),
+            Ok(Err(_)) | Err(_) => Err(RecycleError::message("the relay closed the idle connection")),
         }
     }
 }
@@ -143,9 +129,7 @@ impl Lease {
     }
 
     pub fn connection(&mut self) -> &mut Connection {
-        self.0
-            .as_mut()
-            .expect("a lease holds its connection until it is dropped")
+        self.0.as_mut().expect("a lease holds its connection until it is dropped")
     }
 }
 
@@ -162,42 +146,25 @@ impl Drop for Lease {
 }
 
 fn tls_door(relay: &Relay) -> Result<TlsDoor, MailConfigError> {
-    let name = ServerName::try_from(relay.host.clone()).map_err(|_| {
-        MailConfigError::Malformed("the host is not a name that a certificate can carry".to_owned())
-    })?;
+    let name = ServerName::try_from(relay.host.clone())
+        .map_err(|_| MailConfigError::Malformed("the host is not a name that a certificate can carry".to_owned()))?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions")
         .with_root_certificates(roots(relay)?)
         .with_no_client_auth();
-    Ok(TlsDoor {
-        connector: TlsConnector::from(Arc::new(config)),
-        name,
-    })
+    Ok(TlsDoor { connector: TlsConnector::from(Arc::new(config)), name })
 }
 
 fn roots(relay: &Relay) -> Result<RootCertStore, MailConfigError> {
     let Some(path) = &relay.ca else {
-        return Ok(RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        });
+        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
     };
-    let unusable = |reason: String| MailConfigError::CaFile {
-        path: path.display().to_string(),
-        reason,
-    };
+    let unusable = |reason: String| MailConfigError::CaFile { path: path.display().to_string(), reason };
     let mut store = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
-    {
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        store
-            .add(certificate)
-            .map_err(|error| unusable(error.to_string()))?;
+        store.add(certificate).map_err(|error| unusable(error.to_string()))?;
     }
-    if store.is_empty() {
-        Err(unusable("it has no PEM certificate".to_owned()))
-    } else {
-        Ok(store)
-    }
+    if store.is_empty() { Err(unusable("it has no PEM certificate".to_owned())) } else { Ok(store) }
 }

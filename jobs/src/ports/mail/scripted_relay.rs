@@ -60,15 +60,11 @@ pub(super) struct Seen {
 
 impl Seen {
     pub fn messages(&self) -> MutexGuard<'_, Vec<String>> {
-        self.messages
-            .lock()
-            .expect("no test panics while it holds this")
+        self.messages.lock().expect("no test panics while it holds this")
     }
 
     pub fn clear_lines(&self) -> MutexGuard<'_, Vec<String>> {
-        self.clear_lines
-            .lock()
-            .expect("no test panics while it holds this")
+        self.clear_lines.lock().expect("no test panics while it holds this")
     }
 }
 
@@ -83,9 +79,7 @@ impl ScriptedRelay {
         let socket = TcpSocket::new_v4().expect("a socket");
         // Small, so that a relay which stops reading stops a large mail half-way.
         socket.set_recv_buffer_size(8_192).expect("settable");
-        socket
-            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .expect("a free port");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listener = socket.listen(64).expect("bound");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen::default());
@@ -126,21 +120,12 @@ async fn serve(tcp: TcpStream, script: Script, seen: Arc<Seen>) -> Option<()> {
         Some(acceptor) => Box::new(acceptor.accept(tcp).await.ok()?),
         None => Box::new(tcp),
     };
-    let mut session = Session {
-        io: BufReader::new(io),
-        script,
-        seen,
-        encrypted,
-    };
+    let mut session = Session { io: BufReader::new(io), script, seen, encrypted };
     session.act("CONNECT", "220 scripted").await?;
     let mut mails = 0;
     loop {
         let line = session.line().await?;
-        let verb = line
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" => session.hello().await?,
             "STARTTLS" => session = session.start_tls().await?,
@@ -176,13 +161,7 @@ impl Session {
     }
 
     async fn act(&mut self, step: &'static str, usual: &'static str) -> Option<()> {
-        match self
-            .script
-            .acts
-            .get(step)
-            .copied()
-            .unwrap_or(Act::Say(usual))
-        {
+        match self.script.acts.get(step).copied().unwrap_or(Act::Say(usual)) {
             Act::Say(text) => self.say(text).await,
             Act::Hang => std::future::pending().await,
             Act::Close => None,
@@ -190,21 +169,13 @@ impl Session {
     }
 
     async fn say(&mut self, text: &str) -> Option<()> {
-        self.io
-            .write_all(format!("{text}\r\n").as_bytes())
-            .await
-            .ok()?;
+        self.io.write_all(format!("{text}\r\n").as_bytes()).await.ok()?;
         self.io.flush().await.ok()
     }
 
     async fn hello(&mut self) -> Option<()> {
         let mut lines = vec!["scripted"];
-        lines.extend(
-            self.script
-                .offers
-                .iter()
-                .filter(|offer| !(self.encrypted && **offer == "STARTTLS")),
-        );
+        lines.extend(self.script.offers.iter().filter(|offer| !(self.encrypted && **offer == "STARTTLS")));
         let last = lines.len() - 1;
         let reply: Vec<_> = lines
             .iter()
@@ -221,11 +192,7 @@ impl Session {
         self.act("STARTTLS", "220 go").await?;
         let acceptor = self.script.tls.clone()?;
         let tls = acceptor.accept(self.io.into_inner()).await.ok()?;
-        Some(Self {
-            io: BufReader::new(Box::new(tls)),
-            encrypted: true,
-            ..self
-        })
+        Some(Self { io: BufReader::new(Box::new(tls)), encrypted: true, ..self })
     }
 
     fn accepts_data(&self) -> bool {
@@ -244,11 +211,7 @@ impl Session {
             }
             text.push_str(line.strip_prefix('.').unwrap_or(&line));
             text.push_str("\r\n");
-            if self
-                .script
-                .cut_message_at
-                .is_some_and(|limit| text.len() > limit)
-            {
+            if self.script.cut_message_at.is_some_and(|limit| text.len() > limit) {
                 return None;
             }
         }

@@ -56,14 +56,9 @@ impl Wire {
         tls: Option<(&TlsDoor, Encryption)>,
         hello: &ClientId,
     ) -> Result<Self, MailError> {
-        let tcp = connect(address)
-            .await
-            .map_err(|error| MailError::transient(MailStage::Connect, error))?;
+        let tcp = connect(address).await.map_err(|error| MailError::transient(MailStage::Connect, error))?;
         match tls {
-            None | Some((_, Encryption::None)) => Ok(Self {
-                prelude: b"",
-                stream: Stream::Plain(tcp),
-            }),
+            None | Some((_, Encryption::None)) => Ok(Self { prelude: b"", stream: Stream::Plain(tcp) }),
             Some((door, Encryption::Implicit)) => encrypt(tcp, door, b"").await,
             Some((door, Encryption::StartTls)) => {
                 encrypt(start_tls(tcp, hello).await?, door, GREETING_AFTER_STARTTLS).await
@@ -79,48 +74,27 @@ async fn connect(address: (&str, u16)) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-async fn encrypt(
-    tcp: TcpStream,
-    door: &TlsDoor,
-    prelude: &'static [u8],
-) -> Result<Wire, MailError> {
+async fn encrypt(tcp: TcpStream, door: &TlsDoor, prelude: &'static [u8]) -> Result<Wire, MailError> {
     let tls = door
         .connector
         .connect(door.name.clone(), tcp)
         .await
         .map_err(|error| MailError::transient(MailStage::Tls, error))?;
-    Ok(Wire {
-        prelude,
-        stream: Stream::Tls(Box::new(tls)),
-    })
+    Ok(Wire { prelude, stream: Stream::Tls(Box::new(tls)) })
 }
 
 /// Greeting, EHLO and STARTTLS in clear; returns the stream right before the handshake.
 async fn start_tls(tcp: TcpStream, hello: &ClientId) -> Result<TcpStream, MailError> {
     let mut reader = BufReader::new(tcp);
     expect(&mut reader, MailStage::Hello, 220).await?;
-    let offers = command(
-        &mut reader,
-        &format!("EHLO {hello}\r\n"),
-        MailStage::Hello,
-        250,
-    )
-    .await?;
-    if !offers
-        .iter()
-        .skip(1)
-        .any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"))
-    {
-        let reason =
-            "the relay does not offer STARTTLS and TLS is required, so no mail was sent to it";
+    let offers = command(&mut reader, &format!("EHLO {hello}\r\n"), MailStage::Hello, 250).await?;
+    if !offers.iter().skip(1).any(|line| line.trim().eq_ignore_ascii_case("STARTTLS")) {
+        let reason = "the relay does not offer STARTTLS and TLS is required, so no mail was sent to it";
         return Err(MailError::transient(MailStage::Tls, reason));
     }
     command(&mut reader, "STARTTLS\r\n", MailStage::Tls, 220).await?;
     if !reader.buffer().is_empty() {
-        return Err(MailError::transient(
-            MailStage::Tls,
-            "octets were injected between STARTTLS and the handshake",
-        ));
+        return Err(MailError::transient(MailStage::Tls, "octets were injected between STARTTLS and the handshake"));
     }
     Ok(reader.into_inner())
 }
@@ -131,26 +105,17 @@ async fn command(
     stage: MailStage,
     expected: u16,
 ) -> Result<Vec<String>, MailError> {
-    reader
-        .write_all(line.as_bytes())
-        .await
-        .map_err(|error| MailError::transient(stage, error))?;
+    reader.write_all(line.as_bytes()).await.map_err(|error| MailError::transient(stage, error))?;
     expect(reader, stage, expected).await
 }
 
 /// Reads one reply, which may have several lines, and requires its code.
-async fn expect(
-    reader: &mut BufReader<TcpStream>,
-    stage: MailStage,
-    expected: u16,
-) -> Result<Vec<String>, MailError> {
+async fn expect(reader: &mut BufReader<TcpStream>, stage: MailStage, expected: u16) -> Result<Vec<String>, MailError> {
     let mut texts = Vec::new();
     loop {
-        let line = read_line(reader)
-            .await
-            .map_err(|error| MailError::transient(stage, error))?;
-        let (code, last, text) = parse_line(&line)
-            .ok_or_else(|| MailError::transient(stage, "the relay does not speak SMTP"))?;
+        let line = read_line(reader).await.map_err(|error| MailError::transient(stage, error))?;
+        let (code, last, text) =
+            parse_line(&line).ok_or_else(|| MailError::transient(stage, "the relay does not speak SMTP"))?;
         texts.push(text.to_owned());
         if !last && texts.len() < MAX_REPLY_LINES {
             continue;
@@ -166,15 +131,9 @@ async fn expect(
 
 async fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut line = Vec::new();
-    reader
-        .take(MAX_LINE_BYTES)
-        .read_until(b'\n', &mut line)
-        .await?;
+    reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await?;
     if line.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the relay closed the connection",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the relay closed the connection"));
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
@@ -182,10 +141,7 @@ async fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
 /// `250-text` is one of several lines, `250 text` the last.
 fn parse_line(line: &str) -> Option<(u16, bool, &str)> {
     let (code, rest) = line.split_at_checked(3)?;
-    let code = code
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| code.parse().ok())??;
+    let code = code.bytes().all(|b| b.is_ascii_digit()).then(|| code.parse().ok())??;
     match rest.strip_prefix('-') {
         Some(text) => Some((code, false, text)),
         None => Some((code, true, rest.strip_prefix(' ').unwrap_or(rest))),
@@ -202,16 +158,10 @@ impl AsyncTokioStream for Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.prelude.is_empty() {
-            let (now, later) = this
-                .prelude
-                .split_at(this.prelude.len().min(buf.remaining()));
+            let (now, later) = this.prelude.split_at(this.prelude.len().min(buf.remaining()));
             buf.put_slice(now);
             this.prelude = later;
             return Poll::Ready(Ok(()));
@@ -224,11 +174,7 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),

@@ -53,9 +53,7 @@ fn parse_folder(folder: &str) -> Result<PathBuf, MailConfigError> {
     let path = folder.strip_prefix("//").unwrap_or(folder);
     let names_a_host = path.len() != folder.len() && !path.starts_with('/');
     if path.is_empty() || names_a_host {
-        return Err(malformed(
-            "the directory is missing, as in file:mail or file:///var/spool/rota",
-        ));
+        return Err(malformed("the directory is missing, as in file:mail or file:///var/spool/rota"));
     }
     Ok(PathBuf::from(path))
 }
@@ -66,9 +64,7 @@ fn parse_relay(smtp_url: &str) -> Result<Relay, MailConfigError> {
         return Err(malformed("the scheme is none of these"));
     }
     if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-        return Err(malformed(
-            "nothing but ?settings may follow the host (is a / or # in the password not encoded?)",
-        ));
+        return Err(malformed("nothing but ?settings may follow the host (is a / or # in the password not encoded?)"));
     }
     let host = parse_host(&url)?;
     let settings = Settings::parse(&url)?;
@@ -95,10 +91,7 @@ fn default_port(encryption: Encryption) -> u16 {
 
 /// The host as DNS and certificates write it: A-labels, no brackets around IPv6.
 fn parse_host(url: &Url) -> Result<String, MailConfigError> {
-    let raw = url
-        .host_str()
-        .filter(|host| !host.is_empty())
-        .ok_or_else(|| malformed("the host is missing"))?;
+    let raw = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| malformed("the host is missing"))?;
     let decoded = decode(raw)?;
     match Host::parse(&decoded).map_err(|error| malformed(&error.to_string()))? {
         Host::Domain(domain) => Ok(domain),
@@ -114,17 +107,13 @@ fn is_loopback(host: &str) -> bool {
 fn credentials(url: &Url) -> Result<Option<Credentials>, MailConfigError> {
     match (url.username(), url.password()) {
         ("", None) => Ok(None),
-        ("", Some(_)) | (_, None) => {
-            Err(malformed("a user needs a password and a password a user"))
-        }
+        ("", Some(_)) | (_, None) => Err(malformed("a user needs a password and a password a user")),
         (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
     }
 }
 
 fn decode(text: &str) -> Result<String, MailConfigError> {
-    let decoded = percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| malformed("a % escape is not UTF-8"))?;
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| malformed("a % escape is not UTF-8"))?;
     Ok(decoded.into_owned())
 }
 
@@ -181,70 +170,25 @@ mod tests {
             ("smtp://localhost", "localhost", 25, Encryption::None),
             ("smtp://127.0.0.1:2525", "127.0.0.1", 2525, Encryption::None),
             ("smtp://[::1]:2525", "::1", 2525, Encryption::None),
-            (
-                "smtp://localhost?tls=required",
-                "localhost",
-                587,
-                Encryption::StartTls,
-            ),
-            (
-                "smtp://mail.example.com",
-                "mail.example.com",
-                587,
-                Encryption::StartTls,
-            ),
-            (
-                "smtp://127.evil.example",
-                "127.evil.example",
-                587,
-                Encryption::StartTls,
-            ),
-            (
-                "smtp://10.0.0.1:25?tls=none",
-                "10.0.0.1",
-                25,
-                Encryption::None,
-            ),
-            (
-                "smtp://mail.example.com?tls=none",
-                "mail.example.com",
-                25,
-                Encryption::None,
-            ),
-            (
-                "smtps://mail.example.com",
-                "mail.example.com",
-                465,
-                Encryption::Implicit,
-            ),
-            (
-                "smtps://localhost:4465?tls=required",
-                "localhost",
-                4465,
-                Encryption::Implicit,
-            ),
+            ("smtp://localhost?tls=required", "localhost", 587, Encryption::StartTls),
+            ("smtp://mail.example.com", "mail.example.com", 587, Encryption::StartTls),
+            ("smtp://127.evil.example", "127.evil.example", 587, Encryption::StartTls),
+            ("smtp://10.0.0.1:25?tls=none", "10.0.0.1", 25, Encryption::None),
+            ("smtp://mail.example.com?tls=none", "mail.example.com", 25, Encryption::None),
+            ("smtps://mail.example.com", "mail.example.com", 465, Encryption::Implicit),
+            ("smtps://localhost:4465?tls=required", "localhost", 4465, Encryption::Implicit),
         ] {
             let relay = relay(url);
-            assert_eq!(
-                (relay.host.as_str(), relay.port, relay.encryption),
-                (host, port, encryption),
-                "{url}"
-            );
+            assert_eq!((relay.host.as_str(), relay.port, relay.encryption), (host, port, encryption), "{url}");
         }
     }
 
     #[test]
     fn folders() {
-        for (url, path) in [
-            ("file:mail", "mail"),
-            ("file:./a b", "./a b"),
-            ("file:///var/x", "/var/x"),
-            ("file:/x", "/x"),
-        ] {
-            assert!(
-                matches!(Target::parse(url), Ok(Target::Folder(folder)) if folder == *path),
-                "{url}"
-            );
+        for (url, path) in
+            [("file:mail", "mail"), ("file:./a b", "./a b"), ("file:///var/x", "/var/x"), ("file:/x", "/x")]
+        {
+            assert!(matches!(Target::parse(url), Ok(Target::Folder(folder)) if folder == *path), "{url}");
         }
         assert!(Target::parse("file:").is_err());
         assert!(Target::parse("file://host/x").is_err());
@@ -253,14 +197,8 @@ mod tests {
     #[test]
     fn mistakes_are_named_without_the_password() {
         for (url, needle) in [
-            (
-                "smtp://u:hunter2@mail.example.com?tls=opportunistic",
-                "never downgraded",
-            ),
-            (
-                "smtp://u:hunter2@mail.example.com?tsl=none",
-                "unknown setting `tsl`",
-            ),
+            ("smtp://u:hunter2@mail.example.com?tls=opportunistic", "never downgraded"),
+            ("smtp://u:hunter2@mail.example.com?tsl=none", "unknown setting `tsl`"),
             ("smtps://u:hunter2@mail.example.com?tls=none", "contradict"),
             ("smtp://u:hunter2@localhost?ca=/x.pem", "TLS is not used"),
             ("smtp://user@mail.example.com", "needs a password"),
@@ -271,10 +209,7 @@ mod tests {
         ] {
             let error = Target::parse(url).expect_err(url);
             assert!(error.to_string().contains(needle), "{url}: {error}");
-            assert!(
-                !format!("{error} {error:?}").contains("hunter2"),
-                "{error:?}"
-            );
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
         let relay = relay("smtp://u:hunter2@localhost");
         assert!(!format!("{relay:?}").contains("hunter2"));
@@ -283,9 +218,6 @@ mod tests {
     #[test]
     fn credentials_are_decoded() {
         let expected = Credentials::new("me@x.org".to_owned(), "a/b#ü".to_owned());
-        assert_eq!(
-            relay("smtps://me%40x.org:a%2Fb%23%C3%BC@mail.example.com").credentials,
-            Some(expected)
-        );
+        assert_eq!(relay("smtps://me%40x.org:a%2Fb%23%C3%BC@mail.example.com").credentials, Some(expected));
     }
 }

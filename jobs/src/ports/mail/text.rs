@@ -58,10 +58,7 @@ mod tests {
 
     #[test]
     fn folds_everything_that_could_break_a_line() {
-        assert_eq!(
-            one_line("  a\r\nBcc: x\u{2028}b\0c\u{85}d ", 100),
-            "a Bcc: x b c d"
-        );
+        assert_eq!(one_line("  a\r\nBcc: x\u{2028}b\0c\u{85}d ", 100), "a Bcc: x b c d");
         assert_eq!(one_line("\u{202e}abc", 100), "abc");
         assert_eq!(one_line("\r\n\0", 100), "");
     }

@@ -12,8 +12,7 @@ use super::*;
 fn private_authority() -> (TlsAcceptor, PathBuf) {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key"))
-        .expect("an authority");
+    let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("an authority");
     let key = KeyPair::generate().expect("a key");
     let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])
         .and_then(|parameters| parameters.signed_by(&key, &issuer))
@@ -34,35 +33,16 @@ fn private_authority() -> (TlsAcceptor, PathBuf) {
 async fn starttls_and_implicit_tls_reach_a_relay_with_a_private_authority() {
     let (acceptor, ca) = private_authority();
     for (scheme, implicit_tls) in [("smtp", false), ("smtps", true)] {
-        let script = Script {
-            tls: Some(acceptor.clone()),
-            implicit_tls,
-            ..Script::default()
-        };
+        let script = Script { tls: Some(acceptor.clone()), implicit_tls, ..Script::default() };
         let relay = ScriptedRelay::start(script.offering("STARTTLS").offering("AUTH PLAIN LOGIN"));
-        let url = format!(
-            "{scheme}://me:hunter2@{}?tls=required&ca={}",
-            relay.address,
-            ca.display()
-        );
+        let url = format!("{scheme}://me:hunter2@{}?tls=required&ca={}", relay.address, ca.display());
         let mailer = mailer(&url);
         for _ in 0..3 {
-            mailer
-                .send(&mail_to("anna@example.org"))
-                .await
-                .expect("taken");
+            mailer.send(&mail_to("anna@example.org")).await.expect("taken");
         }
         assert_eq!((relay.connections(), relay.seen.messages().len()), (1, 3));
-        let expected: &[&str] = if implicit_tls {
-            &[]
-        } else {
-            &["EHLO rota.test", "STARTTLS"]
-        };
-        assert_eq!(
-            *relay.seen.clear_lines(),
-            expected,
-            "nothing else went out in clear"
-        );
+        let expected: &[&str] = if implicit_tls { &[] } else { &["EHLO rota.test", "STARTTLS"] };
+        assert_eq!(*relay.seen.clear_lines(), expected, "nothing else went out in clear");
     }
     std::fs::remove_file(ca).expect("there");
 }
@@ -70,50 +50,19 @@ async fn starttls_and_implicit_tls_reach_a_relay_with_a_private_authority() {
 #[tokio::test]
 async fn tls_is_never_downgraded() {
     let (acceptor, ca) = private_authority();
-    let with_tls = |script: Script| Script {
-        tls: Some(acceptor.clone()),
-        ..script
-    };
+    let with_tls = |script: Script| Script { tls: Some(acceptor.clone()), ..script };
     let trusting = format!("&ca={}", ca.display());
     for (what, script, trust) in [
-        (
-            "STARTTLS stripped",
-            Script::default().offering("AUTH PLAIN"),
-            trusting.as_str(),
-        ),
-        (
-            "STARTTLS refused",
-            with_tls(
-                Script::default()
-                    .offering("STARTTLS")
-                    .on("STARTTLS", Say("454 no")),
-            ),
-            &trusting,
-        ),
+        ("STARTTLS stripped", Script::default().offering("AUTH PLAIN"), trusting.as_str()),
+        ("STARTTLS refused", with_tls(Script::default().offering("STARTTLS").on("STARTTLS", Say("454 no"))), &trusting),
         (
             "words injected",
-            with_tls(
-                Script::default()
-                    .offering("STARTTLS")
-                    .on("STARTTLS", Say("220 go\r\n250 ok")),
-            ),
+            with_tls(Script::default().offering("STARTTLS").on("STARTTLS", Say("220 go\r\n250 ok"))),
             &trusting,
         ),
-        (
-            "STARTTLS unanswered",
-            Script::default().offering("STARTTLS").on("STARTTLS", Hang),
-            &trusting,
-        ),
-        (
-            "not SMTP",
-            Script::default().on("CONNECT", Say("hello")),
-            &trusting,
-        ),
-        (
-            "unknown authority",
-            with_tls(Script::default().offering("STARTTLS")),
-            "",
-        ),
+        ("STARTTLS unanswered", Script::default().offering("STARTTLS").on("STARTTLS", Hang), &trusting),
+        ("not SMTP", Script::default().on("CONNECT", Say("hello")), &trusting),
+        ("unknown authority", with_tls(Script::default().offering("STARTTLS")), ""),
     ] {
         let relay = ScriptedRelay::start(script);
         let url = format!("smtp://me:hunter2@{}?tls=required{trust}", relay.address);
@@ -122,22 +71,10 @@ async fn tls_is_never_downgraded() {
             .send(&mail_to("anna@example.org"))
             .await
             .expect_err(what);
-        assert!(
-            matches!(
-                error,
-                MailError::Transient {
-                    after_data: false,
-                    ..
-                }
-            ),
-            "{what}: {error:?}"
-        );
+        assert!(matches!(error, MailError::Transient { after_data: false, .. }), "{what}: {error:?}");
         assert!(relay.seen.messages().is_empty(), "{what}");
         let lines = relay.seen.clear_lines().join("\n");
-        assert!(
-            !lines.contains("MAIL") && !lines.contains("AUTH"),
-            "{what}: {lines}"
-        );
+        assert!(!lines.contains("MAIL") && !lines.contains("AUTH"), "{what}: {lines}");
     }
     std::fs::remove_file(ca).expect("there");
 }

@@ -25,10 +25,7 @@ async fn every_refusal_has_its_class() {
         let (outcome, _relay) = send_through(Script::default().on(step, Say(reply))).await;
         let error = outcome.expect_err(reply);
         assert_eq!(error.is_final(), is_final, "{step} {reply}: {error}");
-        assert!(
-            !error.after_data(),
-            "a relay that refuses has not taken the mail: {error:?}"
-        );
+        assert!(!error.after_data(), "a relay that refuses has not taken the mail: {error:?}");
         let (seen_stage, seen_code) = match &error {
             MailError::Rejected { stage, code, .. } => (*stage, Some(*code)),
             MailError::Transient { stage, code, .. } => (*stage, *code),
@@ -37,27 +34,10 @@ async fn every_refusal_has_its_class() {
         assert_eq!(seen_stage, stage, "{step} {reply}: {error:?}");
         assert_eq!(seen_code, reply[..3].parse().ok(), "{error:?}");
     }
-    let relay = ScriptedRelay::start(
-        Script::default()
-            .offering("AUTH PLAIN")
-            .on("AUTH", Say("535 bad hunter2")),
-    );
+    let relay = ScriptedRelay::start(Script::default().offering("AUTH PLAIN").on("AUTH", Say("535 bad hunter2")));
     let mailer = mailer(&relay.url().replace("smtp://", "smtp://me:hunter2@"));
-    let error = mailer
-        .send(&mail_to("anna@example.org"))
-        .await
-        .expect_err("refused");
-    assert!(
-        matches!(
-            error,
-            MailError::Transient {
-                stage: Authenticate,
-                code: Some(535),
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    let error = mailer.send(&mail_to("anna@example.org")).await.expect_err("refused");
+    assert!(matches!(error, MailError::Transient { stage: Authenticate, code: Some(535), .. }), "{error:?}");
     assert!(!format!("{error} {error:?} {mailer:?}").contains("hunter2"));
 }
 
@@ -79,25 +59,12 @@ async fn silence_and_cuts_are_bounded_and_only_a_lost_reply_may_double() {
 
 #[tokio::test]
 async fn a_cut_inside_the_message_cannot_double() {
-    let relay = ScriptedRelay::start(Script {
-        cut_message_at: Some(300),
-        ..Script::default()
-    });
+    let relay = ScriptedRelay::start(Script { cut_message_at: Some(300), ..Script::default() });
     let mut long = mail_to("anna@example.org");
     // More than the socket buffers of both sides take, so that the cut comes before the last octet is written.
     long.text = "All work and no play\n".repeat(300_000);
     let error = mailer(&relay.url()).send(&long).await.expect_err("cut");
-    assert!(
-        matches!(
-            error,
-            MailError::Transient {
-                stage: MailStage::Body,
-                after_data: false,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, MailError::Transient { stage: MailStage::Body, after_data: false, .. }), "{error:?}");
     assert!(relay.seen.messages().is_empty());
 }
 
@@ -111,19 +78,6 @@ async fn a_relay_out_of_step_has_not_taken_the_mail() {
 
 #[tokio::test]
 async fn nobody_listening_is_transient() {
-    let error = mailer("smtp://127.0.0.1:1")
-        .send(&mail_to("anna@example.org"))
-        .await
-        .expect_err("refused");
-    assert!(
-        matches!(
-            error,
-            MailError::Transient {
-                stage: MailStage::Connect,
-                after_data: false,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    let error = mailer("smtp://127.0.0.1:1").send(&mail_to("anna@example.org")).await.expect_err("refused");
+    assert!(matches!(error, MailError::Transient { stage: MailStage::Connect, after_data: false, .. }), "{error:?}");
 }
