@@ -19,7 +19,7 @@ use shared::{
     },
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ pub struct Dispatch {
 /// What the fetcher may hold: the slots, and more while jobs are short.
 pub struct Capacity {
     places: Arc<Semaphore>,
+    running: Semaphore,
     slots: usize,
     /// Moving average of run time, in microseconds.
     average_us: AtomicU64,
@@ -57,10 +58,16 @@ impl Capacity {
     pub fn new(slots: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(slots)),
+            running: Semaphore::new(slots),
             slots,
             average_us: AtomicU64::new(u64::MAX),
             ahead: std::sync::Mutex::new(0),
         }
+    }
+
+    /// Waits for a slot; the run ends when the permit is dropped.
+    pub async fn slot(&self) -> SemaphorePermit<'_> {
+        self.running.acquire().await.expect("the slots stay open as long as the process")
     }
 
     /// Learns how long jobs take.

@@ -58,15 +58,14 @@ pub async fn run(
     monitor.run_with_signal(signal).await
 }
 
-/// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others.
+/// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others. A job that
+/// was fetched ahead waits here for its slot, and is handed back if the process stops first.
 async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
     let Dispatch { lease, cancelled, place } = dispatch;
     let run = tokio::spawn(async move {
-        if stop.is_cancelled() {
-            runner.hand_back(lease).await;
-        } else {
-            let ran = runner.run(lease, cancelled).await;
-            capacity.observe(ran);
+        match stop.run_until_cancelled(capacity.slot()).await {
+            Some(_slot) => capacity.observe(runner.run(lease, cancelled).await),
+            None => runner.hand_back(lease).await,
         }
         drop(place);
     });
