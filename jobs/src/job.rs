@@ -22,7 +22,7 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     /// Failures after which it is discarded, unless the job says otherwise.
     const MAX_ATTEMPTS: i16 = 20;
     /// How long a run may take; then it is cancelled and counts as failed.
-    const TIMEOUT: Duration = Duration::from_secs(300);
+    const TIMEOUT: Duration = Duration::from_mins(5);
 
     /// How long to wait after the given number of failures (1 for the first).
     fn retry_delay(failures: u32) -> Duration {

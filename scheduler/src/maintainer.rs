@@ -34,7 +34,7 @@ pub async fn maintain<S: Service>(mut service: S, leadership: Leadership, stop: 
         let result = service.run_once(&leading).await;
         match (&result, failing) {
             (Ok(report), _) if *report != S::Report::default() => {
-                tracing::debug!(service = S::NAME, ?report, "did its work")
+                tracing::debug!(service = S::NAME, ?report, "did its work");
             }
             (Err(error), false) => tracing::warn!(service = S::NAME, error = format!("{error:#}"), "failed; trying on"),
             (Ok(_), true) => tracing::info!(service = S::NAME, "works again"),

@@ -15,7 +15,7 @@ use jobs::{
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
-    config::{LinkConfig, LinkKey},
+    config::{Env, LinkConfig, LinkKey},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{
@@ -78,7 +78,8 @@ impl TestSystem {
     /// A system on the servers that `DATABASE_OWNER_URL` and `REDIS_URL` name.
     pub async fn start() -> Result<Self> {
         let database = SharedServer::from_env()?.create_database().await?;
-        let redis_url = std::env::var("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
+        let env = Env::from_process();
+        let redis_url = env.get("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?.to_owned();
         let urls = database.urls().clone();
         Self::on(urls, redis_url, Some(database)).await
     }

@@ -61,7 +61,7 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
         tenants: stores.tenants.clone(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         index: stores.index.clone(),
-        http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().context("HTTP client")?,
+        http: reqwest::Client::builder().timeout(Duration::from_mins(1)).build().context("HTTP client")?,
         mailer: mailer(config)?,
         campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),

@@ -75,9 +75,10 @@ pub async fn work(
         runtime::run(runner, capacity, receiver, stop.clone(), settings.grace),
     )
     .await;
-    match ran {
-        Some(result) => result?,
-        None => tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued"),
+    if let Some(result) = ran {
+        result?
+    } else {
+        tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued")
     }
     fetching.await?;
     if timeout(LAST_PATIENCE, written).await.is_err() {

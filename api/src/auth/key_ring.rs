@@ -19,12 +19,13 @@ const FRESH: Duration = Duration::from_secs(5);
 const KEPT: usize = 10_000;
 
 type Fingerprint = [u8; 32];
+type Checked = HashMap<Fingerprint, (Instant, Arc<VerifiedKey>)>;
 
 /// Checks keys against the ledger, and remembers the good ones for a short while.
 #[derive(Clone)]
 pub struct KeyRing {
     db: SystemDb,
-    checked: Arc<Mutex<HashMap<Fingerprint, (Instant, Arc<VerifiedKey>)>>>,
+    checked: Arc<Mutex<Checked>>,
 }
 
 impl KeyRing {

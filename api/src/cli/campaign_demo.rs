@@ -13,12 +13,12 @@ const HTML: &str = "<p>Dear {{ first_name }} {{ last_name }},</p><p>how are thin
     <p>Yours, Rota</p><p><a href=\"{{ unsubscribe_url }}\">No more of this</a></p>\n";
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Longer without any progress and something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Drafts, fills, previews and sends a campaign, waits for its end and says what came of it.
 pub async fn send(leads: &Path, base_url: &Url, api_key: &str) -> anyhow::Result<()> {
     let csv = tokio::fs::read(leads).await.with_context(|| format!("cannot read {}", leads.display()))?;
-    let api = Api { client: Client::new(), base_url: base_url.clone(), api_key: api_key.to_owned() };
+    let api = Api { client: Client::new(), base_url: base_url.clone(), key: api_key.to_owned() };
     let draft = json!({ "name": "Demo", "subject": SUBJECT, "text": TEXT, "html": HTML, "from": { "email": "news@rota.example", "name": "Rota" } });
     let campaign = api.call(api.post("campaigns").json(&draft)).await?;
     let path = format!("campaigns/{}", campaign["id"].as_str().context("the campaign has no id")?);
@@ -73,7 +73,7 @@ async fn watch(api: &Api, path: &str) -> anyhow::Result<Value> {
 struct Api {
     client: Client,
     base_url: Url,
-    api_key: String,
+    key: String,
 }
 
 impl Api {
@@ -90,7 +90,7 @@ impl Api {
     }
 
     async fn call(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let response = request.header("x-api-key", &self.api_key).send().await.context("the API does not answer")?;
+        let response = request.header("x-api-key", &self.key).send().await.context("the API does not answer")?;
         let status = response.status();
         let body: Value = response.json().await.context("the API's answer is no JSON")?;
         if !status.is_success() {

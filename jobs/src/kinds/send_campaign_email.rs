@@ -46,7 +46,7 @@ impl Job for SendCampaignEmail {
         };
         transaction.commit().await?;
         match (step, mail) {
-            (Step::Send, Some(mail)) => self.send(context, &mail, &addressee).await,
+            (Step::Send, Some(mail)) => Box::pin(self.send(context, &mail, &addressee)).await,
             (Step::Send, None) => Ok(Success::Cancel("the campaign is gone".into())),
             (Step::Nothing, _) => Ok(Success::Done),
             (Step::Leave { state, reason }, _) => {
@@ -99,7 +99,8 @@ impl SendCampaignEmail {
         };
         let effect = format!("mail:{}", self.recipient_id);
         let mailer = context.environment().mailer.clone();
-        match context.once(effect, async move { mailer.send(&outgoing).await }).await {
+        let sending = Box::pin(async move { mailer.send(&outgoing).await });
+        match context.once(effect, sending).await {
             Ok(Once::Now(_) | Once::Earlier) => {
                 self.finish(context, "sent", None).await?;
                 Ok(Success::Done)
@@ -132,7 +133,7 @@ impl SendCampaignEmail {
         loop {
             match self.finish_once(context, state, reason).await {
                 Err(error) if shared::db::is_unavailable(&error) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 }
                 other => return other,
             }

@@ -9,7 +9,7 @@ use shared::{
 
 use crate::{elector::Leading, maintainer::Service};
 
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Deletes what is older than its retention.
 pub struct Cleaner {

@@ -1,6 +1,6 @@
 //! Bringing jobs into the index shortly before they are due.
 //!
-//! Invariant: the look-ahead here is shorter than the producer's by [`MARGIN`], so a job that was just too late to be pushed when
+//! Invariant: the look-ahead here is ten seconds shorter than the producer's, so a job that was just too late to be pushed when
 //! it was committed is seen by a later window, whatever the clocks of the two machines say within that margin.
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use shared::queue::reconcile::Reconciler;
 
 use crate::{elector::Leading, maintainer::Service};
 
-const MARGIN: Duration = Duration::from_secs(10);
-const AHEAD: Duration = Duration::from_secs(60);
+/// Ten seconds less than the producer's 60.
+const AHEAD: Duration = Duration::from_secs(50);
 
 /// Promotes due jobs, window after window.
 pub struct Promoter {
@@ -41,7 +41,7 @@ impl Service for Promoter {
         // A new leader does not know how far the last one came: it begins with all that is due.
         let from =
             self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
-        let (reached, promoted) = self.reconciler.promote(from, AHEAD - MARGIN).await?;
+        let (reached, promoted) = self.reconciler.promote(from, AHEAD).await?;
         self.reached = Some((term, reached));
         Ok(promoted)
     }

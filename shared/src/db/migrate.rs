@@ -63,9 +63,9 @@ impl Login {
 
     /// Passwords of roles that exist already are left alone: another database of the cluster may depend on them.
     async fn create(&self, owner: &mut PgConnection) -> Result<(), sqlx::Error> {
-        create_role(owner, self.role, &(self.user == self.role).then(|| self.password.clone())).await?;
+        create_role(owner, self.role, (self.user == self.role).then_some(self.password.as_str())).await?;
         if self.user != self.role {
-            create_role(owner, &self.user, &Some(self.password.clone())).await?;
+            create_role(owner, &self.user, Some(&self.password)).await?;
             let grant = format!("grant {} to {}", identifier(self.role), identifier(&self.user));
             sqlx::raw_sql(AssertSqlSafe(grant)).execute(owner).await?;
         }
@@ -73,14 +73,14 @@ impl Login {
     }
 }
 
-async fn create_role(owner: &mut PgConnection, name: &str, password: &Option<String>) -> Result<(), sqlx::Error> {
+async fn create_role(owner: &mut PgConnection, name: &str, password: Option<&str>) -> Result<(), sqlx::Error> {
     let exists = sqlx::query_scalar!(r#"select exists (select from pg_roles where rolname = $1) as "exists!""#, name)
         .fetch_one(&mut *owner)
         .await?;
     if exists {
         return Ok(());
     }
-    let login = password.as_ref().map_or_else(String::new, |password| format!(" login password {}", literal(password)));
+    let login = password.map_or_else(String::new, |password| format!(" login password {}", literal(password)));
     let statement = format!("create role {} nosuperuser nobypassrls nocreatedb nocreaterole{login}", identifier(name));
     match sqlx::raw_sql(AssertSqlSafe(statement)).execute(owner).await {
         // 42710 duplicate_object, 23505: another database's migration made the role in the meantime.

@@ -155,7 +155,7 @@ impl Consumer {
         for leased in ids {
             match rows.remove(&leased.id) {
                 Some(row) if !row.state.is_final() && !row.not_due => {
-                    leases.push(row.into_lease(queue, token, leased.priority))
+                    leases.push(row.into_lease(queue, token, leased.priority));
                 }
                 Some(row) if !row.state.is_final() => {
                     let again = Some((row.run_at.timestamp_millis(), leased.priority));

@@ -37,7 +37,7 @@ pub const ALL: [(&str, Take); 6] = [
 const CONNECTIONS: usize = 64;
 const BATCH: usize = 100;
 const PICKUPS: usize = 1_000;
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// About 200 bytes, like the payload of the peers.
 const ARGS: &str = concat!(
     r#"{"pad":"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"#,

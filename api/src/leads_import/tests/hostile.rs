@@ -96,7 +96,7 @@ async fn hostile_files_never_panic_and_every_row_is_accounted_for() {
         let file = hostile.file();
         let limits = ImportLimits { field_bytes: 64, row_bytes: 128, ..ImportLimits::default() };
         let on_error = if round % 5 == 0 { OnError::Refuse } else { OnError::Skip };
-        let options = ImportOptions { limits, on_error, ..ImportOptions::default() };
+        let options = ImportOptions { on_error, limits, ..ImportOptions::default() };
         let Ok((rows, report)) = import(&file, 1 + round % 4, options).await else {
             continue;
         };

@@ -13,7 +13,7 @@ use crate::{
 const WAITING_JOBS: usize = 50_000;
 const MAX_BATCH: usize = 1_000;
 /// Jobs due later than this stay in the ledger alone until the scheduler promotes them.
-pub(super) const LOOK_AHEAD: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(super) struct Pusher {
@@ -51,7 +51,7 @@ async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {
                 (Err(error), false) => {
-                    tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later")
+                    tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later");
                 }
                 (Ok(()), true) => tracing::info!(%queue, "the index takes jobs again"),
                 _ => {}
