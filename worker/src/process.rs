@@ -76,9 +76,9 @@ pub async fn work(
     )
     .await;
     if let Some(result) = ran {
-        result?
+        result?;
     } else {
-        tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued")
+        tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued");
     }
     fetching.await?;
     if timeout(LAST_PATIENCE, written).await.is_err() {
