@@ -6,8 +6,14 @@
 use std::{future::Future, time::Duration};
 
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+use shared::{
+    clock::Clock,
+    ids,
+    queue::{NewJob, Priority},
+    tenancy::TenantId,
+};
 
 use crate::{backoff, context::JobContext};
 
@@ -31,6 +37,23 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
 
     /// Does the work.
     fn run(self, context: &JobContext) -> impl Future<Output = Result<Success, JobError>> + Send;
+}
+
+/// A job of a kind with the kind's own defaults, to be committed by a [`shared::queue::producer::Producer`].
+///
+/// # Panics
+/// If the kind's arguments cannot be written as JSON: a kind's are ids and plain values.
+pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> NewJob {
+    NewJob {
+        id: ids::new_id(clock),
+        tenant,
+        queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+        kind: J::KIND.into(),
+        args: serde_json::value::to_raw_value(job).expect("a kind's arguments are plain values"),
+        priority: Priority::DEFAULT,
+        max_attempts: J::MAX_ATTEMPTS,
+        run_at: None,
+    }
 }
 
 /// A run that did not fail.

@@ -9,8 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
-    ids,
-    queue::{NewJob, Priority, producer::Producer},
+    queue::{NewJob, producer::Producer},
     store::{campaigns, recipients},
 };
 use uuid::Uuid;
@@ -18,7 +17,7 @@ use uuid::Uuid;
 use super::send_campaign_email::SendCampaignEmail;
 use crate::{
     context::JobContext,
-    job::{Job, JobError, Success},
+    job::{Job, JobError, Success, new_job},
 };
 
 /// Recipients that get their jobs in one transaction.
@@ -82,25 +81,14 @@ impl SendCampaign {
             transaction.commit().await?;
             return Ok(Page::Empty);
         }
-        let jobs: Vec<NewJob> = pending.iter().map(|recipient| self.mail_job(context, *recipient)).collect();
+        let campaign_id = self.campaign_id;
+        let mails = pending.iter().map(|&recipient_id| SendCampaignEmail { campaign_id, recipient_id });
+        let jobs: Vec<NewJob> =
+            mails.map(|mail| new_job(&context.environment().clock, context.tenant(), &mail)).collect();
         let queued: Vec<(Uuid, Uuid)> = pending.into_iter().zip(jobs.iter().map(|job| job.id)).collect();
         recipients::queue(&mut transaction, &queued).await?;
         Producer::enqueue_in(&mut transaction, &jobs).await?;
         context.commit_and_announce(transaction, &jobs).await?;
         Ok(Page::Queued)
-    }
-
-    fn mail_job(&self, context: &JobContext, recipient_id: Uuid) -> NewJob {
-        let args = SendCampaignEmail { campaign_id: self.campaign_id, recipient_id };
-        NewJob {
-            id: ids::new_id(&context.environment().clock),
-            tenant: context.tenant(),
-            queue: SendCampaignEmail::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
-            kind: SendCampaignEmail::KIND.into(),
-            args: serde_json::value::to_raw_value(&args).expect("two ids are JSON"),
-            priority: Priority::DEFAULT,
-            max_attempts: SendCampaignEmail::MAX_ATTEMPTS,
-            run_at: None,
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The index in Redis: who is next, who holds what. One method for each script in `lua/`.
 //!
 //! Invariant: nothing here is the truth. Every method may be repeated, and every answer is judged by the ledger.
-//! Next: `lua/prelude.lua` for the layout of a queue's keys.
+//! Next: `lua/prelude.lua` for the layout of a queue's keys, [`records`] for what goes in and comes out.
+
+mod records;
 
 use std::{sync::Arc, sync::LazyLock, time::Duration};
 
@@ -11,6 +13,8 @@ use redis::{
 };
 use uuid::Uuid;
 
+pub(super) use self::records::{FetchedIds, LeasedId};
+pub use self::records::{IndexState, IndexStatus, LaneDepth, LeaseToken, Settlement, WaitingJob};
 use super::{Priority, QueueName, keys};
 use crate::tenancy::TenantId;
 
@@ -18,8 +22,6 @@ use crate::tenancy::TenantId;
 pub const MAX_BATCH: usize = 500;
 const PROMOTED_PER_FETCH: usize = 200;
 const LANES_CLEARED_PER_CALL: usize = 500;
-/// 2^43, as in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
-const PRIORITY_SPAN: f64 = 8_796_093_022_208.0;
 
 macro_rules! script {
     ($name:literal) => {
@@ -57,106 +59,6 @@ pub struct Index {
     manager: ConnectionManager,
     client: redis::Client,
     prefix: Arc<str>,
-}
-
-/// Whether the index can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IndexState {
-    /// Built in this life of Redis; jobs are handed out.
-    Ready,
-    /// Being rebuilt: holders may assert their leases, nothing is handed out.
-    Grace,
-    /// Built in another life of Redis, or not at all: waits for the leader.
-    Stale,
-}
-
-impl IndexState {
-    fn parse(text: &str) -> Self {
-        match text {
-            "ready" => Self::Ready,
-            "grace" => Self::Grace,
-            _ => Self::Stale,
-        }
-    }
-}
-
-/// Proves who leased a job: random, new for each fetch, so that even the same worker's earlier lease does not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseToken([u8; 8]);
-
-impl LeaseToken {
-    /// A token nobody else has.
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-}
-
-/// A job as the index knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitingJob {
-    /// The job's id.
-    pub id: Uuid,
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// Its place among the tenant's jobs.
-    pub priority: Priority,
-    /// Unix milliseconds from which it may run.
-    pub run_at_ms: i64,
-}
-
-/// A leased id with what is needed to give it back unread.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LeasedId {
-    pub(super) id: Uuid,
-    pub(super) priority: Priority,
-    pub(super) run_at_ms: i64,
-}
-
-/// What one fetch brought.
-#[derive(Debug)]
-pub(super) struct FetchedIds {
-    pub(super) state: IndexState,
-    pub(super) ids: Vec<LeasedId>,
-    pub(super) next_due: Option<Duration>,
-}
-
-/// The end of a lease.
-#[derive(Clone, Copy, Debug)]
-pub struct Settlement {
-    /// The job.
-    pub id: Uuid,
-    /// The lease's token; a settlement with another token changes nothing.
-    pub token: LeaseToken,
-    /// Worker time used, charged to the tenant; `None` if the job did not run.
-    pub ran: Option<Duration>,
-    /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
-    pub again: Option<(i64, Priority)>,
-}
-
-/// What the index says of one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexStatus {
-    /// Whether it can be trusted.
-    pub state: IndexState,
-    /// The rebuild it comes from.
-    pub epoch: i64,
-    /// Whether that rebuild reached the last page of the ledger.
-    pub complete: bool,
-    /// Tenants that have work waiting.
-    pub tenants_waiting: u64,
-    /// Jobs whose time comes within the look-ahead.
-    pub due: u64,
-    /// Jobs leased.
-    pub leased: u64,
-}
-
-/// How many jobs of a queue wait in lanes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneDepth {
-    /// Jobs that a worker could start now.
-    pub available: u64,
-    /// The earliest `run_at` (Unix milliseconds) at the head of a lane.
-    pub oldest_run_at_ms: Option<i64>,
 }
 
 impl Index {
@@ -204,7 +106,7 @@ impl Index {
             .call(&FETCH, queue)
             .arg(wanted.min(MAX_BATCH))
             .arg(millis(lease))
-            .arg(&token.0)
+            .arg(token.bytes())
             .arg(PROMOTED_PER_FETCH)
             .invoke_async(&mut self.manager.clone())
             .await?;
@@ -222,7 +124,7 @@ impl Index {
             let mut call = self.call(&SETTLE, queue);
             for end in chunk {
                 let ran_ms = end.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
-                call.arg(end.id.as_bytes()).arg(&end.token.0).arg(ran_ms);
+                call.arg(end.id.as_bytes()).arg(end.token.bytes()).arg(ran_ms);
                 match end.again {
                     Some((run_at_ms, priority)) => call.arg(run_at_ms).arg(priority.get()),
                     None => call.arg("").arg(""),
@@ -245,7 +147,7 @@ impl Index {
             let mut call = self.call(&RENEW, queue);
             call.arg(millis(lease));
             for (id, token, tenant) in chunk {
-                call.arg(id.as_bytes()).arg(&token.0).arg(tenant.as_uuid().as_bytes());
+                call.arg(id.as_bytes()).arg(token.bytes()).arg(tenant.as_uuid().as_bytes());
             }
             let answer: Vec<Vec<u8>> = call.invoke_async(&mut self.manager.clone()).await?;
             let mut answer = answer.into_iter();
@@ -260,9 +162,7 @@ impl Index {
         let flat: Vec<Vec<u8>> = self.call(&EXPIRED, queue).arg(limit).invoke_async(&mut self.manager.clone()).await?;
         Ok(flat
             .chunks_exact(2)
-            .filter_map(|pair| {
-                Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken(pair[1].as_slice().try_into().ok()?)))
-            })
+            .filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken::parse(&pair[1])?)))
             .collect())
     }
 
@@ -370,17 +270,6 @@ impl Index {
 
     fn call<'a>(&self, script: &'a Script, queue: &QueueName) -> ScriptInvocation<'a> {
         script.key(keys::root(&self.prefix, queue))
-    }
-}
-
-impl LeasedId {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a score is priority * 2^43 + ms, exact in a double by construction"
-    )]
-    fn parse(id: &[u8], score: f64) -> Option<Self> {
-        let priority = Priority::new((score / PRIORITY_SPAN) as i16)?;
-        Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })
     }
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use http::{StatusCode, Uri, header::LOCATION};
 use jobs::{
     campaign_mail::CampaignMail,
-    job::Job,
+    job::new_job,
     kinds::send_campaign::SendCampaign,
     templates::{CompiledTemplate, MailTemplate, TemplateError},
     unsubscribe::Unsubscriber,
@@ -19,7 +19,7 @@ use shared::{
     db::TenantTx,
     email_address::EmailAddress,
     ids,
-    queue::{NewJob, Priority, producer::Producer},
+    queue::{NewJob, producer::Producer},
     store::{
         campaigns::{self, Campaign, NewCampaign},
         idempotency::{self, Reservation},
@@ -294,18 +294,8 @@ async fn start(
     render_one(state, transaction, &campaign, PreviewRequest::default()).await?;
     let generation =
         campaigns::start(transaction, id, from, send_at).await?.ok_or_else(|| conflict(&campaign.state))?;
-    let job = NewJob {
-        id: ids::new_id(&state.clock),
-        tenant: transaction.tenant(),
-        queue: SendCampaign::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
-        kind: SendCampaign::KIND.into(),
-        args: serde_json::value::to_raw_value(&SendCampaign { campaign_id: id, generation })
-            .expect("an id and a number are JSON"),
-        priority: Priority::DEFAULT,
-        max_attempts: SendCampaign::MAX_ATTEMPTS,
-        run_at: send_at,
-    };
-    let jobs = vec![job];
+    let job = new_job(&state.clock, transaction.tenant(), &SendCampaign { campaign_id: id, generation });
+    let jobs = vec![NewJob { run_at: send_at, ..job }];
     Producer::enqueue_in(transaction, &jobs).await?;
     Ok(jobs)
 }

@@ -1,0 +1,129 @@
+//! What goes into the index and what comes out of it.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::{queue::Priority, tenancy::TenantId};
+
+/// 2^43, as in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
+const PRIORITY_SPAN: f64 = 8_796_093_022_208.0;
+
+/// Whether the index can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// Built in this life of Redis; jobs are handed out.
+    Ready,
+    /// Being rebuilt: holders may assert their leases, nothing is handed out.
+    Grace,
+    /// Built in another life of Redis, or not at all: waits for the leader.
+    Stale,
+}
+
+impl IndexState {
+    pub(super) fn parse(text: &str) -> Self {
+        match text {
+            "ready" => Self::Ready,
+            "grace" => Self::Grace,
+            _ => Self::Stale,
+        }
+    }
+}
+
+/// Proves who leased a job: random, new for each fetch, so that even the same worker's earlier lease does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseToken([u8; 8]);
+
+impl LeaseToken {
+    /// A token nobody else has.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    pub(super) const fn bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// A job as the index knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingJob {
+    /// The job's id.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its place among the tenant's jobs.
+    pub priority: Priority,
+    /// Unix milliseconds from which it may run.
+    pub run_at_ms: i64,
+}
+
+/// A leased id with what is needed to give it back unread.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::queue) struct LeasedId {
+    pub(in crate::queue) id: Uuid,
+    pub(in crate::queue) priority: Priority,
+    pub(in crate::queue) run_at_ms: i64,
+}
+
+/// What one fetch brought.
+#[derive(Debug)]
+pub(in crate::queue) struct FetchedIds {
+    pub(in crate::queue) state: IndexState,
+    pub(in crate::queue) ids: Vec<LeasedId>,
+    pub(in crate::queue) next_due: Option<Duration>,
+}
+
+/// The end of a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Settlement {
+    /// The job.
+    pub id: Uuid,
+    /// The lease's token; a settlement with another token changes nothing.
+    pub token: LeaseToken,
+    /// Worker time used, charged to the tenant; `None` if the job did not run.
+    pub ran: Option<Duration>,
+    /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
+    pub again: Option<(i64, Priority)>,
+}
+
+/// What the index says of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Whether it can be trusted.
+    pub state: IndexState,
+    /// The rebuild it comes from.
+    pub epoch: i64,
+    /// Whether that rebuild reached the last page of the ledger.
+    pub complete: bool,
+    /// Tenants that have work waiting.
+    pub tenants_waiting: u64,
+    /// Jobs whose time comes within the look-ahead.
+    pub due: u64,
+    /// Jobs leased.
+    pub leased: u64,
+}
+
+/// How many jobs of a queue wait in lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneDepth {
+    /// Jobs that a worker could start now.
+    pub available: u64,
+    /// The earliest `run_at` (Unix milliseconds) at the head of a lane.
+    pub oldest_run_at_ms: Option<i64>,
+}
+
+impl LeasedId {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a score is priority * 2^43 + ms, exact in a double by construction"
+    )]
+    pub(super) fn parse(id: &[u8], score: f64) -> Option<Self> {
+        let priority = Priority::new((score / PRIORITY_SPAN) as i16)?;
+        Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })
+    }
+}
