@@ -79,19 +79,13 @@ impl Fault {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A task of its own, so that a wait that panics is a failure like any other.
-    match tokio::spawn(run(arguments)).await {
-        Ok(Ok(violations)) if violations.is_empty() => ExitCode::SUCCESS,
-        Ok(Ok(violations)) => {
-            let _ = say(&format!("\nBROKEN:\n  {}", violations.join("\n  ")));
-            ExitCode::FAILURE
-        }
-        Ok(Err(error)) => {
-            let _ = say(&format!("\nBROKEN: {error:#}"));
-            ExitCode::FAILURE
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
+    let broken = match run(arguments).await {
+        Ok(violations) if violations.is_empty() => return ExitCode::SUCCESS,
+        Ok(violations) => violations.join("\n  "),
+        Err(error) => format!("{error:#}"),
+    };
+    let _ = say(&format!("\nBROKEN:\n  {broken}"));
+    ExitCode::FAILURE
 }
 
 struct Run {
