@@ -10,6 +10,7 @@ mod child;
 pub mod eventually;
 pub mod free_port;
 pub mod http_sink;
+pub mod installation;
 pub mod postgres;
 pub mod process;
 pub mod redis_server;

@@ -51,6 +51,7 @@ struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
     connections: AtomicU64,
+    open: AtomicU64,
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
 }
@@ -69,6 +70,7 @@ impl TcpProxy {
             upstream,
             mode: watch::Sender::new(Mode::Pass),
             connections: AtomicU64::new(0),
+            open: AtomicU64::new(0),
             up_bytes: AtomicU64::new(0),
             down_bytes: AtomicU64::new(0),
         });
@@ -88,6 +90,11 @@ impl TcpProxy {
     /// Connections seen, the refused ones included.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have not ended.
+    pub fn open_connections(&self) -> u64 {
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// Bytes forwarded to the upstream and back.
@@ -112,11 +119,16 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         while connections.try_join_next().is_some() {}
         shared.connections.fetch_add(1, Ordering::Relaxed);
-        connections.spawn(connection(client, Arc::clone(&shared)));
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            connection(client, &shared).await;
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 }
 
-async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
+async fn connection(mut client: TcpStream, shared: &Shared) {
     let mut mode = shared.mode.subscribe();
     if matches!(*mode.borrow(), Mode::Refuse | Mode::Reset) {
         return reset(&client);
@@ -127,8 +139,8 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
     let outcome = {
         let (client_reader, client_writer) = client.split();
         let (upstream_reader, upstream_writer) = upstream.split();
-        let up = pump(client_reader, upstream_writer, Direction::Up, &shared);
-        let down = pump(upstream_reader, client_writer, Direction::Down, &shared);
+        let up = pump(client_reader, upstream_writer, Direction::Up, shared);
+        let down = pump(upstream_reader, client_writer, Direction::Down, shared);
         tokio::select! {
             both = async { tokio::try_join!(up, down) } => both.map(drop),
             _ = mode.wait_for(|mode| *mode == Mode::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
@@ -161,6 +173,8 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Directio
         }
         match now {
             Mode::Delay(delay) => sleep(delay).await,
+            // What a black hole held dies with its connection.
+            Mode::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
             Mode::DropReply if direction == Direction::Down => continue,
             _ => {}
         }
@@ -191,97 +205,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::time::timeout;
-
-    const SOON: Duration = Duration::from_millis(50);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    async fn echo() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let (mut reader, mut writer) = stream.split();
-                    let _ = tokio::io::copy(&mut reader, &mut writer).await;
-                });
-            }
-        });
-        address
-    }
-
-    async fn connect() -> (TcpProxy, TcpStream) {
-        let proxy = TcpProxy::start(echo().await).await.unwrap();
-        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-        assert_eq!(ask(&mut client).await.unwrap(), *b"ping");
-        (proxy, client)
-    }
-
-    async fn ask(client: &mut TcpStream) -> io::Result<[u8; 4]> {
-        client.write_all(b"ping").await?;
-        let mut answer = [0; 4];
-        client.read_exact(&mut answer).await?;
-        Ok(answer)
-    }
-
-    #[tokio::test]
-    async fn refuses_new_connections_only() {
-        let (proxy, mut old) = connect().await;
-        proxy.set(Mode::Refuse);
-        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
-        ask(&mut new).await.unwrap_err();
-        ask(&mut old).await.unwrap();
-        assert_eq!((proxy.connections(), proxy.bytes()), (2, (8, 8)));
-    }
-
-    #[tokio::test]
-    async fn resets_idle_connections_at_once() {
-        let (proxy, mut client) = connect().await;
-        proxy.set(Mode::Reset);
-        let end = timeout(SECOND, client.read_u8()).await.unwrap();
-        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    }
-
-    #[tokio::test]
-    async fn a_blackhole_gives_back_what_it_held() {
-        let (proxy, mut client) = connect().await;
-        proxy.set(Mode::Blackhole);
-        client.write_all(b"ping").await.unwrap();
-        let mut answer = [0; 4];
-        timeout(SOON, client.peek(&mut answer)).await.unwrap_err();
-        proxy.set(Mode::Pass);
-        timeout(SECOND, client.read_exact(&mut answer)).await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn delays_both_ways() {
-        let (proxy, mut client) = connect().await;
-        proxy.set(Mode::Delay(SOON));
-        let start = std::time::Instant::now();
-        ask(&mut client).await.unwrap();
-        assert!(start.elapsed() >= 2 * SOON);
-    }
-
-    #[tokio::test]
-    async fn cuts_after_so_many_bytes() {
-        let (proxy, mut client) = connect().await;
-        proxy.set(Mode::CutAfter { up_bytes: None, down_bytes: Some(6) });
-        client.write_all(b"ping").await.unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap_err();
-        assert_eq!(proxy.bytes(), (8, 6));
-    }
-
-    #[tokio::test]
-    async fn drops_replies_but_not_requests() {
-        let (proxy, mut client) = connect().await;
-        proxy.set(Mode::DropReply);
-        timeout(SOON, ask(&mut client)).await.unwrap_err();
-        assert_eq!(proxy.bytes(), (8, 4));
-        proxy.set(Mode::Pass);
-        timeout(SECOND, ask(&mut client)).await.unwrap().unwrap();
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! An upper bound on how many messages the sink accepts in a second, to make a campaign last long enough to be shot at.
 //!
-//! Invariant: acceptances are at least one interval apart, over all connections together.
+//! Invariant: bodies are asked for at least one interval apart, over all connections together, so a client that waits for its
+//! turn has sent nothing that could be accepted behind its back.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -202,6 +202,8 @@ impl<'a, S: Socket> Session<'a, S> {
         if let Verdict::Answered(step) = self.consult(Stage::Data, &to).await? {
             return Ok(step);
         }
+        // Here and not behind the body: a message that is complete has to be kept, even if its client is killed meanwhile.
+        self.sink.pace.wait().await;
         self.reply(354, "End with a dot on a line").await;
         self.wire.wait_for_input().await?;
         // A refusal in the middle of a body can only be said behind it.
@@ -231,7 +233,6 @@ impl<'a, S: Socket> Session<'a, S> {
     }
 
     async fn accept(&mut self, transaction: Transaction, raw: Vec<u8>, verdict: &Verdict) -> io::Result<Step> {
-        self.sink.pace.wait().await;
         let message = ReceivedMessage {
             from: transaction.from,
             to: transaction.to,

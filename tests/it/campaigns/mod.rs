@@ -1,0 +1,28 @@
+//! Campaigns from the HTTP request to the delivered mail, through the real processes.
+//!
+//! What is counted are the messages at the mail server; what Rota says of them is compared with that.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::{eventually::eventually, installation::Installation};
+
+mod control;
+mod drafting;
+mod mail_faults;
+mod process_faults;
+mod sending;
+mod store_faults;
+
+/// For debug builds on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until nothing waits or runs, and checks that each mail's job was completed, none discarded or cancelled.
+async fn all_jobs_completed(rota: &Installation, mails: usize) -> Result<()> {
+    eventually(PATIENCE, "no job is left", async || (rota.open_jobs().await.ok()? == 0).then_some(())).await;
+    let jobs = rota.jobs().await?;
+    assert!(jobs.keys().all(|(_, state)| state == "completed"), "{jobs:?}");
+    let of_mails = jobs.get(&("send_campaign_email".to_owned(), "completed".to_owned()));
+    assert_eq!(of_mails.copied(), i64::try_from(mails).ok(), "{jobs:?}");
+    Ok(())
+}

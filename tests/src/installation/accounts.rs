@@ -1,0 +1,80 @@
+//! What came of it all, counted where the effects are: at the mail server, and in the ledger.
+//!
+//! Invariant: the mails are judged against the list of recipients that the test made itself, never against what Rota says.
+
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+
+use anyhow::{Result, ensure};
+use sqlx::{Connection as _, PgConnection};
+
+use super::Installation;
+use crate::smtp_sink::Duplicate;
+
+/// The mails that arrived, against those that were to arrive.
+#[derive(Debug)]
+pub struct Mails {
+    /// Who should have one and has none.
+    pub missing: Vec<String>,
+    /// Who has one and should not.
+    pub unexpected: Vec<String>,
+    /// Who has more than one.
+    pub duplicates: Vec<Duplicate>,
+}
+
+impl Mails {
+    /// How many mails there are too many.
+    pub fn repeats(&self) -> usize {
+        self.duplicates.iter().map(|duplicate| duplicate.count - 1).sum()
+    }
+
+    /// Everyone has a mail, and no more than `allowed` repeats happened, each recognisable by its Message-ID.
+    pub fn ensure_once(&self, allowed_repeats: usize) -> Result<()> {
+        ensure!(self.missing.is_empty(), "no mail for {:?}", self.missing);
+        ensure!(self.unexpected.is_empty(), "mail for strangers: {:?}", self.unexpected);
+        ensure!(self.repeats() <= allowed_repeats, "{} repeats: {:?}", self.repeats(), self.duplicates);
+        let recognisable = self.duplicates.iter().all(|duplicate| duplicate.same_message_id);
+        ensure!(recognisable, "a repeat has another Message-ID: {:?}", self.duplicates);
+        Ok(())
+    }
+}
+
+impl Installation {
+    /// Compares the mails with the addresses (in lower case) that were to get one.
+    pub fn mails(&self, wanted: &[String]) -> Mails {
+        let recipients = self.sink.recipients();
+        let has = |list: &[String], address: &String| list.binary_search(address).is_ok();
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable();
+        Mails {
+            missing: wanted.iter().filter(|address| !has(&recipients, address)).cloned().collect(),
+            unexpected: recipients.iter().filter(|address| !has(&wanted, address)).cloned().collect(),
+            duplicates: self.sink.duplicates(),
+        }
+    }
+
+    /// Jobs in the ledger by kind and state, such as `("send_campaign_email", "completed")`.
+    pub async fn jobs(&self) -> Result<BTreeMap<(String, String), i64>> {
+        let mut owner = PgConnection::connect(&self.postgres.urls().owner).await?;
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("select kind, state::text, count(*) from jobs group by 1, 2").fetch_all(&mut owner).await?;
+        Ok(rows.into_iter().map(|(kind, state, count)| ((kind, state), count)).collect())
+    }
+
+    /// How many jobs wait or run.
+    pub async fn open_jobs(&self) -> Result<i64> {
+        let jobs = self.jobs().await?;
+        let waiting = |state: &str| matches!(state, "scheduled" | "available" | "retryable");
+        Ok(jobs.iter().filter(|((_, state), _)| waiting(state)).map(|(_, count)| count).sum())
+    }
+}
+
+/// Numbered leads, as a CSV and as the addresses in it.
+pub fn leads_csv(prefix: &str, numbers: Range<usize>) -> (String, Vec<String>) {
+    let mut csv = String::from("email,first_name\n");
+    let addresses: Vec<String> = numbers.map(|number| format!("{prefix}{number}@example.com")).collect();
+    for address in &addresses {
+        let name = address.split('@').next().unwrap_or_default();
+        let _ = writeln!(csv, "{address},Name of {name}");
+    }
+    (csv, addresses)
+}

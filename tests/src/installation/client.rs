@@ -1,0 +1,128 @@
+//! A tenant's program that talks to the API.
+//!
+//! Invariant: an answer of any status is an answer; only no answer is an error.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{eventually::eventually, tls::install_crypto_provider};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends requests with an API key.
+#[derive(Clone, Debug)]
+pub struct ApiClient {
+    http: Client,
+    base_url: String,
+    key: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    /// `Null` if the body is no JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body, if the status is the one that was expected.
+    pub fn expect(self, status: u16) -> Result<Value> {
+        ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.body);
+        Ok(self.body)
+    }
+}
+
+impl ApiClient {
+    pub(super) fn new(base_url: String, key: String) -> Result<Self> {
+        install_crypto_provider();
+        Ok(Self { http: Client::builder().timeout(TIMEOUT).no_proxy().build()?, base_url, key })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.get(self.url(path))).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.post(self.url(path)).json(body)).await
+    }
+
+    /// Posts a CSV file.
+    pub async fn upload(&self, path: &str, csv: &str) -> Result<Answer> {
+        self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv.to_owned())).await
+    }
+
+    /// What a mail program sends when its unsubscribe button is clicked (RFC 8058): no key, no cookies, this form.
+    pub async fn one_click(&self, link: &str) -> Result<StatusCode> {
+        let form = "List-Unsubscribe=One-Click";
+        let request = self.http.post(link).header("content-type", "application/x-www-form-urlencoded").body(form);
+        Ok(request.send().await?.status())
+    }
+
+    /// Drafts a campaign with a personal subject and text, and fills it with leads. Returns its path.
+    pub async fn campaign(&self, name: &str, leads_csv: &str) -> Result<String> {
+        let campaign = self.post("campaigns", &draft(name)).await?.expect(201)?;
+        let path = format!("campaigns/{}", campaign["id"].as_str().context("a campaign has an id")?);
+        self.upload(&format!("{path}/leads"), leads_csv).await?.expect(200)?;
+        Ok(path)
+    }
+
+    /// Drafts, fills and starts a campaign in one request. Returns its path.
+    pub async fn campaign_at_once(&self, name: &str, leads_csv: &str) -> Result<String> {
+        let mut draft = draft(name);
+        draft["leads_csv"] = leads_csv.into();
+        draft["send"] = true.into();
+        let campaign = self.post("campaigns", &draft).await?.expect(201)?;
+        Ok(format!("campaigns/{}", campaign["id"].as_str().context("a campaign has an id")?))
+    }
+
+    /// Starts a campaign.
+    pub async fn send_campaign(&self, path: &str) -> Result<Value> {
+        self.post(&format!("{path}/send"), &json!({})).await?.expect(202)
+    }
+
+    /// Waits for a campaign to look as `judge` wants, through any time in which the API is away.
+    pub async fn campaign_when(
+        &self,
+        path: &str,
+        timeout: Duration,
+        what: &str,
+        judge: impl Fn(&Value) -> bool,
+    ) -> Value {
+        eventually(timeout, what, async || {
+            let campaign = self.get(path).await.ok()?.expect(200).ok()?;
+            judge(&campaign).then_some(campaign)
+        })
+        .await
+    }
+
+    /// Waits for a campaign to be completed and returns its progress.
+    pub async fn completed(&self, path: &str, timeout: Duration) -> Value {
+        let completed = |campaign: &Value| campaign["state"] == "completed";
+        self.campaign_when(path, timeout, "the campaign is completed", completed).await["progress"].clone()
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+        let response = request.header("x-api-key", &self.key).send().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/api/v1/{path}", self.base_url)
+    }
+}
+
+fn draft(name: &str) -> Value {
+    json!({
+        "name": name,
+        "subject": "News for {{ first_name }}",
+        "text": "Dear {{ first_name }},\n\nthis goes to {{ email }}.\n\nNo more: {{ unsubscribe_url }}\n",
+        "html": "<p>Dear {{ first_name }},</p><p><a href=\"{{ unsubscribe_url }}\">No more</a></p>",
+        "from": { "email": "news@rota.example", "name": "Rota" },
+    })
+}
