@@ -1,12 +1,24 @@
 //! What the worker tells Prometheus.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use shared::{
     queue::{consumer::Lease, finish::Outcome},
-    telemetry::names,
+    telemetry::names::{self, label},
 };
+use tokio_util::sync::CancellationToken;
+
+/// How often the gauges are set; they are dropped when they are not set for a minute.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The slots of a process are shared by the queues it serves.
+const ALL_QUEUES: &str = "all";
 
 /// A job was leased: how long it waited since it might have run.
 pub fn started(lease: &Lease, waited: Duration) {
@@ -20,4 +32,20 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
     histogram!(names::JOB_DURATION_SECONDS, "queue" => queue.clone(), "kind" => lease.kind.to_string())
         .record(ran.as_secs_f64());
     counter!(names::JOBS_TOTAL, "queue" => queue, "kind" => lease.kind.to_string(), "outcome" => outcome).increment(1);
+}
+
+/// Tells how many slots are busy and free, until `stop`.
+pub async fn report_slots(running: Arc<AtomicUsize>, slots: usize, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // Short jobs are begun ahead, so there may be more runs than slots for a moment.
+        let busy = running.load(Ordering::Relaxed).min(slots);
+        set_slots("busy", busy);
+        set_slots("free", slots - busy);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 slots")]
+fn set_slots(state: &'static str, count: usize) {
+    gauge!(names::WORKER_SLOTS, label::QUEUE => ALL_QUEUES, label::STATE => state).set(count as f64);
 }

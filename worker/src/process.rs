@@ -17,7 +17,7 @@ use crate::{
     fetcher::{Capacity, Fetcher},
     finisher::Finisher,
     holdings::Holdings,
-    listener, renewer,
+    listener, metrics, renewer,
     runner::Runner,
     runtime,
 };
@@ -69,6 +69,7 @@ pub async fn work(
     };
     let fetching = tokio::spawn(fetcher.run(stop.clone()));
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher));
+    tokio::spawn(metrics::report_slots(runner.running(), settings.slots, background.clone()));
     let ran = timeout_after_stop(
         &stop,
         settings.grace + LAST_PATIENCE,

@@ -58,10 +58,11 @@ fn describe() {
     describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request to head of the answer.");
     describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");
-    describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that the index missed and the sweep pushed.");
+    describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that still waited when the sweep pushed them again.");
     describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");
     // An alert on a counter needs its zero: it must exist before the first event.
     counter!(names::INDEX_SWEPT_TOTAL).increment(0);
+    counter!(names::JOBS_RESCUED_TOTAL).increment(0);
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ pub const JOB_WAIT_SECONDS: &str = "rota_job_wait_seconds";
 pub const JOB_DURATION_SECONDS: &str = "rota_job_duration_seconds";
 /// Attempts that ended, by `queue`, `kind` and `outcome`.
 pub const JOBS_TOTAL: &str = "rota_jobs_total";
-/// Jobs taken from workers that fell silent, by `queue`.
+/// Jobs taken from workers that fell silent.
 pub const JOBS_RESCUED_TOTAL: &str = "rota_jobs_rescued_total";
-/// Slots of this worker by `queue` and `state` (`busy`, `free`).
+/// Slots of this worker by `state` (`busy`, `free`); `queue` is `all`, because the queues of a worker share its slots.
 pub const WORKER_SLOTS: &str = "rota_worker_slots";
 /// Jobs not accepted, by `reason`.
 pub const ENQUEUE_REJECTED_TOTAL: &str = "rota_enqueue_rejected_total";
@@ -29,7 +29,7 @@ pub const HTTP_REQUEST_DURATION_SECONDS: &str = "rota_http_request_duration_seco
 pub const BUILD_INFO: &str = "rota_build_info";
 /// One rebuild of the Redis index from the ledger.
 pub const INDEX_REBUILD_SECONDS: &str = "rota_index_rebuild_seconds";
-/// Jobs that the sweep found in the ledger but not in the index.
+/// Jobs that still waited when the sweep came by, and were pushed again in case the index missed them.
 pub const INDEX_SWEPT_TOTAL: &str = "rota_index_swept_total";
 /// 1 in the scheduler that leads, 0 in the others.
 pub const SCHEDULER_LEADER: &str = "rota_scheduler_leader";
