@@ -70,6 +70,12 @@ impl Capacity {
         self.running.acquire().await.expect("the slots stay open as long as the process")
     }
 
+    /// How many slots have a job, and how many have none.
+    pub fn busy_and_free(&self) -> (usize, usize) {
+        let free = self.running.available_permits();
+        (self.slots.saturating_sub(free), free)
+    }
+
     /// Learns how long jobs take.
     pub fn observe(&self, ran: Duration) {
         let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);

@@ -1,12 +1,6 @@
 //! What the worker tells Prometheus.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge, histogram};
 use shared::{
@@ -14,6 +8,8 @@ use shared::{
     telemetry::names::{self, label},
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::fetcher::Capacity;
 
 /// How often the gauges are set; they are dropped when they are not set for a minute.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -35,13 +31,12 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
 }
 
 /// Tells how many slots are busy and free, until `stop`.
-pub async fn report_slots(running: Arc<AtomicUsize>, slots: usize, stop: CancellationToken) {
+pub async fn report_slots(capacity: Arc<Capacity>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // Short jobs are begun ahead, so there may be more runs than slots for a moment.
-        let busy = running.load(Ordering::Relaxed).min(slots);
+        let (busy, free) = capacity.busy_and_free();
         set_slots("busy", busy);
-        set_slots("free", slots - busy);
+        set_slots("free", free);
     }
 }
 

@@ -69,7 +69,7 @@ pub async fn work(
     };
     let fetching = tokio::spawn(fetcher.run(stop.clone()));
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher));
-    tokio::spawn(metrics::report_slots(runner.running(), settings.slots, background.clone()));
+    tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let ran = timeout_after_stop(
         &stop,
         settings.grace + LAST_PATIENCE,

@@ -5,10 +5,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -43,13 +40,12 @@ pub struct Runner {
     finisher: Finisher,
     /// Read by every run, written by a last chance.
     alone: RwLock<()>,
-    running: Arc<AtomicUsize>,
 }
 
 impl Runner {
     /// A runner over the process's kinds and services.
     pub fn new(registry: Arc<Registry>, environment: Arc<Environment>, holdings: Holdings, finisher: Finisher) -> Self {
-        Self { registry, environment, holdings, finisher, alone: RwLock::new(()), running: Arc::default() }
+        Self { registry, environment, holdings, finisher, alone: RwLock::new(()) }
     }
 
     /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran.
@@ -60,7 +56,6 @@ impl Runner {
 
     async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Duration {
         let _company = self.company(lease.crashes).await;
-        let _running = Running::begin(&self.running);
         let started = Instant::now();
         let outcome = match self.registry.get(&lease.kind) {
             Some(kind) => self.attempt(kind, &lease, cancelled).await,
@@ -103,30 +98,9 @@ impl Runner {
         self.finisher.ended(Ended { lease, outcome: None, ran: Duration::ZERO }).await;
     }
 
-    /// How many runs are under way, to be watched without keeping the runner itself, which keeps the finisher open.
-    pub fn running(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.running)
-    }
-
     /// What this process holds.
     pub const fn holdings(&self) -> &Holdings {
         &self.holdings
-    }
-}
-
-/// Counts a run for as long as it lasts.
-struct Running<'a>(&'a AtomicUsize);
-
-impl<'a> Running<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
