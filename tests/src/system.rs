@@ -152,6 +152,11 @@ impl TestSystem {
 
     /// A worker over all queues.
     pub fn worker(&self, slots: usize, lease: Duration) -> Running<Result<()>> {
+        self.worker_with(Arc::clone(&self.registry), slots, lease)
+    }
+
+    /// A worker over all queues that knows other kinds than the system, as one of another release does.
+    pub fn worker_with(&self, registry: Arc<Registry>, slots: usize, lease: Duration) -> Running<Result<()>> {
         let stop = CancellationToken::new();
         let settings = WorkerSettings {
             queues: self.registry.queues().into_iter().collect(),
@@ -159,14 +164,7 @@ impl TestSystem {
             lease,
             grace: Duration::from_secs(5),
         };
-        let work = work(
-            settings,
-            self.system.clone(),
-            self.index.clone(),
-            Arc::clone(&self.registry),
-            self.environment(),
-            stop.clone(),
-        );
+        let work = work(settings, self.system.clone(), self.index.clone(), registry, self.environment(), stop.clone());
         Running { stop, task: tokio::spawn(work) }
     }
 

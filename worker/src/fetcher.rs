@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::holdings::Holdings;
+use crate::{holdings::Holdings, last_chance::LastChances};
 
 /// Without a notice, an idle worker asks this often.
 const POLL: Duration = Duration::from_millis(500);
@@ -115,6 +115,8 @@ pub struct Fetcher {
     pub clock: Clock,
     /// Ends the sleep of an idle fetcher.
     pub wake: Arc<Notify>,
+    /// While one is under way nothing is leased.
+    pub last_chances: LastChances,
 }
 
 /// What a round over the queues found.
@@ -129,7 +131,9 @@ impl Fetcher {
         let mut turn = 0;
         while !stop.is_cancelled() {
             let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
+            let Some(door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
             let round = self.round(places, turn).await;
+            drop(door);
             turn += 1;
             if round.fetched == 0 {
                 stop.run_until_cancelled(self.idle(round.wait)).await;

@@ -1,13 +1,14 @@
-//! What becomes of a job when nothing is broken.
+//! What becomes of a job that succeeds, fails, panics, or is of a kind that nobody knows.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta};
+use jobs::registry::Registry;
 use serde_json::json;
 use tests::{eventually::eventually, system::TestSystem};
 
-const PATIENCE: Duration = Duration::from_secs(15);
-const LEASE: Duration = Duration::from_secs(5);
+use super::support::{LEASE, Ledger, PATIENCE, errors, reaches};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_and_is_completed() -> Result<()> {
@@ -15,12 +16,118 @@ async fn a_job_runs_and_is_completed() -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let (scheduler, worker) = (system.scheduler(), system.worker(4, LEASE));
     let id = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
-    eventually(PATIENCE, "the job is completed", async || {
-        let job = system.state(tenant, id).await.ok()??;
-        (job.state.as_str() == "completed").then_some(())
-    })
-    .await;
+    let job = reaches(&system, tenant, id, "completed").await;
+    assert_eq!((job.attempt, job.errors), (1, None));
+    assert!(job.finalized_at.is_some());
     worker.stop().await?;
     scheduler.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_runs_are_retried_after_a_pause_until_one_succeeds() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(4, LEASE));
+    let id = system.enqueue(vec![system.job(tenant, "fail", &json!({ "times": 2 }))]).await?[0];
+    let job = reaches(&system, tenant, id, "completed").await;
+    assert_eq!(errors(&job), ["failure 1 of 2, as asked", "failure 2 of 2, as asked"]);
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.attempt, row.failures, row.crashes), (3, 2, 0));
+
+    let at = |run: usize| -> Result<DateTime<chrono::FixedOffset>> {
+        let errors = job.errors.as_ref().context("there were errors")?;
+        Ok(DateTime::parse_from_rfc3339(errors[run]["at"].as_str().context("a time")?)?)
+    };
+    assert!(at(1)? - at(0)? >= TimeDelta::milliseconds(100), "the kind asks for a pause of 100 ms");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_discarded_after_its_last_attempt() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(4, LEASE));
+    let mut job = system.job(tenant, "fail", &json!({ "times": 10 }));
+    job.max_attempts = 2;
+    let id = system.enqueue(vec![job]).await?[0];
+    let job = reaches(&system, tenant, id, "discarded").await;
+    assert_eq!(errors(&job), ["failure 1 of 10, as asked", "failure 2 of 10, as asked"]);
+    assert!(job.finalized_at.is_some());
+    assert_eq!(Ledger::open(&system).await?.row(id).await?.failures, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_fails_the_attempt_and_not_the_worker() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
+    let mut job = system.job(tenant, "panic", &json!({}));
+    job.max_attempts = 1;
+    let id = system.enqueue(vec![job]).await?[0];
+    let job = reaches(&system, tenant, id, "discarded").await;
+    assert_eq!(errors(&job), ["panicked: the test-only kind `panic` was run"]);
+    let next = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
+    reaches(&system, tenant, next, "completed").await;
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_do_not_fit_are_discarded_at_once() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(1, LEASE));
+    let id = system.enqueue(vec![system.job(tenant, "sleep", &json!({ "ms": "soon" }))]).await?[0];
+    let job = reaches(&system, tenant, id, "discarded").await;
+    assert_eq!(job.attempt, 1);
+    assert!(errors(&job)[0].starts_with("args: invalid type"), "{:?}", job.errors);
+    Ok(())
+}
+
+/// A rolling release: old workers meet a kind of the new one, and must leave it without harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_kind_waits_for_a_worker_that_knows_it() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let _scheduler = system.scheduler();
+    let old = system.worker_with(Arc::new(Registry::new(false)), 1, LEASE);
+    let mut unknown = system.job(tenant, "noop", &json!({}));
+    unknown.kind = "of_a_later_release".into();
+    let ids = system.enqueue(vec![system.job(tenant, "noop", &json!({})), unknown]).await?;
+    for id in &ids {
+        eventually(PATIENCE, "the old worker has put the job off", async || {
+            let row = ledger.row(*id).await.ok()?;
+            (row.attempt > 1).then_some(())
+        })
+        .await;
+    }
+    old.stop().await?;
+    let _new = system.worker(1, LEASE);
+    let job = reaches(&system, tenant, ids[0], "completed").await;
+    assert_eq!(job.errors, None);
+    let (known, unknown) = (ledger.row(ids[0]).await?, ledger.row(ids[1]).await?);
+    assert_eq!((known.failures, known.crashes), (0, 0));
+    assert_eq!((unknown.failures, unknown.crashes, unknown.finalized_at), (0, 0, None));
+    // Put off for seconds each time: the worker does not go round and round with it.
+    assert!(unknown.attempt < 10, "{unknown:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_later_runs_when_its_time_has_come() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(1, LEASE));
+    let mut job = system.job(tenant, "noop", &json!({}));
+    let run_at = system.clock.now() + Duration::from_millis(1_500);
+    job.run_at = Some(run_at);
+    let id = system.enqueue(vec![job]).await?[0];
+    let seen = system.state(tenant, id).await?.context("it is there")?;
+    assert_eq!(seen.state.as_str(), "scheduled");
+    let job = reaches(&system, tenant, id, "completed").await;
+    let finalized_at = job.finalized_at.context("it is final")?;
+    assert!(finalized_at >= run_at, "ran {} early", run_at - finalized_at);
     Ok(())
 }

@@ -1,3 +1,15 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
+mod crash;
+mod drain;
+mod enqueue;
+mod leadership;
 mod lifecycle;
+mod loss_of_postgres;
+mod loss_of_redis;
+mod order;
+mod promotion;
+mod retention;
+mod steering;
+mod support;
+mod sweep;

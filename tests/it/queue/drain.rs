@@ -1,0 +1,72 @@
+//! SIGTERM: what has not begun is handed back at once, what has is finished, and the process ends well.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
+use tests::{
+    eventually::eventually,
+    http_sink::{Behaviour, HttpSink},
+    system::TestSystem,
+};
+
+use super::support::{LEASE, Ledger, PATIENCE, callback, indexed, queue, reaches, worker_process};
+
+const JOBS: usize = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unstarted_jobs_are_handed_back_and_running_ones_finish() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("running", Behaviour::Hang);
+    let tenant = system.tenant("acme").await?;
+    let scheduler = system.scheduler();
+    indexed(&system, 0).await;
+    let mut leaving = worker_process(&system, 1, LEASE)?;
+    // Short jobs teach it to fetch ahead of its only slot.
+    system.enqueue((0..200).map(|_| system.job(tenant, "noop", &json!({}))).collect()).await?;
+    let mut ledger = Ledger::open(&system).await?;
+    ledger.completed(200).await;
+    let running = system.enqueue(vec![callback(&system, tenant, &sink, "running")]).await?[0];
+    sink.wait_for("running", PATIENCE).await;
+    system.enqueue((0..JOBS).map(|at| callback(&system, tenant, &sink, &at.to_string())).collect()).await?;
+    let leased = async || system.index.status(&queue()).await.map(|status| status.leased).ok();
+    eventually(PATIENCE, "it holds jobs that have not begun", async || (leased().await? > 1).then_some(())).await;
+
+    let told = Instant::now();
+    leaving.sigterm()?;
+    eventually(PATIENCE, "it holds only what runs", async || (leased().await? == 1).then_some(())).await;
+    assert!(told.elapsed() < LEASE / 2, "no lease had to run out");
+    let staying = system.worker(4, LEASE);
+    sink.wait_total(JOBS + 1, PATIENCE).await;
+    sink.release("running");
+    assert_eq!(leaving.wait_exit(PATIENCE).await?.code(), Some(0));
+    assert_eq!(reaches(&system, tenant, running, "completed").await.attempt, 1);
+    assert_eq!(ledger.completed(221).await, 221, "handing back costs no attempt");
+    let tokens = sink.tokens();
+    assert!(tokens.len() == JOBS + 1 && tokens.values().all(|count| *count == 1), "{tokens:?}");
+    staying.stop().await?;
+    scheduler.stop().await;
+    Ok(())
+}
+
+/// A run that does not end within the grace is cut short and handed back: another worker repeats it, as the same attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_beyond_the_grace_is_handed_back() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("long", Behaviour::Hang);
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let first = system.worker(1, LEASE);
+    let id = system.enqueue(vec![callback(&system, tenant, &sink, "long")]).await?[0];
+    sink.wait_for("long", PATIENCE).await;
+    let told = Instant::now();
+    first.stop().await?;
+    assert!(told.elapsed() < Duration::from_secs(20), "the grace of a test's worker is 5 s");
+    let second = system.worker(1, LEASE);
+    sink.wait_for_count("long", 2, LEASE / 2).await;
+    sink.release("long");
+    assert_eq!(reaches(&system, tenant, id, "completed").await.attempt, 1);
+    second.stop().await
+}

@@ -1,0 +1,89 @@
+//! PostgreSQL crashes and comes back: nothing ends, nothing is lost, and a repeat of what was in doubt is harmless.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use shared::queue::producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency};
+use tests::{
+    eventually::eventually,
+    postgres::{PostgresOptions, PrivatePostgres},
+    system::TestSystem,
+};
+use uuid::Uuid;
+
+use super::support::{LEASE, Ledger, PATIENCE};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_under_load_loses_nothing() -> Result<()> {
+    let mut postgres = PrivatePostgres::new(PostgresOptions::default()).await?;
+    let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
+    let redis_url = redis_url.to_string_lossy().into_owned();
+    let system = TestSystem::on(postgres.urls().clone(), redis_url, None).await?;
+    let tenant = system.tenant("acme").await?;
+    let (scheduler, worker) = (system.scheduler(), system.worker(4, LEASE));
+    let jobs = (0..200).map(|_| system.job(tenant, "sleep", &json!({ "ms": 20 }))).collect();
+    system.enqueue(jobs).await?;
+    let mut ledger = Ledger::open(&system).await?;
+    eventually(PATIENCE, "the work is under way", async || {
+        (ledger.count("completed", 1).await.ok()? > 0).then_some(())
+    })
+    .await;
+
+    postgres.stop_immediate().await?;
+    let outage = enqueue(&system, tenant);
+    let (answer, started) = tokio::join!(outage, postgres.start());
+    started?;
+    match answer {
+        Ok((_, Enqueued::Created)) | Err(EnqueueError::Unavailable) => {}
+        other => bail!("neither done nor unavailable: {other:?}"),
+    }
+    // What a client does that had no answer.
+    let first = eventually(PATIENCE, "a repeat is answered", async || enqueue(&system, tenant).await.ok()).await;
+    let second = enqueue(&system, tenant).await?;
+    assert_eq!(job(&first), job(&second));
+    if let Ok(answer) = &answer {
+        assert_eq!(job(answer), job(&first));
+    }
+
+    let mut ledger = Ledger::open(&system).await?;
+    let completed = ledger.completed(201).await;
+    assert!(completed >= 190, "the crash is not the jobs' fault: only {completed} took one attempt");
+    worker.stop().await?;
+    scheduler.stop().await;
+    Ok(())
+}
+
+type Answer = (Uuid, Enqueued);
+
+/// Always the same request.
+async fn enqueue(system: &TestSystem, tenant: shared::tenancy::TenantId) -> Result<Answer, EnqueueError> {
+    let job = system.job(tenant, "noop", &json!({}));
+    let id = job.id;
+    let idempotency = Idempotency { key: "in doubt".into(), fingerprint: b"body".to_vec(), response: None };
+    Ok((id, system.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency: Some(idempotency) }).await?))
+}
+
+/// The job that an answer tells of.
+fn job((id, answer): &Answer) -> Uuid {
+    match answer {
+        Enqueued::Replayed { first_job, .. } => *first_job,
+        Enqueued::Created | Enqueued::KeyReused => *id,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_is_away_a_request_is_told_so() -> Result<()> {
+    let mut postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
+    let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
+    let redis_url = redis_url.to_string_lossy().into_owned();
+    let system = TestSystem::on(postgres.urls().clone(), redis_url, None).await?;
+    let tenant = system.tenant("acme").await?;
+    postgres.stop_fast().await?;
+    let answer = tokio::time::timeout(Duration::from_secs(20), enqueue(&system, tenant)).await?;
+    assert!(matches!(answer, Err(EnqueueError::Unavailable)), "{answer:?}");
+    postgres.start().await?;
+    let (_, answer) = eventually(PATIENCE, "it is accepted", async || enqueue(&system, tenant).await.ok()).await;
+    assert!(matches!(answer, Enqueued::Created), "nothing was left behind: {answer:?}");
+    Ok(())
+}

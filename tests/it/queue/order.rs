@@ -1,0 +1,55 @@
+//! Who is served next: priorities inside a tenant, tenants in turn.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use shared::queue::Priority;
+use tests::{
+    http_sink::{Behaviour, HttpSink},
+    system::TestSystem,
+};
+
+use super::support::{LEASE, PATIENCE, callback, indexed, tokens};
+
+/// Longer than what is worth fetching ahead, so that jobs are leased one by one.
+const UNHURRIED: Behaviour = Behaviour::Delay(Duration::from_millis(20));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn priorities_order_the_jobs_of_a_tenant() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set_default(UNHURRIED);
+    let tenant = system.tenant("acme").await?;
+    for priority in [3, 4, 1, 2, 1] {
+        let mut job = callback(&system, tenant, &sink, &priority.to_string());
+        job.priority = Priority::new(priority).expect("1 to 4");
+        system.enqueue(vec![job]).await?;
+    }
+    let _scheduler = system.scheduler();
+    indexed(&system, 5).await;
+    let _worker = system.worker(1, LEASE);
+    sink.wait_total(5, PATIENCE).await;
+    assert_eq!(tokens(&sink), ["1", "1", "2", "3", "4"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set_default(UNHURRIED);
+    let (many, few) = (system.tenant("many").await?, system.tenant("few").await?);
+    let mut urgent: Vec<_> = (0..200).map(|_| callback(&system, many, &sink, "many")).collect();
+    // Priorities count inside a tenant only.
+    urgent.iter_mut().for_each(|job| job.priority = Priority::new(1).expect("1 to 4"));
+    system.enqueue(urgent).await?;
+    system.enqueue(vec![callback(&system, few, &sink, "few")]).await?;
+    let _scheduler = system.scheduler();
+    indexed(&system, 201).await;
+    let worker = system.worker(1, LEASE);
+    sink.wait_for("few", PATIENCE).await;
+    let served = tokens(&sink);
+    let turn = served.iter().position(|token| token == "few").unwrap_or(usize::MAX);
+    assert!(turn <= 3, "served as number {} of {}", turn + 1, served.len());
+    worker.stop().await
+}

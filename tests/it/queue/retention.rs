@@ -1,0 +1,129 @@
+//! Finished work goes when its time is over; what waits stays, however old it is.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use shared::queue::retention;
+use tests::system::TestSystem;
+
+use super::support::Ledger;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A row of `state` made and finished so long ago.
+async fn add(system: &TestSystem, ledger: &mut Ledger, state: &str, age: &str) -> Result<()> {
+    let tenant = system.tenant("acme").await?;
+    let insert = "
+        insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
+        select overlay(gen_random_uuid()::text placing left(uuid_at(made)::text, 13) from 1 for 13)::uuid,
+               $1, 'default', 'noop', '{}', $2::job_state, 2, 20,
+               case when $2 in ('completed', 'cancelled', 'discarded') then made end
+        from (select now() - $3::interval as made) t";
+    sqlx::query(insert).bind(tenant.as_uuid()).bind(state).bind(age).execute(&mut ledger.0).await?;
+    Ok(())
+}
+
+async fn states(ledger: &mut Ledger) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar("select state::text from jobs order by 1").fetch_all(&mut ledger.0).await?)
+}
+
+async fn partitions(ledger: &mut Ledger) -> Result<Vec<String>> {
+    let names = "select inhrelid::regclass::text from pg_inherits where inhparent = 'jobs'::regclass order by 1";
+    Ok(sqlx::query_scalar(names).fetch_all(&mut ledger.0).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_final_jobs_older_than_their_time_are_removed() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    for state in ["completed", "cancelled", "discarded", "available", "scheduled", "retryable"] {
+        add(&system, &mut ledger, state, "2 hours").await?;
+    }
+    add(&system, &mut ledger, "completed", "1 minute").await?;
+    let report = retention::clean(&system.system, Duration::from_hours(1)).await?;
+    assert_eq!(report.jobs, 3);
+    assert_eq!(states(&mut ledger).await?, ["available", "completed", "retryable", "scheduled"]);
+    assert_eq!(retention::clean(&system.system, Duration::from_hours(1)).await?.jobs, 0);
+    Ok(())
+}
+
+/// Made long ago, finished now: the time it is kept counts from its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_job_that_finished_lately_is_kept() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    add(&system, &mut ledger, "completed", "2 hours").await?;
+    sqlx::query("update jobs set finalized_at = now()").execute(&mut ledger.0).await?;
+    assert_eq!(retention::clean(&system.system, Duration::from_hours(1)).await?.jobs, 0);
+    assert_eq!(states(&mut ledger).await?, ["completed"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_dropped_when_all_of_it_is_finished() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    // A month that began at least two and at most three months ago, in the form that ensure_job_partitions gives it.
+    let old: String =
+        sqlx::query_scalar("select 'jobs_' || to_char(now() at time zone 'UTC' - interval '3 months', 'YYYY_MM')")
+            .fetch_one(&mut ledger.0)
+            .await?;
+    let create = format!(
+        "do $$ declare month timestamp := date_trunc('month', now() at time zone 'UTC' - interval '3 months'); begin
+           execute format('create table {old} partition of jobs for values from (%L) to (%L)',
+             uuid_at(month at time zone 'UTC'), uuid_at((month + interval '1 month') at time zone 'UTC'));
+         end $$"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut ledger.0).await?;
+    add(&system, &mut ledger, "completed", "3 months").await?;
+    add(&system, &mut ledger, "retryable", "3 months").await?;
+
+    let report = retention::clean(&system.system, 365 * DAY).await?;
+    assert!(report.partitions_dropped.is_empty(), "{:?} are kept for a year", report.partitions_dropped);
+    let report = retention::clean(&system.system, DAY).await?;
+    assert!(!report.partitions_dropped.contains(&old), "something waits in it");
+    assert_eq!(states(&mut ledger).await?, ["retryable"]);
+
+    add(&system, &mut ledger, "completed", "3 months").await?;
+    sqlx::query(
+        "update jobs set state = 'cancelled', finalized_at = now() - interval '2 months' where state = 'retryable'",
+    )
+    .execute(&mut ledger.0)
+    .await?;
+    let report = retention::clean(&system.system, DAY).await?;
+    assert!(report.partitions_dropped.contains(&old), "{report:?}");
+    assert!(!partitions(&mut ledger).await?.contains(&old));
+    assert_eq!(states(&mut ledger).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coming_months_have_their_partitions() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let last = partitions(&mut ledger).await?.pop().unwrap_or_default();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table {last}"))).execute(&mut ledger.0).await?;
+    assert_eq!(retention::clean(&system.system, 365 * DAY).await?.partitions_made, 1);
+    assert_eq!(partitions(&mut ledger).await?.pop(), Some(last));
+    // As the role that has no right to make tables by itself.
+    let id = system.enqueue(vec![system.job(system.tenant("acme").await?, "noop", &json!({}))]).await?[0];
+    assert_eq!(ledger.row(id).await?.state, "available");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotency_keys_are_kept_for_a_day() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let tenant = system.tenant("acme").await?;
+    for (key, age) in [("old", "25 hours"), ("young", "23 hours")] {
+        let insert = "insert into idempotency_keys (tenant_id, key, fingerprint, first_id, created_at)
+                      values ($1, $2, '', gen_random_uuid(), now() - $3::interval)";
+        sqlx::query(insert).bind(tenant.as_uuid()).bind(key).bind(age).execute(&mut ledger.0).await?;
+    }
+    assert_eq!(retention::clean(&system.system, 30 * DAY).await?.keys, 1);
+    let keys: Vec<String> = sqlx::query_scalar("select key from idempotency_keys").fetch_all(&mut ledger.0).await?;
+    assert_eq!(keys, ["young"]);
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Cancelling what waits and what runs, and making discarded work wait again.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use http::StatusCode;
+use serde_json::json;
+use shared::{
+    queue::control::{self, Position, Steered},
+    tenancy::TenantId,
+};
+use tests::{
+    eventually::eventually,
+    http_sink::{Behaviour, HttpSink},
+    system::TestSystem,
+};
+use uuid::Uuid;
+
+use super::support::{LEASE, Ledger, PATIENCE, callback, queue, reaches};
+
+async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    transaction.commit().await?;
+    control::announce_cancelled(&system.index, &position).await;
+    Ok(position)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_waiting_job_never_runs() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let ids = system
+        .enqueue(vec![
+            callback(&system, tenant, &sink, "told"),
+            callback(&system, tenant, &sink, "untold"),
+            callback(&system, tenant, &sink, "last"),
+        ])
+        .await?;
+    super::support::indexed(&system, 3).await;
+    cancel(&system, tenant, ids[0]).await?;
+    // The index need not be told: the ledger is asked before anything runs.
+    let mut transaction = system.tenants.begin(tenant).await?;
+    control::cancel(&mut transaction, ids[1]).await?;
+    transaction.commit().await?;
+    let worker = system.worker(1, LEASE);
+    sink.wait_for("last", PATIENCE).await;
+    reaches(&system, tenant, ids[2], "completed").await;
+    worker.stop().await?;
+    assert_eq!((sink.count("told"), sink.count("untold")), (0, 0));
+    for id in &ids[..2] {
+        let row = Ledger::open(&system).await?.row(*id).await?;
+        assert_eq!((row.state.as_str(), row.attempt), ("cancelled", 1));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_a_running_job_stops_it_and_frees_its_slot() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
+    let hour = json!({ "ms": 3_600_000 });
+    let long = system.enqueue(vec![system.job(tenant, "sleep", &hour)]).await?[0];
+    reaches(&system, tenant, long, "running").await;
+    let next = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
+    cancel(&system, tenant, long).await?;
+    let cancelled = Ledger::open(&system).await?.row(long).await?;
+    // The only slot is free only once the long one has been stopped.
+    reaches(&system, tenant, next, "completed").await;
+    eventually(PATIENCE, "its lease has ended", async || {
+        (system.index.leased(&queue(), &[long]).await.ok()? == [false]).then_some(())
+    })
+    .await;
+    worker.stop().await?;
+    assert_eq!(cancelled.state, "cancelled");
+    assert_eq!(Ledger::open(&system).await?.row(long).await?, cancelled, "the run's end is not written over it");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_after_its_cancellation_does_not_complete_the_job() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("running", Behaviour::Hang);
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
+    let id = system.enqueue(vec![callback(&system, tenant, &sink, "running")]).await?[0];
+    sink.wait_for("running", PATIENCE).await;
+    let mut transaction = system.tenants.begin(tenant).await?;
+    control::cancel(&mut transaction, id).await?;
+    // The holder is not told, and finishes.
+    transaction.commit().await?;
+    sink.release("running");
+    worker.stop().await?;
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.state.as_str(), row.attempt), ("cancelled", 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_job_runs_again_when_it_is_redriven() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("token", Behaviour::Answer(StatusCode::INTERNAL_SERVER_ERROR));
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(1, LEASE));
+    let mut job = callback(&system, tenant, &sink, "token");
+    job.max_attempts = 1;
+    let id = system.enqueue(vec![job]).await?[0];
+    reaches(&system, tenant, id, "discarded").await;
+
+    sink.release("token");
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let Steered::Done(position) = control::redrive(&mut transaction, id).await? else { bail!("not redriven") };
+    transaction.commit().await?;
+    control::announce_redriven(&system.index, &position, system.clock.now_ms()).await;
+    let job = reaches(&system, tenant, id, "completed").await;
+    assert_eq!((job.attempt, sink.count("token")), (2, 2));
+
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let again = control::redrive(&mut transaction, id).await?;
+    assert!(matches!(again, Steered::Refused(_)), "a completed job is not redriven: {again:?}");
+    let cancelled = control::cancel(&mut transaction, id).await?;
+    assert!(matches!(cancelled, Steered::Refused(_)), "nor cancelled: {cancelled:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_job_is_not_there_to_be_steered() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let (owner, other) = (system.tenant("owner").await?, system.tenant("other").await?);
+    let mut job = system.job(owner, "noop", &json!({}));
+    job.run_at = Some(system.clock.now() + Duration::from_secs(3_600));
+    let id = system.enqueue(vec![job]).await?[0];
+    let mut transaction = system.tenants.begin(other).await?;
+    assert_eq!(control::cancel(&mut transaction, id).await?, Steered::NotFound);
+    assert_eq!(control::redrive(&mut transaction, id).await?, Steered::NotFound);
+    transaction.commit().await?;
+    assert_eq!(Ledger::open(&system).await?.row(id).await?.state, "scheduled");
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What the tests of the engine share: looking into the ledger and the index, jobs that call back, and a worker process.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use shared::{
+    queue::{IndexState, NewJob, QueueName, inspect::JobRecord},
+    tenancy::TenantId,
+};
+use sqlx::{Connection as _, PgConnection};
+use tests::{
+    eventually::eventually,
+    http_sink::HttpSink,
+    process::{ProcessSpec, ProcessUnderTest},
+    system::TestSystem,
+};
+use uuid::Uuid;
+
+/// For what happens within a second on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough that no lease runs out by itself.
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// The queue of the test-only kinds.
+pub fn queue() -> QueueName {
+    "default".parse().expect("a valid name")
+}
+
+/// A job that posts `token` to the sink.
+pub fn callback(system: &TestSystem, tenant: TenantId, sink: &HttpSink, token: &str) -> NewJob {
+    system.job(tenant, "callback", &json!({ "url": sink.url(), "token": token }))
+}
+
+/// The tokens in the order in which they arrived.
+pub fn tokens(sink: &HttpSink) -> Vec<String> {
+    let token = |body: &[u8]| {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        Some(body["token"].as_str()?.to_owned())
+    };
+    sink.bodies().iter().filter_map(|body| token(body)).collect()
+}
+
+/// Waits until the job's tenant sees it in this state.
+pub async fn reaches(system: &TestSystem, tenant: TenantId, id: Uuid, state: &str) -> JobRecord {
+    eventually(PATIENCE, &format!("job {id} is {state}"), async || {
+        let job = system.state(tenant, id).await.ok()??;
+        (job.state.as_str() == state).then_some(job)
+    })
+    .await
+}
+
+/// The texts of a job's errors.
+pub fn errors(job: &JobRecord) -> Vec<String> {
+    let entries = job.errors.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    entries.iter().map(|entry| entry["error"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Waits until the index is built and this many jobs could be started.
+pub async fn indexed(system: &TestSystem, jobs: u64) {
+    eventually(PATIENCE, &format!("{jobs} jobs are in the index"), async || {
+        let status = system.index.status(&queue()).await.ok()?;
+        let depth = system.index.depth(&queue()).await.ok()?;
+        (status.state == IndexState::Ready && status.complete && depth.available == jobs).then_some(())
+    })
+    .await;
+}
+
+/// A row of the ledger, as nobody but the engine sees it.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Row {
+    pub state: String,
+    pub attempt: i32,
+    pub failures: i16,
+    pub crashes: i16,
+    pub finalized_at: Option<DateTime<Utc>>,
+    /// The transaction that wrote this version of the row: another one after any update, even one that changes nothing.
+    pub written_by: String,
+}
+
+/// The ledger, seen as its owner.
+pub struct Ledger(pub PgConnection);
+
+impl Ledger {
+    pub async fn open(system: &TestSystem) -> Result<Self> {
+        Ok(Self(PgConnection::connect(&system.urls.owner).await?))
+    }
+
+    pub async fn row(&mut self, id: Uuid) -> Result<Row> {
+        let row = sqlx::query_as(
+            "select state::text, attempt, failures, crashes, finalized_at, xmin::text as written_by from jobs where id = $1",
+        );
+        Ok(row.bind(id).fetch_one(&mut self.0).await?)
+    }
+
+    /// How many jobs are in this state after this many attempts.
+    pub async fn count(&mut self, state: &str, attempt: i32) -> Result<i64> {
+        let count = sqlx::query_scalar("select count(*) from jobs where state::text = $1 and attempt = $2");
+        Ok(count.bind(state).bind(attempt).fetch_one(&mut self.0).await?)
+    }
+
+    /// Waits until this many jobs are completed, and says how many of them took one attempt.
+    pub async fn completed(&mut self, jobs: i64) -> i64 {
+        eventually(2 * PATIENCE, &format!("{jobs} jobs are completed"), async || {
+            let counts = sqlx::query_as::<_, (i64, i64)>(
+                "select count(*), count(*) filter (where attempt = 1) from jobs where state = 'completed'",
+            );
+            let (completed, at_once) = counts.fetch_one(&mut self.0).await.ok()?;
+            (completed == jobs).then_some(at_once)
+        })
+        .await
+    }
+}
+
+/// A worker in a process of its own, on the system's stores.
+pub fn worker_process(system: &TestSystem, slots: usize, lease: Duration) -> Result<ProcessUnderTest> {
+    ProcessSpec::binary("worker")?
+        .env("ENVIRONMENT", "test")
+        .env("DATABASE_URL", &system.urls.app)
+        .env("DATABASE_SYSTEM_URL", &system.urls.system)
+        .env("REDIS_URL", &system.redis_url)
+        .env("ROTA_REDIS_PREFIX", &system.prefix)
+        .env("ROTA_TEST_KINDS", "1")
+        .env("ROTA_LEASE_MS", lease.as_millis().to_string())
+        .env("WORKER_CONCURRENCY", slots.to_string())
+        .env("METRICS_PORT", "0")
+        .env("SMTP_URL", format!("file:{}", system.mails.path().display()))
+        .start()
+}

@@ -1,0 +1,66 @@
+//! Two tenants in one database, the first with a row in every table there is for tenants.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use shared::tenancy::TenantId;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tests::system::TestSystem;
+
+pub struct World {
+    pub system: TestSystem,
+    pub owner: PgConnection,
+    /// Has rows.
+    pub acme: TenantId,
+    /// Has none.
+    pub other: TenantId,
+}
+
+const ROWS: &str = "
+    insert into api_keys (tenant_id, id, name, secret_hash, scopes)
+      values ('{tenant}', gen_random_uuid(), 'key', '', '{{}}');
+    insert into idempotency_keys (tenant_id, key, fingerprint, first_id) values ('{tenant}', 'key', '', gen_random_uuid());
+    insert into campaigns (tenant_id, id, name, subject, text_body, from_address)
+      values ('{tenant}', '{tenant}', 'name', 'subject', 'text', 'from@acme.test');
+    insert into leads (tenant_id, id, email, email_key) values ('{tenant}', '{tenant}', 'a@b.test', 'a@b.test');
+    insert into recipients (tenant_id, id, campaign_id, lead_id)
+      values ('{tenant}', gen_random_uuid(), '{tenant}', '{tenant}');
+    insert into suppressions (tenant_id, email_key, reason) values ('{tenant}', 'c@d.test', 'manual');";
+
+impl World {
+    pub async fn new() -> Result<Self> {
+        let system = TestSystem::start().await?;
+        let (acme, other) = (system.tenant("acme").await?, system.tenant("other").await?);
+        system.enqueue(vec![system.job(acme, "noop", &json!({}))]).await?;
+        let mut owner = PgConnection::connect(&system.urls.owner).await?;
+        let rows = ROWS.replace("{tenant}", &acme.to_string()).replace("{{}}", "{}");
+        sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut owner).await?;
+        Ok(Self { system, owner, acme, other })
+    }
+
+    /// Every table with a tenant's rows, with the column that says whose they are. Fails if one of them has no row of `acme`:
+    /// a table that was added needs its line in `ROWS`.
+    pub async fn tables(&mut self) -> Result<Vec<(String, &'static str)>> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "select c.table_name::text from information_schema.columns c join information_schema.tables t using (table_schema, table_name)
+             where c.table_schema = 'public' and c.column_name = 'tenant_id' and t.table_type = 'BASE TABLE'
+               and not exists (select from pg_inherits where inhrelid = to_regclass(table_name))
+             order by 1",
+        )
+        .fetch_all(&mut self.owner)
+        .await?;
+        let mut tables: Vec<_> = names.into_iter().map(|name| (name, "tenant_id")).collect();
+        tables.push(("tenants".to_owned(), "id"));
+        for (table, column) in &tables {
+            let count = format!("select count(*) from {table} where {column} = '{}'", self.acme);
+            let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut self.owner).await?;
+            ensure!(rows > 0, "the test gives {table} no row");
+        }
+        ensure!(tables.len() >= 8, "only {tables:?}");
+        Ok(tables)
+    }
+}
+
+/// How many rows of a table this connection sees.
+pub async fn visible(connection: &mut PgConnection, table: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(connection).await
+}
