@@ -76,7 +76,7 @@ async fn a_takeover_waits_for_the_transactions_of_the_term() -> Result<()> {
     let term = candidate(Duration::ZERO).campaign().await?.expect("nobody else is there");
     let mut transaction = ledger.0.begin().await?;
     assert!(term.hold(&mut transaction).await?);
-    let next = candidate(Duration::from_secs(60));
+    let next = candidate(Duration::from_mins(1));
     let takeover = tokio::spawn(async move { next.campaign().await });
     let mut onlooker = Ledger::open(&system).await?;
     eventually(PATIENCE, "the takeover waits for a lock", async || {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
-use shared::queue::producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency};
+use shared::{
+    queue::producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
+    tenancy::TenantId,
+};
 use tests::{
     eventually::eventually,
     postgres::{PostgresOptions, PrivatePostgres},
@@ -14,13 +17,19 @@ use uuid::Uuid;
 
 use super::support::{LEASE, Ledger, PATIENCE};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_under_load_loses_nothing() -> Result<()> {
-    let mut postgres = PrivatePostgres::new(PostgresOptions::default()).await?;
+/// A system on a PostgreSQL of its own. The server crashes here, the machine does not, so nothing need reach the disk.
+async fn start() -> Result<(PrivatePostgres, TestSystem, TenantId)> {
+    let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
     let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
     let redis_url = redis_url.to_string_lossy().into_owned();
     let system = TestSystem::on(postgres.urls().clone(), redis_url, None).await?;
     let tenant = system.tenant("acme").await?;
+    Ok((postgres, system, tenant))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_under_load_loses_nothing() -> Result<()> {
+    let (mut postgres, system, tenant) = start().await?;
     let (scheduler, worker) = (system.scheduler(), system.worker(4, LEASE));
     let jobs = (0..200).map(|_| system.job(tenant, "sleep", &json!({ "ms": 20 }))).collect();
     system.enqueue(jobs).await?;
@@ -57,7 +66,7 @@ async fn a_crash_under_load_loses_nothing() -> Result<()> {
 type Answer = (Uuid, Enqueued);
 
 /// Always the same request.
-async fn enqueue(system: &TestSystem, tenant: shared::tenancy::TenantId) -> Result<Answer, EnqueueError> {
+async fn enqueue(system: &TestSystem, tenant: TenantId) -> Result<Answer, EnqueueError> {
     let job = system.job(tenant, "noop", &json!({}));
     let id = job.id;
     let idempotency = Idempotency { key: "in doubt".into(), fingerprint: b"body".to_vec(), response: None };
@@ -74,11 +83,7 @@ fn job((id, answer): &Answer) -> Uuid {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_is_away_a_request_is_told_so() -> Result<()> {
-    let mut postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
-    let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
-    let redis_url = redis_url.to_string_lossy().into_owned();
-    let system = TestSystem::on(postgres.urls().clone(), redis_url, None).await?;
-    let tenant = system.tenant("acme").await?;
+    let (mut postgres, system, tenant) = start().await?;
     postgres.stop_fast().await?;
     let answer = tokio::time::timeout(Duration::from_secs(20), enqueue(&system, tenant)).await?;
     assert!(matches!(answer, Err(EnqueueError::Unavailable)), "{answer:?}");

@@ -41,7 +41,9 @@ async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
     let (many, few) = (system.tenant("many").await?, system.tenant("few").await?);
     let mut urgent: Vec<_> = (0..200).map(|_| callback(&system, many, &sink, "many")).collect();
     // Priorities count inside a tenant only.
-    urgent.iter_mut().for_each(|job| job.priority = Priority::new(1).expect("1 to 4"));
+    for job in &mut urgent {
+        job.priority = Priority::new(1).expect("1 to 4");
+    }
     system.enqueue(urgent).await?;
     system.enqueue(vec![callback(&system, few, &sink, "few")]).await?;
     let _scheduler = system.scheduler();

@@ -10,7 +10,7 @@ use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, Ledger, PATIENCE, queue, reaches};
 
-const LOOK_AHEAD: Duration = Duration::from_secs(60);
+const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_look_ahead_only_the_ledger_knows_a_job() -> Result<()> {

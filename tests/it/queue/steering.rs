@@ -133,7 +133,7 @@ async fn another_tenants_job_is_not_there_to_be_steered() -> Result<()> {
     let system = TestSystem::start().await?;
     let (owner, other) = (system.tenant("owner").await?, system.tenant("other").await?);
     let mut job = system.job(owner, "noop", &json!({}));
-    job.run_at = Some(system.clock.now() + Duration::from_secs(3_600));
+    job.run_at = Some(system.clock.now() + Duration::from_hours(1));
     let id = system.enqueue(vec![job]).await?[0];
     let mut transaction = system.tenants.begin(other).await?;
     assert_eq!(control::cancel(&mut transaction, id).await?, Steered::NotFound);
