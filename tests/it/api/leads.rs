@@ -20,6 +20,12 @@ async fn pending(api: &ApiClient, campaign: Uuid) -> Result<i64> {
     Ok(answer.ok(200)["progress"]["pending"].as_i64().unwrap_or(-1))
 }
 
+/// So many rows of an address and a name.
+fn rows(count: usize, name: &str) -> String {
+    let rows: Vec<String> = (0..count).map(|row| format!("lead-{row}@example.com,{name}\n")).collect();
+    rows.concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_imported_is_refused_with_the_reason() -> Result<()> {
     let app = TestApp::start().await?;
@@ -120,7 +126,7 @@ async fn a_file_that_says_it_is_too_large_is_refused_before_it_is_read() -> Resu
     tokio::time::timeout(super::PATIENCE, stream.read_exact(&mut told)).await??;
     assert_eq!(String::from_utf8_lossy(&told), "HTTP/1.1 413");
     // More than other routes permit is read here.
-    let many: String = (0..600).map(|row| format!("lead-{row}@example.com,{row:04000}\n")).collect();
+    let many = rows(600, &"x".repeat(4_000));
     assert!(many.len() > 2 << 20);
     let large =
         import(&tenant.api, campaign, "?on_error=refuse", format!("email,first_name\n{many}nobody,x\n")).await?;
@@ -136,8 +142,8 @@ async fn an_upload_that_breaks_off_leaves_nothing_behind() -> Result<()> {
     let key = app.key(tenant.id, &["campaigns:write"], None).await?.1;
     let mut stream = TcpStream::connect(app.address()).await?;
     let head = format!("POST /api/v1/campaigns/{campaign}/leads HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\n");
-    let rows: String = (0..2_500).map(|row| format!("lead-{row}@example.com\n")).collect();
-    stream.write_all(format!("{head}Content-Length: 1000000\r\n\r\nemail\n{rows}").as_bytes()).await?;
+    let rows = rows(2_500, "Ada");
+    stream.write_all(format!("{head}Content-Length: 1000000\r\n\r\nemail,first_name\n{rows}").as_bytes()).await?;
     stream.shutdown().await?;
     let mut answer = String::new();
     let _ = tokio::time::timeout(super::PATIENCE, stream.read_to_string(&mut answer)).await?;
