@@ -58,20 +58,42 @@ pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>) -> 
 }
 
 fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for operation in document.paths.paths.values_mut().flat_map(operations) {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
-        let problem = ResponseBuilder::new()
-            .description("The request was refused or failed; `code` says why.")
-            .content(PROBLEM_JSON, content)
-            .build();
-        operation.responses.responses.entry("default".to_owned()).or_insert_with(|| problem.into());
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            operation.operation_id = Some(operation_id(method, path));
+            describe_errors(operation);
+        }
     }
     document
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+/// Made from the address, so that no two are alike: clients that are generated name their methods by it.
+fn operation_id(method: &str, path: &str) -> String {
+    let path = path.trim_start_matches("/api/").trim_start_matches("v1/").replace('{', "by_").replace('}', "");
+    format!("{method}_{}", path.replace(['/', '-', '.'], "_"))
+}
+
+fn describe_errors(operation: &mut Operation) {
+    let content = Content::new(Some(Ref::from_schema_name("Problem")));
+    let problem = ResponseBuilder::new()
+        .description("The request was refused or failed; `code` says why.")
+        .content(PROBLEM_JSON, content)
+        .build();
+    operation.responses.responses.entry("default".to_owned()).or_insert_with(|| problem.into());
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     let PathItem { get, put, post, delete, patch, options, head, .. } = item;
-    [get, put, post, delete, patch, options, head].into_iter().flatten()
+    let methods = [
+        ("get", get),
+        ("put", put),
+        ("post", post),
+        ("delete", delete),
+        ("patch", patch),
+        ("options", options),
+        ("head", head),
+    ];
+    methods.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 #[cfg(test)]

@@ -17,4 +17,5 @@ pub mod redis_server;
 pub mod smtp_sink;
 pub mod system;
 pub mod tcp_proxy;
+pub mod test_app;
 pub mod tls;

@@ -4,8 +4,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::{body::Body, extract::State};
+use axum::{
+    RequestExt as _,
+    extract::{Request, State},
+};
 use futures::TryStreamExt as _;
+use http::header::CONTENT_LENGTH;
+use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use shared::{
     clock::Clock,
@@ -62,15 +67,20 @@ pub async fn import(
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
     Query(query): Query<ImportQuery>,
-    body: Body,
+    request: Request,
 ) -> Result<Json<ImportReport>, Problem> {
     let options = query.options()?;
+    if declared_bytes(&request).is_some_and(|bytes| bytes > MAX_BYTES) {
+        return Err(ProblemCode::PayloadTooLarge.into());
+    }
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     if !matches!(campaign.state.as_str(), "draft" | "scheduled") {
         return Err(Problem::new(ProblemCode::Conflict)
             .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)));
     }
+    // A body that is streamed has no limit unless it is asked for.
+    let body = request.into_limited_body();
     let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let report = import_into(&mut transaction, &state.clock, id, source, options).await?;
     transaction.commit().await?;
@@ -108,6 +118,10 @@ pub(super) async fn import_into(
     Ok(report)
 }
 
+fn declared_bytes(request: &Request) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn new_lead(clock: &Clock, row: LeadRow) -> NewLead {
     NewLead {
         id: ids::new_id(clock),
@@ -139,8 +153,14 @@ impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         if error.is_from_the_file() {
             Self::new(ProblemCode::InvalidBody).detail(error.to_string())
+        } else if is_too_large(&error) {
+            ProblemCode::PayloadTooLarge.into()
         } else {
             Self::new(ProblemCode::BadRequest).detail("the upload broke off; nothing was imported").caused_by(error)
         }
     }
+}
+
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<LengthLimitError>)
 }

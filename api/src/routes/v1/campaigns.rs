@@ -153,7 +153,10 @@ pub async fn create(
     if let Some(idempotency) = &idempotency {
         match idempotency::reserve(&mut transaction, idempotency, new.id).await? {
             Reservation::First => {}
-            Reservation::Replay(id) => return created(&mut transaction, id, None).await,
+            Reservation::Replay(id) => {
+                let again = created(&mut transaction, id, None).await?;
+                return Ok(([("idempotency-replayed", "true")], again).into_response());
+            }
             Reservation::Reused => return Err(ProblemCode::IdempotencyKeyReused.into()),
         }
     }

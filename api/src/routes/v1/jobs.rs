@@ -212,11 +212,12 @@ pub(super) fn new_job(
 }
 
 fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
+    // Cut before it is compared: the comparison's cost grows with the length, and the client chooses that.
+    let asked: String = asked.chars().take(100).collect();
     let near = registry
         .iter()
         .map(|kind| kind.name)
-        .max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)));
-    let asked: String = asked.chars().take(100).collect();
+        .max_by(|a, b| strsim::jaro_winkler(a, &asked).total_cmp(&strsim::jaro_winkler(b, &asked)));
     let hint = near
         .filter(|near| strsim::jaro_winkler(near, &asked) > 0.8)
         .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));

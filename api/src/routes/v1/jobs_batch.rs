@@ -66,7 +66,7 @@ enum BatchResult {
 /// Submits up to 1,000 jobs in one commit, with a result for each.
 #[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchSubmission,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second jobs")),
-    responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was in order")))]
+    responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was in order; the problem has `results` too")))]
 pub async fn create(
     permit: Permit<JobsCreate>,
     State(state): State<AppState>,
@@ -94,7 +94,7 @@ pub async fn create(
     }
     let outcome = BatchOutcome { accepted: jobs.len(), rejected: count - jobs.len(), results };
     if jobs.is_empty() {
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response());
+        return Err(outcome.into_problem());
     }
     let response = serde_json::value::to_raw_value(&outcome).expect("an outcome is plain data");
     let idempotency =
@@ -105,6 +105,17 @@ pub async fn create(
             Ok((StatusCode::ACCEPTED, [("idempotency-replayed", "true")], Json(response)).into_response())
         }
         Enqueued::KeyReused => Err(ProblemCode::IdempotencyKeyReused.into()),
+    }
+}
+
+impl BatchOutcome {
+    fn into_problem(self) -> Problem {
+        let results = serde_json::to_value(self.results).expect("results are plain data");
+        Problem::new(ProblemCode::InvalidBody)
+            .detail("no job of the batch is in order; results says why")
+            .member("accepted", self.accepted)
+            .member("rejected", self.rejected)
+            .member("results", results)
     }
 }
 

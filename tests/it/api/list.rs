@@ -1,0 +1,99 @@
+//! Lists: filters, the walk over pages, and the bounds of a page.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tests::test_app::{ApiClient, TestApp};
+
+const JOBS: &str = "/api/v1/jobs";
+
+fn ids(page: &Value) -> Vec<String> {
+    let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(|item| item["id"].as_str()).map(str::to_owned).collect()
+}
+
+/// The path in `<path>; rel="next"`.
+fn next(link: &str) -> Option<&str> {
+    link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")
+}
+
+async fn submit(api: &ApiClient, count: usize) -> Result<Vec<String>> {
+    let jobs = json!({ "jobs": vec![json!({ "kind": "noop" }); count] });
+    let answer = api.post("/api/v1/jobs/batch", &jobs).await?;
+    let results = answer.ok(202)["results"].as_array().cloned().unwrap_or_default();
+    Ok(results.iter().filter_map(|result| result["id"].as_str()).map(str::to_owned).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_over_pages_misses_and_repeats_nothing() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
+    let mut expected = submit(&api, 23).await?;
+    submit(&other, 3).await?;
+    expected.reverse();
+    let (mut seen, mut pages, mut path) = (Vec::new(), 0, format!("{JOBS}?limit=5&kind=noop"));
+    loop {
+        let page = api.get(&path).await?;
+        seen.extend(ids(page.ok(200)));
+        pages += 1;
+        ensure!(pages <= 5, "there is no end to it");
+        // What comes meanwhile belongs before the first page and shifts nothing.
+        submit(&api, 1).await?;
+        let Some(link) = next(page.header("link")) else {
+            assert_eq!(page.body.get("next_cursor"), None, "the last page leads nowhere");
+            break;
+        };
+        assert!(link.ends_with(page.body["next_cursor"].as_str().unwrap_or("?")), "{link}");
+        path = link.to_owned();
+    }
+    assert_eq!((pages, seen), (5, expected));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_restrict_the_list() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let later = app.system.clock.now() + chrono::TimeDelta::hours(1);
+    let noop = api.post(JOBS, &json!({ "kind": "noop" })).await?.id().to_string();
+    let sleep =
+        api.post(JOBS, &json!({ "kind": "sleep", "args": { "ms": 1 }, "run_at": later })).await?.id().to_string();
+    let campaign = json!({ "kind": "send_campaign", "args": { "campaign_id": uuid::Uuid::nil(), "generation": 1 } });
+    let campaign = api.post(JOBS, &campaign).await?.id().to_string();
+    api.act(&format!("{JOBS}/{campaign}/cancel")).await?.ok(200);
+    let cases: [(&str, Vec<&String>); 8] = [
+        ("", vec![&campaign, &sleep, &noop]),
+        ("?kind=noop", vec![&noop]),
+        ("?queue=campaigns", vec![&campaign]),
+        ("?state=scheduled", vec![&sleep]),
+        ("?state=cancelled&kind=send_campaign", vec![&campaign]),
+        ("?state=available&queue=default", vec![&noop]),
+        ("?state=completed", vec![]),
+        ("?kind=no_such_kind", vec![]),
+    ];
+    for (query, expected) in cases {
+        let answer = api.get(&format!("{JOBS}{query}")).await?;
+        assert_eq!(ids(answer.ok(200)).iter().collect::<Vec<_>>(), expected, "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_not_understood_is_refused() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    for list in [JOBS, "/api/v1/campaigns"] {
+        for permitted in ["limit=1", "limit=200"] {
+            api.get(&format!("{list}?{permitted}")).await?.ok(200);
+        }
+        for refused in ["limit=0", "limit=201", "limit=-1", "limit=x", "cursor=x", "cursor=", "sort=id", "tenant_id=1"]
+        {
+            let answer = api.get(&format!("{list}?{refused}")).await?;
+            assert_eq!(answer.status, 400, "{refused}: {}", answer.text);
+            answer.problem(400, "invalid_query");
+        }
+    }
+    let answer = api.get(&format!("{JOBS}?state=done")).await?;
+    let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("completed"), "it tells which states there are: {detail}");
+    Ok(())
+}

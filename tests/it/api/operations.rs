@@ -1,0 +1,184 @@
+//! Every operation of the OpenAPI document against no key, keys with other scopes, and another tenant's things.
+//!
+//! The cases derive from the document itself, so an operation that is added is tested or fails this test: the table of
+//! scopes below must name it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use axum::http::Method;
+use serde_json::Value;
+use shared::authz::Permission;
+use tests::test_app::{Answer, ApiClient, TestApp};
+use uuid::Uuid;
+
+use super::campaign;
+
+/// Needs no credential, or one of its own.
+const PUBLIC: [&str; 5] = [
+    "GET /api/health",
+    "GET /api/health/liveness",
+    "GET /api/health/readiness",
+    "GET /api/v1/unsubscribe/{token}",
+    "POST /api/v1/unsubscribe/{token}",
+];
+
+/// The scope that each operation needs.
+const SCOPES: [(&str, &str); 15] = [
+    ("GET /api/v1/campaigns", "campaigns:read"),
+    ("GET /api/v1/campaigns/{id}", "campaigns:read"),
+    ("GET /api/v1/job-kinds", "jobs:read"),
+    ("GET /api/v1/jobs", "jobs:read"),
+    ("GET /api/v1/jobs/{id}", "jobs:read"),
+    ("POST /api/v1/campaigns", "campaigns:write"),
+    ("POST /api/v1/campaigns/{id}/cancel", "campaigns:send"),
+    ("POST /api/v1/campaigns/{id}/leads", "campaigns:write"),
+    ("POST /api/v1/campaigns/{id}/pause", "campaigns:send"),
+    ("POST /api/v1/campaigns/{id}/preview", "campaigns:read"),
+    ("POST /api/v1/campaigns/{id}/resume", "campaigns:send"),
+    ("POST /api/v1/campaigns/{id}/send", "campaigns:send"),
+    ("POST /api/v1/jobs", "jobs:create"),
+    ("POST /api/v1/jobs/batch", "jobs:create"),
+    ("POST /api/v1/jobs/{id}/cancel", "jobs:control"),
+];
+
+/// As above; apart, as it is the one that brings a job back.
+const RETRY: (&str, &str) = ("POST /api/v1/jobs/{id}/retry", "jobs:control");
+
+struct Operation {
+    name: String,
+    method: Method,
+    path: String,
+    public: bool,
+    media_type: Option<String>,
+}
+
+impl Operation {
+    /// Sends it for the thing of this id, with the least body that its media type permits.
+    async fn send(&self, api: &ApiClient, id: &str) -> Result<Answer> {
+        let request = api.request(&self.method, &self.path.replace("{id}", id).replace("{token}", id));
+        Answer::to(match self.media_type.as_deref() {
+            None => request,
+            Some(media_type) => {
+                let body = if media_type == "text/csv" { "email\nada@example.com\n" } else { "{}" };
+                request.header("content-type", media_type).body(body)
+            }
+        })
+        .await
+    }
+}
+
+/// All operations of the document that the API serves.
+async fn operations(app: &TestApp) -> Result<Vec<Operation>> {
+    let document = app.anonymous().get("/api/openapi.json").await?.ok(200).clone();
+    let by_default = document["security"].as_array().is_some_and(|schemes| !schemes.is_empty());
+    assert!(by_default, "operations need a credential unless they say otherwise");
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().context("no paths")? {
+        for (method, operation) in item.as_object().context("a path item is an object")? {
+            let method: Method = method.to_uppercase().parse()?;
+            let public = operation["security"] == serde_json::json!([{}]);
+            let media_types = operation["requestBody"]["content"].as_object();
+            let media_type = media_types.and_then(|content| content.keys().next().cloned());
+            found.push(Operation { name: format!("{method} {path}"), method, path: path.clone(), public, media_type });
+        }
+    }
+    Ok(found)
+}
+
+fn scopes() -> BTreeMap<&'static str, &'static str> {
+    SCOPES.into_iter().chain([RETRY]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_and_the_tables_here_name_the_same_operations() -> Result<()> {
+    let app = TestApp::start().await?;
+    let operations = operations(&app).await?;
+    let mut public: Vec<&str> = operations.iter().filter(|one| one.public).map(|one| one.name.as_str()).collect();
+    let mut guarded: Vec<&str> = operations.iter().filter(|one| !one.public).map(|one| one.name.as_str()).collect();
+    public.sort_unstable();
+    guarded.sort_unstable();
+    assert_eq!(public, PUBLIC, "operations without a credential are these and no others");
+    assert_eq!(guarded, scopes().into_keys().collect::<Vec<_>>(), "each operation has its scope here");
+    for operation in operations.iter().filter(|one| !one.public) {
+        let rest = operation.path.replace("{id}", "");
+        assert!(!rest.contains('{'), "{}: teach this test what stands for that parameter", operation.name);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_every_operation_is_refused() -> Result<()> {
+    let app = TestApp::start().await?;
+    let unknown = Uuid::max().to_string();
+    for operation in operations(&app).await? {
+        let answer = operation.send(&app.anonymous(), &unknown).await?;
+        if operation.public {
+            assert_ne!(answer.status, 401, "{}", operation.name);
+        } else {
+            assert_eq!(answer.status, 401, "{}: {}", operation.name, answer.text);
+            answer.problem(401, "unauthenticated");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_needs_its_scope_and_no_other() -> Result<()> {
+    let app = TestApp::start().await?;
+    let tenant = app.system.tenant("acme").await?;
+    let (operations, needed) = (operations(&app).await?, scopes());
+    let unknown = Uuid::max().to_string();
+    for permission in Permission::all() {
+        let scope = permission.as_str();
+        let with = app.client(&app.key(tenant, &[scope], None).await?.1);
+        let others: Vec<&str> = Permission::all().map(Permission::as_str).filter(|other| *other != scope).collect();
+        let without = app.client(&app.key(tenant, &others, None).await?.1);
+        for operation in operations.iter().filter(|one| !one.public) {
+            let (alone, rest) = (operation.send(&with, &unknown).await?, operation.send(&without, &unknown).await?);
+            let needs_it = needed.get(operation.name.as_str()) == Some(&scope);
+            assert_eq!(alone.status != 403, needs_it, "{} with {scope} alone: {}", operation.name, alone.text);
+            assert_eq!(rest.status == 403, needs_it, "{} without {scope}: {}", operation.name, rest.text);
+            let refused = if needs_it { rest } else { alone };
+            let named = format!("the API key lacks the scope {}", needed[operation.name.as_str()]);
+            assert_eq!(refused.problem(403, "forbidden")["detail"], named, "{}", operation.name);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_things_are_not_there() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (owner, stranger) = (app.tenant("owner").await?.api, app.tenant("stranger").await?.api);
+    let job = owner.post("/api/v1/jobs", &serde_json::json!({ "kind": "noop" })).await?.id();
+    let paths = [format!("/api/v1/campaigns/{}", campaign(&owner).await?), format!("/api/v1/jobs/{job}")];
+    let before = [owner.get(&paths[0]).await?.ok(200).clone(), owner.get(&paths[1]).await?.ok(200).clone()];
+    let mut tried = 0;
+    for operation in operations(&app).await?.iter().filter(|one| !one.public && one.path.contains("{id}")) {
+        let thing = usize::from(!operation.path.starts_with("/api/v1/campaigns/"));
+        let id = paths[thing].rsplit('/').next().unwrap_or_default();
+        let foreign = operation.send(&stranger, id).await?;
+        assert_eq!(foreign.status, 404, "{}: {}", operation.name, foreign.text);
+        let unknown = operation.send(&stranger, &Uuid::max().to_string()).await?;
+        assert_eq!(alike(&foreign), alike(&unknown), "{}: a foreign id is told from an unknown one", operation.name);
+        let malformed = operation.send(&stranger, "not-an-id").await?;
+        assert_eq!(alike(&foreign), alike(&malformed), "{}: a malformed id is told apart", operation.name);
+        assert_eq!(owner.get(&paths[thing]).await?.ok(200), &before[thing], "{} changed something", operation.name);
+        tried += 1;
+    }
+    assert!(tried >= 10, "only {tried} operations have an id");
+    for list in ["/api/v1/jobs", "/api/v1/campaigns"] {
+        assert_eq!(stranger.get(list).await?.ok(200)["items"], serde_json::json!([]), "{list}");
+    }
+    Ok(())
+}
+
+/// A refusal without what differs by the address asked for.
+fn alike(answer: &Answer) -> Value {
+    let mut body = answer.problem(404, "not_found").clone();
+    for own in ["instance", "request_id"] {
+        body[own].take();
+    }
+    body
+}

@@ -1,0 +1,235 @@
+//! The HTTP API inside a test: the real router, layers and server on a free port, over the stores of a [`TestSystem`].
+//!
+//! Invariant: requests go over a real connection with a key that the ledger knows, so what a test sees is what a client
+//! sees. Workers and schedulers are the system's and run only where a test starts them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use api::{
+    auth::KeyRing,
+    router::router,
+    server::{self, HttpSettings},
+    state::AppState,
+};
+use axum::http::{HeaderMap, Method};
+use chrono::{DateTime, Utc};
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+use shared::{
+    authz::Permission,
+    ids,
+    store::{
+        credentials::{ApiKeySecret, NewApiKey},
+        tenants::OwnerConnection,
+    },
+    stores::Stores,
+    tenancy::TenantId,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use crate::system::TestSystem;
+
+/// The API of one test; it ends at `Drop`.
+pub struct TestApp {
+    /// The stores, and workers and schedulers where a test needs them.
+    pub system: TestSystem,
+    address: SocketAddr,
+    _stop: DropGuard,
+}
+
+/// A tenant with a key that may do everything.
+pub struct TestTenant {
+    pub id: TenantId,
+    /// Asks with that key.
+    pub api: ApiClient,
+}
+
+/// Asks the API with one credential.
+#[derive(Clone, Debug)]
+pub struct ApiClient {
+    http: Client,
+    base_url: String,
+    key: Option<String>,
+}
+
+/// An answer, read in full.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// The body as JSON; `Null` if it is none.
+    pub body: Value,
+}
+
+impl TestApp {
+    pub async fn start() -> Result<Self> {
+        Self::on(TestSystem::start().await?).await
+    }
+
+    /// Over a system that the test has put together, say on stores that it is going to break.
+    pub async fn on(system: TestSystem) -> Result<Self> {
+        let stores =
+            Stores { tenants: system.tenants.clone(), system: system.system.clone(), index: system.index.clone() };
+        let state = AppState {
+            producer: system.producer.clone(),
+            registry: Arc::clone(&system.registry),
+            keys: KeyRing::new(system.system.clone()),
+            unsubscribe_links: system.unsubscribe_links(),
+            clock: system.clock.clone(),
+            stores: stores.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, stop) = (listener.local_addr()?, CancellationToken::new());
+        let router = router(state, Arc::new(stores));
+        tokio::spawn(server::serve(listener, router, HttpSettings::default(), stop.clone()));
+        Ok(Self { system, address, _stop: stop.drop_guard() })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub async fn tenant(&self, slug: &str) -> Result<TestTenant> {
+        let id = self.system.tenant(slug).await?;
+        let scopes: Vec<&str> = Permission::all().map(Permission::as_str).collect();
+        let key = self.key(id, &scopes, None).await?.1;
+        Ok(TestTenant { id, api: self.client(&key) })
+    }
+
+    /// Makes a key and returns its id and text.
+    pub async fn key(
+        &self,
+        tenant: TenantId,
+        scopes: &[&str],
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Result<(Uuid, String)> {
+        let mut owner = OwnerConnection::open(&self.system.urls.owner).await?;
+        let scopes = scopes.iter().map(ToString::to_string).collect();
+        let new = NewApiKey { id: ids::new_id(&self.system.clock), name: "test".into(), scopes, expires_at };
+        let secret = ApiKeySecret::random();
+        owner.create_api_key(tenant, &new, &secret).await?;
+        Ok((new.id, secret.present(new.id)))
+    }
+
+    pub fn client(&self, key: &str) -> ApiClient {
+        ApiClient::new(&format!("http://{}", self.address), Some(key))
+    }
+
+    pub fn anonymous(&self) -> ApiClient {
+        ApiClient::new(&format!("http://{}", self.address), None)
+    }
+}
+
+impl ApiClient {
+    /// A client of the API under `base_url`.
+    ///
+    /// # Panics
+    /// When no HTTP client can be made, for want of a TLS provider.
+    pub fn new(base_url: &str, key: Option<&str>) -> Self {
+        crate::tls::install_crypto_provider();
+        let http = Client::builder().no_proxy().build().expect("a client without special settings can be made");
+        Self { http, base_url: base_url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
+    }
+
+    /// A request that may be added to; [`Answer::to`] sends it.
+    pub fn request(&self, method: &Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
+        match &self.key {
+            Some(key) => request.header("x-api-key", key),
+            None => request,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        Answer::to(self.request(&Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        Answer::to(self.request(&Method::POST, path).json(body)).await
+    }
+
+    /// Without a body, as the steering routes want it.
+    pub async fn act(&self, path: &str) -> Result<Answer> {
+        Answer::to(self.request(&Method::POST, path)).await
+    }
+
+    /// As `post`, under an idempotency key.
+    pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
+        Answer::to(self.request(&Method::POST, path).header("idempotency-key", key).json(body)).await
+    }
+
+    /// Uploads a file of leads.
+    pub async fn upload(&self, path: &str, csv: impl Into<reqwest::Body>) -> Result<Answer> {
+        Answer::to(self.request(&Method::POST, path).header("content-type", "text/csv").body(csv)).await
+    }
+}
+
+impl Answer {
+    /// Sends a request and reads its answer in full.
+    pub async fn to(request: RequestBuilder) -> Result<Self> {
+        let response = request.send().await.context("the API does not answer")?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.context("the answer broke off")?;
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Ok(Self { status, headers, text, body })
+    }
+
+    /// A header as text; empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body of an answer with this status.
+    ///
+    /// # Panics
+    /// When the status is another.
+    #[track_caller]
+    pub fn ok(&self, status: u16) -> &Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        &self.body
+    }
+
+    /// The body of a refusal, which must have the form that all have.
+    ///
+    /// # Panics
+    /// When it is another problem, none at all, or lacks a member.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> &Value {
+        let told = (self.status, self.body["code"].as_str().unwrap_or_default());
+        assert_eq!(told, (status, code), "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["type"], format!("/problems/{code}"));
+        assert_eq!(self.body["request_id"], self.header("x-request-id"), "the answer names its request");
+        for member in ["title", "detail", "request_id", "instance"] {
+            assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", self.text);
+        }
+        &self.body
+    }
+
+    /// The place and the text of the only error that a refusal tells.
+    ///
+    /// # Panics
+    /// When it tells none or several.
+    #[track_caller]
+    pub fn only_error(&self) -> (&str, &str) {
+        let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert_eq!(errors.len(), 1, "{}", self.text);
+        (errors[0]["pointer"].as_str().unwrap_or_default(), errors[0]["detail"].as_str().unwrap_or_default())
+    }
+
+    /// The id in the body.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn id(&self) -> Uuid {
+        let id = self.body["id"].as_str().and_then(|id| id.parse().ok());
+        id.unwrap_or_else(|| panic!("no id in {} {}", self.status, self.text))
+    }
+}
