@@ -81,15 +81,29 @@ impl JobContext {
     /// Does something outside once per `effect`, as far as that can be known. The index is told right after the effect, long
     /// before the ledger's commit, and is asked when the job runs again: a worker killed between the effect and the commit does
     /// not repeat it. If the index was lost as well, it is repeated; an effect must bear that (a stable Message-ID, a key).
-    pub async fn once<T, E>(&self, effect: &str, act: impl Future<Output = Result<T, E>>) -> Result<Once<T>, E> {
-        if self.lease.attempt > 1 && self.environment.index.effect_happened(effect).await.unwrap_or(false) {
+    /// A run that is cancelled meanwhile does not tear the effect from its note: both go on to their end.
+    pub async fn once<T, E, F>(&self, effect: String, act: F) -> Result<Once<T>, E>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let index = self.environment.index.clone();
+        if index.effect_happened(&effect).await.unwrap_or(false) {
             return Ok(Once::Earlier);
         }
-        let value = act.await?;
-        if let Err(error) = self.environment.index.mark_effect(effect, EFFECT_TTL).await {
-            tracing::debug!(%error, "an effect could not be noted in the index; the ledger will know");
+        let whole = tokio::spawn(async move {
+            let value = act.await?;
+            if let Err(error) = index.mark_effect(&effect, EFFECT_TTL).await {
+                tracing::debug!(%error, "an effect could not be noted in the index; the ledger will know");
+            }
+            Ok(Once::Now(value))
+        });
+        match whole.await {
+            Ok(result) => result,
+            // A panic of the effect is a panic of the run.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-        Ok(Once::Now(value))
     }
 }
 

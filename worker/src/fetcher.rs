@@ -19,12 +19,12 @@ use shared::{
     },
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::holdings::Holdings;
+use crate::{holdings::Holdings, last_chance::LastChances};
 
 /// Without a notice, an idle worker asks this often.
 const POLL: Duration = Duration::from_millis(500);
@@ -46,6 +46,7 @@ pub struct Dispatch {
 /// What the fetcher may hold: the slots, and more while jobs are short.
 pub struct Capacity {
     places: Arc<Semaphore>,
+    running: Semaphore,
     slots: usize,
     /// Moving average of run time, in microseconds.
     average_us: AtomicU64,
@@ -57,10 +58,16 @@ impl Capacity {
     pub fn new(slots: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(slots)),
+            running: Semaphore::new(slots),
             slots,
             average_us: AtomicU64::new(u64::MAX),
             ahead: std::sync::Mutex::new(0),
         }
+    }
+
+    /// Waits for a slot; the run ends when the permit is dropped.
+    pub async fn slot(&self) -> SemaphorePermit<'_> {
+        self.running.acquire().await.expect("the slots stay open as long as the process")
     }
 
     /// Learns how long jobs take.
@@ -102,6 +109,8 @@ pub struct Fetcher {
     pub clock: Clock,
     /// Ends the sleep of an idle fetcher.
     pub wake: Arc<Notify>,
+    /// While one is under way nothing is leased.
+    pub last_chances: LastChances,
 }
 
 /// What a round over the queues found.
@@ -116,7 +125,9 @@ impl Fetcher {
         let mut turn = 0;
         while !stop.is_cancelled() {
             let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
+            let Some(door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
             let round = self.round(places, turn).await;
+            drop(door);
             turn += 1;
             if round.fetched == 0 {
                 stop.run_until_cancelled(self.idle(round.wait)).await;

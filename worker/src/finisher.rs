@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use shared::{
-    db::SystemDb,
+    db::{self, SystemDb},
     queue::{
         Index, QueueName, Settlement,
         consumer::Lease,
@@ -101,21 +101,35 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
     }
 }
 
-/// The ledger's word is worth waiting for: the work is done, and only this process knows.
+/// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
+/// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
 async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, Recorded> {
     let mut told = false;
     loop {
         match finish::record(db, finishes).await {
             Ok(recorded) => return recorded,
-            Err(error) => {
+            Err(error) if db::is_unavailable(&error) => {
                 if !told {
-                    tracing::warn!(jobs = finishes.len(), %error, "finished jobs could not be written; trying until the ledger answers");
+                    tracing::warn!(jobs = finishes.len(), %error, "finished jobs cannot be written; trying until the ledger answers");
                     told = true;
                 }
                 sleep(PAUSE).await;
             }
+            Err(error) if finishes.len() == 1 => {
+                tracing::error!(job_id = %finishes[0].id, %error, "the end of a job cannot be written");
+                return HashMap::new();
+            }
+            Err(_) => return record_one_by_one(db, finishes).await,
         }
     }
+}
+
+async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, Recorded> {
+    let mut recorded = HashMap::with_capacity(finishes.len());
+    for finish in finishes {
+        recorded.extend(Box::pin(record_patiently(db, std::slice::from_ref(finish))).await);
+    }
+    recorded
 }
 
 impl Ended {

@@ -7,6 +7,7 @@ pub mod assembly;
 pub mod fetcher;
 pub mod finisher;
 pub mod holdings;
+pub mod last_chance;
 pub mod listener;
 mod metrics;
 pub mod process;

@@ -38,7 +38,6 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
 pub async fn report_slots(running: Arc<AtomicUsize>, slots: usize, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // Short jobs are begun ahead, so there may be more runs than slots for a moment.
         let busy = running.load(Ordering::Relaxed).min(slots);
         set_slots("busy", busy);
         set_slots("free", slots - busy);

@@ -17,6 +17,7 @@ use crate::{
     fetcher::{Capacity, Fetcher},
     finisher::Finisher,
     holdings::Holdings,
+    last_chance::LastChances,
     listener, metrics, renewer,
     runner::Runner,
     runtime,
@@ -57,6 +58,7 @@ pub async fn work(
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
+    let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let fetcher = Fetcher {
         consumer: Consumer::new(system, index, settings.lease),
@@ -66,9 +68,10 @@ pub async fn work(
         dispatches,
         clock: environment.clock.clone(),
         wake,
+        last_chances: last_chances.clone(),
     };
     let fetching = tokio::spawn(fetcher.run(stop.clone()));
-    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher));
+    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances));
     tokio::spawn(metrics::report_slots(runner.running(), settings.slots, background.clone()));
     let ran = timeout_after_stop(
         &stop,

@@ -20,18 +20,15 @@ use jobs::{
     registry::{Kind, Registry},
 };
 use shared::queue::{consumer::Lease, finish::Outcome};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
     finisher::{Ended, Finisher},
     holdings::Holdings,
+    last_chance::{self, Alone, LastChances},
 };
 
-/// A job that cost two workers their life gets its last chance alone, so that if it takes a third one down, nothing else is
-/// in the process: whoever is discarded as poison is guilty.
-const LAST_CHANCE: i16 = 2;
 /// An unknown kind is left for a worker that knows it.
 const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -41,25 +38,33 @@ pub struct Runner {
     environment: Arc<Environment>,
     holdings: Holdings,
     finisher: Finisher,
-    /// Read by every run, written by a last chance.
-    alone: RwLock<()>,
+    last_chances: LastChances,
     running: Arc<AtomicUsize>,
 }
 
 impl Runner {
     /// A runner over the process's kinds and services.
-    pub fn new(registry: Arc<Registry>, environment: Arc<Environment>, holdings: Holdings, finisher: Finisher) -> Self {
-        Self { registry, environment, holdings, finisher, alone: RwLock::new(()), running: Arc::default() }
+    pub fn new(
+        registry: Arc<Registry>,
+        environment: Arc<Environment>,
+        holdings: Holdings,
+        finisher: Finisher,
+        last_chances: LastChances,
+    ) -> Self {
+        Self { registry, environment, holdings, finisher, last_chances, running: Arc::default() }
     }
 
-    /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran.
-    pub async fn run(&self, lease: Lease, cancelled: CancellationToken) -> Duration {
+    /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran; `None` if it did not begin.
+    pub async fn run(&self, lease: Lease, cancelled: CancellationToken) -> Option<Duration> {
         let span = tracing::info_span!("job", job_id = %lease.id, tenant = %lease.tenant, kind = %lease.kind, attempt = lease.attempt);
         self.run_inside_span(lease, cancelled).instrument(span).await
     }
 
-    async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Duration {
-        let _company = self.company(lease.crashes).await;
+    async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Option<Duration> {
+        let Some(_company) = cancelled.run_until_cancelled(self.company(lease.crashes)).await.flatten() else {
+            self.hand_back(lease).await;
+            return None;
+        };
         let _running = Running::begin(&self.running);
         let started = Instant::now();
         let outcome = match self.registry.get(&lease.kind) {
@@ -69,14 +74,15 @@ impl Runner {
         let ran = started.elapsed();
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
         self.finisher.ended(Ended { lease, outcome, ran }).await;
-        ran
+        Some(ran)
     }
 
-    async fn company(&self, crashes: i16) -> Company<'_> {
-        if crashes >= LAST_CHANCE {
-            Company::Alone(self.alone.write().await)
+    /// Who else may be in the process meanwhile; `None` if the job must give way to another's last chance.
+    async fn company(&self, crashes: i16) -> Option<Company<'_>> {
+        if crashes >= last_chance::CRASHES {
+            self.last_chances.alone(&self.holdings).await.map(Company::Alone)
         } else {
-            Company::Others(self.alone.read().await)
+            (!self.last_chances.is_announced()).then_some(Company::Others)
         }
     }
 
@@ -108,6 +114,11 @@ impl Runner {
         Arc::clone(&self.running)
     }
 
+    /// The runs before which everything else gives way.
+    pub const fn last_chances(&self) -> &LastChances {
+        &self.last_chances
+    }
+
     /// What this process holds.
     pub const fn holdings(&self) -> &Holdings {
         &self.holdings
@@ -130,10 +141,10 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Who else may run meanwhile: held for the length of a run.
+/// Held for the length of a run.
 enum Company<'a> {
-    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
-    Others(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] Alone<'a>),
+    Others,
 }
 
 fn succeeded(success: Success) -> Outcome {

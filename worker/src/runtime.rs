@@ -58,15 +58,20 @@ pub async fn run(
     monitor.run_with_signal(signal).await
 }
 
-/// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others.
+/// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others. A job that
+/// was fetched ahead waits here for its slot, and is handed back if the process stops first, or must be left to a last chance.
 async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
     let Dispatch { lease, cancelled, place } = dispatch;
     let run = tokio::spawn(async move {
-        if stop.is_cancelled() {
-            runner.hand_back(lease).await;
-        } else {
-            let ran = runner.run(lease, cancelled).await;
-            capacity.observe(ran);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => runner.hand_back(lease).await,
+            _slot = capacity.slot() => {
+                if let Some(ran) = runner.run(lease, cancelled).await {
+                    capacity.observe(ran);
+                }
+            }
+            () = runner.last_chances().announced() => runner.hand_back(lease).await,
         }
         drop(place);
     });

@@ -98,7 +98,8 @@ impl SendCampaignEmail {
             Err(error) => return self.give_up(context, error).await,
         };
         let effect = format!("mail:{}", self.recipient_id);
-        match context.once(&effect, context.environment().mailer.send(&outgoing)).await {
+        let mailer = context.environment().mailer.clone();
+        match context.once(effect, async move { mailer.send(&outgoing).await }).await {
             Ok(Once::Now(_) | Once::Earlier) => {
                 self.finish(context, "sent", None).await?;
                 Ok(Success::Done)

@@ -23,7 +23,12 @@ impl Default for PoolSettings {
 }
 
 /// Opens no connection yet: a process starts, and says that it is not ready, while PostgreSQL is away.
-pub(super) fn open(url: &str, application: &str, settings: PoolSettings) -> Result<PgPool, sqlx::Error> {
+pub(super) fn open(
+    url: &str,
+    application: &str,
+    settings: PoolSettings,
+    planner: &[(&str, &str)],
+) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
@@ -33,6 +38,7 @@ pub(super) fn open(url: &str, application: &str, settings: PoolSettings) -> Resu
                 .application_name(application)
                 .log_statements(tracing::log::LevelFilter::Off)
                 // A statement that hangs (a dying disk, a lock nobody gives up) must not hold its caller for ever.
-                .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s")]),
+                .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
+                .options(planner.iter().copied()),
         ))
 }

@@ -2,6 +2,10 @@
 
 use super::pool::{self, PoolSettings};
 
+/// Every statement of the machinery finds its rows by an index. Said to the planner, because a plan that was prepared while a
+/// table was small (a scan, a hash join) would be kept while it grows.
+const PLANNER: [(&str, &str); 3] = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+
 /// Connections as `rota_system`. Only the statements in `shared` use them: the pool is not public.
 #[derive(Clone, Debug)]
 pub struct SystemDb {
@@ -11,7 +15,7 @@ pub struct SystemDb {
 impl SystemDb {
     /// A pool for `url`, which must name the role `rota_system`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings)? })
+        Ok(Self { pool: pool::open(url, application, settings, &PLANNER)? })
     }
 
     /// Answers when the database does: for readiness.

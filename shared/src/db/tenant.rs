@@ -19,7 +19,7 @@ pub struct TenantDb {
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings)? })
+        Ok(Self { pool: pool::open(url, application, settings, &[])? })
     }
 
     /// Begins a transaction that sees the rows of `tenant` and of no other.

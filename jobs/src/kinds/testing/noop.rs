@@ -12,7 +12,12 @@ use crate::{
 /// Does nothing, as fast as possible.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Noop {}
+pub struct Noop {
+    /// Ignored: it makes the job as large as a real one.
+    #[serde(default)]
+    #[expect(dead_code, reason = "only its size matters")]
+    pad: String,
+}
 
 impl Job for Noop {
     const KIND: &'static str = "noop";

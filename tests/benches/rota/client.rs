@@ -1,0 +1,60 @@
+//! A client that costs little, so that the server is what is measured: one keep-alive connection, requests made beforehand.
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// One connection to the API.
+pub struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A request as it goes over the wire.
+pub fn post(path: &str, api_key: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {api_key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(64 << 10) })
+    }
+
+    /// Sends a request and reads the whole answer, which must be 202.
+    pub async fn accepted(&mut self, request: &[u8]) -> Result<()> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the connection was closed");
+            }
+            if let Some(length) = answer_length(&self.buffer)?
+                && self.buffer.len() >= length
+            {
+                break;
+            }
+        }
+        if !self.buffer.starts_with(b"HTTP/1.1 202") {
+            bail!("{}", String::from_utf8_lossy(&self.buffer));
+        }
+        Ok(())
+    }
+}
+
+/// Head and body of the answer, once the head is complete.
+fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let head = std::str::from_utf8(&bytes[..end])?.to_ascii_lowercase();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length:")).context("the answer says its length")?;
+    Ok(Some(end + 4 + length.trim().parse::<usize>()?))
+}
