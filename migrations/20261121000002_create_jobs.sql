@@ -80,13 +80,13 @@ end $$;
 revoke all on function ensure_job_partitions(integer) from public;
 grant execute on function ensure_job_partitions(integer) to rota_system;
 
--- Drops the months that ended more than `keep` ago and hold nothing but finished jobs. The lock on the parent is
+-- Drops the months that ended more than `keep` ago and hold nothing but jobs that finished more than `keep` ago. The lock on the parent is
 -- waited for half a second at most: the queue must not stand still behind a clean-up, which simply tries again later.
 create function drop_finished_job_partitions(keep interval) returns setof text
     language plpgsql security definer set search_path = pg_catalog, public, pg_temp set lock_timeout = '500ms' as $$
 declare
     candidate text;
-    unfinished boolean;
+    needed boolean;
 begin
     for candidate in
         select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -94,9 +94,14 @@ begin
           and to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' < now() at time zone 'UTC' - keep
         order by c.relname
     loop
-        execute format('select exists (select from public.%I where state in (''scheduled'', ''available'', ''retryable''))', candidate)
-            into unfinished;
-        if not unfinished then
+        -- A job may finish long after its month: it is kept as long as any other.
+        execute format(
+            'select exists (select from public.%I where state in (''scheduled'', ''available'', ''retryable''))
+                 or exists (select from public.%I where finalized_at >= now() - $1)',
+            candidate,
+            candidate)
+            into needed using keep;
+        if not needed then
             execute format('drop table public.%I', candidate);
             return next candidate;
         end if;

@@ -25,6 +25,9 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     const DESCRIPTION: &'static str;
     /// Where it waits.
     const QUEUE: &'static str;
+    /// Whether only Rota itself makes such jobs: a client that could make them would go around the permissions of what they
+    /// belong to.
+    const INTERNAL: bool = false;
     /// Failures after which it is discarded, unless the job says otherwise.
     const MAX_ATTEMPTS: i16 = 20;
     /// How long a run may take; then it is cancelled and counts as failed.

@@ -27,6 +27,8 @@ pub struct Kind {
     pub description: &'static str,
     /// Where its jobs wait.
     pub queue: QueueName,
+    /// Whether only Rota itself makes such jobs.
+    pub internal: bool,
     /// Failures after which a job is discarded.
     pub max_attempts: i16,
     /// How long a run may take.
@@ -58,6 +60,7 @@ impl Kind {
             name: J::KIND,
             description: J::DESCRIPTION,
             queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+            internal: J::INTERNAL,
             max_attempts: J::MAX_ATTEMPTS,
             timeout: J::TIMEOUT,
             validator: jsonschema::validator_for(&schema).expect("a derived schema is a valid schema"),
@@ -111,6 +114,11 @@ impl Registry {
     /// The kind of this name.
     pub fn get(&self, name: &str) -> Option<&Kind> {
         self.kinds.get(name)
+    }
+
+    /// The kinds that clients may submit, by name.
+    pub fn submittable(&self) -> impl Iterator<Item = &Kind> {
+        self.iter().filter(|kind| !kind.internal)
     }
 
     /// All kinds, by name.

@@ -40,6 +40,7 @@ impl Job for SendCampaign {
     const DESCRIPTION: &'static str =
         "Fans a campaign out into one job for each recipient and completes it when all are done with.";
     const QUEUE: &'static str = "campaigns";
+    const INTERNAL: bool = true;
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         loop {

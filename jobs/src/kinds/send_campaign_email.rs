@@ -32,6 +32,7 @@ impl Job for SendCampaignEmail {
     const KIND: &'static str = "send_campaign_email";
     const DESCRIPTION: &'static str = "Writes one mail of a campaign to one recipient.";
     const QUEUE: &'static str = "email";
+    const INTERNAL: bool = true;
     const MAX_ATTEMPTS: i16 = 12;
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {

@@ -52,13 +52,15 @@ async fn the_walk_over_pages_misses_and_repeats_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_restrict_the_list() -> Result<()> {
     let app = TestApp::start().await?;
-    let api = app.tenant("acme").await?.api;
+    let tenant = app.tenant("acme").await?;
+    let api = tenant.api;
     let later = app.system.clock.now() + chrono::TimeDelta::hours(1);
     let noop = api.post(JOBS, &json!({ "kind": "noop" })).await?.id().to_string();
     let sleep =
         api.post(JOBS, &json!({ "kind": "sleep", "args": { "ms": 1 }, "run_at": later })).await?.id().to_string();
-    let campaign = json!({ "kind": "send_campaign", "args": { "campaign_id": uuid::Uuid::nil(), "generation": 1 } });
-    let campaign = api.post(JOBS, &campaign).await?.id().to_string();
+    let campaign = json!({ "campaign_id": uuid::Uuid::nil(), "generation": 1 });
+    let campaign =
+        app.system.enqueue(vec![app.system.job(tenant.id, "send_campaign", &campaign)]).await?[0].to_string();
     api.act(&format!("{JOBS}/{campaign}/cancel")).await?.ok(200);
     let cases: [(&str, Vec<&String>); 8] = [
         ("", vec![&campaign, &sleep, &noop]),

@@ -37,7 +37,7 @@ pub struct JobKinds {
 /// Lists the kinds of job with the schema of their args.
 #[utoipa::path(get, path = "/api/v1/job-kinds", tag = "jobs", responses((status = 200, body = JobKinds, description = "All kinds")))]
 pub async fn list(_permit: Permit<JobsRead>, State(state): State<AppState>) -> Json<JobKinds> {
-    let items = state.registry.iter().map(|kind| JobKindView {
+    let items = state.registry.submittable().map(|kind| JobKindView {
         kind: kind.name,
         description: kind.description,
         queue: kind.queue.to_string(),

@@ -183,7 +183,8 @@ pub(super) fn new_job(
     tenant: TenantId,
     submission: JobSubmission,
 ) -> Result<NewJob, Problem> {
-    let kind = registry.get(&submission.kind).ok_or_else(|| unknown_kind(registry, &submission.kind))?;
+    let kind = registry.submittable().find(|kind| kind.name == submission.kind);
+    let kind = kind.ok_or_else(|| unknown_kind(registry, &submission.kind))?;
     let args =
         submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
     let value: serde_json::Value = serde_json::from_str(args.get())
@@ -215,7 +216,7 @@ fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
     // Cut before it is compared: the comparison's cost grows with the length, and the client chooses that.
     let asked: String = asked.chars().take(100).collect();
     let near = registry
-        .iter()
+        .submittable()
         .map(|kind| kind.name)
         .max_by(|a, b| strsim::jaro_winkler(a, &asked).total_cmp(&strsim::jaro_winkler(b, &asked)));
     let hint = near

@@ -50,7 +50,8 @@ macro_rules! insert_jobs {
              select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
                     case when run_at > now() then 'scheduled'::job_state else 'available' end
              from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[])
-                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at)",
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at)
+             on conflict (id) do nothing",
             &$columns.ids,
             &$columns.tenants,
             &$columns.queues,
@@ -175,6 +176,10 @@ async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, En
         )
         .fetch_one(db.pool())
         .await?;
+        // Our own first try, whose commit came through after its connection had broken.
+        if earlier.first_id == first_job(waiting) {
+            continue;
+        }
         let answer = if earlier.fingerprint == idempotency.fingerprint {
             Enqueued::Replayed {
                 first_job: earlier.first_id,
