@@ -19,7 +19,7 @@ use tests::{
 };
 
 /// Longer without a mail and something does not come back.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Recipients of the campaign of which Redis is not told.
 const UNHEARD: usize = 100;
 

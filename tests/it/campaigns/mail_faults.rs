@@ -69,9 +69,9 @@ fn a_name_ends_inside_its_header(rota: &Installation) {
 fn leads() -> (String, Vec<String>) {
     let (mut csv, mut wanted) = leads_csv("calm", 0..OTHERS);
     for address in [BUSY, GONE, SLOW, CUT, LOST] {
-        csv.push_str(&format!("{address},Somebody\n"));
+        csv += &format!("{address},Somebody\n");
     }
-    csv.push_str(&format!("{EVE},\"Eve\nBcc: victim@example.com\nX-Evil: yes\"\n"));
+    csv += &format!("{EVE},\"Eve\nBcc: victim@example.com\nX-Evil: yes\"\n");
     wanted.extend([BUSY, SLOW, CUT, LOST, EVE].map(str::to_owned));
     (csv, wanted)
 }

@@ -27,8 +27,8 @@ use crate::{
 };
 
 /// A debug build on a busy machine; what hangs for longer is broken.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+pub const READY_TIMEOUT: Duration = Duration::from_mins(1);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a test wants different.
 #[derive(Debug)]
