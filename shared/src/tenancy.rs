@@ -1,7 +1,7 @@
 //! Whose work it is.
 //!
 //! Invariant: a [`TenantId`] comes from a checked credential or from a ledger row, never from a body, a path or a header.
-//! Next: [`crate::db::tenant`], the only door to a tenant's rows.
+//! Next: [`crate::db::TenantTx`], the only door to a tenant's rows.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
