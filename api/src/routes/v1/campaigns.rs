@@ -1,138 +1,34 @@
 //! `/api/v1/campaigns`: draft, preview, send, pause, resume, cancel, and see how far it is.
 
+mod launch;
+mod types;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use http::{StatusCode, Uri, header::LOCATION};
-use jobs::{
-    campaign_mail::CampaignMail,
-    job::new_job,
-    kinds::send_campaign::SendCampaign,
-    templates::{CompiledTemplate, MailTemplate, TemplateError},
-    unsubscribe::Unsubscriber,
-};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::{
     db::TenantTx,
-    email_address::EmailAddress,
-    ids,
-    queue::{NewJob, producer::Producer},
     store::{
-        campaigns::{self, Campaign, NewCampaign},
+        campaigns,
         idempotency::{self, Reservation},
-        recipients::{self, Counts},
     },
 };
-use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use self::{
+    launch::{conflict, launch, render_one, start},
+    types::{CampaignDraft, CampaignQuery, CampaignView, Preview, PreviewRequest, SendRequest},
+};
 use super::campaign_leads::import_into;
 use crate::{
     auth::{CampaignsRead, CampaignsSend, CampaignsWrite, Permit},
     extract::{Json, Page, PageBody, PageRequest, Path, Query, Submission},
     leads_import::{ImportOptions, ImportReport},
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
     state::AppState,
 };
-
-/// A campaign that is to be drafted.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CampaignDraft {
-    /// For people.
-    name: String,
-    /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
-    #[schema(example = "Hello {{ first_name }}")]
-    subject: String,
-    /// Template of the plain text.
-    text: String,
-    /// Template of the HTML; values are escaped.
-    html: Option<String>,
-    /// Who it is from.
-    from: Sender,
-    /// Leads to import at once, as CSV; for large files use `…/leads`.
-    leads_csv: Option<String>,
-    /// Whether to send it at once; needs the scope `campaigns:send` too.
-    #[serde(default)]
-    send: bool,
-}
-
-/// Who a campaign is from.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sender {
-    /// The address.
-    #[schema(example = "news@example.com")]
-    email: String,
-    /// The name shown with it.
-    name: Option<String>,
-}
-
-/// A campaign as it stands.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct CampaignView {
-    id: Uuid,
-    name: String,
-    /// draft, scheduled, sending, paused, cancelled or completed.
-    state: String,
-    subject: String,
-    text: String,
-    html: Option<String>,
-    from: Sender,
-    send_at: Option<DateTime<Utc>>,
-    started_at: Option<DateTime<Utc>>,
-    finished_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    /// How many recipients are in each state; left out in lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    progress: Option<Counts>,
-    /// What was imported with the draft.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    import: Option<ImportReport>,
-}
-
-/// Which page of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct CampaignQuery {
-    /// How many, 1 to 200; 50 if left out.
-    limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
-    cursor: Option<String>,
-}
-
-/// Whom to write a preview to.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PreviewRequest {
-    /// A recipient of the campaign; the first one if left out.
-    email: Option<String>,
-    /// Values to use instead of a recipient's.
-    #[schema(value_type = Option<Object>)]
-    variables: Option<serde_json::Map<String, Value>>,
-}
-
-/// A mail as one recipient would get it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Preview {
-    to: String,
-    subject: String,
-    text: String,
-    html: Option<String>,
-}
-
-/// When to send.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SendRequest {
-    /// At this time; at once if left out.
-    send_at: Option<DateTime<Utc>>,
-}
 
 /// Drafts a campaign; with `leads_csv` and `send` it is filled and started in the same transaction.
 #[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignDraft,
@@ -202,7 +98,7 @@ pub async fn show(
     Path(id): Path<Uuid>,
 ) -> Result<Json<CampaignView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    view(&mut transaction, id).await.map(Json)
+    CampaignView::read(&mut transaction, id).await.map(Json)
 }
 
 /// Writes the mail as one recipient would get it, without sending it.
@@ -270,134 +166,16 @@ pub async fn cancel(
     changed_view(transaction, id, changed).await
 }
 
-async fn launch(
-    state: &AppState,
-    mut transaction: TenantTx,
-    id: Uuid,
-    from: &[&str],
-    send_at: Option<DateTime<Utc>>,
-) -> Result<Response, Problem> {
-    let jobs = start(state, &mut transaction, id, from, send_at).await?;
-    let view = view(&mut transaction, id).await?;
-    transaction.commit().await?;
-    state.producer.announce(&jobs);
-    Ok((StatusCode::ACCEPTED, Json(view)).into_response())
-}
-
-/// Changes the state and inserts the job that fans out, in one transaction. Returns the job, to be announced after the commit.
-async fn start(
-    state: &AppState,
-    transaction: &mut TenantTx,
-    id: Uuid,
-    from: &[&str],
-    send_at: Option<DateTime<Utc>>,
-) -> Result<Vec<NewJob>, Problem> {
-    let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    // What cannot be written to the first recipient would fail for everyone.
-    render_one(state, transaction, &campaign, PreviewRequest::default()).await?;
-    let generation =
-        campaigns::start(transaction, id, from, send_at).await?.ok_or_else(|| conflict(&campaign.state))?;
-    let job = new_job(&state.clock, transaction.tenant(), &SendCampaign { campaign_id: id, generation });
-    let jobs = vec![NewJob { run_at: send_at, ..job }];
-    Producer::enqueue_in(transaction, &jobs).await?;
-    Ok(jobs)
-}
-
-async fn render_one(
-    state: &AppState,
-    transaction: &mut TenantTx,
-    campaign: &Campaign,
-    request: PreviewRequest,
-) -> Result<Preview, Problem> {
-    let mail = CampaignMail::compile(campaign).map_err(|error| template_problem(&error))?;
-    let key = request.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
-    let key = key.map_err(|error| {
-        Problem::new(ProblemCode::InvalidBody)
-            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
-    })?;
-    let recipient = recipients::for_preview(transaction, campaign.id, key.as_deref()).await?;
-    let recipient = recipient.ok_or_else(|| {
-        Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first")
-    })?;
-    let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
-    let variables = request.variables.map_or(addressee.variables, Value::Object);
-    let who = Unsubscriber { tenant: transaction.tenant(), recipient };
-    let rendered = mail
-        .render(&state.unsubscribe_links, who, &addressee.email, &variables)
-        .map_err(|error| template_problem(&error))?;
-    Ok(Preview { to: addressee.email, subject: rendered.subject, text: rendered.text, html: rendered.html })
-}
-
-async fn view(transaction: &mut TenantTx, id: Uuid) -> Result<CampaignView, Problem> {
-    let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    let counts = recipients::counts(transaction, id).await?;
-    Ok(CampaignView::of(campaign, Some(counts)))
-}
-
 async fn created(transaction: &mut TenantTx, id: Uuid, import: Option<ImportReport>) -> Result<Response, Problem> {
-    let view = CampaignView { import, ..view(transaction, id).await? };
+    let view = CampaignView { import, ..CampaignView::read(transaction, id).await? };
     Ok((StatusCode::CREATED, [(LOCATION, format!("/api/v1/campaigns/{id}"))], Json(view)).into_response())
 }
 
 async fn changed_view(mut transaction: TenantTx, id: Uuid, changed: bool) -> Result<Json<CampaignView>, Problem> {
-    let view = view(&mut transaction, id).await?;
+    let view = CampaignView::read(&mut transaction, id).await?;
     if !changed {
         return Err(conflict(&view.state));
     }
     transaction.commit().await?;
     Ok(Json(view))
-}
-
-fn conflict(state: &str) -> Problem {
-    Problem::new(ProblemCode::Conflict).detail(format!("the campaign is {state}")).member("state", state)
-}
-
-fn template_problem(error: &TemplateError) -> Problem {
-    let errors = vec![FieldError { pointer: format!("/{}", error.part()), detail: error.to_string() }];
-    Problem::new(ProblemCode::InvalidBody).detail("a template is not in order").errors(errors)
-}
-
-impl CampaignDraft {
-    /// Judges what can be judged without leads: addresses and the templates' syntax.
-    fn check(&self, state: &AppState) -> Result<NewCampaign, Problem> {
-        let from = EmailAddress::parse(&self.from.email).map_err(|error| {
-            Problem::new(ProblemCode::InvalidBody)
-                .errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }])
-        })?;
-        if self.name.trim().is_empty() || self.name.len() > 200 {
-            let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
-            return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
-        }
-        let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
-        CompiledTemplate::compile(&template).map_err(|error| template_problem(&error))?;
-        Ok(NewCampaign {
-            id: ids::new_id(&state.clock),
-            name: self.name.clone(),
-            subject: template.subject,
-            text_body: template.text,
-            html_body: template.html,
-            from_address: from.to_string(),
-            from_name: self.from.name.clone(),
-        })
-    }
-}
-
-impl CampaignView {
-    fn of(campaign: Campaign, progress: Option<Counts>) -> Self {
-        Self {
-            id: campaign.id,
-            name: campaign.name,
-            state: campaign.state,
-            subject: campaign.subject,
-            text: campaign.text_body,
-            html: campaign.html_body,
-            from: Sender { email: campaign.from_address, name: campaign.from_name },
-            send_at: campaign.send_at,
-            started_at: campaign.started_at,
-            finished_at: campaign.finished_at,
-            created_at: campaign.created_at,
-            progress,
-            import: None,
-        }
-    }
 }

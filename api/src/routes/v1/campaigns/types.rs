@@ -1,0 +1,177 @@
+//! What campaigns are asked for with, and how they are shown.
+
+use chrono::{DateTime, Utc};
+use jobs::templates::{CompiledTemplate, MailTemplate, TemplateError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::{
+    db::TenantTx,
+    email_address::EmailAddress,
+    ids,
+    store::{
+        campaigns::{self, Campaign, NewCampaign},
+        recipients::{self, Counts},
+    },
+};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    leads_import::ImportReport,
+    problem::{FieldError, Problem, ProblemCode},
+    state::AppState,
+};
+
+/// A campaign that is to be drafted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignDraft {
+    /// For people.
+    pub(super) name: String,
+    /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
+    #[schema(example = "Hello {{ first_name }}")]
+    pub(super) subject: String,
+    /// Template of the plain text.
+    pub(super) text: String,
+    /// Template of the HTML; values are escaped.
+    pub(super) html: Option<String>,
+    /// Who it is from.
+    pub(super) from: Sender,
+    /// Leads to import at once, as CSV; for large files use `…/leads`.
+    pub(super) leads_csv: Option<String>,
+    /// Whether to send it at once; needs the scope `campaigns:send` too.
+    #[serde(default)]
+    pub(super) send: bool,
+}
+
+/// Who a campaign is from.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sender {
+    /// The address.
+    #[schema(example = "news@example.com")]
+    pub(super) email: String,
+    /// The name shown with it.
+    pub(super) name: Option<String>,
+}
+
+/// A campaign as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CampaignView {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    /// draft, scheduled, sending, paused, cancelled or completed.
+    pub(super) state: String,
+    pub(super) subject: String,
+    pub(super) text: String,
+    pub(super) html: Option<String>,
+    pub(super) from: Sender,
+    pub(super) send_at: Option<DateTime<Utc>>,
+    pub(super) started_at: Option<DateTime<Utc>>,
+    pub(super) finished_at: Option<DateTime<Utc>>,
+    pub(super) created_at: DateTime<Utc>,
+    /// How many recipients are in each state; left out in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) progress: Option<Counts>,
+    /// What was imported with the draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) import: Option<ImportReport>,
+}
+
+/// Which page of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CampaignQuery {
+    /// How many, 1 to 200; 50 if left out.
+    pub(super) limit: Option<u16>,
+    /// Where the page begins: `next_cursor` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+/// Whom to write a preview to.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreviewRequest {
+    /// A recipient of the campaign; the first one if left out.
+    pub(super) email: Option<String>,
+    /// Values to use instead of a recipient's.
+    #[schema(value_type = Option<Object>)]
+    pub(super) variables: Option<serde_json::Map<String, Value>>,
+}
+
+/// A mail as one recipient would get it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Preview {
+    pub(super) to: String,
+    pub(super) subject: String,
+    pub(super) text: String,
+    pub(super) html: Option<String>,
+}
+
+/// When to send.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendRequest {
+    /// At this time; at once if left out.
+    pub(super) send_at: Option<DateTime<Utc>>,
+}
+
+impl CampaignDraft {
+    /// Judges what can be judged without leads: addresses and the templates' syntax.
+    pub(super) fn check(&self, state: &AppState) -> Result<NewCampaign, Problem> {
+        let from = EmailAddress::parse(&self.from.email).map_err(|error| {
+            Problem::new(ProblemCode::InvalidBody)
+                .errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }])
+        })?;
+        if self.name.trim().is_empty() || self.name.len() > 200 {
+            let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
+            return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
+        }
+        let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
+        CompiledTemplate::compile(&template).map_err(|error| template_problem(&error))?;
+        Ok(NewCampaign {
+            id: ids::new_id(&state.clock),
+            name: self.name.clone(),
+            subject: template.subject,
+            text_body: template.text,
+            html_body: template.html,
+            from_address: from.to_string(),
+            from_name: self.from.name.clone(),
+        })
+    }
+}
+
+impl CampaignView {
+    /// The campaign with its counts, as the transaction sees it.
+    pub(super) async fn read(transaction: &mut TenantTx, id: Uuid) -> Result<Self, Problem> {
+        let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+        let counts = recipients::counts(transaction, id).await?;
+        Ok(Self::of(campaign, Some(counts)))
+    }
+
+    pub(super) fn of(campaign: Campaign, progress: Option<Counts>) -> Self {
+        Self {
+            id: campaign.id,
+            name: campaign.name,
+            state: campaign.state,
+            subject: campaign.subject,
+            text: campaign.text_body,
+            html: campaign.html_body,
+            from: Sender { email: campaign.from_address, name: campaign.from_name },
+            send_at: campaign.send_at,
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+            created_at: campaign.created_at,
+            progress,
+            import: None,
+        }
+    }
+}
+
+/// A template that cannot be compiled or filled, at the member it came in.
+pub(super) fn template_problem(error: &TemplateError) -> Problem {
+    let errors = vec![FieldError { pointer: format!("/{}", error.part()), detail: error.to_string() }];
+    Problem::new(ProblemCode::InvalidBody).detail("a template is not in order").errors(errors)
+}
