@@ -37,7 +37,7 @@ impl Rescuer {
     }
 
     /// Whether Redis has answered without a gap for long enough.
-    async fn holders_could_renew(&mut self) -> Result<bool, redis::RedisError> {
+    async fn holders_could_renew(&mut self) -> anyhow::Result<bool> {
         let asked = Instant::now();
         self.index.ping().await?;
         let now = Instant::now();

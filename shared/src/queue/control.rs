@@ -80,7 +80,7 @@ pub async fn announce_redriven(index: &Index, job: &Position, now_ms: i64) {
 
 fn done(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Steered {
     let queue = queue.parse().expect("the ledger holds valid queue names");
-    Steered::Done(Position { id, tenant, queue, priority: Priority::new(priority).unwrap_or(Priority::DEFAULT) })
+    Steered::Done(Position { id, tenant, queue, priority: Priority::from_ledger(priority) })
 }
 
 async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {

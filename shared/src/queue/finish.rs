@@ -221,7 +221,7 @@ fn after(state: JobState, run_at: DateTime<Utc>, priority: i16) -> Recorded {
     if state.is_final() {
         Recorded::Final
     } else {
-        Recorded::Again(run_at.timestamp_millis(), Priority::new(priority).unwrap_or(Priority::DEFAULT))
+        Recorded::Again(run_at.timestamp_millis(), Priority::from_ledger(priority))
     }
 }
 

@@ -63,6 +63,11 @@ impl Priority {
         if value >= 1 && value <= 4 { Some(Self(value)) } else { None }
     }
 
+    /// A priority as the ledger holds it; one of another release's range is the default here.
+    pub fn from_ledger(value: i16) -> Self {
+        Self::new(value).unwrap_or(Self::DEFAULT)
+    }
+
     /// The number, for SQL and Redis.
     pub const fn get(self) -> i16 {
         self.0

@@ -98,7 +98,7 @@ impl Reconciler {
 
     /// Pushes the rows inserted after `cursor` and at least `lag` ago; returns the new cursor and how many rows there were.
     pub async fn sweep(&self, queue: &QueueName, cursor: Uuid, lag: Duration) -> Result<(Uuid, u64), ReconcileError> {
-        let until = self.id_before(lag).await?;
+        let until = self.cursor_before(lag).await?;
         let (mut cursor, mut swept) = (cursor, 0);
         while cursor < until {
             let page = self.page(queue, cursor, until).await?;
@@ -117,9 +117,11 @@ impl Reconciler {
         Ok(page.next)
     }
 
-    /// Where a sweep begins that knows of no earlier one: `back` before now, on PostgreSQL's clock.
+    /// The smallest id of the time `back` before now, on PostgreSQL's clock: where a sweep begins or ends.
     pub async fn cursor_before(&self, back: Duration) -> Result<Uuid, ReconcileError> {
-        Ok(self.id_before(back).await?)
+        Ok(sqlx::query_scalar!(r#"select uuid_at(now() - make_interval(secs => $1)) as "id!""#, back.as_secs_f64())
+            .fetch_one(self.db.pool())
+            .await?)
     }
 
     /// Pushes the jobs that become due up to `ahead` from now, beginning after `from`; returns where the next promotion goes on.
@@ -137,12 +139,6 @@ impl Reconciler {
             let Some(next) = page.next else { return Ok((until, promoted)) };
             after = next;
         }
-    }
-
-    async fn id_before(&self, back: Duration) -> Result<Uuid, sqlx::Error> {
-        sqlx::query_scalar!(r#"select uuid_at(now() - make_interval(secs => $1)) as "id!""#, back.as_secs_f64())
-            .fetch_one(self.db.pool())
-            .await
     }
 
     async fn next_epoch(&self, queue: &QueueName, term: &Term) -> Result<i64, ReconcileError> {
@@ -236,7 +232,7 @@ impl Row {
         WaitingJob {
             id: self.id,
             tenant: TenantId::new(self.tenant_id),
-            priority: Priority::new(self.priority).unwrap_or(Priority::DEFAULT),
+            priority: Priority::from_ledger(self.priority),
             run_at_ms: self.run_at.timestamp_millis(),
         }
     }

@@ -100,8 +100,7 @@ async fn raise_attempts(
     transaction.commit().await?;
     let raised = rows.into_iter().map(|row| {
         let poisoned = row.state.is_final();
-        let again = (!poisoned)
-            .then(|| (row.run_at.timestamp_millis(), Priority::new(row.priority).unwrap_or(Priority::DEFAULT)));
+        let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
         (row.id, Raised { again, poisoned })
     });
     Ok(Some(raised.collect()))
