@@ -19,6 +19,6 @@ pub mod rescue;
 pub mod retention;
 mod wake;
 
-pub use index::{Index, IndexSettings, IndexState, LeaseToken, Settlement, WaitingJob};
+pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WaitingJob};
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use wake::{Notice, Notices};

@@ -13,3 +13,4 @@ mod retention;
 mod steering;
 mod support;
 mod sweep;
+mod watching;
