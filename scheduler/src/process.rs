@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
-    services::{Cleaner, Depth, IndexKeeper, Promoter, Rescuer, Sweeper},
+    services::{Cleaner, Depth, Expirer, IndexKeeper, Promoter, Rescuer, Sweeper},
 };
 
 /// How a scheduler works.
@@ -47,6 +47,7 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
     services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
 

@@ -14,3 +14,4 @@ pub mod process;
 pub mod renewer;
 pub mod runner;
 pub mod runtime;
+mod skew;

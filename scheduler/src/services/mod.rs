@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod depth;
+mod expirer;
 mod promoter;
 mod reconciler;
 mod rescuer;
@@ -9,6 +10,7 @@ mod sweeper;
 
 pub use cleaner::Cleaner;
 pub use depth::Depth;
+pub use expirer::Expirer;
 pub use promoter::Promoter;
 pub use reconciler::IndexKeeper;
 pub use rescuer::Rescuer;

@@ -275,6 +275,10 @@ impl Index {
         redis::cmd("EXISTS").arg(keys::effect_mark(&self.prefix, effect)).query_async(&mut self.manager.clone()).await
     }
 
+    pub(super) fn connection(&self) -> ConnectionManager {
+        self.manager.clone()
+    }
+
     pub(super) const fn client(&self) -> &redis::Client {
         &self.client
     }
