@@ -18,3 +18,4 @@ pub mod store;
 pub mod stores;
 pub mod telemetry;
 pub mod tenancy;
+pub mod webhooks;

@@ -11,7 +11,7 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 10] = [
+const OWN_NAMES: [&str; 11] = [
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
@@ -22,6 +22,7 @@ const OWN_NAMES: [&str; 10] = [
     "ROTA_SMTP_CONNECTIONS",
     "ROTA_TEST_KINDS",
     "ROTA_TICK_MS",
+    "ROTA_WEBHOOK_ALLOWED_NETWORKS",
 ];
 
 /// Names further apart than this (0 to 1) are not offered as what was meant.

@@ -19,6 +19,7 @@ pub mod reconcile;
 pub mod rescue;
 pub mod retention;
 mod wake;
+pub mod webhooks;
 
 pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob};
 pub use job::{JobState, NewJob, Priority, QueueName};

@@ -1,18 +1,32 @@
-//! Stores and processes for one figure: everything is new, so that figures do not depend on their order.
+//! Stores and processes for one run of one figure: everything is new, so that figures do not depend on their order.
+//!
+//! PostgreSQL syncs every commit. Redis is set up as `docs/OPERATIONS.md` says: without persistence, for it holds nothing that
+//! cannot be rebuilt.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+use shared::queue::{Index, IndexSettings, QueueName};
 use sqlx::{Connection as _, PgConnection};
 use tests::{
+    eventually::eventually,
     free_port::free_port,
     postgres::{PostgresOptions, PrivatePostgres},
     process::{ProcessSpec, ProcessUnderTest},
     redis_server::{PrivateRedis, RedisOptions},
 };
+use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Who sends jobs.
+pub struct Tenant {
+    /// For the ledger.
+    pub id: Uuid,
+    /// With every scope.
+    pub api_key: String,
+}
 
 /// A whole installation.
 pub struct Bed {
@@ -22,64 +36,122 @@ pub struct Bed {
     pub redis: PrivateRedis,
     /// Where the API listens.
     pub port: u16,
-    /// A key with every scope.
-    pub api_key: String,
+    /// As many as the figure wants.
+    pub tenants: Vec<Tenant>,
     /// The API.
     pub api: ProcessUnderTest,
     /// The scheduler.
     pub scheduler: ProcessUnderTest,
+    lease: Option<Duration>,
+}
+
+/// A worker, and where its numbers are.
+pub struct Worker {
+    /// The process.
+    pub process: ProcessUnderTest,
+    /// Of `/metrics`.
+    pub port: u16,
 }
 
 impl Bed {
     /// Starts stores, API and scheduler.
-    pub async fn make() -> Result<Self> {
+    pub async fn make(tenants: u16, lease: Option<Duration>) -> Result<Self> {
         let settings =
             vec![("shared_buffers".to_owned(), "512MB".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: true, settings }).await?;
-        let redis = PrivateRedis::new(RedisOptions { append_only: true }).await?;
+        let redis = PrivateRedis::new(RedisOptions { append_only: false }).await?;
         let (port, scheduler_port) = (free_port()?, free_port()?);
-        let spec = |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis)?.env("PORT", port.to_string()));
+        let spec =
+            |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis, lease)?.env("PORT", port.to_string()));
         spec("api")?.arg("migrate").start()?.wait_exit(PATIENCE).await?;
-        let mut demo = spec("api")?.args(["demo", "--json"]).start()?;
+        let mut demo = spec("api")?.args(["demo", "--json", "--tenants", &tenants.to_string()]).start()?;
         demo.wait_exit(PATIENCE).await?;
-        let printed = demo.output()?;
-        let line = printed.lines().find(|line| line.starts_with('{')).context("the demo prints one JSON object")?;
-        let bootstrap: Value = serde_json::from_str(line)?;
-        let api_key = bootstrap["tenants"][0]["api_key"].as_str().context("the tenant has a key")?.to_owned();
+        let tenants = made(&demo.output()?)?;
         let mut scheduler = spec("scheduler")?.env("METRICS_PORT", scheduler_port.to_string()).start()?;
         let mut api = spec("api")?.arg("serve").start()?;
         scheduler.wait_ready(&ready(scheduler_port), PATIENCE).await?;
         api.wait_ready(&ready(port), PATIENCE).await?;
-        Ok(Self { postgres, redis, port, api_key, api, scheduler })
+        let bed = Self { postgres, redis, port, tenants, api, scheduler, lease };
+        bed.index_is_whole().await?;
+        Ok(bed)
     }
 
     /// Starts a worker with this many slots.
-    pub async fn worker(&self, slots: usize) -> Result<ProcessUnderTest> {
+    pub async fn worker(&self, slots: usize) -> Result<Worker> {
         let port = free_port()?;
-        let mut worker = spec("worker", &self.postgres, &self.redis)?
+        let mut process = spec("worker", &self.postgres, &self.redis, self.lease)?
             .env("METRICS_PORT", port.to_string())
             .env("WORKER_CONCURRENCY", slots.to_string())
             .start()?;
-        worker.wait_ready(&ready(port), PATIENCE).await?;
-        Ok(worker)
+        process.wait_ready(&ready(port), PATIENCE).await?;
+        Ok(Worker { process, port })
     }
 
     /// A connection that sees everything.
     pub async fn owner(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.postgres.urls().owner).await?)
     }
+
+    /// The index, as the processes see it.
+    pub fn index(&self) -> Result<Index> {
+        let response_timeout = Duration::from_secs(10);
+        Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix: "rota".to_owned(), response_timeout })?)
+    }
+
+    /// Waits until the leader has built the index, to its end, from the epoch that the ledger names.
+    pub async fn index_is_whole(&self) -> Result<()> {
+        let (index, mut owner) = (self.index()?, self.owner().await?);
+        eventually(PATIENCE, "the index is built", async || {
+            let epoch: i64 = sqlx::query_scalar("select epoch from index_epochs where queue = 'default'")
+                .fetch_optional(&mut owner)
+                .await
+                .ok()??;
+            let status = index.status(&queue()).await.ok()?;
+            (status.state == shared::queue::IndexState::Ready && status.complete && status.epoch == epoch).then_some(())
+        })
+        .await;
+        Ok(())
+    }
 }
 
-fn spec(name: &str, postgres: &PrivatePostgres, redis: &PrivateRedis) -> Result<ProcessSpec> {
+impl Worker {
+    /// Ends it as a roll-out does.
+    pub async fn stop(mut self) -> Result<()> {
+        self.process.sigterm()?;
+        self.process.wait_exit(PATIENCE).await?;
+        Ok(())
+    }
+}
+
+/// Where all test-only kinds wait.
+pub fn queue() -> QueueName {
+    "default".parse().expect("a valid queue name")
+}
+
+fn made(printed: &str) -> Result<Vec<Tenant>> {
+    let line = printed.lines().find(|line| line.starts_with('{')).context("the demo prints one JSON object")?;
+    let demo: Value = serde_json::from_str(line)?;
+    let tenant = |tenant: &Value| {
+        let api_key = tenant["api_key"].as_str()?.to_owned();
+        Some(Tenant { id: tenant["id"].as_str()?.parse().ok()?, api_key })
+    };
+    demo["tenants"].as_array().into_iter().flatten().map(tenant).collect::<Option<_>>().context("tenants with keys")
+}
+
+fn spec(name: &str, postgres: &PrivatePostgres, redis: &PrivateRedis, lease: Option<Duration>) -> Result<ProcessSpec> {
     let urls = postgres.urls();
-    Ok(ProcessSpec::binary(name)?
+    let spec = ProcessSpec::binary(name)?
         .env("DATABASE_URL", &urls.app)
         .env("DATABASE_SYSTEM_URL", &urls.system)
         .env("DATABASE_OWNER_URL", &urls.owner)
         .env("REDIS_URL", redis.url())
         .env("ENVIRONMENT", "test")
         .env("ROTA_TEST_KINDS", "1")
-        .env("RUST_LOG", "warn"))
+        .env("RUST_LOG", "warn");
+    Ok(match lease {
+        Some(lease) => spec.env("ROTA_LEASE_MS", lease.as_millis().to_string()),
+        None => spec,
+    })
 }
 
 fn ready(port: u16) -> String {

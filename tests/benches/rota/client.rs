@@ -31,30 +31,35 @@ impl Client {
 
     /// Sends a request and reads the whole answer, which must be 202.
     pub async fn accepted(&mut self, request: &[u8]) -> Result<()> {
+        self.answered(request, "202").await.map(drop)
+    }
+
+    /// Sends a request, reads the whole answer, which must have this status, and returns its body.
+    pub async fn answered(&mut self, request: &[u8], status: &str) -> Result<&[u8]> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
-        loop {
+        let head = loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 bail!("the connection was closed");
             }
-            if let Some(length) = answer_length(&self.buffer)?
+            if let Some((head, length)) = answer_length(&self.buffer)?
                 && self.buffer.len() >= length
             {
-                break;
+                break head;
             }
-        }
-        if !self.buffer.starts_with(b"HTTP/1.1 202") {
+        };
+        if !self.buffer.starts_with(format!("HTTP/1.1 {status}").as_bytes()) {
             bail!("{}", String::from_utf8_lossy(&self.buffer));
         }
-        Ok(())
+        Ok(&self.buffer[head..])
     }
 }
 
-/// Head and body of the answer, once the head is complete.
-fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
+/// Head, and head with body, of the answer, once the head is complete.
+fn answer_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end])?.to_ascii_lowercase();
     let length =
         head.lines().find_map(|line| line.strip_prefix("content-length:")).context("the answer says its length")?;
-    Ok(Some(end + 4 + length.trim().parse::<usize>()?))
+    Ok(Some((end + 4, end + 4 + length.trim().parse::<usize>()?)))
 }

@@ -1,67 +1,66 @@
 //! The figures of Rota, taken from outside: release binaries, real stores with fsync on, HTTP over loopback.
 //!
 //!     cargo build --release --workspace --bins
-//!     cargo bench -p tests --bench rota -- [enqueue|batch|drain|pickup|memory|rebuild]... [--json] [--jobs N]
+//!     cargo bench -p tests --bench rota -- [FIGURE]... [--json] [--runs N] [--jobs N] [--seconds N]
 //!
-//! Without names all figures are taken. Absolute figures depend on the machine and on what else it does; compare within one run.
+//! Without names all figures are taken; `--help` lists them. Each run has new stores and new processes, and a figure's value is
+//! the median of its runs. Absolute figures depend on the machine and on what else it does; compare within one run.
+//! Next: [`figures`] for the list, [`bed`] for what stands around it.
 
+mod arguments;
+mod backlog;
 mod bed;
 mod client;
+mod figure;
 mod figures;
+mod load;
+mod scrape;
+mod stamps;
 
-use anyhow::{Result, bail};
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use arguments::Arguments;
 use bed::Bed;
-use figures::Figure;
-
-/// Jobs that the figures work on, unless `--jobs` says otherwise.
-const JOBS: usize = 100_000;
-
-struct Arguments {
-    names: Vec<String>,
-    jobs: usize,
-    json: bool,
-}
+use figure::{Measured, Series};
+use figures::{ALL, Figure};
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else {
+        say(&figures::list());
+        return Ok(());
+    };
     tests::tls::install_crypto_provider();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&arguments))
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let mut all = Vec::new();
-    for (name, take) in figures::ALL {
-        if arguments.names.is_empty() || arguments.names.iter().any(|asked| asked == name) {
-            let mut bed = Bed::make().await?;
-            let figures = take(&mut bed, arguments.jobs).await?;
-            if !arguments.json {
-                figures.iter().for_each(Figure::print);
-            }
-            all.extend(figures);
+    for figure in ALL.iter().filter(|figure| arguments.wants(figure.name)) {
+        let mut runs = Vec::new();
+        for _ in 0..arguments.runs {
+            runs.push(take(figure, arguments).await.with_context(|| figure.name)?);
         }
+        let series = Series::of(&runs);
+        if !arguments.json {
+            for series in &series {
+                say(&series.line());
+            }
+        }
+        all.extend(series);
     }
     if arguments.json {
-        figures::print_json(&all);
+        say(&serde_json::to_string(&all)?);
     }
     Ok(())
 }
 
-impl Arguments {
-    fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut arguments = Self { names: Vec::new(), jobs: JOBS, json: false };
-        let mut words = words.peekable();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                // What cargo passes to every bench.
-                "--bench" => {}
-                "--json" => arguments.json = true,
-                "--jobs" => arguments.jobs = words.next().unwrap_or_default().parse()?,
-                name if figures::ALL.iter().any(|(known, _)| *known == name) => arguments.names.push(word),
-                other => {
-                    bail!("there is no figure {other:?}; there are: {}", figures::ALL.map(|(name, _)| name).join(", "))
-                }
-            }
-        }
-        Ok(arguments)
-    }
+async fn take(figure: &Figure, arguments: &Arguments) -> Result<Vec<Measured>> {
+    let mut bed = Bed::make(figure.tenants, figure.lease).await?;
+    (figure.take)(&mut bed, arguments.size(figure)).await
+}
+
+fn say(text: &str) {
+    // A closed pipe ends the bench anyway.
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

@@ -9,6 +9,7 @@ mod noop;
 mod panic;
 mod sleep;
 mod spin;
+mod stamp;
 
 use crate::registry::Kind;
 

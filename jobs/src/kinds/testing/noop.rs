@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::QUEUE;
+use super::{QUEUE, stamp::Stamp};
 use crate::{
     context::JobContext,
     job::{Job, JobError, Success},
@@ -17,6 +17,8 @@ pub struct Noop {
     #[serde(default)]
     #[expect(dead_code, reason = "only its size matters")]
     pad: String,
+    /// Tells a measuring program of the run.
+    stamp: Option<Stamp>,
 }
 
 impl Job for Noop {
@@ -24,7 +26,8 @@ impl Job for Noop {
     const DESCRIPTION: &'static str = "Does nothing, as fast as possible.";
     const QUEUE: &'static str = QUEUE;
 
-    async fn run(self, _context: &JobContext) -> Result<Success, JobError> {
+    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        let _stamped = self.stamp.as_ref().and_then(|stamp| stamp.start(context));
         Ok(Success::Done)
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::QUEUE;
+use super::{QUEUE, stamp::Stamp};
 use crate::{
     context::JobContext,
     job::{Job, JobError, Success},
@@ -15,6 +15,8 @@ use crate::{
 pub struct Sleep {
     /// How long, in milliseconds.
     ms: u64,
+    /// Tells a measuring program of the run.
+    stamp: Option<Stamp>,
 }
 
 impl Job for Sleep {
@@ -22,7 +24,8 @@ impl Job for Sleep {
     const DESCRIPTION: &'static str = "Waits without using a processor.";
     const QUEUE: &'static str = QUEUE;
 
-    async fn run(self, _context: &JobContext) -> Result<Success, JobError> {
+    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        let _stamped = self.stamp.as_ref().and_then(|stamp| stamp.start(context));
         tokio::time::sleep(std::time::Duration::from_millis(self.ms)).await;
         Ok(Success::Done)
     }

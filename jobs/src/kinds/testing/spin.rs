@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::QUEUE;
+use super::{QUEUE, stamp::Stamp};
 use crate::{
     context::JobContext,
     job::{Job, JobError, Success},
@@ -15,6 +15,8 @@ use crate::{
 pub struct Spin {
     /// How long, in milliseconds.
     ms: u64,
+    /// Tells a measuring program of the run.
+    stamp: Option<Stamp>,
 }
 
 impl Job for Spin {
@@ -23,6 +25,7 @@ impl Job for Spin {
     const QUEUE: &'static str = QUEUE;
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        let _stamped = self.stamp.as_ref().and_then(|stamp| stamp.start(context));
         let (cancelled, ms) = (context.cancelled().clone(), self.ms);
         // On a thread of its own: a kind that computes must not hold up the others of the process.
         tokio::task::spawn_blocking(move || {

@@ -1,0 +1,72 @@
+//! Backlogs that are there before the measuring begins: written to the ledger directly, and brought into the index by a rebuild.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use sqlx::PgConnection;
+use tests::eventually::eventually;
+use uuid::Uuid;
+
+use crate::bed::{Bed, queue};
+
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Commits jobs of one kind, spread evenly over the tenants, with ids in the order of time as the producer's are.
+/// In `args`, `NUMBER` stands for the nine digits of the job's number.
+pub async fn commit(owner: &mut PgConnection, tenants: &[Uuid], jobs: usize, kind: &str, args: &str) -> Result<()> {
+    let statement = "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, state)
+         select overlay(overlay(gen_random_uuid()::text
+                    placing left(uuid_at(clock_timestamp())::text, 13) from 1 for 13) placing '7' from 15 for 1)::uuid,
+                ($1::uuid[])[1 + n % array_length($1, 1)], 'default', $2, replace($3, 'NUMBER', lpad(n::text, 9, '0'))::json, 2, 20, 'available'
+         from generate_series(0, $4 - 1) as n";
+    sqlx::query(statement).bind(tenants).bind(kind).bind(args).bind(i32::try_from(jobs)?).execute(&mut *owner).await?;
+    sqlx::query("vacuum analyze jobs").execute(owner).await?;
+    Ok(())
+}
+
+/// Loses the index and waits until it is there again, and returns how long that took, the grace of the holders included.
+pub async fn rebuild_index(bed: &Bed) -> Result<Duration> {
+    let started = Instant::now();
+    bed.redis.flush_all().await?;
+    bed.index_is_whole().await?;
+    Ok(started.elapsed())
+}
+
+/// Waits until this many jobs could be started.
+pub async fn indexed(bed: &Bed, jobs: usize) -> Result<()> {
+    let index = bed.index()?;
+    eventually(PATIENCE, "every job is in the index", async || {
+        let depth = index.depth(&queue()).await.ok()?;
+        (usize::try_from(depth.available) == Ok(jobs)).then_some(())
+    })
+    .await;
+    Ok(())
+}
+
+/// Waits until the ledger has this many finished jobs. It asks seldom, because counting disturbs.
+pub async fn finished(owner: &mut PgConnection, jobs: usize) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let finished: i64 = sqlx::query_scalar("select count(*) from jobs where finalized_at is not null")
+            .fetch_one(&mut *owner)
+            .await?;
+        if usize::try_from(finished)? >= jobs {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{finished} of {jobs} jobs finished");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// How fast jobs finished, from the `from`th to the `to`th, by the ledger's times.
+pub async fn rate(owner: &mut PgConnection, from: usize, to: usize) -> Result<f64> {
+    let seconds: f64 = sqlx::query_scalar(
+        "select extract(epoch from max(at) - min(at))::float8
+         from (select finalized_at as at from jobs where finalized_at is not null order by finalized_at offset $1 limit $2) t",
+    )
+    .bind(i64::try_from(from)?)
+    .bind(i64::try_from(to - from)?)
+    .fetch_one(owner)
+    .await?;
+    Ok(crate::figure::count(to - from) / seconds)
+}

@@ -1,0 +1,104 @@
+//! Every figure there is: one line here, one file each, or a few that share a noun.
+
+mod cancel;
+mod depth;
+mod drain;
+mod enqueue;
+mod jain;
+mod memory;
+mod pickup;
+mod quiet;
+mod rebuild;
+mod recovery;
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use anyhow::Result;
+
+use crate::{arguments::Size, bed::Bed, figure::Measured};
+
+type Take = for<'a> fn(&'a mut Bed, Size) -> Pin<Box<dyn Future<Output = Result<Vec<Measured>>> + 'a>>;
+
+/// How a figure is taken.
+pub struct Figure {
+    /// For the command line.
+    pub name: &'static str,
+    /// What it says.
+    about: &'static str,
+    /// Jobs it works on, unless the command line says otherwise.
+    pub jobs: usize,
+    /// Seconds of its window, unless the command line says otherwise.
+    pub seconds: u64,
+    /// Tenants it needs.
+    pub tenants: u16,
+    /// How long leases last, if not for the default time.
+    pub lease: Option<Duration>,
+    /// Takes it.
+    pub take: Take,
+}
+
+impl Figure {
+    const fn new(name: &'static str, about: &'static str, jobs: usize, seconds: u64, take: Take) -> Self {
+        Self { name, about, jobs, seconds, tenants: 1, lease: None, take }
+    }
+
+    const fn tenants(self, tenants: u16) -> Self {
+        Self { tenants, ..self }
+    }
+
+    const fn lease(self, lease: Duration) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+}
+
+/// All figures.
+pub const ALL: &[Figure] = &[
+    Figure::new("enqueue", "HTTP enqueue, one job a request, 64 connections", 50_000, 0, |bed, size| {
+        Box::pin(enqueue::single(bed, size))
+    }),
+    Figure::new("batch", "HTTP enqueue, batches of 100", 100_000, 0, |bed, size| Box::pin(enqueue::batch(bed, size))),
+    Figure::new("drain", "noop jobs, one worker", 200_000, 0, |bed, size| Box::pin(drain::take(bed, size))),
+    Figure::new("pickup", "idle system: from the HTTP request to the handler's start", 0, 20, |bed, size| {
+        Box::pin(pickup::take(bed, size))
+    }),
+    Figure::new("quiet", "pick-up of a quiet tenant beside a flood, over its value alone", 100_000, 12, |bed, size| {
+        Box::pin(quiet::one_kind(bed, size))
+    })
+    .tenants(2),
+    Figure::new(
+        "quiet-split",
+        "as quiet, the flood split over kinds, priorities and queues",
+        100_000,
+        12,
+        |bed, size| Box::pin(quiet::split(bed, size)),
+    )
+    .tenants(2),
+    Figure::new("jain", "worker-seconds over weight, 20 tenants, jobs of 1 to 100 ms", 0, 20, |bed, size| {
+        Box::pin(jain::take(bed, size))
+    })
+    .tenants(20),
+    Figure::new(
+        "depth-scaling",
+        "drain rate at 1M waiting over 10k, and at 10k tenants over 10",
+        1_000_000,
+        0,
+        |bed, size| Box::pin(depth::take(bed, size)),
+    ),
+    Figure::new("memory", "Redis bytes a waiting job", 1_000_000, 0, |bed, size| Box::pin(memory::take(bed, size))),
+    Figure::new("rebuild", "the index built anew while enqueue goes on", 1_000_000, 0, |bed, size| {
+        Box::pin(rebuild::take(bed, size))
+    }),
+    Figure::new("recovery", "from kill -9 of a worker until its jobs run again", 20, 0, |bed, size| {
+        Box::pin(recovery::take(bed, size))
+    })
+    .lease(Duration::from_secs(2)),
+    Figure::new("cancel", "from the request until the run has stopped", 200, 0, |bed, size| {
+        Box::pin(cancel::take(bed, size))
+    }),
+];
+
+/// For people.
+pub fn list() -> String {
+    let lines: Vec<String> = ALL.iter().map(|figure| format!("  {:14} {}", figure.name, figure.about)).collect();
+    lines.join("\n")
+}

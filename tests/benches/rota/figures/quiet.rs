@@ -1,0 +1,69 @@
+//! What a quiet tenant feels of another one's flood: its p99 pick-up beside a large backlog, over the same alone.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::eventually::eventually;
+
+use super::pickup::probe;
+use crate::{
+    arguments::Size,
+    backlog,
+    bed::{Bed, queue},
+    figure::Measured,
+    load::batches,
+    stamps::Stamps,
+};
+
+const EVERY: Duration = Duration::from_millis(40);
+const SLOTS: usize = 20;
+const WARM_UP: u64 = 50;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The flood is of one kind.
+pub async fn one_kind(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
+    let items = [r#"{"kind":"sleep","args":{"ms":5}}"#.to_owned()];
+    take(bed, size, "beside a flood", &items).await
+}
+
+/// The flood uses every way there is to look like many: kinds that end quickly and 4 priorities. All test-only kinds wait in one
+/// queue, and `spin` is left out, because it would measure the processors.
+pub async fn split(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
+    let sleeps = (0..8).map(|at| format!(r#"{{"kind":"sleep","args":{{"ms":5}},"priority":{}}}"#, 1 + at % 4));
+    let others = [r#"{"kind":"noop","priority":1}"#, r#"{"kind":"fail","args":{"times":0},"priority":2}"#];
+    let items: Vec<String> = sleeps.chain(others.map(str::to_owned)).collect();
+    take(bed, size, "beside a flood of 3 kinds, 4 priorities, 1 queue", &items).await
+}
+
+async fn take(bed: &mut Bed, size: Size, beside: &str, items: &[String]) -> Result<Vec<Measured>> {
+    let (stamps, index) = (Stamps::listen().await?, bed.index()?);
+    let (flooder, quiet) = (&bed.tenants[0].api_key, &bed.tenants[1].api_key);
+    let probes = size.seconds * 1_000 / 40;
+    let worker = bed.worker(SLOTS).await?;
+    probe(bed.port, quiet, &stamps, EVERY, 0..WARM_UP).await?;
+    let mut alone = probe(bed.port, quiet, &stamps, EVERY, 1_000..1_000 + probes).await?;
+    worker.stop().await?;
+
+    batches(bed.port, flooder, size.jobs, items).await?;
+    backlog::indexed(bed, size.jobs).await?;
+    let _worker = bed.worker(SLOTS).await?;
+    eventually(PATIENCE, "every slot is busy", async || {
+        (index.status(&queue()).await.ok()?.leased >= SLOTS as u64).then_some(())
+    })
+    .await;
+    probe(bed.port, quiet, &stamps, EVERY, 100_000..100_000 + WARM_UP).await?;
+    let mut flooded = probe(bed.port, quiet, &stamps, EVERY, 200_000..200_000 + probes).await?;
+    let left = index.depth(&queue()).await?.available;
+    ensure!(left > 0, "the backlog ran dry before the measuring ended: --jobs larger or --seconds smaller");
+
+    let alone_p99 = Measured::percentile("quiet tenant alone, p99", &mut alone, 99);
+    let flooded_p99 = Measured::percentile(format!("quiet tenant {beside}, p99"), &mut flooded, 99).at_most(30.0);
+    let ratio = flooded_p99.value() / alone_p99.value();
+    Ok(vec![
+        Measured::percentile("quiet tenant alone, p50", &mut alone, 50),
+        alone_p99,
+        Measured::percentile(format!("quiet tenant {beside}, p50"), &mut flooded, 50),
+        flooded_p99,
+        Measured::new(format!("quiet tenant {beside}, p99 over alone"), ratio, "x").at_most(2.0),
+    ])
+}

@@ -1,0 +1,90 @@
+//! Sending requests: as fast as they are answered, or at a steady pace whatever the answers do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use tokio::{sync::mpsc, task::JoinSet, time::interval};
+
+use crate::{
+    client::{Client, post},
+    stamps::now_ns,
+};
+
+const BATCH: usize = 100;
+/// Connections that are ready for a paced request, so that a slow answer does not hold up the next request.
+const READY: usize = 16;
+/// About 200 bytes, like the payload of the peers.
+pub const ARGS: &str = concat!(
+    r#"{"pad":"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"#,
+    r#"012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"}"#
+);
+
+/// Sends the same request `times` over a number of connections.
+pub async fn hammer(port: u16, connections: usize, times: usize, request: Vec<u8>) -> Result<Duration> {
+    let (request, left) = (Arc::new(request), Arc::new(AtomicUsize::new(times)));
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        clients.push(Client::connect(port).await?);
+    }
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        let (request, left) = (Arc::clone(&request), Arc::clone(&left));
+        tasks.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                client.accepted(&request).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(started.elapsed())
+}
+
+/// Commits jobs through the API in batches of 100, the given items over and over.
+pub async fn batches(port: u16, api_key: &str, jobs: usize, items: &[String]) -> Result<Duration> {
+    let items: Vec<&str> = items.iter().map(String::as_str).cycle().take(BATCH).collect();
+    let body = format!(r#"{{"jobs":[{}]}}"#, items.join(","));
+    hammer(port, 8, jobs / BATCH, post("/api/v1/jobs/batch", api_key, &body)).await
+}
+
+/// When paced requests were sent, in their order, and how many were not accepted.
+pub struct Paced {
+    /// Unix nanoseconds, from just before the request was written; `None` if it was refused.
+    pub sent_ns: Vec<Option<i64>>,
+}
+
+/// Sends one request an interval, open loop.
+pub async fn paced(port: u16, every: Duration, requests: Vec<Vec<u8>>) -> Result<Paced> {
+    let (give_back, mut ready) = mpsc::channel(READY);
+    for _ in 0..READY {
+        give_back.send(Client::connect(port).await?).await?;
+    }
+    let (mut ticks, mut tasks) = (interval(every), JoinSet::new());
+    let mut sent_ns = vec![None; requests.len()];
+    for (number, request) in requests.into_iter().enumerate() {
+        ticks.tick().await;
+        let Some(mut client) = ready.recv().await else { break };
+        let give_back = give_back.clone();
+        tasks.spawn(async move {
+            let sent_ns = now_ns();
+            let accepted = client.accepted(&request).await.is_ok();
+            // Refused when the pace has ended.
+            let _ = give_back.send(client).await;
+            (number, accepted.then_some(sent_ns))
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        let (number, sent) = task?;
+        sent_ns[number] = sent;
+    }
+    Ok(Paced { sent_ns })
+}
