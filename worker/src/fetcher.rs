@@ -136,11 +136,11 @@ struct Round {
 impl Fetcher {
     /// Fetches until `stop`, sleeping while there is nothing to do.
     pub async fn run(self, stop: CancellationToken) {
-        let mut turn = 0;
+        let (mut turn, mut busy) = (0, vec![false; self.queues.len()]);
         while !stop.is_cancelled() {
             let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
             let Some(door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
-            let round = self.round(places, turn).await;
+            let round = self.round(places, turn, &mut busy).await;
             drop(door);
             turn += 1;
             if round.fetched == 0 {
@@ -163,28 +163,54 @@ impl Fetcher {
         taken
     }
 
-    /// Asks the queues in turn, each time beginning with another, until the places are used up.
-    async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize) -> Round {
+    /// Asks the queues in turn, each time beginning with another. The places are split over the queues that had work the last
+    /// time, so that none takes all of them from the others; what is left over goes to whoever has more.
+    async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize, busy: &mut [bool]) -> Round {
         let mut round = Round { fetched: 0, wait: POLL };
-        for at in 0..self.queues.len() {
-            let queue = &self.queues[(turn + at) % self.queues.len()];
-            let free = places.num_permits();
-            if free == 0 {
+        let order: Vec<usize> = (0..self.queues.len()).map(|at| (turn + at) % self.queues.len()).collect();
+        let mut has_more = Vec::new();
+        for (position, &at) in order.iter().enumerate() {
+            let others = order[position + 1..].iter().filter(|&&other| busy[other]).count();
+            let wanted = places.num_permits().div_ceil(1 + others);
+            if wanted == 0 {
                 break;
             }
-            match self.consumer.fetch(queue, free).await {
-                Ok(fetched) => {
-                    round.wait = round.wait.min(wait_after(&fetched));
-                    round.fetched += fetched.taken;
-                    self.dispatch(fetched.leases, &mut places).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%queue, %error, "nothing could be fetched");
-                    sleep(TROUBLE_PAUSE).await;
-                }
+            let taken = self.ask(&self.queues[at], wanted, &mut places, &mut round).await;
+            busy[at] = taken > 0;
+            if taken > 0 && taken == wanted && others > 0 {
+                has_more.push(at);
             }
         }
+        for at in has_more {
+            match places.num_permits() {
+                0 => break,
+                left => self.ask(&self.queues[at], left, &mut places, &mut round).await,
+            };
+        }
         round
+    }
+
+    /// Leases up to `wanted` jobs of one queue, sends them on, and says how many ids the index gave.
+    async fn ask(
+        &self,
+        queue: &QueueName,
+        wanted: usize,
+        places: &mut OwnedSemaphorePermit,
+        round: &mut Round,
+    ) -> usize {
+        match self.consumer.fetch(queue, wanted).await {
+            Ok(fetched) => {
+                round.wait = round.wait.min(wait_after(&fetched));
+                round.fetched += fetched.taken;
+                self.dispatch(fetched.leases, places).await;
+                fetched.taken
+            }
+            Err(error) => {
+                tracing::debug!(%queue, %error, "nothing could be fetched");
+                sleep(TROUBLE_PAUSE).await;
+                0
+            }
+        }
     }
 
     async fn dispatch(&self, leases: Vec<Lease>, places: &mut OwnedSemaphorePermit) {
@@ -206,7 +232,9 @@ impl Fetcher {
 
 fn wait_after(fetched: &Fetched) -> Duration {
     match fetched.state {
-        IndexState::Ready => fetched.next_due.unwrap_or(POLL).max(Duration::from_millis(1)),
+        IndexState::Ready => fetched.next.unwrap_or(POLL).max(Duration::from_millis(1)),
+        // By now it is known what time it is there.
+        IndexState::Late => Duration::from_millis(1),
         IndexState::Grace | IndexState::Stale => TROUBLE_PAUSE,
     }
 }

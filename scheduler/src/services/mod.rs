@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod depth;
+mod limit_keeper;
 mod promoter;
 mod reconciler;
 mod rescuer;
@@ -9,6 +10,7 @@ mod sweeper;
 
 pub use cleaner::Cleaner;
 pub use depth::Depth;
+pub use limit_keeper::LimitKeeper;
 pub use promoter::Promoter;
 pub use reconciler::IndexKeeper;
 pub use rescuer::Rescuer;

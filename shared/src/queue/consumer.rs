@@ -66,8 +66,8 @@ pub struct Fetched {
     pub leases: Vec<Lease>,
     /// How many ids the index gave: more than the leases if some were finished or not due.
     pub taken: usize,
-    /// How long until the next job of the near future is due.
-    pub next_due: Option<Duration>,
+    /// How long until the next job of the near future is due, or the next tenant may start more.
+    pub next: Option<Duration>,
 }
 
 /// Why nothing could be fetched.
@@ -113,13 +113,13 @@ impl Consumer {
     /// Leases up to `wanted` jobs of a queue in fair order.
     pub async fn fetch(&self, queue: &QueueName, wanted: usize) -> Result<Fetched, FetchError> {
         let token = LeaseToken::random();
-        let FetchedIds { state, ids, next_due } = self.index.fetch(queue, wanted, self.lease, token).await?;
+        let FetchedIds { state, ids, next } = self.index.fetch(queue, wanted, self.lease, token).await?;
         let taken = ids.len();
         if ids.is_empty() {
-            return Ok(Fetched { state, leases: Vec::new(), taken, next_due });
+            return Ok(Fetched { state, leases: Vec::new(), taken, next });
         }
         match self.read(&ids).await {
-            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next_due }),
+            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next }),
             Err(error) => {
                 let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
                 self.index.settle(queue, &back).await?;
