@@ -11,7 +11,8 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 10] = [
+const OWN_NAMES: [&str; 11] = [
+    "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",

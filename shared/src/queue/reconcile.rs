@@ -13,7 +13,12 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Index, IndexState, Priority, QueueName, WaitingJob};
-use crate::{db::SystemDb, leadership::Term, tenancy::TenantId};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+    tenancy::TenantId,
+};
 
 /// Rows read from the ledger at a time.
 pub const PAGE: i64 = 5_000;
@@ -85,6 +90,7 @@ impl Reconciler {
         if !self.index.clear(queue, epoch).await? {
             return Err(ReconcileError::Overtaken);
         }
+        faults::reach(Point::RebuildAfterClear).await?;
         tokio::time::sleep(grace).await;
         if !self.index.open_for_fetching(queue, epoch).await? {
             return Err(ReconcileError::Overtaken);
@@ -168,6 +174,7 @@ impl Reconciler {
             };
             let (next, told) = tokio::join!(self.page(queue, cursor, Uuid::max()), self.index.push(queue, &page.jobs));
             told?;
+            faults::reach(Point::RebuildBetweenPages).await?;
             page = next?;
         }
     }

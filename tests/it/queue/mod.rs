@@ -8,6 +8,7 @@ mod lifecycle;
 mod loss_of_postgres;
 mod loss_of_redis;
 mod order;
+mod planned_faults;
 mod promotion;
 mod retention;
 mod steering;
