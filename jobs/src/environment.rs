@@ -4,9 +4,14 @@ use shared::{
     clock::Clock,
     db::TenantDb,
     queue::{Index, producer::Producer},
+    store::webhook_secrets::SecretReader,
 };
 
-use crate::{campaign_mail::CampaignMails, ports::mail::Mailer, unsubscribe::UnsubscribeLinks};
+use crate::{
+    campaign_mail::CampaignMails,
+    ports::{mail::Mailer, outbound::Outbound},
+    unsubscribe::UnsubscribeLinks,
+};
 
 /// Connections and services that kinds use. One for the process.
 pub struct Environment {
@@ -18,6 +23,10 @@ pub struct Environment {
     pub index: Index,
     /// Calls out by HTTP.
     pub http: reqwest::Client,
+    /// Calls out to where tenants say.
+    pub outbound: Outbound,
+    /// What messages to tenants' endpoints are signed with.
+    pub webhook_secrets: SecretReader,
     /// Sends mails.
     pub mailer: Mailer,
     /// Compiled campaigns.

@@ -12,3 +12,4 @@ pub mod ports;
 pub mod registry;
 pub mod templates;
 pub mod unsubscribe;
+pub mod webhook_signature;

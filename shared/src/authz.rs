@@ -27,6 +27,12 @@ pub enum Permission {
     /// Start, pause, resume and cancel the sending of campaigns.
     #[strum(serialize = "campaigns:send")]
     CampaignsSend,
+    /// See webhook endpoints and their deliveries.
+    #[strum(serialize = "webhooks:read")]
+    WebhooksRead,
+    /// Make, change and test webhook endpoints, and redeliver.
+    #[strum(serialize = "webhooks:write")]
+    WebhooksWrite,
 }
 
 impl Permission {

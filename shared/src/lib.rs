@@ -19,3 +19,4 @@ pub mod store;
 pub mod stores;
 pub mod telemetry;
 pub mod tenancy;
+pub mod webhooks;

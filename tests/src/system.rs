@@ -8,7 +8,10 @@ use anyhow::{Context as _, Result};
 use jobs::{
     campaign_mail::CampaignMails,
     environment::Environment,
-    ports::mail::{MailSettings, Mailer},
+    ports::{
+        mail::{MailSettings, Mailer},
+        outbound::{Outbound, OutboundPolicy},
+    },
     registry::Registry,
     unsubscribe::UnsubscribeLinks,
 };
@@ -22,7 +25,7 @@ use shared::{
         Index, IndexSettings, NewJob, Priority, inspect,
         producer::{EnqueueRequest, Producer},
     },
-    store::tenants::OwnerConnection,
+    store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
     tenancy::TenantId,
 };
 use tempfile::TempDir;
@@ -187,12 +190,19 @@ impl TestSystem {
         UnsubscribeLinks::new(LinkConfig { public_url: "http://rota.test".parse().expect("a URL"), key })
     }
 
+    /// Webhooks go to sinks on loopback, which is closed to them otherwise.
+    pub fn outbound_policy() -> OutboundPolicy {
+        OutboundPolicy { allow_http: true, allowed_networks: vec!["127.0.0.0/8".parse().expect("a network")] }
+    }
+
     fn environment(&self) -> Environment {
         Environment {
             tenants: self.tenants.clone(),
             producer: self.producer.clone(),
             index: self.index.clone(),
             http: reqwest::Client::new(),
+            outbound: Outbound::new(Self::outbound_policy()).expect("a client without special settings can be made"),
+            webhook_secrets: SecretReader::new(self.system.clone()),
             mailer: self.mailer.clone(),
             campaign_mails: CampaignMails::default(),
             unsubscribe_links: self.unsubscribe_links(),

@@ -6,7 +6,10 @@ use anyhow::{Context as _, bail};
 use jobs::{
     campaign_mail::CampaignMails,
     environment::Environment,
-    ports::mail::{MailSettings, Mailer},
+    ports::{
+        mail::{MailSettings, Mailer},
+        outbound::Outbound,
+    },
     registry::Registry,
     unsubscribe::UnsubscribeLinks,
 };
@@ -16,6 +19,7 @@ use shared::{
     config::{QueueFilter, WorkerConfig},
     db::PoolSettings,
     queue::{QueueName, producer::Producer},
+    store::webhook_secrets::SecretReader,
     stores::Stores,
 };
 
@@ -63,6 +67,8 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         index: stores.index.clone(),
         http: reqwest::Client::builder().timeout(Duration::from_mins(1)).build().context("HTTP client")?,
+        outbound: Outbound::new((&config.outbound).into()).context("HTTP client for webhooks")?,
+        webhook_secrets: SecretReader::new(stores.system.clone()),
         mailer: mailer(config)?,
         campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),

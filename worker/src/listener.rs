@@ -14,6 +14,8 @@ pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Notify>)
     while let Some(notice) = notices.next().await {
         match notice {
             Notice::Cancelled(id) => holdings.cancel(id),
+            // A worker follows nothing.
+            Notice::Changed(..) => {}
             // Which queue it is does not matter: the fetcher asks all of its queues in a few round trips.
             Notice::Wake(_) | Notice::Connected => wake.notify_one(),
         }

@@ -1,5 +1,6 @@
 //! The kinds: one file each. To add one, write its file and add its line to [`all`].
 
+pub mod deliver_webhook;
 pub mod send_campaign;
 pub mod send_campaign_email;
 pub mod testing;
@@ -8,5 +9,31 @@ use crate::registry::Kind;
 
 /// The kinds that are always there.
 pub fn all() -> Vec<Kind> {
-    vec![Kind::of::<send_campaign::SendCampaign>(), Kind::of::<send_campaign_email::SendCampaignEmail>()]
+    vec![
+        Kind::of::<deliver_webhook::DeliverWebhook>(),
+        Kind::of::<send_campaign::SendCampaign>(),
+        Kind::of::<send_campaign_email::SendCampaignEmail>(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{clock::Clock, ids, tenancy::TenantId, webhooks};
+
+    #[test]
+    fn internal_kinds_are_those_that_raise_no_events() {
+        let internal: Vec<&str> = super::all().iter().filter(|kind| kind.internal).map(|kind| kind.name).collect();
+        assert_eq!(internal, webhooks::SILENT_KINDS);
+    }
+
+    /// It is made below the registry, so nothing else compares the two.
+    #[test]
+    fn a_delivery_job_fits_its_kind() {
+        let clock = Clock::system();
+        let job = webhooks::delivery_job(&clock, TenantId::new(ids::new_id(&clock)), ids::new_id(&clock));
+        let kinds = super::all();
+        let kind = kinds.iter().find(|kind| kind.name == &*job.kind).expect("the kind exists");
+        assert_eq!((&kind.queue, kind.max_attempts), (&job.queue, job.max_attempts));
+        assert_eq!(kind.check(&serde_json::from_str(job.args.get()).unwrap()), []);
+    }
 }

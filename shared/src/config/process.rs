@@ -10,6 +10,7 @@ use super::errors::ConfigErrors;
 use super::http::HttpConfig;
 use super::links::LinkConfig;
 use super::mail::MailConfig;
+use super::outbound::OutboundConfig;
 use super::reader::Reader;
 use super::redis::RedisConfig;
 use super::telemetry::TelemetryConfig;
@@ -34,6 +35,8 @@ pub struct ApiConfig {
     pub redis: RedisConfig,
     /// Unsubscribe links, to be checked.
     pub links: LinkConfig,
+    /// Where webhooks may go.
+    pub outbound: OutboundConfig,
     /// The queue's pace.
     pub timing: TimingConfig,
 }
@@ -53,8 +56,9 @@ impl ApiConfig {
         let database = DatabaseConfig::read(reader, environment.environment);
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
+        let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
-        Some(Self { environment, telemetry, http, database: database?, redis: redis?, links, timing })
+        Some(Self { environment, telemetry, http, database: database?, redis: redis?, links, outbound, timing })
     }
 }
 
@@ -75,6 +79,8 @@ pub struct WorkerConfig {
     pub links: LinkConfig,
     /// Where mails go.
     pub mail: MailConfig,
+    /// Where webhooks may go.
+    pub outbound: OutboundConfig,
     /// The queue's pace.
     pub timing: TimingConfig,
     /// Which queues, how many jobs at once.
@@ -97,10 +103,11 @@ impl WorkerConfig {
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
         let mail = MailConfig::read(reader, environment.environment);
+        let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
         let slots = SlotConfig::read(reader);
         let (database, redis, mail) = (database?, redis?, mail?);
-        Some(Self { environment, telemetry, http, database, redis, links, mail, timing, slots })
+        Some(Self { environment, telemetry, http, database, redis, links, mail, outbound, timing, slots })
     }
 }
 

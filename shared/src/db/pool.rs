@@ -22,23 +22,32 @@ impl Default for PoolSettings {
     }
 }
 
+/// What the two roles want differently of their connections.
+pub(super) struct RoleSettings<'a> {
+    /// Settings of the planner.
+    pub(super) planner: &'a [(&'a str, &'a str)],
+    /// Whether a connection is asked for a sign of life before each use, which costs a round trip.
+    pub(super) ping_before_use: bool,
+}
+
 /// Opens no connection yet: a process starts, and says that it is not ready, while PostgreSQL is away.
 pub(super) fn open(
     url: &str,
     application: &str,
     settings: PoolSettings,
-    planner: &[(&str, &str)],
+    role: &RoleSettings<'_>,
 ) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
+        .test_before_acquire(role.ping_before_use)
         .connect_lazy_with(
             options
                 .application_name(application)
                 .log_statements(tracing::log::LevelFilter::Off)
                 // A statement that hangs (a dying disk, a lock nobody gives up) must not hold its caller for ever.
                 .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
-                .options(planner.iter().copied()),
+                .options(role.planner.iter().copied()),
         ))
 }

@@ -14,7 +14,7 @@ use redis::{
 use uuid::Uuid;
 
 pub(super) use self::records::{FetchedIds, LeasedId};
-pub use self::records::{IndexState, IndexStatus, LaneDepth, LeaseToken, Settlement, WaitingJob};
+pub use self::records::{IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
 use super::{Priority, QueueName, keys};
 use crate::tenancy::TenantId;
 
@@ -45,6 +45,7 @@ static SETTLE: LazyLock<Script> = script!("settle");
 static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew");
 static EXPIRED: LazyLock<Script> = script!("expired");
 static CANCEL: LazyLock<Script> = script!("cancel");
+static WATCH: LazyLock<Script> = script!("watch");
 static CLEAR: LazyLock<Script> = script!("clear");
 static ADVANCE: LazyLock<Script> = script!("advance");
 static STATUS: LazyLock<Script> = script!("status");
@@ -184,6 +185,12 @@ impl Index {
             call.invoke_async::<()>(&mut self.manager.clone()).await?;
         }
         Ok(())
+    }
+
+    /// Has what happens to a job announced for `span`; see [`super::Notices::watch`]. Repeating it prolongs.
+    pub async fn watch(&self, queue: &QueueName, id: Uuid, span: Duration) -> Result<(), RedisError> {
+        let mut call = self.call(&WATCH, queue);
+        call.arg(id.as_bytes()).arg(millis(span)).invoke_async(&mut self.manager.clone()).await
     }
 
     /// Empties a queue's index and opens the grace; `false` if a leader of a later epoch was here.

@@ -17,6 +17,11 @@ pub fn cancel_channel(prefix: &str, queue: &QueueName) -> String {
     format!("{}:cancel", root(prefix, queue))
 }
 
+/// Where those who follow jobs of a queue hear what happens to them: see `JobChange`.
+pub fn events_channel(prefix: &str, queue: &QueueName) -> String {
+    format!("{}:events", root(prefix, queue))
+}
+
 /// Notes that an effect of a job happened, until the ledger says so: see `jobs::effects`.
 pub fn effect_mark(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect:{effect}")

@@ -18,7 +18,8 @@ pub mod reconcile;
 pub mod rescue;
 pub mod retention;
 mod wake;
+pub mod webhooks;
 
-pub use index::{Index, IndexSettings, IndexState, LeaseToken, Settlement, WaitingJob};
+pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WaitingJob};
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use wake::{Notice, Notices};

@@ -1,4 +1,5 @@
-//! Hearing from the index instead of asking it: wake-ups of idle workers, and cancellations of running jobs.
+//! Hearing from the index instead of asking it: wake-ups of idle workers, cancellations of running jobs, and what happens to
+//! jobs that somebody follows.
 //!
 //! Invariant: a notice is a hint. Losing one (a broken connection, a restart) costs time, never a job: workers poll as well,
 //! and a finish of a cancelled job is refused by the ledger.
@@ -10,7 +11,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Index, QueueName, keys};
+use super::{Index, JobChange, QueueName, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 const BUFFERED: usize = 1_024;
@@ -22,6 +23,8 @@ pub enum Notice {
     Wake(QueueName),
     /// This job was cancelled.
     Cancelled(Uuid),
+    /// This happened to a followed job.
+    Changed(Uuid, JobChange),
     /// The connection is new: anything may have been missed.
     Connected,
 }
@@ -32,14 +35,29 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// Listens for the given queues.
+    /// Listens as a worker of these queues: wake-ups and cancellations.
     pub fn listen(index: &Index, queues: Vec<QueueName>, stop: CancellationToken) -> Self {
+        let mut channels = HashMap::new();
+        for queue in queues {
+            channels.insert(keys::cancel_channel(index.prefix(), &queue), Channel::Cancel);
+            channels.insert(keys::wake_channel(index.prefix(), &queue), Channel::Wake(queue));
+        }
+        Self::subscribe(index, channels, stop)
+    }
+
+    /// Listens to what happens to jobs of these queues that are followed by [`Index::watch`], whoever follows them.
+    pub fn watch(index: &Index, queues: &[QueueName], stop: CancellationToken) -> Self {
+        let channel = |queue| (keys::events_channel(index.prefix(), queue), Channel::Events);
+        Self::subscribe(index, queues.iter().map(channel).collect(), stop)
+    }
+
+    fn subscribe(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(BUFFERED);
         let index = index.clone();
         tokio::spawn(async move {
             stop.run_until_cancelled(async {
                 loop {
-                    if let Err(error) = follow(&index, &queues, &sender).await {
+                    if let Err(error) = follow(&index, &channels, &sender).await {
                         tracing::debug!(%error, "not hearing from the index");
                     }
                     sleep(RECONNECT_PAUSE).await;
@@ -56,23 +74,36 @@ impl Notices {
     }
 }
 
-async fn follow(index: &Index, queues: &[QueueName], sender: &mpsc::Sender<Notice>) -> Result<(), redis::RedisError> {
+enum Channel {
+    Wake(QueueName),
+    Cancel,
+    Events,
+}
+
+impl Channel {
+    fn notice(&self, message: &[u8]) -> Option<Notice> {
+        match self {
+            Self::Wake(queue) => Some(Notice::Wake(queue.clone())),
+            Self::Cancel => Uuid::from_slice(message).ok().map(Notice::Cancelled),
+            Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
+        }
+    }
+}
+
+async fn follow(
+    index: &Index,
+    channels: &HashMap<String, Channel>,
+    sender: &mpsc::Sender<Notice>,
+) -> Result<(), redis::RedisError> {
     let mut subscription = index.client().get_async_pubsub().await?;
-    let mut wakes = HashMap::new();
-    for queue in queues {
-        let wake = keys::wake_channel(index.prefix(), queue);
-        subscription.subscribe(&wake).await?;
-        subscription.subscribe(keys::cancel_channel(index.prefix(), queue)).await?;
-        wakes.insert(wake, queue.clone());
+    for channel in channels.keys() {
+        subscription.subscribe(channel).await?;
     }
     let _ = sender.send(Notice::Connected).await;
     let mut messages = subscription.on_message();
     while let Some(message) = messages.next().await {
-        let notice = match wakes.get(message.get_channel_name()) {
-            Some(queue) => Some(Notice::Wake(queue.clone())),
-            None => Uuid::from_slice(message.get_payload_bytes()).ok().map(Notice::Cancelled),
-        };
-        if let Some(notice) = notice
+        let channel = channels.get(message.get_channel_name());
+        if let Some(notice) = channel.and_then(|channel| channel.notice(message.get_payload_bytes()))
             && sender.send(notice).await.is_err()
         {
             break;

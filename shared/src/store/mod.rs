@@ -10,3 +10,6 @@ pub mod leads;
 pub mod recipients;
 pub mod suppressions;
 pub mod tenants;
+pub mod webhook_deliveries;
+pub mod webhook_endpoints;
+pub mod webhook_secrets;

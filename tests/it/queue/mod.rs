@@ -14,3 +14,4 @@ mod retention;
 mod steering;
 mod support;
 mod sweep;
+mod watching;

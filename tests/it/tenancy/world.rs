@@ -24,7 +24,11 @@ const ROWS: &str = "
     insert into leads (tenant_id, id, email, email_key) values ('{tenant}', '{tenant}', 'a@b.test', 'a@b.test');
     insert into recipients (tenant_id, id, campaign_id, lead_id)
       values ('{tenant}', gen_random_uuid(), '{tenant}', '{tenant}');
-    insert into suppressions (tenant_id, email_key, reason) values ('{tenant}', 'c@d.test', 'manual');";
+    insert into suppressions (tenant_id, email_key, reason) values ('{tenant}', 'c@d.test', 'manual');
+    insert into unique_keys (tenant_id, key, job_id) values ('{tenant}', 'key', '{tenant}');
+    insert into batches (tenant_id, id, total, pending, completion_job) values ('{tenant}', '{tenant}', 1, 1, '{tenant}');
+    insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
+      values ('{tenant}', '{tenant}', gen_random_uuid(), false);";
 
 impl World {
     pub async fn new() -> Result<Self> {
@@ -55,7 +59,7 @@ impl World {
             let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut self.owner).await?;
             ensure!(rows > 0, "the test gives {table} no row");
         }
-        ensure!(tables.len() >= 8, "only {tables:?}");
+        ensure!(tables.len() >= 11, "only {tables:?}");
         Ok(tables)
     }
 }

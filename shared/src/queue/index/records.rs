@@ -49,6 +49,34 @@ impl LeaseToken {
     }
 }
 
+/// What happened to a job that somebody follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobChange {
+    /// A worker holds it.
+    Leased,
+    /// Its lease ended and it waits again: a retry, a snooze, a hand-back or a rescue.
+    WaitsAgain,
+    /// Its lease ended and it is final.
+    Finished,
+    /// It was cancelled, whether it waited or ran.
+    Cancelled,
+}
+
+impl JobChange {
+    /// Reads a message of the events channel: the id's 16 bytes, then one that says what happened.
+    pub fn parse(message: &[u8]) -> Option<(Uuid, Self)> {
+        let (id, happened) = message.split_at_checked(16)?;
+        let change = match happened {
+            b"l" => Self::Leased,
+            b"a" => Self::WaitsAgain,
+            b"f" => Self::Finished,
+            b"c" => Self::Cancelled,
+            _ => return None,
+        };
+        Some((Uuid::from_slice(id).ok()?, change))
+    }
+}
+
 /// A job as the index knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitingJob {

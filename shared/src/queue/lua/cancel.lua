@@ -1,6 +1,7 @@
 -- Takes jobs that became final out of the index and tells the holder of a running one.
 -- ARGV: id, tenant, priority for each job. Returns how many were running.
 local running = 0
+local announce = announcer(now_ms())
 for i = 1, #ARGV, 3 do
   local id, tenant = ARGV[i], ARGV[i + 1]
   redis.call('ZREM', lane_of(tenant), id)
@@ -9,5 +10,6 @@ for i = 1, #ARGV, 3 do
     redis.call('PUBLISH', root .. ':cancel', id)
     running = running + 1
   end
+  announce(id, 'c')
 end
 return running

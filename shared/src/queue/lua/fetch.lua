@@ -50,6 +50,8 @@ end
 if #ids > 0 then
   redis.call('ZADD', leases, unpack(expiries))
   redis.call('HSET', held, unpack(holders))
+  local announce = announcer(now)
+  for _, id in ipairs(ids) do announce(id, 'l') end
 end
 -- pcall: under a full memory this flag may fail, and then the fall-back poll wakes the worker.
 if #ids < wanted then redis.pcall('HSET', meta, 'idle', '1') end

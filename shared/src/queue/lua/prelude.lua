@@ -6,6 +6,7 @@ local leases = root .. ':leases'     -- sorted set: id -> expiry
 local held = root .. ':held'         -- hash: id -> token (8 bytes), tenant (16 bytes), virtual time charged
 local vtimes = root .. ':vtimes'     -- hash: tenant -> virtual time, for tenants without a lane
 local estimates = root .. ':costs'   -- hash: tenant -> moving average of run time in ms
+local watched = root .. ':watched'   -- sorted set: id -> until when somebody follows the job
 local meta = root .. ':meta'         -- hash: epoch, run_id, state, complete, floor, idle
 
 -- A lane orders by priority first, then by time: 2^43 ms reach to the year 2248, and 4 priorities stay exact in a double.
@@ -52,5 +53,14 @@ local function wake_idle()
   if redis.call('HGET', meta, 'idle') == '1' then
     redis.call('HSET', meta, 'idle', '0')
     redis.call('PUBLISH', root .. ':wake', '')
+  end
+end
+
+-- Tells those who follow a job what happened to it. To be made once a call, so that nobody's watching costs a single look.
+local function announcer(now)
+  if redis.call('EXISTS', watched) == 0 then return function() end end
+  return function(id, happened)
+    local expiry = redis.call('ZSCORE', watched, id)
+    if expiry and tonumber(expiry) > now then redis.call('PUBLISH', root .. ':events', id .. happened) end
   end
 end

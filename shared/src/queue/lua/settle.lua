@@ -2,6 +2,7 @@
 -- ARGV: id, token, run time in ms (-1: it did not run, give the charge back), run_at in ms to wait again ('' if not), priority;
 -- for each job. Returns how many leases ended.
 local now = now_ms()
+local announce = announcer(now)
 local ended, waiting = 0, false
 local corrections, averages = {}, {}
 for i = 1, #ARGV, 5 do
@@ -20,6 +21,7 @@ for i = 1, #ARGV, 5 do
       place(id, tenant, ARGV[i + 4], tonumber(ARGV[i + 3]), now)
       waiting = true
     end
+    announce(id, ARGV[i + 3] == '' and 'f' or 'a')
     ended = ended + 1
   end
 end
