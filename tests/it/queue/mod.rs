@@ -7,6 +7,7 @@ mod leadership;
 mod lifecycle;
 mod loss_of_postgres;
 mod loss_of_redis;
+mod model;
 mod order;
 mod planned_faults;
 mod promotion;
