@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestRunner};
-use proptest_state_machine::ReferenceStateMachine as _;
+use proptest_state_machine::ReferenceStateMachine;
 use shared::{
     ids,
     leadership::{Candidate, Term},
@@ -34,7 +34,7 @@ use tests::system::TestSystem;
 
 use self::{
     scene::Scene,
-    step::{Step, Steps, TENANTS},
+    step::{BusySteps, Step, Steps, TENANTS},
 };
 
 /// Of this many cases, and this many steps each at the most.
@@ -61,8 +61,11 @@ impl World {
         Ok(Self { system, term, tenants })
     }
 
-    async fn follow(&self, steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
+    async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
         let mut scene = Scene::open(self).await?;
+        for step in beginning {
+            scene.take(step).await?;
+        }
         for (number, step) in steps.iter().enumerate() {
             if let Some(seen) = seen {
                 seen.fetch_add(1, Ordering::SeqCst);
@@ -77,11 +80,21 @@ impl World {
 
 #[test]
 fn the_queue_behaves_as_its_model() -> Result<()> {
+    try_all::<Steps>(&[])
+}
+
+#[test]
+fn tenants_with_work_waiting_get_alike() -> Result<()> {
+    try_all::<BusySteps>(&BusySteps::backlog())
+}
+
+/// Tries cases of steps, each after the same beginning.
+fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &[Step]) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let world = runtime.block_on(World::new())?;
-    let steps = Steps::sequential_strategy(STEPS / 2..=STEPS);
-    let followed = TestRunner::new(config()).run(&steps, |(_, steps, seen)| {
-        let outcome = runtime.block_on(world.follow(&steps, seen.as_ref()));
+    let steps = S::sequential_strategy(STEPS / 2..=STEPS);
+    let followed = TestRunner::new(config()).run(&steps, |((), steps, seen)| {
+        let outcome = runtime.block_on(world.follow(beginning, &steps, seen.as_ref()));
         outcome.map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     followed.map_err(|error| anyhow::anyhow!("{error}"))

@@ -127,6 +127,40 @@ impl ReferenceStateMachine for Steps {
     fn apply((): (), _step: &Step) {}
 }
 
+/// As [`Steps`], where all tenants have work waiting most of the time: what fairness is about.
+pub struct BusySteps;
+
+impl BusySteps {
+    /// What they begin with.
+    pub fn backlog() -> Vec<Step> {
+        (0..TENANTS).map(|tenant| Step::Enqueue { tenant, jobs: 60, priority: 2, due: true, told: true }).collect()
+    }
+}
+
+impl ReferenceStateMachine for BusySteps {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        Union::new_weighted(vec![
+            (2, enqueue()),
+            (20, work_off()),
+            (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
+            (4, finish()),
+            (1, pick(|pick| Step::HandBack { pick })),
+            (1, pick(|pick| Step::HolderDies { pick })),
+            (1, Just(Step::Rescue).boxed()),
+        ])
+        .boxed()
+    }
+
+    fn apply((): (), _step: &Step) {}
+}
+
 fn enqueue() -> BoxedStrategy<Step> {
     (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), prop::bool::weighted(0.8))
         .prop_map(|(tenant, jobs, priority, due, told)| Step::Enqueue { tenant, jobs, priority, due, told })
