@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use shared::{
     db::{self, SystemDb},
+    faults::{self, Point},
     queue::{
         Index, QueueName, Settlement,
         consumer::Lease,
@@ -103,6 +104,7 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
         })
         .collect();
     let recorded = record_patiently(db, &finishes).await;
+    faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {

@@ -31,6 +31,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     logging::init(&config.telemetry)?;
     let handle = metrics::install()?;
     let shutdown = Shutdown::new()?;
+    shared::faults::arm(config.environment.fault);
     tokio::spawn(metrics::run_upkeep(handle.clone(), VERSION, shutdown.token()));
     let stores = Stores::open(
         &config.database,
