@@ -57,6 +57,7 @@ pub fn state(config: &ApiConfig, stores: Stores) -> AppState {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry: Arc::new(Registry::new(config.environment.test_kinds)),
         keys: KeyRing::new(stores.system.clone()),
+        outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         stores,
         clock,
