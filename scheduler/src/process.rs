@@ -7,7 +7,7 @@ use shared::{
     db::SystemDb,
     ids,
     leadership::Candidate,
-    queue::{Index, QueueName, reconcile::Reconciler},
+    queue::{Index, QueueName, limits::Limiter, reconcile::Reconciler},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
-    services::{Cleaner, Depth, Expirer, IndexKeeper, Promoter, Rescuer, Sweeper},
+    services::{Cleaner, Depth, Expirer, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
 };
+
+/// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
+const LIMITS_EVERY: u32 = 5;
 
 /// How a scheduler works.
 #[derive(Clone, Debug)]
@@ -42,10 +45,13 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     let promoter = Promoter::new(reconciler.clone(), tick);
     let rescuer = Rescuer::new(db.clone(), index.clone(), queues.clone(), tick);
     let keeper = IndexKeeper::new(reconciler.clone(), queues.clone(), reconcile);
+    let limit_keeper =
+        LimitKeeper::new(Limiter::new(db.clone(), index.clone()), queues.clone(), reconcile * LIMITS_EVERY);
     let sweeper = Sweeper::new(reconciler, queues.clone(), reconcile);
     services.spawn(maintain(promoter, leadership.clone(), stop.clone()));
     services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
     services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(limit_keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));

@@ -19,19 +19,19 @@ use shared::{
     },
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{holdings::Holdings, last_chance::LastChances};
+use crate::{holdings::Holdings, last_chance::LastChances, listener::Wake};
 
 /// Without a notice, an idle worker asks this often.
 const POLL: Duration = Duration::from_millis(500);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 const MAX_FETCH: usize = 500;
 /// Short jobs are fetched ahead, as many as the slots work off in this time, so that slots never wait for a round trip.
-const AHEAD: Duration = Duration::from_millis(5);
+const AHEAD: Duration = Duration::from_millis(2);
 
 /// A leased job on its way to a slot. The permit frees its place when the run has ended.
 pub struct Dispatch {
@@ -84,18 +84,26 @@ impl Capacity {
         self.average_us.store(next, Ordering::Relaxed);
     }
 
-    /// Sets how many may be held beyond the slots, by what the slots work off in [`AHEAD`].
-    fn adjust(&self) {
+    /// Learns that a job waited for a slot in vain: the jobs that run now are at least this long, though none of them has ended.
+    pub fn observe_wait(&self, waited: Duration) {
+        let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.average_us.fetch_max(waited_us, Ordering::Relaxed);
+    }
+
+    /// Sets how many may be held beyond the slots, by what the slots work off in [`AHEAD`], and returns how many free places are
+    /// worth a fetch: half of those, so that short jobs come in few large fetches, and a single slot where jobs are long.
+    fn adjust(&self) -> u32 {
         let average_us = self.average_us.load(Ordering::Relaxed).max(1);
         let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
         let wanted = usize::try_from(self.slots as u64 * ahead_us / average_us).unwrap_or(MAX_FETCH).min(MAX_FETCH);
-        let Ok(mut ahead) = self.ahead.lock() else { return };
+        let Ok(mut ahead) = self.ahead.lock() else { return 1 };
         if wanted > *ahead {
             self.places.add_permits(wanted - *ahead);
             *ahead = wanted;
         } else {
             *ahead -= self.places.forget_permits(*ahead - wanted);
         }
+        u32::try_from(wanted / 2).unwrap_or(1).max(1)
     }
 }
 
@@ -114,7 +122,7 @@ pub struct Fetcher {
     /// Tells how long jobs waited.
     pub clock: Clock,
     /// Ends the sleep of an idle fetcher.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
     /// While one is under way nothing is leased.
     pub last_chances: LastChances,
 }
@@ -128,54 +136,83 @@ struct Round {
 impl Fetcher {
     /// Fetches until `stop`, sleeping while there is nothing to do.
     pub async fn run(self, stop: CancellationToken) {
-        let mut turn = 0;
+        let (mut turn, mut busy) = (0, vec![false; self.queues.len()]);
         while !stop.is_cancelled() {
             let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
             let Some(door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
-            let round = self.round(places, turn).await;
+            let round = self.round(places, turn, &mut busy).await;
             drop(door);
             turn += 1;
-            if round.fetched == 0 {
-                stop.run_until_cancelled(self.idle(round.wait)).await;
+            if round.fetched == 0
+                && let Some(Some(queue)) = stop.run_until_cancelled(self.idle(round.wait)).await
+            {
+                turn = queue;
             }
         }
     }
 
-    /// Waits for a free place, then takes all there are.
+    /// Waits until it is worth a round trip, then takes all places that are free.
     async fn places(&self) -> OwnedSemaphorePermit {
-        self.capacity.adjust();
+        let worth = self.capacity.adjust();
         let places = &self.capacity.places;
         // The semaphore is never closed.
-        let mut taken = Arc::clone(places).acquire_owned().await.expect("the places stay open as long as the fetcher");
-        let more = places.available_permits().min(MAX_FETCH - 1);
+        let taken = Arc::clone(places).acquire_many_owned(worth).await;
+        let mut taken = taken.expect("the places stay open as long as the fetcher");
+        let more = places.available_permits().min(MAX_FETCH - taken.num_permits());
         if let Ok(rest) = Arc::clone(places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             taken.merge(rest);
         }
         taken
     }
 
-    /// Asks the queues in turn, each time beginning with another, until the places are used up.
-    async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize) -> Round {
+    /// Asks the queues in turn, each time beginning with another. The places are split over the queues that had work the last
+    /// time, so that none takes all of them from the others; what is left over goes to whoever has more.
+    async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize, busy: &mut [bool]) -> Round {
         let mut round = Round { fetched: 0, wait: POLL };
-        for at in 0..self.queues.len() {
-            let queue = &self.queues[(turn + at) % self.queues.len()];
-            let free = places.num_permits();
-            if free == 0 {
+        let order: Vec<usize> = (0..self.queues.len()).map(|at| (turn + at) % self.queues.len()).collect();
+        let mut has_more = Vec::new();
+        for (position, &at) in order.iter().enumerate() {
+            let others = order[position + 1..].iter().filter(|&&other| busy[other]).count();
+            let wanted = places.num_permits().div_ceil(1 + others);
+            if wanted == 0 {
                 break;
             }
-            match self.consumer.fetch(queue, free).await {
-                Ok(fetched) => {
-                    round.wait = round.wait.min(wait_after(&fetched));
-                    round.fetched += fetched.taken;
-                    self.dispatch(fetched.leases, &mut places).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%queue, %error, "nothing could be fetched");
-                    sleep(TROUBLE_PAUSE).await;
-                }
+            let taken = self.ask(&self.queues[at], wanted, &mut places, &mut round).await;
+            busy[at] = taken > 0;
+            if taken > 0 && taken == wanted && others > 0 {
+                has_more.push(at);
             }
         }
+        for at in has_more {
+            match places.num_permits() {
+                0 => break,
+                left => self.ask(&self.queues[at], left, &mut places, &mut round).await,
+            };
+        }
         round
+    }
+
+    /// Leases up to `wanted` jobs of one queue, sends them on, and says how many ids the index gave.
+    async fn ask(
+        &self,
+        queue: &QueueName,
+        wanted: usize,
+        places: &mut OwnedSemaphorePermit,
+        round: &mut Round,
+    ) -> usize {
+        match self.consumer.fetch(queue, wanted).await {
+            Ok(fetched) => {
+                round.wait = round.wait.min(wait_after(&fetched));
+                round.fetched += fetched.taken;
+                self.dispatch(fetched.leases, places).await;
+                fetched.taken
+            }
+            Err(error) => {
+                tracing::debug!(%queue, %error, "nothing could be fetched");
+                sleep(TROUBLE_PAUSE).await;
+                0
+            }
+        }
     }
 
     async fn dispatch(&self, leases: Vec<Lease>, places: &mut OwnedSemaphorePermit) {
@@ -189,15 +226,19 @@ impl Fetcher {
         }
     }
 
-    /// Until there may be work, the next job is due, or it is time to ask again.
-    async fn idle(&self, wait: Duration) {
-        let _ = timeout(wait, self.wake.notified()).await;
+    /// Until there may be work, the next job is due, or it is time to ask again. Returns the queue to begin with, if it is known:
+    /// a round trip to every other one before it would be felt.
+    async fn idle(&self, wait: Duration) -> Option<usize> {
+        let queue = timeout(wait, self.wake.heard()).await.ok()??;
+        self.queues.iter().position(|served| *served == queue)
     }
 }
 
 fn wait_after(fetched: &Fetched) -> Duration {
     match fetched.state {
-        IndexState::Ready => fetched.next_due.unwrap_or(POLL).max(Duration::from_millis(1)),
+        IndexState::Ready => fetched.next.unwrap_or(POLL).max(Duration::from_millis(1)),
+        // By now it is known what time it is there.
+        IndexState::Late => Duration::from_millis(1),
         IndexState::Grace | IndexState::Stale => TROUBLE_PAUSE,
     }
 }

@@ -6,6 +6,7 @@
 pub mod assembly;
 pub mod fetcher;
 pub mod finisher;
+pub mod heartbeat;
 pub mod holdings;
 pub mod last_chance;
 pub mod listener;

@@ -8,17 +8,20 @@ use std::{sync::Arc, time::Duration};
 use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
+    ids,
     queue::{Index, Notices, QueueName, consumer::Consumer},
 };
-use tokio::{sync::Notify, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fetcher::{Capacity, Fetcher},
     finisher::Finisher,
+    heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
-    listener, metrics, renewer,
+    listener::{self, Wake},
+    metrics, renewer,
     runner::Runner,
     runtime,
 };
@@ -53,7 +56,7 @@ pub async fn work(
     let background = CancellationToken::new();
     let (finisher, written) = Finisher::start(system.clone(), index.clone(), holdings.clone());
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(Wake::default());
     let notices = Notices::listen(&index, settings.queues.clone(), background.clone());
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
 
@@ -61,8 +64,8 @@ pub async fn work(
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let fetcher = Fetcher {
-        consumer: Consumer::new(system, index, settings.lease),
-        queues: settings.queues,
+        consumer: Consumer::new(system, index.clone(), settings.lease),
+        queues: settings.queues.clone(),
         capacity: Arc::clone(&capacity),
         holdings: holdings.clone(),
         dispatches,
@@ -70,6 +73,9 @@ pub async fn work(
         wake,
         last_chances: last_chances.clone(),
     };
+    let process = ids::new_id(&environment.clock);
+    let beating =
+        tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, stop.clone()));
     let fetching = tokio::spawn(fetcher.run(stop.clone()));
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
@@ -85,6 +91,7 @@ pub async fn work(
         tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued");
     }
     fetching.await?;
+    beating.await?;
     if timeout(LAST_PATIENCE, written).await.is_err() {
         tracing::warn!("some results could not be written in time; the jobs will be rescued and run again");
     }

@@ -17,7 +17,10 @@ use jobs::{
     job::{JobError, Success},
     registry::{Kind, Registry},
 };
-use shared::queue::{consumer::Lease, finish::Outcome};
+use shared::{
+    faults::{self, Point},
+    queue::{consumer::Lease, finish::Outcome},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -71,6 +74,7 @@ impl Runner {
         let started = Instant::now();
         let outcome = self.attempt(kind, &lease, cancelled).await;
         let ran = started.elapsed();
+        faults::pass(Point::AfterEffectBeforeFinish).await;
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
         self.finisher.ended(Ended { lease, outcome, ran }).await;
         Some(ran)

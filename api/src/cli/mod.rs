@@ -7,6 +7,7 @@ mod campaign_demo;
 mod demo;
 mod migrate;
 mod openapi;
+mod queue;
 mod serve;
 mod tenant;
 
@@ -33,6 +34,8 @@ enum Command {
     Tenant(tenant::Tenant),
     /// API keys.
     ApiKey(api_key::ApiKey),
+    /// Queues: what waits, pauses, and the limits of tenants.
+    Queue(queue::Queue),
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -49,6 +52,7 @@ impl Arguments {
             Command::Demo(demo) => demo.run(&env).await,
             Command::Tenant(tenant) => tenant.run(&env).await,
             Command::ApiKey(api_key) => api_key.run(&env).await,
+            Command::Queue(queue) => queue.run(&env).await,
             Command::Openapi => openapi::print(),
         }
     }

@@ -3,6 +3,7 @@
 mod cleaner;
 mod depth;
 mod expirer;
+mod limit_keeper;
 mod promoter;
 mod reconciler;
 mod rescuer;
@@ -11,6 +12,7 @@ mod sweeper;
 pub use cleaner::Cleaner;
 pub use depth::Depth;
 pub use expirer::Expirer;
+pub use limit_keeper::LimitKeeper;
 pub use promoter::Promoter;
 pub use reconciler::IndexKeeper;
 pub use rescuer::Rescuer;

@@ -28,7 +28,7 @@ pub use http::HttpConfig;
 pub use links::{LinkConfig, LinkKey};
 pub use mail::{MailConfig, MailTransport};
 pub use outbound::OutboundConfig;
-pub use process::{ApiConfig, MigrationConfig, SchedulerConfig, WorkerConfig};
+pub use process::{ApiConfig, MigrationConfig, OperatorConfig, SchedulerConfig, WorkerConfig};
 pub use redis::{RedisConfig, RedisPrefix, RedisUrl};
 pub use secret::Secret;
 pub use telemetry::{LogFormat, TelemetryConfig};

@@ -177,5 +177,32 @@ impl MigrationConfig {
     }
 }
 
+/// The configuration of the operator's commands that look into queues and steer them: both stores, no secrets beside.
+#[derive(Clone, Debug)]
+pub struct OperatorConfig {
+    /// Where the process runs.
+    pub environment: EnvironmentConfig,
+    /// The ledger.
+    pub database: DatabaseConfig,
+    /// The index.
+    pub redis: RedisConfig,
+}
+
+impl OperatorConfig {
+    /// Reads and judges all sections.
+    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(env);
+        let config = Self::read(&mut reader);
+        reader.finish(config)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let environment = EnvironmentConfig::read(reader);
+        let database = DatabaseConfig::read(reader, environment.environment);
+        let redis = RedisConfig::read(reader);
+        Some(Self { environment, database: database?, redis: redis? })
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,11 @@ use super::{
     Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement, expiry,
     index::{FetchedIds, LeasedId},
 };
-use crate::{db::SystemDb, tenancy::TenantId};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    tenancy::TenantId,
+};
 
 /// A job that this process may run until the lease ends.
 #[derive(Clone, Debug)]
@@ -72,8 +76,8 @@ pub struct Fetched {
     pub leases: Vec<Lease>,
     /// How many ids the index gave: more than the leases if some were finished or not due.
     pub taken: usize,
-    /// How long until the next job of the near future is due.
-    pub next_due: Option<Duration>,
+    /// How long until the next job of the near future is due, or the next tenant may start more.
+    pub next: Option<Duration>,
 }
 
 /// Why nothing could be fetched.
@@ -124,13 +128,13 @@ impl Consumer {
     /// Leases up to `wanted` jobs of a queue in fair order.
     pub async fn fetch(&self, queue: &QueueName, wanted: usize) -> Result<Fetched, FetchError> {
         let token = LeaseToken::random();
-        let FetchedIds { state, ids, next_due } = self.index.fetch(queue, wanted, self.lease, token).await?;
+        let FetchedIds { state, ids, next } = self.index.fetch(queue, wanted, self.lease, token).await?;
         let taken = ids.len();
         if ids.is_empty() {
-            return Ok(Fetched { state, leases: Vec::new(), taken, next_due });
+            return Ok(Fetched { state, leases: Vec::new(), taken, next });
         }
         match self.read(&ids).await {
-            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next_due }),
+            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next }),
             Err(error) => {
                 let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
                 self.index.settle(queue, &back).await?;
@@ -140,6 +144,7 @@ impl Consumer {
     }
 
     async fn read(&self, ids: &[LeasedId]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
+        faults::reach(Point::AfterLeaseBeforeRead).await?;
         let ids: Vec<Uuid> = ids.iter().map(|leased| leased.id).collect();
         // A second of tolerance: the clocks of Redis, which promoted the job, and of PostgreSQL differ a little.
         let rows = sqlx::query_as!(

@@ -16,6 +16,7 @@ mod index;
 pub mod inspect;
 mod job;
 pub mod keys;
+pub mod limits;
 pub mod producer;
 pub mod progress;
 pub mod reconcile;
@@ -25,6 +26,6 @@ pub mod ties;
 mod wake;
 pub mod webhooks;
 
-pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WaitingJob};
+pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob};
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use wake::{Notice, Notices};

@@ -12,8 +12,16 @@ use std::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Index, IndexState, Priority, QueueName, WaitingJob};
-use crate::{db::SystemDb, leadership::Term, tenancy::TenantId};
+use super::{
+    Index, IndexState, Priority, QueueName, WaitingJob,
+    limits::{LimitError, Limiter},
+};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+    tenancy::TenantId,
+};
 
 /// Rows read from the ledger at a time.
 pub const PAGE: i64 = 5_000;
@@ -85,7 +93,11 @@ impl Reconciler {
         if !self.index.clear(queue, epoch).await? {
             return Err(ReconcileError::Overtaken);
         }
-        tokio::time::sleep(grace).await;
+        faults::reach(Point::RebuildAfterClear).await?;
+        let limiter = Limiter::new(self.db.clone(), self.index.clone());
+        // Before the first job is handed out: a rebuild must not let anybody pass his limits.
+        let (limited, ()) = tokio::join!(limiter.reconcile(std::slice::from_ref(queue)), tokio::time::sleep(grace));
+        limited?;
         if !self.index.open_for_fetching(queue, epoch).await? {
             return Err(ReconcileError::Overtaken);
         }
@@ -168,6 +180,7 @@ impl Reconciler {
             };
             let (next, told) = tokio::join!(self.page(queue, cursor, Uuid::max()), self.index.push(queue, &page.jobs));
             told?;
+            faults::reach(Point::RebuildBetweenPages).await?;
             page = next?;
         }
     }
@@ -210,6 +223,15 @@ impl Reconciler {
             }
         }
         Ok(DuePage { jobs, next })
+    }
+}
+
+impl From<LimitError> for ReconcileError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Index(error) => Self::Index(error),
+            LimitError::Ledger(error) => Self::Ledger(error),
+        }
     }
 }
 

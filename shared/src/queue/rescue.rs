@@ -12,7 +12,11 @@ use super::{
     Index, JobState, LeaseToken, Priority, QueueName, Settlement,
     aftermath::{self, Aftermath, Final},
 };
-use crate::{db::SystemDb, leadership::Term};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+};
 
 /// Crashes after which a job is poison: it has cost that many workers their life, whatever its `max_attempts`.
 pub const MAX_CRASHES: i16 = 3;
@@ -49,6 +53,7 @@ pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term
             return Ok(report);
         }
         let Some((rows, aftermath)) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
+        faults::reach(Point::RescueAfterLedger).await?;
         let settlements: Vec<Settlement> = expired
             .iter()
             .map(|&(id, token)| {

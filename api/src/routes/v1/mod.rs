@@ -8,3 +8,5 @@ pub mod jobs;
 pub mod jobs_batch;
 pub mod jobs_many;
 pub mod unsubscribe;
+pub mod webhook_deliveries;
+pub mod webhook_endpoints;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{queue::Priority, tenancy::TenantId};
@@ -10,7 +11,8 @@ use crate::{queue::Priority, tenancy::TenantId};
 const PRIORITY_SPAN: f64 = 8_796_093_022_208.0;
 
 /// Whether the index can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IndexState {
     /// Built in this life of Redis; jobs are handed out.
     Ready,
@@ -18,6 +20,8 @@ pub enum IndexState {
     Grace,
     /// Built in another life of Redis, or not at all: waits for the leader.
     Stale,
+    /// Redis came to the question when nobody listened any more, or so it seemed; nothing was handed out.
+    Late,
 }
 
 impl IndexState {
@@ -25,6 +29,7 @@ impl IndexState {
         match text {
             "ready" => Self::Ready,
             "grace" => Self::Grace,
+            "late" => Self::Late,
             _ => Self::Stale,
         }
     }
@@ -103,7 +108,7 @@ pub(in crate::queue) struct LeasedId {
 pub(in crate::queue) struct FetchedIds {
     pub(in crate::queue) state: IndexState,
     pub(in crate::queue) ids: Vec<LeasedId>,
-    pub(in crate::queue) next_due: Option<Duration>,
+    pub(in crate::queue) next: Option<Duration>,
 }
 
 /// The end of a lease.
@@ -120,7 +125,7 @@ pub struct Settlement {
 }
 
 /// What the index says of one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct IndexStatus {
     /// Whether it can be trusted.
     pub state: IndexState,
@@ -134,6 +139,14 @@ pub struct IndexStatus {
     pub due: u64,
     /// Jobs leased.
     pub leased: u64,
+    /// Tenants whose work may not run now: a cap, a rate or a pause holds it off.
+    pub tenants_parked: u64,
+    /// Whether the queue hands out nothing.
+    pub paused: bool,
+    /// Processes that serve it.
+    pub workers: u64,
+    /// How many jobs they can run at once; they may serve other queues too.
+    pub slots: u64,
 }
 
 /// How many jobs of a queue wait in lanes.

@@ -7,9 +7,11 @@ if known < epoch then
   redis.call('DEL', meta)
   redis.call('HSET', meta, 'epoch', epoch, 'state', 'clearing', 'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
 end
-local popped = redis.call('ZPOPMIN', ring, ARGV[2])
-for i = 1, #popped, 2 do redis.call('UNLINK', lane_of(popped[i])) end
-if redis.call('EXISTS', ring) == 1 then return 'more' end
-redis.call('UNLINK', due, leases, held, vtimes, estimates)
+for _, tenants in ipairs({ ring, parked }) do
+  local popped = redis.call('ZPOPMIN', tenants, ARGV[2])
+  for i = 1, #popped, 2 do redis.call('UNLINK', lane_of(popped[i])) end
+  if redis.call('EXISTS', tenants) == 1 then return 'more' end
+end
+redis.call('UNLINK', due, leases, held, running, vtimes, estimates, limits, buckets)
 redis.call('HSET', meta, 'state', 'grace')
 return 'cleared'

@@ -1,6 +1,7 @@
--- Counts waiting jobs of the tenants at ring positions ARGV[1] to ARGV[2].
--- Returns tenants seen, jobs waiting, and the oldest run_at in ms among the lanes' heads ('' if none).
-local tenants = redis.call('ZRANGE', ring, ARGV[1], ARGV[2])
+-- Counts waiting jobs of the tenants at positions ARGV[2] to ARGV[3] of the ring, or of the parked ones.
+-- ARGV: 'ring' or 'parked', first, last. Returns tenants seen, jobs waiting, and the oldest run_at in ms among the lanes'
+-- heads ('' if none).
+local tenants = redis.call('ZRANGE', ARGV[1] == 'ring' and ring or parked, ARGV[2], ARGV[3])
 local waiting, oldest = 0, nil
 for _, tenant in ipairs(tenants) do
   local lane = lane_of(tenant)

@@ -4,13 +4,14 @@
 local state = index_state()
 if state ~= 'ready' and state ~= 'grace' then return { state } end
 local expiry = now_ms() + tonumber(ARGV[1])
-local answer = { state }
-for i = 2, #ARGV, 3 do
-  local id, token = ARGV[i], ARGV[i + 1]
-  local holder = redis.call('HGET', held, id)
+local answer, ids = { state }, {}
+for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
+for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
+  local id, token, tenant = ids[at], ARGV[at * 3], ARGV[at * 3 + 1]
   if not holder and state == 'grace' then
-    redis.call('HSET', held, id, token .. ARGV[i + 2] .. '0')
+    redis.call('HSET', held, id, token .. tenant .. '0')
     redis.call('ZADD', leases, expiry, id)
+    redis.call('HINCRBY', running, tenant, 1)
   elseif holder and string.sub(holder, 1, 8) == token then
     redis.call('ZADD', leases, 'XX', expiry, id)
   else

@@ -1,0 +1,184 @@
+//! `api queue …`: what waits where, and what operators restrict.
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, Subcommand};
+use jobs::registry::Registry;
+use serde_json::json;
+use shared::{
+    config::{Env, OperatorConfig},
+    db::PoolSettings,
+    queue::{
+        QueueName,
+        limits::{
+            COUNTS, LimitError, Limiter, QueueScope, RATES, WEIGHTS,
+            ledger::{self, LimitRow},
+        },
+    },
+    stores::Stores,
+};
+
+/// Queues.
+#[derive(Args)]
+pub struct Queue {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Lists the queues: what waits, runs and is parked, who serves them, whether they are paused.
+    List,
+    /// Stops a queue from handing out jobs; what runs goes on, what is submitted waits.
+    Pause {
+        /// The queue.
+        queue: String,
+    },
+    /// Lets a paused queue go on.
+    Resume {
+        /// The queue.
+        queue: String,
+    },
+    /// Restricts a tenant in a queue, or in all of them. What is not named stays as it is.
+    Limit(Limit),
+    /// Lists all restrictions of tenants.
+    Limits,
+}
+
+#[derive(Args)]
+struct Limit {
+    /// The queue, or * for all that have no restriction of their own.
+    queue: String,
+    /// The tenant's slug or id.
+    #[arg(long)]
+    tenant: String,
+    /// Its share of worker time beside other tenants, 1 to 1000; by tier if never set.
+    #[arg(long)]
+    weight: Option<i32>,
+    /// How many of its jobs may run at once, 1 to 1000000.
+    #[arg(long)]
+    max_running: Option<i32>,
+    /// How many of its jobs may start in a second, such as 0.5 or 20/s.
+    #[arg(long)]
+    rate: Option<String>,
+    /// How many may start at once when none did for a while; a second's worth if left out.
+    #[arg(long, requires = "rate")]
+    burst: Option<i32>,
+    /// Start none of its jobs.
+    #[arg(long, conflicts_with = "resume")]
+    pause: bool,
+    /// Start its jobs again.
+    #[arg(long)]
+    resume: bool,
+    /// Forget what was set before; what is named beside it is set anew.
+    #[arg(long)]
+    clear: bool,
+}
+
+impl Queue {
+    /// Runs the command.
+    pub async fn run(self, env: &Env) -> anyhow::Result<()> {
+        let config = OperatorConfig::load(env)?;
+        let stores = Stores::open(&config.database, &config.redis, "rota-operator", PoolSettings::default())?;
+        let queues: Vec<QueueName> = Registry::new(config.environment.test_kinds).queues().into_iter().collect();
+        let limiter = Limiter::new(stores.system.clone(), stores.index.clone());
+        match self.action {
+            Action::List => super::answer(&serde_json::to_string_pretty(&limiter.overview(&queues).await?)?),
+            Action::Pause { queue } => pause(&limiter, known(&queues, &queue)?, true).await,
+            Action::Resume { queue } => pause(&limiter, known(&queues, &queue)?, false).await,
+            Action::Limit(limit) => limit.apply(&stores, &limiter, &queues).await,
+            Action::Limits => super::answer(&serde_json::to_string_pretty(&ledger::list(&stores.system).await?)?),
+        }
+    }
+}
+
+async fn pause(limiter: &Limiter, queue: QueueName, paused: bool) -> anyhow::Result<()> {
+    tell(limiter.pause_queue(&queue, paused).await)?;
+    super::answer(&json!({ "queue": queue, "paused": paused }).to_string())
+}
+
+/// A change that is committed counts, even if Redis is away.
+fn tell(result: Result<(), LimitError>) -> anyhow::Result<()> {
+    match result {
+        Err(LimitError::Index(error)) => {
+            tracing::warn!(%error, "committed, but Redis does not answer; the leading scheduler will bring it to the index");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+impl Limit {
+    async fn apply(self, stores: &Stores, limiter: &Limiter, queues: &[QueueName]) -> anyhow::Result<()> {
+        let scope: QueueScope = match self.queue.as_str() {
+            "*" => QueueScope::All,
+            name => QueueScope::One(known(queues, name)?),
+        };
+        let row = self.row()?;
+        ensure!(
+            self.clear || row != LimitRow::default(),
+            "nothing to change: name --weight, --max-running, --rate, --pause, --resume or --clear"
+        );
+        let tenant = ledger::find_tenant(&stores.system, &self.tenant).await?;
+        let tenant = tenant.with_context(|| format!("there is no tenant {:?}", self.tenant))?;
+        tell(limiter.limit_tenant(tenant, &scope, &row, self.clear, queues).await)?;
+        let all = ledger::list(&stores.system).await?;
+        let set = all.iter().find(|one| one.tenant_id == *tenant.as_uuid() && one.queue == scope.to_string());
+        super::answer(&json!({ "tenant_id": tenant, "queue": scope.to_string(), "limits": set }).to_string())
+    }
+
+    /// The named values, judged.
+    fn row(&self) -> anyhow::Result<LimitRow> {
+        let rate = self.rate.as_deref().map(parse_rate).transpose()?;
+        #[expect(clippy::cast_possible_truncation, reason = "a rate is at most a million")]
+        let a_seconds_worth = |rate: f64| rate.ceil() as i32;
+        let burst = self.burst.or_else(|| rate.map(a_seconds_worth));
+        for (name, value, range) in
+            [("weight", self.weight, WEIGHTS), ("max-running", self.max_running, COUNTS), ("burst", burst, COUNTS)]
+        {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                bail!("--{name} is {} to {}, not {value}", range.start(), range.end());
+            }
+        }
+        let paused = (self.pause || self.resume).then_some(self.pause);
+        Ok(LimitRow { weight: self.weight, max_running: self.max_running, rate_per_second: rate, burst, paused })
+    }
+}
+
+fn parse_rate(text: &str) -> anyhow::Result<f64> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let rate: Option<f64> = number.parse().ok().filter(|rate| RATES.contains(rate));
+    rate.with_context(|| format!("--rate is {} to {} a second, not {text:?}", RATES.start(), RATES.end()))
+}
+
+fn known(queues: &[QueueName], asked: &str) -> anyhow::Result<QueueName> {
+    if let Some(queue) = queues.iter().find(|queue| queue.as_ref() == asked) {
+        return Ok(queue.clone());
+    }
+    let likeness = |queue: &&QueueName| strsim::jaro_winkler(queue.as_ref(), asked);
+    let near = queues.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|near| likeness(near) > 0.7);
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {:?}?", near.as_ref()));
+    let names: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
+    bail!("there is no queue {asked:?}{hint} There are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{known, parse_rate};
+
+    #[test]
+    fn rates_are_judged_on_both_sides() {
+        assert_eq!(parse_rate("20/s").ok(), Some(20.0));
+        assert_eq!(parse_rate("0.001").ok(), Some(0.001));
+        for wrong in ["0", "0.0009", "-1", "1000001", "NaN", "inf", "fast", ""] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_slip_in_a_queues_name_is_answered_with_the_likely_one() {
+        let queues = ["email", "default"].map(|name| name.parse().expect("a name"));
+        assert_eq!(known(&queues, "email").expect("there").as_ref(), "email");
+        let told = known(&queues, "emial").expect_err("no such queue").to_string();
+        assert_eq!(told, "there is no queue \"emial\"; did you mean \"email\"? There are: email, default");
+    }
+}

@@ -1,0 +1,34 @@
+//! Keeping the index's copy of limits and pauses in agreement with the ledger: a command's message may be lost, a tenant may be new.
+
+use std::time::Duration;
+
+use shared::queue::{QueueName, limits::Limiter};
+
+use crate::{elector::Leading, maintainer::Service};
+
+/// Compares all queues, one after the other.
+pub struct LimitKeeper {
+    limiter: Limiter,
+    queues: Vec<QueueName>,
+    interval: Duration,
+}
+
+impl LimitKeeper {
+    /// A keeper that looks every `interval`.
+    pub const fn new(limiter: Limiter, queues: Vec<QueueName>, interval: Duration) -> Self {
+        Self { limiter, queues, interval }
+    }
+}
+
+impl Service for LimitKeeper {
+    const NAME: &'static str = "limit keeper";
+    type Report = u64;
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<u64> {
+        Ok(self.limiter.reconcile(&self.queues).await?)
+    }
+}

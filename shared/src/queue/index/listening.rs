@@ -1,0 +1,58 @@
+//! Until when a caller listens, told in Redis's time.
+//!
+//! Invariant: the time that is passed is never later than the caller's own time-out. A Redis that was frozen while the caller gave
+//! up then leases nothing to somebody who is gone. It may be earlier, after a slow answer; that costs one empty answer.
+
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, Instant},
+};
+
+const UNKNOWN: i64 = i64::MIN;
+
+/// How far Redis's clock is ahead of this process's, at least, by the last answer.
+pub(super) struct Listening {
+    started: Instant,
+    ahead_ms: AtomicI64,
+}
+
+impl Listening {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), ahead_ms: AtomicI64::new(UNKNOWN) }
+    }
+
+    /// Redis's time, in ms, at which a call that begins now is given up; 0 while no answer has told Redis's time.
+    pub(super) fn until(&self, patience: Duration) -> i64 {
+        match self.ahead_ms.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            ahead => ahead + self.elapsed_ms() + i64::try_from(patience.as_millis()).unwrap_or(i64::MAX / 4),
+        }
+    }
+
+    /// Learns from an answer. It was made before it arrived, so Redis is at least this far ahead.
+    pub(super) fn heard(&self, redis_ms: i64) {
+        self.ahead_ms.store(redis_ms - self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX / 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_promised_before_the_first_answer() {
+        assert_eq!(Listening::new().until(Duration::from_secs(2)), 0);
+    }
+
+    #[test]
+    fn the_time_passed_is_in_redis_time_and_not_too_late() {
+        let listening = Listening::new();
+        listening.heard(1_000_000);
+        let until = listening.until(Duration::from_secs(2));
+        assert!((1_002_000..1_002_500).contains(&until), "{until}");
+    }
+}

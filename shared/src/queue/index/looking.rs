@@ -1,0 +1,77 @@
+//! Looking into the index without changing it.
+//!
+//! Invariant: what is seen is a hint, old as soon as it is read; the ledger is asked before anything is done about it.
+
+use redis::RedisError;
+use uuid::Uuid;
+
+use super::{Index, IndexState, IndexStatus, LaneDepth, MAX_BATCH, WORKER_SILENCE, millis, scripts};
+use crate::queue::{QueueName, keys};
+
+impl Index {
+    /// Answers when Redis does: for readiness.
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        redis::cmd("PING").query_async(&mut self.connection()).await
+    }
+
+    /// What the index says of a queue.
+    pub async fn status(&self, queue: &QueueName) -> Result<IndexStatus, RedisError> {
+        let mut call = self.call(&scripts::STATUS, queue);
+        let answer = call.arg(millis(WORKER_SILENCE)).invoke_async(&mut self.connection()).await?;
+        let (state, epoch, complete, tenants_waiting, due, leased, tenants_parked, paused, workers, slots): (
+            String,
+            i64,
+            i64,
+            u64,
+            u64,
+            u64,
+            u64,
+            i64,
+            u64,
+            u64,
+        ) = answer;
+        Ok(IndexStatus {
+            state: IndexState::parse(&state),
+            epoch,
+            complete: complete == 1,
+            tenants_waiting,
+            due,
+            leased,
+            tenants_parked,
+            paused: paused == 1,
+            workers,
+            slots,
+        })
+    }
+
+    /// Counts the jobs in lanes, a bounded number of tenants a call.
+    pub async fn depth(&self, queue: &QueueName) -> Result<LaneDepth, RedisError> {
+        let mut depth = LaneDepth::default();
+        for tenants in ["ring", "parked"] {
+            let mut from = 0;
+            loop {
+                let mut call = self.call(&scripts::DEPTH, queue);
+                call.arg(tenants).arg(from).arg(from + MAX_BATCH - 1);
+                let (seen, available, oldest): (usize, u64, String) = call.invoke_async(&mut self.connection()).await?;
+                depth.available += available;
+                depth.oldest_run_at_ms = [depth.oldest_run_at_ms, oldest.parse().ok()].into_iter().flatten().min();
+                from += MAX_BATCH;
+                if seen < MAX_BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(depth)
+    }
+
+    /// Which of `ids` are leased right now.
+    pub async fn leased(&self, queue: &QueueName, ids: &[Uuid]) -> Result<Vec<bool>, RedisError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(format!("{}:held", keys::root(self.prefix(), queue)));
+        for id in ids {
+            command.arg(id.as_bytes());
+        }
+        let holders: Vec<Option<Vec<u8>>> = command.query_async(&mut self.connection()).await?;
+        Ok(holders.iter().map(Option::is_some).collect())
+    }
+}

@@ -1,0 +1,39 @@
+//! The scripts, each put together from the parts of `lua/` that it needs.
+//!
+//! Invariant: what a script needs is bounded by its arguments, never by the backlog.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+macro_rules! script {
+    ($name:literal) => {
+        script!("", $name,)
+    };
+    ($first_line:literal, $name:literal, $($part:literal)*) => {
+        LazyLock::new(|| {
+            Script::new(concat!(
+                $first_line,
+                include_str!("../lua/prelude.lua"),
+                $(include_str!(concat!("../lua/", $part, ".lua")),)*
+                include_str!(concat!("../lua/", $name, ".lua"))
+            ))
+        })
+    };
+}
+
+pub(super) static PUSH: LazyLock<Script> = script!("", "push", "lanes");
+pub(super) static FETCH: LazyLock<Script> = script!("", "fetch", "lanes" "tenants" "serving");
+pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "lanes" "tenants");
+// A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
+pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew",);
+pub(super) static EXPIRED: LazyLock<Script> = script!("expired");
+pub(super) static CANCEL: LazyLock<Script> = script!("cancel");
+pub(super) static WATCH: LazyLock<Script> = script!("watch");
+pub(super) static LIMIT: LazyLock<Script> = script!("", "limit", "lanes");
+pub(super) static PAUSE: LazyLock<Script> = script!("pause");
+pub(super) static BEAT: LazyLock<Script> = script!("beat");
+pub(super) static CLEAR: LazyLock<Script> = script!("clear");
+pub(super) static ADVANCE: LazyLock<Script> = script!("advance");
+pub(super) static STATUS: LazyLock<Script> = script!("status");
+pub(super) static DEPTH: LazyLock<Script> = script!("depth");

@@ -1,0 +1,126 @@
+//! Changing limits, and keeping the index's copy in agreement with the ledger.
+//!
+//! Invariant: the copy is corrected by comparing and setting: what the index held is read before the ledger, and only what is
+//! still the same is replaced, so a correction never undoes a change that was pushed meanwhile.
+
+use serde::Serialize;
+
+use super::{
+    QueueScope,
+    ledger::{self, LimitRow, Standing},
+};
+use crate::{
+    db::SystemDb,
+    queue::{Index, QueueName, index::IndexStatus},
+    tenancy::TenantId,
+};
+
+/// Why limits could not be changed or compared.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// Redis did not answer. A change is committed all the same, and the leading scheduler brings it to the index.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer; nothing was changed.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+}
+
+/// A queue, for operators.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueOverview {
+    /// The queue.
+    pub queue: QueueName,
+    /// Whether the ledger says that it hands out nothing.
+    pub paused: bool,
+    /// What the index says; nothing if Redis is away.
+    pub index: Option<IndexStatus>,
+    /// Jobs whose time has come.
+    pub available: Option<u64>,
+}
+
+/// Both stores, as far as limits go. Cheap to clone.
+#[derive(Clone)]
+pub struct Limiter {
+    db: SystemDb,
+    index: Index,
+}
+
+impl Limiter {
+    /// A limiter over both stores.
+    pub const fn new(db: SystemDb, index: Index) -> Self {
+        Self { db, index }
+    }
+
+    /// Stops a queue from handing out jobs, or lets it go on.
+    pub async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), LimitError> {
+        ledger::pause_queue(&self.db, queue, paused).await?;
+        Ok(self.index.pause(queue, paused, None).await?)
+    }
+
+    /// Changes what a tenant's row for `scope` says, and pushes what follows from it to all of `queues` that it is about.
+    /// With `anew` nothing stays of what the row said before; with an empty `row` besides, the row goes.
+    pub async fn limit_tenant(
+        &self,
+        tenant: TenantId,
+        scope: &QueueScope,
+        row: &LimitRow,
+        anew: bool,
+        queues: &[QueueName],
+    ) -> Result<(), LimitError> {
+        if anew && *row == LimitRow::default() {
+            ledger::forget(&self.db, tenant, scope).await?;
+        } else {
+            ledger::set(&self.db, tenant, scope, row, anew).await?;
+        }
+        let standing = Standing::read(&self.db).await?;
+        let concerned = |queue: &&QueueName| match scope {
+            QueueScope::All => true,
+            QueueScope::One(only) => only == *queue,
+        };
+        for queue in queues.iter().filter(concerned) {
+            self.index.limit(queue, &[(tenant, standing.limits(tenant, queue).pack(), None)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the index's copy into agreement with the ledger; returns how many entries were wrong.
+    pub async fn reconcile(&self, queues: &[QueueName]) -> Result<u64, LimitError> {
+        let mut copies = Vec::with_capacity(queues.len());
+        for queue in queues {
+            copies.push((queue, self.index.status(queue).await?.paused, self.index.limits(queue).await?));
+        }
+        let standing = Standing::read(&self.db).await?;
+        let mut corrected = 0;
+        for (queue, was_paused, mut copy) in copies {
+            let paused = standing.is_paused(queue);
+            if paused != was_paused {
+                self.index.pause(queue, paused, Some(was_paused)).await?;
+                corrected += 1;
+            }
+            let mut changes = Vec::new();
+            for tenant in standing.tenants() {
+                let (is, ought) = (copy.remove(&tenant).unwrap_or_default(), standing.limits(tenant, queue).pack());
+                if is != ought {
+                    changes.push((tenant, ought, Some(is)));
+                }
+            }
+            changes.extend(copy.into_iter().map(|(tenant, is)| (tenant, String::new(), Some(is))));
+            corrected += changes.len() as u64;
+            self.index.limit(queue, &changes).await?;
+        }
+        Ok(corrected)
+    }
+
+    /// What is known of queues; of the index nothing while Redis is away.
+    pub async fn overview(&self, queues: &[QueueName]) -> Result<Vec<QueueOverview>, LimitError> {
+        let standing = Standing::read(&self.db).await?;
+        let mut overviews = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let index = self.index.status(queue).await.ok();
+            let available = self.index.depth(queue).await.ok().map(|depth| depth.available);
+            overviews.push(QueueOverview { queue: queue.clone(), paused: standing.is_paused(queue), index, available });
+        }
+        Ok(overviews)
+    }
+}

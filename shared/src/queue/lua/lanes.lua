@@ -1,0 +1,54 @@
+-- Where waiting jobs stand, and who takes part in the ring.
+local entered, arrivals = {}, {}
+
+-- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
+local function join_ring(tenant)
+  local floor = tonumber(redis.call('HGET', meta, 'floor') or 0)
+  local own = tonumber(redis.call('HGET', vtimes, tenant) or 0)
+  redis.call('HDEL', vtimes, tenant)
+  redis.call('ZADD', ring, math.max(floor, own), tenant)
+end
+
+local function enter_ring(tenant)
+  if entered[tenant] then return end
+  entered[tenant] = true
+  if redis.call('ZSCORE', ring, tenant) or redis.call('ZSCORE', parked, tenant) then return end
+  join_ring(tenant)
+end
+
+-- Takes a tenant off the ring: it has work that may not run until `ready_at`, and nobody looks at it before.
+local function park(tenant, virtual_time, ready_at)
+  redis.call('ZREM', ring, tenant)
+  redis.call('HSET', vtimes, tenant, virtual_time)
+  redis.call('ZADD', parked, ready_at, tenant)
+end
+
+local function unpark(tenant)
+  if redis.call('ZREM', parked, tenant) == 0 then return false end
+  join_ring(tenant)
+  return true
+end
+
+-- Later than this and a job stays in the ledger alone; the scheduler promotes it in time.
+local LOOK_AHEAD_MS = 60000
+
+-- Takes a waiting job in; it is in its lane after the next `enter_lanes`.
+local function place(id, tenant, priority, run_at, now)
+  if run_at > now + LOOK_AHEAD_MS then return end
+  if run_at > now then
+    redis.call('ZADD', due, run_at, id .. tenant .. priority)
+    return
+  end
+  local lane = arrivals[tenant] or {}
+  lane[#lane + 1], lane[#lane + 2] = priority * PRIORITY_SPAN + run_at, id
+  arrivals[tenant] = lane
+end
+
+-- Writes what was placed, one command for each tenant.
+local function enter_lanes()
+  for tenant, lane in pairs(arrivals) do
+    redis.call('ZADD', lane_of(tenant), unpack(lane))
+    enter_ring(tenant)
+  end
+  arrivals = {}
+end

@@ -1,0 +1,60 @@
+-- What is known of tenants: weight, limits, running jobs, how long their jobs take. Read once a call, many at a time.
+local known = {}
+
+local function unpacked(packed)
+  local weight, cap, rate, burst, paused = string.match(packed or '1 0 0 0 0', '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { weight = tonumber(weight), cap = tonumber(cap), rate = tonumber(rate), burst = tonumber(burst), paused = paused == '1' }
+end
+
+local function learn(tenants)
+  local packed = redis.call('HMGET', limits, unpack(tenants))
+  local counts = redis.call('HMGET', running, unpack(tenants))
+  local averages = redis.call('HMGET', estimates, unpack(tenants))
+  for at, tenant in ipairs(tenants) do
+    if not known[tenant] then
+      local about = unpacked(packed[at])
+      about.running, about.average = tonumber(counts[at] or 0), tonumber(averages[at] or nil)
+      known[tenant] = about
+    end
+  end
+end
+
+local function tenant_of(tenant)
+  if not known[tenant] then learn({ tenant }) end
+  return known[tenant]
+end
+
+-- Writes the counts of running jobs and the averages of the given tenants back.
+local function remember(tenants)
+  local counts, none, averages = {}, {}, {}
+  for tenant in pairs(tenants) do
+    local about = known[tenant]
+    if about.running == 0 then none[#none + 1] = tenant
+    else counts[#counts + 1], counts[#counts + 2] = tenant, about.running end
+    if about.measured then averages[#averages + 1], averages[#averages + 2] = tenant, math.max(about.average, 0.01) end
+  end
+  if #none > 0 then redis.call('HDEL', running, unpack(none)) end
+  if #counts > 0 then redis.call('HSET', running, unpack(counts)) end
+  if #averages > 0 then redis.call('HSET', estimates, unpack(averages)) end
+end
+
+-- Tokens of a tenant with a rate, taken (or given back). A bucket that was never used is full.
+local function take_tokens(tenant, about, now, taken)
+  if not about.tokens then
+    local tokens, at = string.match(redis.call('HGET', buckets, tenant) or '', '^(%S+) (%S+)$')
+    about.tokens = tokens and tokens + math.max(0, now - at) * about.rate / 1000 or about.burst
+  end
+  about.tokens = math.min(about.burst, about.tokens - taken)
+  if taken ~= 0 then redis.call('HSET', buckets, tenant, string.format('%.6f %.0f', about.tokens, now)) end
+  return about.tokens
+end
+
+-- How many jobs a tenant may start now; if none, when it may again ('+inf': when something happens).
+local function allowance(tenant, about, now)
+  local most = about.cap > 0 and about.cap - about.running or math.huge
+  if about.paused or most <= 0 then return 0, '+inf' end
+  if about.rate == 0 then return most end
+  local tokens = take_tokens(tenant, about, now, 0)
+  if tokens < 1 then return 0, now + math.ceil((1 - tokens) * 1000 / about.rate) end
+  return math.min(most, math.floor(tokens))
+end
