@@ -12,10 +12,16 @@
 mod batches;
 mod dependents;
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Index, JobState, Priority, QueueName, WaitingJob, control::Position, ties::hooks};
+use super::{
+    Index, JobState, Priority, QueueName, WaitingJob,
+    control::{self, Position},
+    ties::hooks,
+};
 use crate::tenancy::TenantId;
 
 pub(super) use self::batches::reopen;
@@ -52,15 +58,17 @@ impl Aftermath {
 
     /// Tells the index.
     pub async fn announce(&self, index: &Index) {
+        let mut waiting: HashMap<&QueueName, Vec<WaitingJob>> = HashMap::new();
         for (queue, job) in &self.waiting {
-            if let Err(error) = index.push(queue, std::slice::from_ref(job)).await {
-                tracing::debug!(job_id = %job.id, %error, "the index was not told of a job that stopped waiting");
+            waiting.entry(queue).or_default().push(*job);
+        }
+        for (queue, jobs) in waiting {
+            if let Err(error) = index.push(queue, &jobs).await {
+                tracing::debug!(%queue, %error, "the index was not told of jobs that stopped waiting");
             }
         }
-        for job in &self.cancelled {
-            if let Err(error) = index.cancel(&job.queue, &[(job.id, job.tenant, job.priority)]).await {
-                tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancelled job");
-            }
+        if !self.cancelled.is_empty() {
+            control::announce_all_cancelled(index, &self.cancelled).await;
         }
     }
 }

@@ -50,6 +50,7 @@ fn describe() {
     describe_histogram!(names::JOB_WAIT_SECONDS, Unit::Seconds, "From a job being due to its start.");
     describe_histogram!(names::JOB_DURATION_SECONDS, Unit::Seconds, "Run time of one attempt.");
     describe_counter!(names::JOBS_TOTAL, "Attempts that ended, by outcome.");
+    describe_counter!(names::JOBS_LEFT_TOTAL, "Jobs left to a worker of another release, by reason.");
     describe_counter!(names::JOBS_RESCUED_TOTAL, "Jobs taken from workers that fell silent.");
     describe_gauge!(names::WORKER_SLOTS, "Slots of this worker, busy and free.");
     describe_counter!(names::ENQUEUE_REJECTED_TOTAL, "Jobs not accepted, by reason.");

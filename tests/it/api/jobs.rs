@@ -32,17 +32,22 @@ async fn an_accepted_job_can_be_seen_and_runs() -> Result<()> {
     {
       "args": {},
       "attempt": 1,
+      "batch_id": null,
       "errors": null,
+      "expires_at": null,
       "finalized_at": "[time]",
       "id": "[id]",
       "inserted_at": "[time]",
       "kind": "noop",
       "max_attempts": 20,
       "priority": 2,
+      "progress": null,
       "queue": "default",
       "result": null,
       "run_at": "[time]",
-      "state": "completed"
+      "state": "completed",
+      "unique_key": null,
+      "waits_for": 0
     }
     "#);
     worker.stop().await?;

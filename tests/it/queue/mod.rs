@@ -19,4 +19,5 @@ mod skew;
 mod steering;
 mod support;
 mod sweep;
+mod ties;
 mod watching;

@@ -1,0 +1,160 @@
+//! What hangs on a job's end, seen from below: in the index, at a rescue, and in the rows of jobs that hang on nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use shared::{
+    queue::{
+        NewJob,
+        consumer::Consumer,
+        finish::{self, Finish, Outcome, Recorded},
+        producer::{EnqueueRequest, Enqueued, Producer},
+        ties::{Refusal, Ties, UniqueKey, UniqueUntil, hooks},
+    },
+    tenancy::TenantId,
+};
+use tests::{eventually::eventually, system::TestSystem};
+use uuid::Uuid;
+
+use super::support::{LEASE, Ledger, PATIENCE, indexed, queue, reaches};
+
+fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
+    system.job(tenant, "noop", &json!({}))
+}
+
+fn unique(system: &TestSystem, tenant: TenantId, key: &str) -> NewJob {
+    let unique = UniqueKey { key: key.into(), until: UniqueUntil::Final };
+    NewJob { ties: Some(Box::new(Ties { unique: Some(unique), ..Ties::default() })), ..noop(system, tenant) }
+}
+
+fn after(system: &TestSystem, tenant: TenantId, ids: &[Uuid]) -> NewJob {
+    NewJob { ties: Some(Box::new(Ties { after: ids.to_vec(), ..Ties::default() })), ..noop(system, tenant) }
+}
+
+async fn hooks_of(ledger: &mut Ledger, id: Uuid) -> Result<i16> {
+    Ok(sqlx::query_scalar("select hooks from jobs where id = $1").bind(id).fetch_one(&mut ledger.0).await?)
+}
+
+async fn rows(ledger: &mut Ledger) -> Result<(i64, i64, i64)> {
+    let counts = "select (select count(*) from unique_keys), (select count(*) from job_dependencies), (select count(*) from batches)";
+    Ok(sqlx::query_as(counts).fetch_one(&mut ledger.0).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_dependent_is_in_no_index_however_it_is_built() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let root = system.enqueue(vec![noop(&system, tenant)]).await?[0];
+    let dependent = system.enqueue(vec![after(&system, tenant, &[root])]).await?[0];
+    // Rebuild, sweep and crawl come by, and promotion too.
+    let _scheduler = system.scheduler();
+    indexed(&system, 1).await;
+    let mut connection = redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+    let key = format!("{}:{{default}}:meta", system.prefix);
+    redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
+    indexed(&system, 1).await;
+    eventually(PATIENCE, "the sweep has come by", async || {
+        let old: bool = sqlx::query_scalar("select inserted_at < now() - interval '3 seconds' from jobs where id = $1")
+            .bind(dependent)
+            .fetch_one(&mut Ledger::open(&system).await.ok()?.0)
+            .await
+            .ok()?;
+        old.then_some(())
+    })
+    .await;
+    assert_eq!(system.index.depth(&queue()).await?.available, 1);
+    // Should the index know it all the same, the judge does not let it run.
+    let ledger_view = system.state(tenant, dependent).await?;
+    assert_eq!(ledger_view.map(|job| job.state.as_str()), Some("scheduled"));
+    let waiting =
+        shared::queue::WaitingJob { id: dependent, tenant, priority: shared::queue::Priority::DEFAULT, run_at_ms: 0 };
+    system.index.push(&queue(), &[waiting]).await?;
+    let fetched = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&queue(), 10).await?;
+    assert_eq!(fetched.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [root]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_frees_the_key_and_cancels_who_waits() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let scheduler = system.scheduler();
+    let root = system.enqueue(vec![unique(&system, tenant, "key")]).await?[0];
+    let dependent = system.enqueue(vec![after(&system, tenant, &[root])]).await?[0];
+    assert_eq!(hooks_of(&mut ledger, root).await?, hooks::UNIQUE_KEY | hooks::DEPENDENTS);
+    sqlx::query("update jobs set crashes = 2 where id = $1").bind(root).execute(&mut ledger.0).await?;
+    indexed(&system, 1).await;
+    // A holder that is never heard of again.
+    let holder = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(300));
+    assert_eq!(holder.fetch(&queue(), 1).await?.leases.len(), 1);
+    reaches(&system, tenant, root, "discarded").await;
+    reaches(&system, tenant, dependent, "cancelled").await;
+    assert_eq!(rows(&mut ledger).await?, (0, 0, 0));
+    scheduler.stop().await;
+    Ok(())
+}
+
+/// The end of a run whose lease knew of no hooks, because they came while it ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_that_come_during_a_run_are_seen_at_its_end() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let plain = system.enqueue(vec![noop(&system, tenant), noop(&system, tenant)]).await?;
+    indexed(&system, 2).await;
+    let leases = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&queue(), 2).await?.leases;
+    let dependent = system.enqueue(vec![after(&system, tenant, &plain[..1])]).await?[0];
+    let finish = |lease: &shared::queue::consumer::Lease| {
+        assert_eq!(lease.hooks, 0);
+        Finish { id: lease.id, attempt: lease.attempt, hooks: 0, outcome: Outcome::Completed { result: None } }
+    };
+    let finishes: Vec<Finish> = leases.iter().map(finish).collect();
+    let records = finish::record(&system.system, &finishes).await?;
+    assert_eq!(records.recorded.len(), 2);
+    assert!(records.recorded.values().all(|recorded| *recorded == Recorded::Final), "{:?}", records.recorded);
+    assert_eq!(records.aftermath.waiting.iter().map(|(_, job)| job.id).collect::<Vec<_>>(), [dependent]);
+    let again = finish::record(&system.system, &finishes).await?;
+    assert!(again.recorded.values().all(|recorded| *recorded == Recorded::RefusedFinal), "{:?}", again.recorded);
+    assert_eq!(again.aftermath, finish::Records::default().aftermath, "it happens once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_job_leaves_nothing_beside_its_row() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(2, LEASE));
+    let id = system.enqueue(vec![noop(&system, tenant)]).await?[0];
+    reaches(&system, tenant, id, "completed").await;
+    let mut ledger = Ledger::open(&system).await?;
+    assert_eq!((hooks_of(&mut ledger, id).await?, rows(&mut ledger).await?), (0, (0, 0, 0)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ties_of_a_business_transaction_are_committed_with_it() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (first, second) = (unique(&system, tenant, "key"), unique(&system, tenant, "key"));
+    let mut transaction = system.tenants.begin(tenant).await?;
+    assert_eq!(Producer::enqueue_in(&mut transaction, std::slice::from_ref(&first)).await?, []);
+    drop(transaction);
+    let mut ledger = Ledger::open(&system).await?;
+    assert_eq!(rows(&mut ledger).await?, (0, 0, 0));
+
+    let dependent = after(&system, tenant, &[second.id]);
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let refused = Producer::enqueue_in(&mut transaction, &[second.clone(), dependent.clone()]).await?;
+    assert_eq!(refused, []);
+    let refused = Producer::enqueue_in(&mut transaction, std::slice::from_ref(&first)).await?;
+    assert_eq!(refused[0].refusal, Refusal::Duplicate { holder: second.id });
+    transaction.commit().await?;
+    let (_scheduler, _worker) = (system.scheduler(), system.worker(2, LEASE));
+    system.producer.announce(&[second.clone(), dependent.clone()]);
+    reaches(&system, tenant, dependent.id, "completed").await;
+    let request = EnqueueRequest { jobs: vec![first], idempotency: None };
+    assert!(matches!(system.producer.enqueue(request).await?, Enqueued::Created));
+    Ok(())
+}
