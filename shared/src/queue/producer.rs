@@ -70,6 +70,12 @@ pub enum Enqueued {
     KeyReused,
 }
 
+impl Enqueued {
+    fn created_except(refused: Vec<Refused>) -> Self {
+        if refused.is_empty() { Self::Created } else { Self::CreatedExcept(refused) }
+    }
+}
+
 /// Why nothing was committed, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {

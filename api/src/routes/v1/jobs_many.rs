@@ -6,9 +6,13 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared::queue::{
-    JobState,
-    control::{self, SteerFilter},
+use shared::{
+    db::TenantTx,
+    queue::{
+        JobState,
+        control::{self, SteerFilter},
+    },
+    tenancy::TenantId,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -76,7 +80,7 @@ pub async fn retry(
     State(state): State<AppState>,
     Json(submission): Json<ManySubmission>,
 ) -> Result<Json<ManyOutcome>, Problem> {
-    let mut steering = Steering::new(permit, &state, submission, &[JobState::Discarded, JobState::Cancelled])?;
+    let mut steering = Steering::new(permit.tenant(), &state, submission, &[JobState::Discarded, JobState::Cancelled])?;
     while let Some((mut transaction, ids)) = steering.next().await? {
         let redriven = control::redrive_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -96,7 +100,7 @@ pub async fn cancel(
     Json(submission): Json<ManySubmission>,
 ) -> Result<Json<ManyOutcome>, Problem> {
     let waiting = [JobState::Scheduled, JobState::Available, JobState::Retryable];
-    let mut steering = Steering::new(permit, &state, submission, &waiting)?;
+    let mut steering = Steering::new(permit.tenant(), &state, submission, &waiting)?;
     while let Some((mut transaction, ids)) = steering.next().await? {
         let (done, aftermath) = control::cancel_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -110,7 +114,7 @@ pub async fn cancel(
 /// The way through the jobs that a filter means.
 struct Steering<'a> {
     state: &'a AppState,
-    tenant: shared::tenancy::TenantId,
+    tenant: TenantId,
     filter: SteerFilter,
     dry_run: bool,
     limit: usize,
@@ -120,7 +124,7 @@ struct Steering<'a> {
 
 impl<'a> Steering<'a> {
     fn new(
-        permit: Permit<JobsControl>,
+        tenant: TenantId,
         state: &'a AppState,
         submission: ManySubmission,
         allowed: &[JobState],
@@ -142,12 +146,12 @@ impl<'a> Steering<'a> {
             finalized_before: filter.finalized_before,
             error: filter.error,
         };
-        let (tenant, outcome) = (permit.tenant(), ManyOutcome::default());
+        let outcome = ManyOutcome::default();
         Ok(Self { state, tenant, filter, dry_run: submission.dry_run, limit, before: Uuid::max(), outcome })
     }
 
     /// The next chunk with the transaction in which it is to be steered; `None` at the end, which in a dry run is at once.
-    async fn next(&mut self) -> Result<Option<(shared::db::TenantTx, Vec<Uuid>)>, Problem> {
+    async fn next(&mut self) -> Result<Option<(TenantTx, Vec<Uuid>)>, Problem> {
         let mut transaction = self.state.stores.tenants.begin(self.tenant).await?;
         if self.dry_run {
             let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);

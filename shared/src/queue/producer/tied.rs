@@ -9,7 +9,7 @@ mod plan;
 mod statements;
 mod write;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -53,8 +53,7 @@ pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Committed
     for waiting in &open {
         let refused = refused_of(&waiting.request.jobs, &written.refused);
         note_refused(&mut transaction, waiting, &refused).await?;
-        let answer = if refused.is_empty() { Enqueued::Created } else { Enqueued::CreatedExcept(refused) };
-        answers.insert(first_job(waiting), answer);
+        answers.insert(first_job(waiting), Enqueued::created_except(refused));
     }
     transaction.commit().await?;
     Ok(committed(&group, answers, written.idle))
@@ -75,10 +74,9 @@ pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<C
     let refused: Vec<&Waiting> = group.iter().filter(missing).copied().collect();
     let mut answers = replays(&mut connection, &refused).await?;
     for waiting in &group {
-        if !answers.contains_key(&first_job(waiting)) {
+        if let Entry::Vacant(unanswered) = answers.entry(first_job(waiting)) {
             let refused = explain(&mut connection, waiting, &present).await?;
-            let answer = if refused.is_empty() { Enqueued::Created } else { Enqueued::CreatedExcept(refused) };
-            answers.insert(first_job(waiting), answer);
+            unanswered.insert(Enqueued::created_except(refused));
         }
     }
     // Which of them may run is not known here any more; the sweep tells the index.
