@@ -13,7 +13,7 @@ use crate::{
     openapi,
     routes::{
         health,
-        v1::{campaign_leads, campaigns, job_kinds, jobs, jobs_batch, unsubscribe},
+        v1::{campaign_leads, campaigns, job_explain, job_kinds, jobs, jobs_batch, unsubscribe},
     },
     state::AppState,
 };
@@ -33,6 +33,7 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs_batch::create))
         .routes(routes!(jobs::show))
+        .routes(routes!(job_explain::explain))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(job_kinds::list))

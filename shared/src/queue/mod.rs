@@ -8,6 +8,7 @@
 
 pub mod consumer;
 pub mod control;
+pub mod explain;
 pub mod finish;
 mod index;
 pub mod inspect;

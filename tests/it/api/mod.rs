@@ -6,6 +6,7 @@ mod batch;
 mod campaigns;
 mod control;
 mod document;
+mod explain;
 mod health;
 mod idempotency;
 mod jobs;
