@@ -13,7 +13,10 @@ use crate::{
     openapi,
     routes::{
         health,
-        v1::{campaign_leads, campaigns, job_explain, job_kinds, jobs, jobs_batch, unsubscribe},
+        v1::{
+            campaign_leads, campaigns, job_explain, job_kinds, jobs, jobs_batch, unsubscribe, webhook_deliveries,
+            webhook_endpoints,
+        },
     },
     state::AppState,
 };
@@ -45,7 +48,21 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
         .merge(imports())
+        .merge(webhooks())
         .routes(routes!(unsubscribe::ask, unsubscribe::confirm))
+}
+
+fn webhooks() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(webhook_endpoints::create, webhook_endpoints::list))
+        .routes(routes!(webhook_endpoints::show, webhook_endpoints::update, webhook_endpoints::delete))
+        .routes(routes!(webhook_endpoints::rotate_secret))
+        .routes(routes!(webhook_endpoints::enable))
+        .routes(routes!(webhook_endpoints::disable))
+        .routes(routes!(webhook_endpoints::test))
+        .routes(routes!(webhook_deliveries::list))
+        .routes(routes!(webhook_deliveries::show))
+        .routes(routes!(webhook_deliveries::redeliver))
 }
 
 /// An upload is streamed, so it may be larger and take longer than other requests.

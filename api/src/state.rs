@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
+use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
 
 use crate::auth::KeyRing;
@@ -18,6 +18,8 @@ pub struct AppState {
     pub registry: Arc<Registry>,
     /// Checks API keys.
     pub keys: KeyRing,
+    /// Where webhooks may go.
+    pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
     /// The time.

@@ -12,6 +12,7 @@ const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 
 /// Runs a scheduler until it is told to stop.
 pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
+    shared::faults::arm(config.environment.fault);
     let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;
     let settings = SchedulerSettings {
         queues: Registry::new(config.environment.test_kinds).queues().into_iter().collect(),

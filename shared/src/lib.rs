@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod email_address;
+pub mod faults;
 pub mod health;
 pub mod http_server;
 pub mod ids;

@@ -78,6 +78,7 @@ impl TestApp {
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),
+            outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
             clock: system.clock.clone(),
             stores: stores.clone(),

@@ -33,6 +33,7 @@ const MAX_CONNECTIONS: u32 = 20;
 
 /// Runs a worker until it is told to stop.
 pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
+    shared::faults::arm(config.environment.fault);
     let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
     let pool = PoolSettings {
         max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS),

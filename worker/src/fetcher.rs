@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(500);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 const MAX_FETCH: usize = 500;
 /// Short jobs are fetched ahead, as many as the slots work off in this time, so that slots never wait for a round trip.
-const AHEAD: Duration = Duration::from_millis(5);
+const AHEAD: Duration = Duration::from_millis(2);
 
 /// A leased job on its way to a slot. The permit frees its place when the run has ended.
 pub struct Dispatch {
@@ -84,18 +84,26 @@ impl Capacity {
         self.average_us.store(next, Ordering::Relaxed);
     }
 
-    /// Sets how many may be held beyond the slots, by what the slots work off in [`AHEAD`].
-    fn adjust(&self) {
+    /// Learns that a job waited for a slot in vain: the jobs that run now are at least this long, though none of them has ended.
+    pub fn observe_wait(&self, waited: Duration) {
+        let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.average_us.fetch_max(waited_us, Ordering::Relaxed);
+    }
+
+    /// Sets how many may be held beyond the slots, by what the slots work off in [`AHEAD`], and returns how many free places are
+    /// worth a fetch: half of those, so that short jobs come in few large fetches, and a single slot where jobs are long.
+    fn adjust(&self) -> u32 {
         let average_us = self.average_us.load(Ordering::Relaxed).max(1);
         let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
         let wanted = usize::try_from(self.slots as u64 * ahead_us / average_us).unwrap_or(MAX_FETCH).min(MAX_FETCH);
-        let Ok(mut ahead) = self.ahead.lock() else { return };
+        let Ok(mut ahead) = self.ahead.lock() else { return 1 };
         if wanted > *ahead {
             self.places.add_permits(wanted - *ahead);
             *ahead = wanted;
         } else {
             *ahead -= self.places.forget_permits(*ahead - wanted);
         }
+        u32::try_from(wanted / 2).unwrap_or(1).max(1)
     }
 }
 
@@ -141,13 +149,14 @@ impl Fetcher {
         }
     }
 
-    /// Waits for a free place, then takes all there are.
+    /// Waits until it is worth a round trip, then takes all places that are free.
     async fn places(&self) -> OwnedSemaphorePermit {
-        self.capacity.adjust();
+        let worth = self.capacity.adjust();
         let places = &self.capacity.places;
         // The semaphore is never closed.
-        let mut taken = Arc::clone(places).acquire_owned().await.expect("the places stay open as long as the fetcher");
-        let more = places.available_permits().min(MAX_FETCH - 1);
+        let taken = Arc::clone(places).acquire_many_owned(worth).await;
+        let mut taken = taken.expect("the places stay open as long as the fetcher");
+        let more = places.available_permits().min(MAX_FETCH - taken.num_permits());
         if let Ok(rest) = Arc::clone(places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             taken.merge(rest);
         }

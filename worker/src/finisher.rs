@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use shared::{
     db::{self, SystemDb},
+    faults::{self, Point},
     queue::{
         Index, QueueName, Settlement,
         consumer::Lease,
         finish::{self, Finish, Outcome, Recorded},
     },
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
 use uuid::Uuid;
 
 use std::collections::HashMap;
@@ -24,6 +28,10 @@ const MAX_BATCH: usize = 500;
 /// Runs whose end waits to be written; beyond that, handlers wait, and with them the fetcher.
 const WAITING: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Batches that are written at the same time.
+const WRITERS: usize = 2;
+/// The shortest time between the beginnings of two batches that are not full.
+const PACE: Duration = Duration::from_millis(3);
 
 /// A run that ended.
 pub struct Ended {
@@ -49,12 +57,15 @@ impl Finisher {
         let writer = tokio::spawn(async move {
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(WRITERS));
             let mut writers = tokio::task::JoinSet::new();
+            let mut pace = Instant::now();
             loop {
                 let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else { break };
                 let mut batch = Vec::with_capacity(MAX_BATCH);
                 if receiver.recv_many(&mut batch, MAX_BATCH).await == 0 {
                     break;
                 }
+                gather(&mut receiver, &mut batch, pace).await;
+                pace = Instant::now() + PACE;
                 let (db, index, holdings) = (db.clone(), index.clone(), holdings.clone());
                 writers.spawn(async move {
                     write(&db, &index, &holdings, batch).await;
@@ -74,7 +85,16 @@ impl Finisher {
     }
 }
 
-const WRITERS: usize = 2;
+/// Adds what ends until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
+async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, until: Instant) {
+    while batch.len() < MAX_BATCH {
+        let room = MAX_BATCH - batch.len();
+        match timeout_at(until, receiver.recv_many(batch, room)).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
 
 async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<Ended>) {
     let finishes: Vec<Finish> = batch
@@ -84,6 +104,7 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
         })
         .collect();
     let recorded = record_patiently(db, &finishes).await;
+    faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {

@@ -16,7 +16,10 @@ use jobs::{
     job::{JobError, Success},
     registry::{Kind, Registry},
 };
-use shared::queue::{consumer::Lease, finish::Outcome};
+use shared::{
+    faults::{self, Point},
+    queue::{consumer::Lease, finish::Outcome},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -67,6 +70,7 @@ impl Runner {
             None => Some(Outcome::Snoozed { delay: UNKNOWN_KIND_PAUSE }),
         };
         let ran = started.elapsed();
+        faults::pass(Point::AfterEffectBeforeFinish).await;
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
         self.finisher.ended(Ended { lease, outcome, ran }).await;
         Some(ran)

@@ -58,6 +58,10 @@ pub async fn run(
     monitor.run_with_signal(signal).await
 }
 
+/// A job that was fetched ahead and has waited this long for a slot is given back: jobs turned out longer than they were, and
+/// another worker may be idle.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
 /// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others. A job that
 /// was fetched ahead waits here for its slot, and is handed back if the process stops first, or must be left to a last chance.
 async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
@@ -72,6 +76,10 @@ async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: Cancellation
                 }
             }
             () = runner.last_chances().announced() => runner.hand_back(lease).await,
+            () = tokio::time::sleep(LONGEST_WAIT) => {
+                capacity.observe_wait(LONGEST_WAIT);
+                runner.hand_back(lease).await;
+            }
         }
         drop(place);
     });

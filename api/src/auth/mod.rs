@@ -7,4 +7,7 @@ mod key_ring;
 mod permit;
 
 pub use key_ring::KeyRing;
-pub use permit::{CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit};
+pub use permit::{
+    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit, WebhooksRead,
+    WebhooksWrite,
+};

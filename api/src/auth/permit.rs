@@ -30,7 +30,7 @@ macro_rules! grants {
     )*};
 }
 
-grants!(JobsRead, JobsCreate, JobsControl, CampaignsRead, CampaignsWrite, CampaignsSend);
+grants!(JobsRead, JobsCreate, JobsControl, CampaignsRead, CampaignsWrite, CampaignsSend, WebhooksRead, WebhooksWrite);
 
 /// Proof that the request's credential has a permission, and whose it is.
 pub struct Permit<G> {

@@ -31,6 +31,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     logging::init(&config.telemetry)?;
     let handle = metrics::install()?;
     let shutdown = Shutdown::new()?;
+    shared::faults::arm(config.environment.fault);
     tokio::spawn(metrics::run_upkeep(handle.clone(), VERSION, shutdown.token()));
     let stores = Stores::open(
         &config.database,
@@ -56,6 +57,7 @@ pub fn state(config: &ApiConfig, stores: Stores) -> AppState {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry: Arc::new(Registry::new(config.environment.test_kinds)),
         keys: KeyRing::new(stores.system.clone()),
+        outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         stores,
         clock,

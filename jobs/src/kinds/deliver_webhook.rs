@@ -97,6 +97,9 @@ impl DeliverWebhook {
     async fn attempt(&self, context: &JobContext, outgoing: &Outgoing) -> Result<Success, JobError> {
         let environment = context.environment();
         let secrets = environment.webhook_secrets.valid(context.tenant(), outgoing.endpoint_id).await?;
+        if secrets.is_empty() {
+            return Ok(Success::Cancel("the endpoint was deleted".into()));
+        }
         let (at, begun) = (environment.clock.now(), tokio::time::Instant::now());
         let id = self.delivery_id.to_string();
         let headers = webhook_signature::headers(&secrets, &id, at.timestamp(), &outgoing.body);

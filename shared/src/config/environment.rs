@@ -4,8 +4,10 @@
 //! in the other sections) stops the start instead of being switched off silently.
 
 use super::reader::{Reader, Variable};
+use crate::faults::FaultPlan;
 
 const ENVIRONMENT: Variable = Variable::new("ENVIRONMENT", "development, test or production");
+const FAULT: Variable = Variable::new("ROTA_FAULT", "POINT:NTH:STRIKE, and nothing in production");
 const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0 or 1, and 0 in production");
 
 /// Where the process runs.
@@ -35,6 +37,8 @@ pub struct EnvironmentConfig {
     pub environment: Environment,
     /// `ROTA_TEST_KINDS`, 0 or 1; default 0. Whether the test-only kinds (`noop`, `sleep`, `panic`, …) exist.
     pub test_kinds: bool,
+    /// `ROTA_FAULT`, `POINT:NTH:STRIKE`; default none. A fault planned by a test, see [`crate::faults`].
+    pub fault: Option<FaultPlan>,
 }
 
 impl EnvironmentConfig {
@@ -48,6 +52,10 @@ impl EnvironmentConfig {
         if test_kinds && environment.is_production() {
             reader.report(TEST_KINDS, "test-only kinds are refused in production");
         }
-        Self { environment, test_kinds }
+        let fault = reader.optional(FAULT, |text| text.parse().ok());
+        if fault.is_some() && environment.is_production() {
+            reader.report(FAULT, "planned faults are refused in production");
+        }
+        Self { environment, test_kinds, fault }
     }
 }

@@ -11,7 +11,8 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 11] = [
+const OWN_NAMES: [&str; 12] = [
+    "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
@@ -155,7 +156,7 @@ mod tests {
         let message = |name| unknown_name(name).message;
         assert_eq!(message("ROTA_LEASEMS"), "unknown variable; did you mean ROTA_LEASE_MS?");
         assert_eq!(message("ROTA_LINKS_KEY"), "unknown variable; did you mean ROTA_LINK_KEY?");
-        assert!(message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_LEASE_MS,"));
+        assert!(message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_FAULT,"));
     }
 
     #[test]

@@ -14,7 +14,11 @@ use super::{
     Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement,
     index::{FetchedIds, LeasedId},
 };
-use crate::{db::SystemDb, tenancy::TenantId};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    tenancy::TenantId,
+};
 
 /// A job that this process may run until the lease ends.
 #[derive(Clone, Debug)]
@@ -129,6 +133,7 @@ impl Consumer {
     }
 
     async fn read(&self, ids: &[LeasedId]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
+        faults::reach(Point::AfterLeaseBeforeRead).await?;
         let ids: Vec<Uuid> = ids.iter().map(|leased| leased.id).collect();
         // A second of tolerance: the clocks of Redis, which promoted the job, and of PostgreSQL differ a little.
         let rows = sqlx::query_as!(

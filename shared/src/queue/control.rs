@@ -6,7 +6,11 @@
 use uuid::Uuid;
 
 use super::{Index, JobState, Priority, QueueName, WaitingJob};
-use crate::{db::TenantTx, tenancy::TenantId};
+use crate::{
+    db::TenantTx,
+    faults::{self, Point},
+    tenancy::TenantId,
+};
 
 /// What became of a request to steer a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,7 @@ pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sq
 
 /// Takes a cancelled job out of the index and tells its holder. A failure costs nothing but time: the ledger refuses its finish.
 pub async fn announce_cancelled(index: &Index, job: &Position) {
+    faults::pass(Point::AfterCancelBeforeAnnouncement).await;
     if let Err(error) = index.cancel(&job.queue, &[(job.id, job.tenant, job.priority)]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancellation");
     }

@@ -16,7 +16,12 @@ use super::{
     Index, IndexState, Priority, QueueName, WaitingJob,
     limits::{LimitError, Limiter},
 };
-use crate::{db::SystemDb, leadership::Term, tenancy::TenantId};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+    tenancy::TenantId,
+};
 
 /// Rows read from the ledger at a time.
 pub const PAGE: i64 = 5_000;
@@ -88,6 +93,7 @@ impl Reconciler {
         if !self.index.clear(queue, epoch).await? {
             return Err(ReconcileError::Overtaken);
         }
+        faults::reach(Point::RebuildAfterClear).await?;
         let limiter = Limiter::new(self.db.clone(), self.index.clone());
         // Before the first job is handed out: a rebuild must not let anybody pass his limits.
         let (limited, ()) = tokio::join!(limiter.reconcile(std::slice::from_ref(queue)), tokio::time::sleep(grace));
@@ -174,6 +180,7 @@ impl Reconciler {
             };
             let (next, told) = tokio::join!(self.page(queue, cursor, Uuid::max()), self.index.push(queue, &page.jobs));
             told?;
+            faults::reach(Point::RebuildBetweenPages).await?;
             page = next?;
         }
     }

@@ -8,7 +8,11 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Index, JobState, LeaseToken, Priority, QueueName, Settlement};
-use crate::{db::SystemDb, leadership::Term};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+};
 
 /// Crashes after which a job is poison: it has cost that many workers their life, whatever its `max_attempts`.
 pub const MAX_CRASHES: i16 = 3;
@@ -45,6 +49,7 @@ pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term
             return Ok(report);
         }
         let Some(rows) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
+        faults::reach(Point::RescueAfterLedger).await?;
         let settlements: Vec<Settlement> = expired
             .iter()
             .map(|&(id, token)| {

@@ -104,6 +104,15 @@ pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Endpoin
     .await
 }
 
+/// The endpoint of this id, which nobody else changes until the transaction ends.
+pub async fn find_for_update(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Endpoint>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query!("select id from webhook_endpoints where tenant_id = $1 and id = $2 for update", tenant, id)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    find(transaction, id).await
+}
+
 /// A page of endpoints, the newest first, older than `before`.
 pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) -> Result<Vec<Endpoint>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();

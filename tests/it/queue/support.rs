@@ -123,16 +123,50 @@ impl Ledger {
 
 /// A worker in a process of its own, on the system's stores.
 pub fn worker_process(system: &TestSystem, slots: usize, lease: Duration) -> Result<ProcessUnderTest> {
-    ProcessSpec::binary("worker")?
+    worker_spec(system, slots, lease)?.start()
+}
+
+/// As `worker_process`, to be added to.
+pub fn worker_spec(system: &TestSystem, slots: usize, lease: Duration) -> Result<ProcessSpec> {
+    Ok(process_spec(system, "worker")?
+        .env("ROTA_LEASE_MS", lease.as_millis().to_string())
+        .env("WORKER_CONCURRENCY", slots.to_string())
+        .env("METRICS_PORT", "0")
+        .env("SMTP_URL", format!("file:{}", system.mails.path().display())))
+}
+
+/// A scheduler in a process of its own, at the pace of `TestSystem::scheduler`, to be added to.
+pub fn scheduler_spec(system: &TestSystem) -> Result<ProcessSpec> {
+    Ok(process_spec(system, "scheduler")?
+        .env("ROTA_TICK_MS", "100")
+        .env("ROTA_RECONCILE_MS", "200")
+        .env("METRICS_PORT", "0"))
+}
+
+/// One of the processes on the system's stores, to be added to.
+pub fn process_spec(system: &TestSystem, name: &str) -> Result<ProcessSpec> {
+    Ok(ProcessSpec::binary(name)?
         .env("ENVIRONMENT", "test")
         .env("DATABASE_URL", &system.urls.app)
         .env("DATABASE_SYSTEM_URL", &system.urls.system)
         .env("REDIS_URL", &system.redis_url)
         .env("ROTA_REDIS_PREFIX", &system.prefix)
-        .env("ROTA_TEST_KINDS", "1")
-        .env("ROTA_LEASE_MS", lease.as_millis().to_string())
-        .env("WORKER_CONCURRENCY", slots.to_string())
-        .env("METRICS_PORT", "0")
-        .env("SMTP_URL", format!("file:{}", system.mails.path().display()))
-        .start()
+        .env("ROTA_TEST_KINDS", "1"))
+}
+
+/// Waits until somebody holds the job.
+pub async fn leased(system: &TestSystem, id: Uuid) {
+    lease(system, id, true).await;
+}
+
+/// Waits until nobody holds the job.
+pub async fn unleased(system: &TestSystem, id: Uuid) {
+    lease(system, id, false).await;
+}
+
+async fn lease(system: &TestSystem, id: Uuid, held: bool) {
+    eventually(PATIENCE, "the job's lease", async || {
+        (system.index.leased(&queue(), &[id]).await.ok()? == [held]).then_some(())
+    })
+    .await;
 }

@@ -7,3 +7,5 @@ pub mod job_kinds;
 pub mod jobs;
 pub mod jobs_batch;
 pub mod unsubscribe;
+pub mod webhook_deliveries;
+pub mod webhook_endpoints;

@@ -56,12 +56,13 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn production_refuses_what_only_suits_development() {
     let env = minimal().with("ENVIRONMENT", "production").with("ROTA_TEST_KINDS", "1");
+    let env = env.with("ROTA_FAULT", "rescue_after_ledger:1:kill");
     let env = env.with("DATABASE_URL", "postgres://rota_app:rota_app@localhost/rota");
     let errors = WorkerConfig::load(&env).unwrap_err();
     let variables: Vec<_> = errors.problems().iter().map(|problem| problem.variable.as_str()).collect();
-    assert_eq!(variables, ["ROTA_TEST_KINDS", "DATABASE_URL", "ROTA_LINK_KEY", "SMTP_URL"]);
+    assert_eq!(variables, ["ROTA_TEST_KINDS", "ROTA_FAULT", "DATABASE_URL", "ROTA_LINK_KEY", "SMTP_URL"]);
     assert!(!errors.to_string().contains("rota_app:rota_app"));
-    let env = env.with("ROTA_TEST_KINDS", "0").with("SMTP_URL", "smtps://mail.example");
+    let env = env.with("ROTA_TEST_KINDS", "0").with("ROTA_FAULT", "").with("SMTP_URL", "smtps://mail.example");
     let env = env.with("DATABASE_URL", "postgres://rota_app:x8Jk2@localhost/rota");
     assert!(WorkerConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok());
 }

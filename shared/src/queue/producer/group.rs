@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::{EnqueueError, Enqueued, Waiting, pusher::Pusher, statements};
-use crate::db::{self, SystemDb};
+use crate::{
+    db::{self, SystemDb},
+    faults::{self, Point},
+};
 
 const MAX_REQUESTS: usize = 500;
 const MAX_JOBS: usize = 1_000;
@@ -41,6 +44,7 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
 async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
     match persist(db, &group).await {
         Ok(answers) => {
+            faults::pass(Point::AfterCommitBeforePush).await;
             for (waiting, answer) in group.into_iter().zip(answers) {
                 if matches!(answer, Enqueued::Created) {
                     pusher.announce(&waiting.request.jobs);

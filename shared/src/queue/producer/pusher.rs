@@ -6,6 +6,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     clock::Clock,
+    faults::{self, Point},
     queue::{Index, NewJob, QueueName, WaitingJob},
 };
 
@@ -43,6 +44,7 @@ impl Pusher {
 async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)>) {
     let (mut batch, mut failing) = (Vec::with_capacity(MAX_BATCH), false);
     while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        faults::pass(Point::AfterAnswerBeforePush).await;
         let mut by_queue: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
         for (queue, job) in batch.drain(..) {
             by_queue.entry(queue).or_default().push(job);

@@ -1,0 +1,135 @@
+//! `/api/v1/webhook-endpoints`: where a tenant wants to hear of its jobs' ends.
+//!
+//! A secret is shown once, in the answer of the request that made it. Their messages are [`super::webhook_deliveries`].
+
+mod secrets;
+mod switches;
+mod types;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri, header::LOCATION};
+use shared::{
+    ids,
+    store::{
+        webhook_endpoints::{self as endpoints, Endpoint},
+        webhook_secrets,
+    },
+    webhooks::WebhookSecret,
+};
+use uuid::Uuid;
+
+use self::types::{EndpointChanges, EndpointQuery, EndpointView, NewEndpointBody};
+pub use self::{
+    secrets::{__path_rotate_secret, rotate_secret},
+    switches::{__path_disable, __path_enable, __path_test, disable, enable, test},
+};
+use crate::{
+    auth::{Permit, WebhooksRead, WebhooksWrite},
+    extract::{Json, Page, PageBody, PageRequest, Path, Query},
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+/// Endpoints that a tenant may have.
+const MAX_ENDPOINTS: i64 = 20;
+
+/// Makes an endpoint. Its secret is in this answer and nowhere else.
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints", tag = "webhooks", request_body = NewEndpointBody,
+    responses((status = 201, body = EndpointView, description = "The endpoint, with its secret"),
+        (status = 409, description = "The tenant has as many endpoints as it may")))]
+pub async fn create(
+    permit: Permit<WebhooksWrite>,
+    State(state): State<AppState>,
+    Json(body): Json<NewEndpointBody>,
+) -> Result<Response, Problem> {
+    let new = body.check(&state)?;
+    let secret = WebhookSecret::random();
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    if !endpoints::create(&mut transaction, &new, MAX_ENDPOINTS).await? {
+        let detail = format!("a tenant has {MAX_ENDPOINTS} webhook endpoints at the most");
+        return Err(Problem::new(ProblemCode::Conflict).detail(detail).member("limit", MAX_ENDPOINTS));
+    }
+    webhook_secrets::add(&mut transaction, new.id, ids::new_id(&state.clock), &secret).await?;
+    let endpoint = endpoints::find(&mut transaction, new.id).await?.ok_or(ProblemCode::NotFound)?;
+    transaction.commit().await?;
+    let location = [(LOCATION, format!("/api/v1/webhook-endpoints/{}", endpoint.id))];
+    Ok((StatusCode::CREATED, location, Json(EndpointView::with_secret(endpoint, &secret))).into_response())
+}
+
+/// Lists endpoints, the newest first.
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints", tag = "webhooks", params(EndpointQuery),
+    responses((status = 200, body = PageBody<EndpointView>, description = "A page of endpoints")))]
+pub async fn list(
+    permit: Permit<WebhooksRead>,
+    State(state): State<AppState>,
+    uri: Uri,
+    Query(query): Query<EndpointQuery>,
+) -> Result<Page<EndpointView>, Problem> {
+    let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let found = endpoints::list(&mut transaction, page.before, page.fetch_limit()).await?;
+    Ok(page.page(found.into_iter().map(EndpointView::from).collect(), |view| view.id, &uri))
+}
+
+/// Shows an endpoint.
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+    responses((status = 200, body = EndpointView, description = "The endpoint")))]
+pub async fn show(
+    permit: Permit<WebhooksRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<EndpointView>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    found(endpoints::find(&mut transaction, id).await?)
+}
+
+/// Changes what is named in the body, and leaves the rest.
+#[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", request_body = EndpointChanges,
+    params(("id" = Uuid, Path, description = "The endpoint's id")),
+    responses((status = 200, body = EndpointView, description = "The endpoint as it is now")))]
+pub async fn update(
+    permit: Permit<WebhooksWrite>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Json(changes): Json<EndpointChanges>,
+) -> Result<Json<EndpointView>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let present = endpoints::find_for_update(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    endpoints::update(&mut transaction, &changes.apply(present, &state)?).await?;
+    let changed = endpoints::find(&mut transaction, id).await?;
+    transaction.commit().await?;
+    found(changed)
+}
+
+/// Deletes an endpoint. What was to be sent there is not sent.
+#[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+    responses((status = 204, description = "It is gone")))]
+pub async fn delete(
+    permit: Permit<WebhooksWrite>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    if !endpoints::delete(&mut transaction, id).await? {
+        return Err(ProblemCode::NotFound.into());
+    }
+    transaction.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A disabled endpoint is sent nothing, so what asks for a message is refused.
+pub(super) fn must_be_enabled(endpoint: &Endpoint) -> Result<(), Problem> {
+    match &endpoint.disabled_reason {
+        None => Ok(()),
+        Some(reason) => Err(Problem::new(ProblemCode::Conflict)
+            .detail("the endpoint is disabled")
+            .member("disabled_reason", reason.as_str())),
+    }
+}
+
+fn found(endpoint: Option<Endpoint>) -> Result<Json<EndpointView>, Problem> {
+    endpoint.map(|endpoint| Json(endpoint.into())).ok_or_else(|| ProblemCode::NotFound.into())
+}

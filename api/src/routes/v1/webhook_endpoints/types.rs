@@ -1,0 +1,181 @@
+//! What endpoints are asked for with, and how they are shown.
+
+use chrono::{DateTime, Utc};
+use jobs::ports::outbound::Target;
+use serde::{Deserialize, Deserializer, Serialize};
+use shared::{
+    ids,
+    store::webhook_endpoints::{Endpoint, NewEndpoint},
+    webhooks::{EventType, WebhookSecret},
+};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    problem::{FieldError, Problem, ProblemCode},
+    state::AppState,
+};
+
+const MAX_DESCRIPTION_CHARS: usize = 200;
+const MAX_KINDS: usize = 50;
+
+/// An endpoint that is to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewEndpointBody {
+    /// Where messages are posted to: https, on the public internet.
+    #[schema(example = "https://example.com/hooks/rota")]
+    url: String,
+    /// For people.
+    description: Option<String>,
+    /// `job.completed`, `job.discarded`, `job.cancelled`; all if left out.
+    #[schema(value_type = Option<Vec<String>>)]
+    events: Option<Vec<EventType>>,
+    /// Only jobs of these kinds; all if left out.
+    kinds: Option<Vec<String>>,
+}
+
+/// What is to be changed of an endpoint.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointChanges {
+    /// Where messages are posted to.
+    url: Option<String>,
+    /// For people; `null` for none.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    description: Option<Option<String>>,
+    /// `job.completed`, `job.discarded`, `job.cancelled`.
+    #[schema(value_type = Option<Vec<String>>)]
+    events: Option<Vec<EventType>>,
+    /// Only jobs of these kinds; `null` for all.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    kinds: Option<Option<Vec<String>>>,
+}
+
+/// Which page of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EndpointQuery {
+    /// How many, 1 to 200; 50 if left out.
+    pub(super) limit: Option<u16>,
+    /// Where the page begins: `next_cursor` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+/// An endpoint as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EndpointView {
+    pub(super) id: Uuid,
+    url: String,
+    description: Option<String>,
+    events: Vec<String>,
+    kinds: Option<Vec<String>>,
+    /// Whether messages go out.
+    enabled: bool,
+    disabled_at: Option<DateTime<Utc>>,
+    /// `gone` (it answered 410), `failing` (for five days) or `manual`.
+    disabled_reason: Option<String>,
+    /// The first failure since the last success.
+    failing_since: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    /// What messages are signed with; only in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
+    secret: Option<String>,
+    /// How many held messages are sent; only in the answer of `enable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) released: Option<usize>,
+}
+
+impl NewEndpointBody {
+    pub(super) fn check(self, state: &AppState) -> Result<NewEndpoint, Problem> {
+        let events = self.events.unwrap_or_else(|| EventType::all().collect());
+        let endpoint = NewEndpoint {
+            id: ids::new_id(&state.clock),
+            url: self.url,
+            description: self.description,
+            events: names(&events),
+            kinds: self.kinds,
+        };
+        checked(endpoint, state)
+    }
+}
+
+impl EndpointChanges {
+    pub(super) fn apply(self, present: Endpoint, state: &AppState) -> Result<NewEndpoint, Problem> {
+        let endpoint = NewEndpoint {
+            id: present.id,
+            url: self.url.unwrap_or(present.url),
+            description: self.description.unwrap_or(present.description),
+            events: self.events.as_deref().map_or(present.events, names),
+            kinds: self.kinds.unwrap_or(present.kinds),
+        };
+        checked(endpoint, state)
+    }
+}
+
+/// Judges an endpoint and tells all that is wrong with it.
+fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, Problem> {
+    let mut errors = Vec::new();
+    let mut wrong = |pointer: String, detail: String| errors.push(FieldError { pointer, detail });
+    match Target::parse(&endpoint.url, &state.outbound) {
+        Ok(target) => target.url().as_str().clone_into(&mut endpoint.url),
+        Err(error) => wrong("/url".into(), error.to_string()),
+    }
+    let long = |text: &String| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0');
+    if endpoint.description.as_ref().is_some_and(long) {
+        wrong("/description".into(), format!("a description has {MAX_DESCRIPTION_CHARS} characters at the most"));
+    }
+    if endpoint.events.is_empty() {
+        wrong("/events".into(), "name at least one event".into());
+    }
+    if let Some(kinds) = &endpoint.kinds {
+        if kinds.is_empty() || kinds.len() > MAX_KINDS {
+            wrong("/kinds".into(), format!("name 1 to {MAX_KINDS} kinds, or leave it out for all"));
+        }
+        let known = |kind: &String| state.registry.submittable().any(|known| known.name == kind);
+        for (place, _) in kinds.iter().take(MAX_KINDS).enumerate().filter(|(_, kind)| !known(kind)) {
+            wrong(format!("/kinds/{place}"), "there is no such kind".into());
+        }
+    }
+    if errors.is_empty() { Ok(endpoint) } else { Err(Problem::new(ProblemCode::InvalidBody).errors(errors)) }
+}
+
+fn names(events: &[EventType]) -> Vec<String> {
+    EventType::all().filter(|event| events.contains(event)).map(|event| event.as_str().to_owned()).collect()
+}
+
+/// Tells a member that is `null` from one that is not there.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl EndpointView {
+    pub(super) fn with_secret(endpoint: Endpoint, secret: &WebhookSecret) -> Self {
+        Self { secret: Some(secret.present()), ..Self::from(endpoint) }
+    }
+}
+
+impl From<Endpoint> for EndpointView {
+    fn from(endpoint: Endpoint) -> Self {
+        Self {
+            id: endpoint.id,
+            url: endpoint.url,
+            description: endpoint.description,
+            events: endpoint.events,
+            kinds: endpoint.kinds,
+            enabled: endpoint.disabled_at.is_none(),
+            disabled_at: endpoint.disabled_at,
+            disabled_reason: endpoint.disabled_reason,
+            failing_since: endpoint.failing_since,
+            created_at: endpoint.created_at,
+            updated_at: endpoint.updated_at,
+            secret: None,
+            released: None,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What holds after each step: the real ledger and the real index are what the model says, and the tenants are served alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use shared::queue::IndexState;
+use uuid::Uuid;
+
+use super::{ledger::Job, scene::Scene};
+use crate::queue::support::queue;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Uuid,
+    state: String,
+    attempt: i32,
+    failures: i16,
+    crashes: i16,
+    due: bool,
+    run_at_ms: i64,
+    finalized: bool,
+}
+
+impl Scene<'_> {
+    /// Compares everything.
+    pub async fn check(&mut self) -> Result<()> {
+        self.check_ledger().await?;
+        self.check_index().await?;
+        let waiting: BTreeSet<usize> =
+            self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
+        match self.model.fairness.observe(&waiting, self.model.index.held.len()) {
+            Some(unfair) => anyhow::bail!("unfair: {unfair}"),
+            None => Ok(()),
+        }
+    }
+
+    /// A row that is in another state than the model's took an illegal way there.
+    async fn check_ledger(&mut self) -> Result<()> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "select id, state::text, attempt, failures, crashes, run_at <= now() as due,
+                    (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized
+             from jobs",
+        )
+        .fetch_all(&mut self.owner)
+        .await?;
+        let rows: BTreeMap<Uuid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        ensure!(rows.len() == self.model.ledger.jobs.len(), "{} rows", rows.len());
+        for job in &mut self.model.ledger.jobs {
+            let row = rows.get(&job.id).with_context(|| format!("lost: {job:?}"))?;
+            job.run_at_ms = row.run_at_ms;
+            let real = (row.state.as_str(), row.attempt, row.failures, row.crashes, row.finalized);
+            let expected = (job.state, job.attempt, job.failures, job.crashes, job.is_final());
+            ensure!(real == expected, "the row is {real:?}, the model says {job:?}");
+            ensure!(job.is_final() || row.due == job.due, "due: {}, the model says {job:?}", row.due);
+        }
+        Ok(())
+    }
+
+    async fn check_index(&mut self) -> Result<()> {
+        let state = self.index.status(&queue()).await?.state;
+        ensure!(state == self.model.index.state, "the index is {state:?}, the model says {:?}", self.model.index.state);
+        let (lanes, expected) = (self.lanes().await?, self.model.index.ids());
+        ensure!(lanes == expected, "in lanes: {}", self.difference(&lanes, &expected));
+        let ids: Vec<Uuid> = self.model.ledger.jobs.iter().map(|job| job.id).collect();
+        if !ids.is_empty() {
+            let leased = self.index.leased(&queue(), &ids).await?;
+            let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
+            let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
+            ensure!(held == expected, "held: {}", self.difference(&held, &expected));
+        }
+        for (id, at) in &mut self.model.index.lanes {
+            at.get_or_insert(self.model.ledger.job(*id).run_at_ms);
+        }
+        Ok(())
+    }
+
+    fn difference(&self, real: &BTreeSet<Uuid>, expected: &BTreeSet<Uuid>) -> String {
+        let jobs = |ids: &mut dyn Iterator<Item = &Uuid>| -> Vec<Job> {
+            ids.map(|id| self.model.ledger.job(*id).clone()).collect()
+        };
+        let (more, less) = (jobs(&mut real.difference(expected)), jobs(&mut expected.difference(real)));
+        format!("too many: {more:?}, missing: {less:?}")
+    }
+
+    /// In the end everything that waits can be worked off: holders die, the leader does its round, and time passes.
+    pub async fn nothing_is_lost(&mut self) -> Result<()> {
+        if self.model.index.state != IndexState::Ready {
+            self.rebuild(true).await?;
+        }
+        while self.leases.iter().any(|held| held.alive) {
+            self.holder_dies(0).await?;
+        }
+        // Zombies of a lost index are not held; whatever is held has run out now or belongs to one that died after its finish.
+        self.rebuild(false).await?;
+        while self.model.ledger.jobs.iter().any(|job| !job.is_final() && !job.due) {
+            self.fall_due(0).await?;
+        }
+        self.sweep().await?;
+        self.check().await?;
+        let waiting: BTreeSet<Uuid> =
+            self.model.ledger.jobs.iter().filter(|job| !job.is_final()).map(|job| job.id).collect();
+        ensure!(waiting.is_subset(&self.model.index.ids()), "something that waits is not in the index");
+        while !self.model.index.lanes.is_empty() {
+            self.work_off(super::step::WIDEST_FETCH, 1).await?;
+            self.check().await?;
+        }
+        ensure!(self.model.ledger.jobs.iter().all(Job::is_final), "something was never handed out");
+        Ok(())
+    }
+}

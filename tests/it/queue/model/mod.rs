@@ -1,0 +1,110 @@
+//! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
+//!
+//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`index`] knows lanes, leases and whether the index can be
+//! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, a lease has run
+//! out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
+//! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
+//! the real thing, [`check`] compares after each step.
+//!
+//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose how many cases and which; a failing seed is kept in `regressions.txt` and tried first.
+
+mod check;
+mod fairness;
+mod index;
+mod ledger;
+mod scene;
+mod step;
+mod steps_of_holders;
+mod steps_of_leader;
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestRunner};
+use proptest_state_machine::ReferenceStateMachine;
+use shared::{
+    ids,
+    leadership::{Candidate, Term},
+    tenancy::TenantId,
+};
+use tests::system::TestSystem;
+
+use self::{
+    scene::Scene,
+    step::{BusySteps, Step, Steps, TENANTS},
+};
+
+/// Of this many cases, and this many steps each at the most.
+const CASES: u32 = 24;
+const STEPS: usize = 40;
+const SEED: u64 = 1;
+
+/// What all cases share. Each has an index of its own and begins with an empty ledger.
+struct World {
+    system: TestSystem,
+    term: Term,
+    tenants: Vec<TenantId>,
+}
+
+impl World {
+    async fn new() -> Result<Self> {
+        let system = TestSystem::start().await?;
+        let candidate = Candidate::new(system.system.clone(), ids::new_id(&system.clock), Duration::from_hours(1));
+        let term = candidate.campaign().await?.context("nobody else is there")?;
+        let mut tenants = Vec::new();
+        for number in 0..TENANTS {
+            tenants.push(system.tenant(&format!("tenant-{number}")).await?);
+        }
+        Ok(Self { system, term, tenants })
+    }
+
+    async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
+        let mut scene = Scene::open(self).await?;
+        for step in beginning {
+            scene.take(step).await?;
+        }
+        for (number, step) in steps.iter().enumerate() {
+            if let Some(seen) = seen {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+            let at = || format!("step {} of {}: {step:?}", number + 1, steps.len());
+            scene.take(step).await.with_context(at)?;
+            scene.check().await.with_context(at)?;
+        }
+        scene.nothing_is_lost().await.context("in the end")
+    }
+}
+
+#[test]
+fn the_queue_behaves_as_its_model() -> Result<()> {
+    try_all::<Steps>(&[])
+}
+
+#[test]
+fn tenants_with_work_waiting_get_alike() -> Result<()> {
+    try_all::<BusySteps>(&BusySteps::backlog())
+}
+
+/// Tries cases of steps, each after the same beginning.
+fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &[Step]) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let world = runtime.block_on(World::new())?;
+    let steps = S::sequential_strategy(STEPS / 2..=STEPS);
+    let followed = TestRunner::new(config()).run(&steps, |((), steps, seen)| {
+        let outcome = runtime.block_on(world.follow(beginning, &steps, seen.as_ref()));
+        outcome.map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    });
+    followed.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What the environment says counts; without it every run tries the same cases.
+fn config() -> Config {
+    let given = Config::default();
+    let seed = if given.rng_seed == RngSeed::Random { RngSeed::Fixed(SEED) } else { given.rng_seed };
+    let cases = if given.cases == 256 { CASES } else { given.cases };
+    let regressions = FileFailurePersistence::Direct("it/queue/model/regressions.txt");
+    Config { cases, rng_seed: seed, max_shrink_iters: 200, failure_persistence: Some(Box::new(regressions)), ..given }
+}

@@ -1,0 +1,158 @@
+//! The real queue of one case, and the model beside it.
+//!
+//! Each step is done to both; what only the real one can know (which jobs a fetch gave) is told to the model, which judges it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Result, ensure};
+use chrono::TimeDelta;
+use redis::aio::MultiplexedConnection;
+use shared::{
+    ids,
+    queue::{
+        Index, IndexSettings,
+        consumer::{Consumer, Lease},
+        producer::{EnqueueRequest, Producer},
+        reconcile::Reconciler,
+    },
+};
+use sqlx::{Connection as _, PgConnection};
+use tests::eventually::poll_until;
+use uuid::Uuid;
+
+use super::{World, fairness::Fairness, index, ledger::Ledger, step::Step};
+use crate::queue::support::{PATIENCE, queue};
+
+/// Nothing runs out by itself.
+pub const LEASE: Duration = Duration::from_hours(1);
+pub const LATER: TimeDelta = TimeDelta::hours(1);
+
+/// A lease that was handed out.
+pub struct Held {
+    pub lease: Lease,
+    /// Its holder lives and has not let go.
+    pub alive: bool,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub ledger: Ledger,
+    pub index: index::Index,
+    pub fairness: Fairness,
+}
+
+pub struct Scene<'a> {
+    pub world: &'a World,
+    pub index: Index,
+    pub consumer: Consumer,
+    pub reconciler: Reconciler,
+    producer: Producer,
+    pub owner: PgConnection,
+    redis: MultiplexedConnection,
+    prefix: String,
+    /// Every lease ever handed out.
+    pub leases: Vec<Held>,
+    pub model: Model,
+}
+
+impl<'a> Scene<'a> {
+    pub async fn open(world: &'a World) -> Result<Self> {
+        let system = &world.system;
+        let prefix = format!("model-{}", ids::new_id(&system.clock).simple());
+        let response_timeout = Duration::from_secs(10);
+        let index =
+            Index::open(&IndexSettings { url: system.redis_url.clone(), prefix: prefix.clone(), response_timeout })?;
+        let mut owner = PgConnection::connect(&system.urls.owner).await?;
+        sqlx::query("truncate jobs").execute(&mut owner).await?;
+        let mut scene = Self {
+            world,
+            consumer: Consumer::new(system.system.clone(), index.clone(), LEASE),
+            reconciler: Reconciler::new(system.system.clone(), index.clone()),
+            producer: Producer::start(&system.system, index.clone(), system.clock.clone()),
+            owner,
+            redis: redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?,
+            index,
+            prefix,
+            leases: Vec::new(),
+            model: Model { ledger: Ledger::default(), index: index::Index::lost(), fairness: Fairness::default() },
+        };
+        scene.rebuild(false).await?;
+        Ok(scene)
+    }
+
+    pub async fn take(&mut self, step: &Step) -> Result<()> {
+        match *step {
+            Step::Enqueue { tenant, jobs, priority, due, told } => {
+                self.enqueue(tenant, jobs, priority, due, told).await
+            }
+            Step::Fetch { wanted } => self.fetch(wanted).await.map(drop),
+            Step::WorkOff { wanted, ran_ms } => self.work_off(wanted, ran_ms).await,
+            Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
+            Step::HandBack { pick } => self.hand_back(pick).await,
+            Step::HolderDies { pick } => self.holder_dies(pick).await,
+            Step::Rescue => self.rescue().await,
+            Step::Cancel { pick, told } => self.cancel(pick, told).await,
+            Step::Redrive { pick, told } => self.redrive(pick, told).await,
+            Step::LoseIndex => self.lose_index().await,
+            Step::OldState { pick } => self.old_state(pick).await,
+            Step::Rebuild { asserted } => self.rebuild(asserted).await,
+            Step::RebuildCutShort => self.rebuild_cut_short().await,
+            Step::Sweep => self.sweep().await,
+            Step::FallDue { pick } => self.fall_due(pick).await,
+            Step::Promote => self.promote().await,
+        }
+    }
+
+    async fn enqueue(&mut self, tenant: usize, jobs: usize, priority: i16, due: bool, told: bool) -> Result<()> {
+        let system = &self.world.system;
+        let mut new = Vec::new();
+        for _ in 0..jobs {
+            let mut job = system.job(self.world.tenants[tenant], "noop", &serde_json::json!({}));
+            job.priority = priority.try_into().map_err(anyhow::Error::msg)?;
+            job.run_at = (!due).then(|| system.clock.now() + LATER);
+            self.model.ledger.commit(job.id, tenant, priority, due);
+            new.push(job);
+        }
+        if !told {
+            let mut transaction = system.tenants.begin(self.world.tenants[tenant]).await?;
+            Producer::enqueue_in(&mut transaction, &new).await?;
+            return Ok(transaction.commit().await?);
+        }
+        let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
+        self.producer.enqueue(EnqueueRequest { jobs: new, idempotency: None }).await?;
+        for id in &ids {
+            self.model.index.push(*id, due);
+        }
+        // The push comes after the answer.
+        let expected = self.model.index.ids();
+        let pushed =
+            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
+        ensure!(pushed.await.is_some(), "what was committed was not pushed");
+        Ok(())
+    }
+
+    /// What the index could hand out, read from its lanes.
+    pub async fn lanes(&self) -> Result<BTreeSet<Uuid>> {
+        let mut connection = self.redis.clone();
+        let pattern = format!("{}:{{{}*}}*:lane:*", self.prefix, queue());
+        let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await?;
+        let mut ids = BTreeSet::new();
+        for key in keys {
+            let members: Vec<Vec<u8>> =
+                redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await?;
+            ids.extend(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()));
+        }
+        Ok(ids)
+    }
+
+    /// Deletes all that the index has.
+    pub async fn delete_keys(&self) -> Result<()> {
+        let mut connection = self.redis.clone();
+        let keys: Vec<Vec<u8>> =
+            redis::cmd("KEYS").arg(format!("{}:*", self.prefix)).query_async(&mut connection).await?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        Ok(redis::cmd("DEL").arg(keys).query_async(&mut connection).await?)
+    }
+}

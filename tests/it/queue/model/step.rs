@@ -1,0 +1,194 @@
+//! What can happen to a queue. A `pick` chooses among what is there when the step is taken; with nothing there the step does nothing.
+
+use proptest::{prelude::*, strategy::Union};
+use proptest_state_machine::ReferenceStateMachine;
+
+/// Few, so that they meet often.
+pub const TENANTS: usize = 3;
+/// A run is charged at most this many milliseconds.
+pub const LONGEST_MS: u64 = 10;
+/// Jobs of one fetch at the most.
+pub const WIDEST_FETCH: usize = 6;
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Completed,
+    /// Failed, and due again at once.
+    RetryNow,
+    /// Failed, and due in an hour.
+    RetryLater,
+    /// Put off for an hour.
+    Snoozed,
+    Discarded,
+    Cancelled,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Jobs are committed; `told`: the push of the producer arrives.
+    Enqueue {
+        tenant: usize,
+        jobs: usize,
+        priority: i16,
+        due: bool,
+        told: bool,
+    },
+    /// A worker leases.
+    Fetch {
+        wanted: usize,
+    },
+    /// A worker leases, and completes all of it.
+    WorkOff {
+        wanted: usize,
+        ran_ms: u64,
+    },
+    /// A run ends, a zombie's too; `settled`: the holder lives to tell the index.
+    Finish {
+        pick: usize,
+        end: End,
+        ran_ms: u64,
+        settled: bool,
+    },
+    /// A worker stops and gives back.
+    HandBack {
+        pick: usize,
+    },
+    /// A holder dies or freezes: its lease runs out.
+    HolderDies {
+        pick: usize,
+    },
+    /// The leader takes jobs from the dead.
+    Rescue,
+    /// `told`: whoever cancels lives to tell the index.
+    Cancel {
+        pick: usize,
+        told: bool,
+    },
+    Redrive {
+        pick: usize,
+        told: bool,
+    },
+    /// Redis loses everything.
+    LoseIndex,
+    /// Redis comes back with something that is finished by now.
+    OldState {
+        pick: usize,
+    },
+    /// `asserted`: those who live assert their leases in the grace.
+    Rebuild {
+        asserted: bool,
+    },
+    /// The leader dies in the grace of a rebuild.
+    RebuildCutShort,
+    /// The crawl passes all that waits.
+    Sweep,
+    /// An hour passes for one job.
+    FallDue {
+        pick: usize,
+    },
+    Promote,
+}
+
+/// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
+pub struct Steps;
+
+impl ReferenceStateMachine for Steps {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        Union::new_weighted(vec![
+            (14, enqueue()),
+            (10, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
+            (10, work_off()),
+            (14, finish()),
+            (3, pick(|pick| Step::HandBack { pick })),
+            (6, pick(|pick| Step::HolderDies { pick })),
+            (6, Just(Step::Rescue).boxed()),
+            (5, pick_told(|pick, told| Step::Cancel { pick, told })),
+            (4, pick_told(|pick, told| Step::Redrive { pick, told })),
+            (2, Just(Step::LoseIndex).boxed()),
+            (2, pick(|pick| Step::OldState { pick })),
+            (4, any::<bool>().prop_map(|asserted| Step::Rebuild { asserted }).boxed()),
+            (1, Just(Step::RebuildCutShort).boxed()),
+            (4, Just(Step::Sweep).boxed()),
+            (4, pick(|pick| Step::FallDue { pick })),
+            (3, Just(Step::Promote).boxed()),
+        ])
+        .boxed()
+    }
+
+    fn apply((): (), _step: &Step) {}
+}
+
+/// As [`Steps`], where all tenants have work waiting most of the time: what fairness is about.
+pub struct BusySteps;
+
+impl BusySteps {
+    /// What they begin with.
+    pub fn backlog() -> Vec<Step> {
+        (0..TENANTS).map(|tenant| Step::Enqueue { tenant, jobs: 60, priority: 2, due: true, told: true }).collect()
+    }
+}
+
+impl ReferenceStateMachine for BusySteps {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        Union::new_weighted(vec![
+            (2, enqueue()),
+            (20, work_off()),
+            (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
+            (4, finish()),
+            (1, pick(|pick| Step::HandBack { pick })),
+            (1, pick(|pick| Step::HolderDies { pick })),
+            (1, Just(Step::Rescue).boxed()),
+        ])
+        .boxed()
+    }
+
+    fn apply((): (), _step: &Step) {}
+}
+
+fn enqueue() -> BoxedStrategy<Step> {
+    (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), prop::bool::weighted(0.8))
+        .prop_map(|(tenant, jobs, priority, due, told)| Step::Enqueue { tenant, jobs, priority, due, told })
+        .boxed()
+}
+
+fn work_off() -> BoxedStrategy<Step> {
+    (1..=WIDEST_FETCH, 1..=LONGEST_MS).prop_map(|(wanted, ran_ms)| Step::WorkOff { wanted, ran_ms }).boxed()
+}
+
+fn finish() -> BoxedStrategy<Step> {
+    let end = prop_oneof![
+        4 => Just(End::Completed),
+        2 => Just(End::RetryNow),
+        1 => Just(End::RetryLater),
+        1 => Just(End::Snoozed),
+        1 => Just(End::Discarded),
+        1 => Just(End::Cancelled),
+    ];
+    (any::<u16>(), end, 1..=LONGEST_MS, prop::bool::weighted(0.8))
+        .prop_map(|(pick, end, ran_ms, settled)| Step::Finish { pick: pick.into(), end, ran_ms, settled })
+        .boxed()
+}
+
+fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
+    any::<u16>().prop_map(move |pick| step(pick.into())).boxed()
+}
+
+fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+    (any::<u16>(), prop::bool::weighted(0.7)).prop_map(move |(pick, told)| step(pick.into(), told)).boxed()
+}

@@ -1,0 +1,154 @@
+//! What the leader and the fates do: rescue, rebuild, sweep, promote; losses of the index, and the passing of time.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use chrono::DateTime;
+use shared::{
+    queue::{IndexState, Priority, WaitingJob, rescue},
+    tenancy::TenantId,
+};
+use tests::eventually::eventually;
+use uuid::Uuid;
+
+use super::{
+    index,
+    ledger::Crash,
+    scene::{LEASE, Scene},
+};
+use crate::queue::support::{PATIENCE, queue};
+
+/// Several round trips long.
+const GRACE: Duration = Duration::from_millis(100);
+/// As the scheduler's promoter looks ahead.
+const AHEAD: Duration = Duration::from_secs(50);
+
+impl Scene<'_> {
+    pub async fn rescue(&mut self) -> Result<()> {
+        let report = rescue::rescue(&self.world.system.system, &self.index, &queue(), &self.world.term).await?;
+        let mut expected = rescue::RescueReport::default();
+        let expired = if self.model.index.state == IndexState::Ready { self.model.index.expired() } else { Vec::new() };
+        for id in expired {
+            let again = match self.model.ledger.crash(id) {
+                Crash::Rescued => {
+                    expected.rescued += 1;
+                    self.model.ledger.job(id).due
+                }
+                Crash::Poisoned => {
+                    expected.poisoned += 1;
+                    false
+                }
+                Crash::Finished => {
+                    expected.finished += 1;
+                    false
+                }
+            };
+            let lease = self.model.index.held[&id].lease;
+            self.model.index.settle(id, lease, again);
+        }
+        ensure!(report == expected, "rescued {report:?}, the model says {expected:?}");
+        Ok(())
+    }
+
+    pub async fn lose_index(&mut self) -> Result<()> {
+        self.delete_keys().await?;
+        self.model.index = index::Index::lost();
+        self.model.fairness.forget();
+        Ok(())
+    }
+
+    /// An old dump knows as waiting what is finished by now.
+    pub async fn old_state(&mut self, pick: usize) -> Result<()> {
+        let finished: Vec<_> = self.model.ledger.jobs.iter().filter(|job| job.is_final()).cloned().collect();
+        if finished.is_empty() {
+            return Ok(());
+        }
+        let job = &finished[pick % finished.len()];
+        let waiting = WaitingJob {
+            id: job.id,
+            tenant: self.world.tenants[job.tenant],
+            priority: Priority::from_ledger(job.priority),
+            run_at_ms: job.run_at_ms.min(self.world.system.clock.now_ms() - 1),
+        };
+        self.index.push(&queue(), &[waiting]).await?;
+        self.model.index.push(job.id, true);
+        Ok(())
+    }
+
+    pub async fn rebuild(&mut self, asserted: bool) -> Result<()> {
+        let living: Vec<usize> =
+            (0..self.leases.len()).filter(|number| asserted && self.leases[*number].alive).collect();
+        let held: Vec<_> = living
+            .iter()
+            .map(|number| &self.leases[*number].lease)
+            .map(|lease| (lease.id, lease.token, lease.tenant))
+            .collect();
+        let (queue, grace) = (queue(), if held.is_empty() { Duration::ZERO } else { GRACE });
+        let rebuild = self.reconciler.rebuild(&queue, &self.world.term, grace);
+        tokio::select! {
+            report = rebuild => drop(report?),
+            never = self.keep_asserting(&held) => never?,
+        }
+        self.model.index.clear();
+        self.model.fairness.forget();
+        for number in living {
+            let id = self.leases[number].lease.id;
+            if !self.model.index.held.contains_key(&id) {
+                self.model.index.lease(id, number);
+            }
+        }
+        self.model.index.push_waiting(&self.model.ledger, |_| true);
+        self.model.index.state = IndexState::Ready;
+        Ok(())
+    }
+
+    /// Until it is dropped. Whoever is first among the holders of a job is believed.
+    async fn keep_asserting(&self, held: &[(Uuid, shared::queue::LeaseToken, TenantId)]) -> Result<()> {
+        loop {
+            self.index.renew(&queue(), LEASE, held).await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn rebuild_cut_short(&mut self) -> Result<()> {
+        let before = self.index.status(&queue()).await?.epoch;
+        let in_grace = eventually(PATIENCE, "the rebuild is in its grace", async || {
+            let status = self.index.status(&queue()).await.ok()?;
+            (status.state == IndexState::Grace && status.epoch > before).then_some(())
+        });
+        let queue = queue();
+        tokio::select! {
+            report = self.reconciler.rebuild(&queue, &self.world.term, LEASE) => drop(report?),
+            () = in_grace => {}
+        }
+        self.model.index.clear();
+        self.model.fairness.forget();
+        Ok(())
+    }
+
+    pub async fn sweep(&mut self) -> Result<()> {
+        let next = self.reconciler.crawl(&queue(), Uuid::nil()).await?;
+        ensure!(next.is_none(), "the case fits into one page");
+        self.model.index.push_waiting(&self.model.ledger, |_| true);
+        Ok(())
+    }
+
+    pub async fn fall_due(&mut self, pick: usize) -> Result<()> {
+        let waiting: Vec<Uuid> =
+            self.model.ledger.jobs.iter().filter(|job| !job.is_final() && !job.due).map(|job| job.id).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let id = waiting[pick % waiting.len()];
+        let statement = "update jobs set run_at = now() where id = $1";
+        sqlx::query(statement).bind(id).execute(&mut self.owner).await?;
+        self.model.ledger.job_mut(id).due = true;
+        Ok(())
+    }
+
+    pub async fn promote(&mut self) -> Result<()> {
+        self.reconciler.promote(DateTime::UNIX_EPOCH, AHEAD).await?;
+        self.model.index.push_waiting(&self.model.ledger, |job| matches!(job.state, "scheduled" | "retryable"));
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! An API that ends between commit and answer, answer and push, cancellation and announcement.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tests::{
+    free_port::free_port,
+    http_sink::{Behaviour, HttpSink},
+    process::ProcessUnderTest,
+    test_app::{Answer, ApiClient, TestApp},
+};
+
+use super::is_killed;
+use crate::queue::support::{LEASE, Ledger, PATIENCE, indexed, process_spec, reaches};
+
+/// An API that will be killed, beside the one of the app, which lives on.
+async fn doomed(app: &TestApp, key: &str, point: &str) -> Result<(ProcessUnderTest, ApiClient)> {
+    let port = free_port()?;
+    let spec = process_spec(&app.system, "api")?.arg("serve").env("PORT", port.to_string());
+    let mut api = spec.env("ROTA_FAULT", format!("{point}:1:kill")).start()?;
+    api.wait_ready(&format!("http://127.0.0.1:{port}/api/health/readiness"), PATIENCE).await?;
+    Ok((api, ApiClient::new(&format!("http://127.0.0.1:{port}"), Some(key))))
+}
+
+async fn key(app: &TestApp, tenant: shared::tenancy::TenantId) -> Result<String> {
+    Ok(app.key(tenant, &["jobs:create", "jobs:read", "jobs:control"], None).await?.1)
+}
+
+fn callback(sink: &HttpSink, token: &str) -> Value {
+    json!({ "kind": "callback", "args": { "url": sink.url(), "token": token } })
+}
+
+async fn jobs(app: &TestApp) -> Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from jobs").fetch_one(&mut Ledger::open(&app.system).await?.0).await?)
+}
+
+/// The client has no answer, repeats the request with the same key, and there is one job, which runs once.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_commit_and_answer_the_repeat_finds_the_job() -> Result<()> {
+    let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
+    let tenant = app.tenant("acme").await?;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
+    indexed(&app.system, 0).await;
+    let (mut api, client) = doomed(&app, &key(&app, tenant.id).await?, "after_commit_before_push").await?;
+    let lost: Result<Answer> = client.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await;
+    assert!(lost.is_err(), "it was answered: {lost:?}");
+    is_killed(&mut api).await?;
+    assert_eq!(jobs(&app).await?, 1, "the commit came before the kill");
+
+    let id = tenant.api.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await?.id();
+    reaches(&app.system, tenant.id, id, "completed").await;
+    assert_eq!((jobs(&app).await?, sink.count("effect")), (1, 1));
+    Ok(())
+}
+
+/// The client has its 202; the index was never told.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_answer_and_push_the_job_is_swept_up() -> Result<()> {
+    let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
+    let tenant = app.tenant("acme").await?;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
+    indexed(&app.system, 0).await;
+    let (mut api, client) = doomed(&app, &key(&app, tenant.id).await?, "after_answer_before_push").await?;
+    // The answer and the kill race; the commit has won either way.
+    let _ = client.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await;
+    is_killed(&mut api).await?;
+    sink.wait_for("effect", PATIENCE).await;
+    let id = tenant.api.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await?.id();
+    reaches(&app.system, tenant.id, id, "completed").await;
+    assert_eq!((jobs(&app).await?, sink.count("effect")), (1, 1));
+    Ok(())
+}
+
+/// Nobody tells the holder, which finishes: the ledger refuses that, because the job is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_it_announced_a_cancellation_the_job_stays_cancelled() -> Result<()> {
+    let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
+    sink.set("effect", Behaviour::Hang);
+    let tenant = app.tenant("acme").await?;
+    let (_scheduler, worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
+    let (mut api, client) = doomed(&app, &key(&app, tenant.id).await?, "after_cancel_before_announcement").await?;
+    let id = tenant.api.post("/api/v1/jobs", &callback(&sink, "effect")).await?.id();
+    sink.wait_for("effect", PATIENCE).await;
+    assert!(client.act(&format!("/api/v1/jobs/{id}/cancel")).await.is_err());
+    is_killed(&mut api).await?;
+    let cancelled = Ledger::open(&app.system).await?.row(id).await?;
+    assert_eq!(cancelled.state, "cancelled");
+    sink.release("effect");
+    worker.stop().await?;
+    assert_eq!(Ledger::open(&app.system).await?.row(id).await?, cancelled);
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Real processes that are killed, hung or told of a failure exactly between two steps (see `shared::faults`).
+//!
+//! Each test names the point, and says by effects seen outside what holds after it.
+
+mod api;
+mod rebuild;
+mod rescue;
+mod worker;
+
+use std::{os::unix::process::ExitStatusExt as _, time::Duration};
+
+use anyhow::Result;
+use tests::process::ProcessUnderTest;
+
+use super::support::PATIENCE;
+
+const LEASE: Duration = Duration::from_secs(2);
+
+/// Waits until the planned kill has struck.
+async fn is_killed(process: &mut ProcessUnderTest) -> Result<()> {
+    let status = process.wait_exit(PATIENCE).await?;
+    assert_eq!(status.signal(), Some(9), "{status}: {}", process.output()?);
+    Ok(())
+}

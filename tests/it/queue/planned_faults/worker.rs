@@ -1,0 +1,91 @@
+//! A worker that ends between lease and read, effect and finish, ledger and index.
+
+use anyhow::Result;
+use shared::tenancy::TenantId;
+use tests::{http_sink::HttpSink, system::TestSystem};
+use uuid::Uuid;
+
+use super::{LEASE, is_killed};
+use crate::queue::support::{self, Ledger, callback, indexed, reaches, worker_spec};
+
+struct Scene {
+    system: TestSystem,
+    sink: HttpSink,
+    tenant: TenantId,
+    id: Uuid,
+}
+
+/// One job, in the index before any worker is there.
+async fn scene() -> Result<Scene> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let id = system.enqueue(vec![callback(&system, tenant, &sink, "effect")]).await?[0];
+    Ok(Scene { system, sink, tenant, id })
+}
+
+/// What became of the job once another worker was there: how often its effect was made, its attempt and its crashes.
+async fn after_kill(point: &str) -> Result<(usize, i32, i16)> {
+    let scene = scene().await?;
+    let _scheduler = scene.system.scheduler();
+    indexed(&scene.system, 1).await;
+    let fault = format!("{point}:1:kill");
+    let mut doomed = worker_spec(&scene.system, 1, LEASE)?.env("ROTA_FAULT", fault).start()?;
+    is_killed(&mut doomed).await?;
+    let heir = scene.system.worker(1, LEASE);
+    reaches(&scene.system, scene.tenant, scene.id, "completed").await;
+    support::unleased(&scene.system, scene.id).await;
+    heir.stop().await?;
+    let row = Ledger::open(&scene.system).await?.row(scene.id).await?;
+    Ok((scene.sink.count("effect"), row.attempt, row.crashes))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_lease_and_read_the_job_runs_once() -> Result<()> {
+    assert_eq!(after_kill("after_lease_before_read").await?, (1, 2, 1));
+    Ok(())
+}
+
+/// The one case in which a plain effect is repeated: nobody else can know that it happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_effect_and_finish_the_effect_is_repeated_once() -> Result<()> {
+    assert_eq!(after_kill("after_effect_before_finish").await?, (2, 2, 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_ledger_and_index_the_job_does_not_run_again() -> Result<()> {
+    assert_eq!(after_kill("after_ledger_before_settle").await?, (1, 1, 0));
+    Ok(())
+}
+
+/// The ledger fails just when rows are read: what was leased is given back at once, and no attempt is burnt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_between_lease_and_read_costs_no_attempt() -> Result<()> {
+    let scene = scene().await?;
+    let _scheduler = scene.system.scheduler();
+    indexed(&scene.system, 1).await;
+    let worker = worker_spec(&scene.system, 1, support::LEASE)?;
+    let _worker = worker.env("ROTA_FAULT", "after_lease_before_read:1:error").start()?;
+    reaches(&scene.system, scene.tenant, scene.id, "completed").await;
+    let row = Ledger::open(&scene.system).await?.row(scene.id).await?;
+    assert_eq!((scene.sink.count("effect"), row.attempt, row.crashes), (1, 1, 0));
+    Ok(())
+}
+
+/// A worker that lives but never reads what it leased renews nothing, so it loses the job like a dead one.
+#[tokio::test(flavor = "multi_thread")]
+async fn hung_between_lease_and_read_the_job_goes_to_another() -> Result<()> {
+    let scene = scene().await?;
+    let _scheduler = scene.system.scheduler();
+    indexed(&scene.system, 1).await;
+    let worker = worker_spec(&scene.system, 1, LEASE)?;
+    let _hung = worker.env("ROTA_FAULT", "after_lease_before_read:1:hang").start()?;
+    support::leased(&scene.system, scene.id).await;
+    let heir = scene.system.worker(1, LEASE);
+    reaches(&scene.system, scene.tenant, scene.id, "completed").await;
+    heir.stop().await?;
+    let row = Ledger::open(&scene.system).await?.row(scene.id).await?;
+    assert_eq!((scene.sink.count("effect"), row.attempt, row.crashes), (1, 2, 1));
+    Ok(())
+}
