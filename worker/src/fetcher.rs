@@ -19,12 +19,12 @@ use shared::{
     },
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{holdings::Holdings, last_chance::LastChances};
+use crate::{holdings::Holdings, last_chance::LastChances, listener::Wake};
 
 /// Without a notice, an idle worker asks this often.
 const POLL: Duration = Duration::from_millis(500);
@@ -122,7 +122,7 @@ pub struct Fetcher {
     /// Tells how long jobs waited.
     pub clock: Clock,
     /// Ends the sleep of an idle fetcher.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
     /// While one is under way nothing is leased.
     pub last_chances: LastChances,
 }
@@ -143,8 +143,10 @@ impl Fetcher {
             let round = self.round(places, turn, &mut busy).await;
             drop(door);
             turn += 1;
-            if round.fetched == 0 {
-                stop.run_until_cancelled(self.idle(round.wait)).await;
+            if round.fetched == 0
+                && let Some(Some(queue)) = stop.run_until_cancelled(self.idle(round.wait)).await
+            {
+                turn = queue;
             }
         }
     }
@@ -224,9 +226,11 @@ impl Fetcher {
         }
     }
 
-    /// Until there may be work, the next job is due, or it is time to ask again.
-    async fn idle(&self, wait: Duration) {
-        let _ = timeout(wait, self.wake.notified()).await;
+    /// Until there may be work, the next job is due, or it is time to ask again. Returns the queue to begin with, if it is known:
+    /// a round trip to every other one before it would be felt.
+    async fn idle(&self, wait: Duration) -> Option<usize> {
+        let queue = timeout(wait, self.wake.heard()).await.ok()??;
+        self.queues.iter().position(|served| *served == queue)
     }
 }
 

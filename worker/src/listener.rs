@@ -2,22 +2,43 @@
 //!
 //! Invariant: it never waits for either, so a cancellation reaches a run also while all slots are busy.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use shared::queue::{Notice, Notices};
+use shared::queue::{Notice, Notices, QueueName};
 use tokio::sync::Notify;
 
 use crate::holdings::Holdings;
 
+/// What an idle fetcher sleeps on.
+#[derive(Default)]
+pub struct Wake {
+    notify: Notify,
+    queue: Mutex<Option<QueueName>>,
+}
+
+impl Wake {
+    /// There may be work, most likely in this queue.
+    fn up(&self, queue: Option<QueueName>) {
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = queue;
+        self.notify.notify_one();
+    }
+
+    /// Waits until there may be work, and says in which queue, if that is known.
+    pub async fn heard(&self) -> Option<QueueName> {
+        self.notify.notified().await;
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Listens until the notices end.
-pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Notify>) {
+pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>) {
     while let Some(notice) = notices.next().await {
         match notice {
             Notice::Cancelled(id) => holdings.cancel(id),
             // A worker follows nothing.
             Notice::Changed(..) => {}
-            // Which queue it is does not matter: the fetcher asks all of its queues in a few round trips.
-            Notice::Wake(_) | Notice::Connected => wake.notify_one(),
+            Notice::Wake(queue) => wake.up(Some(queue)),
+            Notice::Connected => wake.up(None),
         }
     }
 }

@@ -11,7 +11,7 @@ use shared::{
     ids,
     queue::{Index, Notices, QueueName, consumer::Consumer},
 };
-use tokio::{sync::Notify, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +20,8 @@ use crate::{
     heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
-    listener, metrics, renewer,
+    listener::{self, Wake},
+    metrics, renewer,
     runner::Runner,
     runtime,
 };
@@ -55,7 +56,7 @@ pub async fn work(
     let background = CancellationToken::new();
     let (finisher, written) = Finisher::start(system.clone(), index.clone(), holdings.clone());
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(Wake::default());
     let notices = Notices::listen(&index, settings.queues.clone(), background.clone());
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
 

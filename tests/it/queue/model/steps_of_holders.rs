@@ -135,8 +135,8 @@ impl Scene<'_> {
         self.leases[number].alive = false;
         let held = match self.model.index.state {
             IndexState::Ready => self.model.index.expire(id, number),
-            // Nothing can be said of a lost index; and one in its grace believes whoever comes first.
-            IndexState::Stale => true,
+            // Nothing can be said of a lost index, and one in its grace believes whoever comes first. Only a fetch is late.
+            IndexState::Stale | IndexState::Late => true,
             IndexState::Grace => {
                 if !self.model.index.held.contains_key(&id) {
                     self.model.index.lease(id, number);
