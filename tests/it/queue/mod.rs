@@ -3,6 +3,7 @@
 mod crash;
 mod drain;
 mod enqueue;
+mod idle;
 mod leadership;
 mod lifecycle;
 mod limits;
