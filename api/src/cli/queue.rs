@@ -100,8 +100,9 @@ async fn pause(limiter: &Limiter, queue: QueueName, paused: bool) -> anyhow::Res
 fn tell(result: Result<(), LimitError>) -> anyhow::Result<()> {
     match result {
         Err(LimitError::Index(error)) => {
-            tracing::warn!(%error, "committed, but Redis does not answer; the leading scheduler will bring it to the index");
-            Ok(())
+            use std::io::Write as _;
+            let told = "committed, but Redis does not answer; the leading scheduler will bring it to the index";
+            Ok(writeln!(std::io::stderr().lock(), "{told}: {error}")?)
         }
         other => Ok(other?),
     }

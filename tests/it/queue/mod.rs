@@ -1,5 +1,6 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
+mod commands;
 mod crash;
 mod drain;
 mod enqueue;

@@ -9,51 +9,45 @@ if state ~= 'ready' then return { state, '', -1, {}, now } end
 
 promote(now, bound)
 local paused = redis.call('HGET', meta, 'paused') == '1'
-local ids, scores, expiries, holders, served = {}, {}, {}, {}, {}
-
--- Those of the popped jobs that nobody holds.
-local function lease(popped, tenant, cost)
-  local members, before = {}, #ids
-  for i = 1, #popped, 2 do members[#members + 1] = popped[i] end
-  if #members == 0 then return 0 end
-  for at, holder in ipairs(redis.call('HMGET', held, unpack(members))) do
-    if not holder then
-      local id = members[at]
-      ids[#ids + 1], scores[#scores + 1] = id, popped[at * 2]
-      expiries[#expiries + 1], expiries[#expiries + 2] = now + lease_ms, id
-      holders[#holders + 1], holders[#holders + 2] = id, token .. tenant .. cost
+local sequence, visited, idle_turns, floor = {}, {}, 0, nil
+while not paused and #sequence < wanted and idle_turns < bound do
+  if horizon < math.huge and (size == 0 or heap[1].time > horizon) then
+    read_page(math.min(100, wanted - #sequence + 1))
+  elseif size == 0 then
+    break
+  else
+    local first = heap[1]
+    if not first.left then visited[#visited + 1] = first end
+    local taken = turn(first, wanted - #sequence, now)
+    if taken == 0 then
+      idle_turns = idle_turns + 1
+      drop_first()
+    else
+      for _ = 1, taken do sequence[#sequence + 1] = first end
+      floor = first.time
+      first.taken, first.left, first.time = first.taken + taken, first.left - taken, first.time + taken * first.cost
+      if first.left == 0 then drop_first() else sift_down() end
     end
   end
-  return #ids - before
 end
 
--- One turn of the first tenant. It may start as many jobs as keep its virtual time from passing the second tenant's.
-local function turn(tenant, virtual_time, second)
-  if not known[tenant] then learn(redis.call('ZRANGE', ring, 0, math.min(wanted, 100) - 1)) end
-  local about = known[tenant]
-  local most, ready_at = allowance(tenant, about, now)
-  if most <= 0 then return park(tenant, virtual_time, ready_at) end
-  local cost = (about.average or 1) / about.weight
-  most = math.min(most, wanted - #ids)
-  if second then most = math.min(most, math.max(1, math.floor((second - virtual_time) / cost) + 1)) end
-  local popped = redis.call('ZPOPMIN', lane_of(tenant), most)
-  local leased = lease(popped, tenant, cost)
-  if leased > 0 then
-    served[tenant], about.running = true, about.running + leased
-    if about.rate > 0 then take_tokens(tenant, about, now, leased) end
+local ids, scores, entries = take_out(sequence, visited)
+local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
+for at, holder in ipairs(#ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}) do
+  local id, entry = ids[at], entries[at]
+  if holder then
+    entry.time = entry.time - entry.cost
+  else
+    leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
+    expiries[#expiries + 1], expiries[#expiries + 2] = now + lease_ms, id
+    holders[#holders + 1], holders[#holders + 2] = id, token .. entry.tenant .. entry.cost
+    entry.about.running, served[entry.tenant] = entry.about.running + 1, (served[entry.tenant] or 0) + 1
   end
-  leave_turn(tenant, virtual_time + leased * cost, #popped < 2 * most)
 end
-
-local floor, turns = nil, 0
-while not paused and #ids < wanted and turns < wanted + bound do
-  local front = redis.call('ZRANGE', ring, 0, 1, 'WITHSCORES')
-  if not front[1] then break end
-  floor, turns = front[2], turns + 1
-  turn(front[1], tonumber(front[2]), tonumber(front[4]))
-end
-conclude(ids, expiries, holders, served, floor, now)
+enter_leases(leased, expiries, holders, served, now)
+leave(visited, now)
+if floor then redis.call('HSET', meta, 'floor', string.format('%.17g', floor)) end
 -- pcall: under a full memory this flag may fail, and then the fall-back poll wakes the worker.
-if #ids < wanted then redis.pcall('HSET', meta, 'idle', '1') end
-local wait = paused and -1 or turns == wanted + bound and 0 or next_ready(now)
-return { state, table.concat(ids), wait, scores, now }
+if #leased < wanted then redis.pcall('HSET', meta, 'idle', '1') end
+local wait = paused and -1 or idle_turns >= bound and 0 or next_ready(now)
+return { state, table.concat(leased), wait, lane_scores, now }

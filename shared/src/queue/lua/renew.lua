@@ -8,8 +8,8 @@ local answer, ids = { state }, {}
 for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   local id, token, tenant = ids[at], ARGV[at * 3], ARGV[at * 3 + 1]
-  if not holder and state == 'grace' then
-    redis.call('HSET', held, id, token .. tenant .. '0')
+  -- NX: of two who assert the same job, even in one call, the first is believed.
+  if not holder and state == 'grace' and redis.call('HSETNX', held, id, token .. tenant .. '0') == 1 then
     redis.call('ZADD', leases, expiry, id)
     redis.call('HINCRBY', running, tenant, 1)
   elseif holder and string.sub(holder, 1, 8) == token then

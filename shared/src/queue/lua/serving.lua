@@ -1,44 +1,50 @@
--- What a fetch does before, between and after the turns of tenants.
+-- Carries a planned fetch out.
 
--- Brings in what came due, and the tenants whose time has come, up to `bound` of each.
-local function promote(now, bound)
-  local came = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, bound)
-  for i = 1, #came, 2 do
-    local member = came[i]
-    redis.call('ZREM', due, member)
-    place(string.sub(member, 1, 16), string.sub(member, 17, 32), string.sub(member, 33), tonumber(came[i + 1]), now)
+-- Takes what was planned out of the lanes, in the order of the turns; returns ids, lane scores and whose they are.
+local function take_out(sequence, visited)
+  local ids, scores, entries = {}, {}, {}
+  for _, entry in ipairs(visited) do
+    entry.popped = entry.taken > 0 and redis.call('ZPOPMIN', lane_of(entry.tenant), entry.taken) or {}
+    entry.next = 1
   end
-  enter_lanes()
-  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, bound)) do unpark(tenant) end
+  for _, entry in ipairs(sequence) do
+    local id, score = entry.popped[entry.next], entry.popped[entry.next + 1]
+    entry.next = entry.next + 2
+    if id then ids[#ids + 1], scores[#scores + 1], entries[#entries + 1] = id, score, entry end
+  end
+  return ids, scores, entries
 end
 
--- After its turn a tenant goes on in the ring at its new virtual time, or leaves it when its lane is empty.
-local function leave_turn(tenant, virtual_time, is_empty)
-  if is_empty or redis.call('EXISTS', lane_of(tenant)) == 0 then
-    redis.call('ZREM', ring, tenant)
-    redis.call('HSET', vtimes, tenant, virtual_time)
-  else
-    redis.call('ZADD', ring, virtual_time, tenant)
-  end
-end
-
--- Enters the leases. `served` holds the tenants that got any, `floor` the virtual time of the last turn.
-local function conclude(ids, expiries, holders, served, floor, now)
-  if floor then redis.call('HSET', meta, 'floor', floor) end
+-- Enters the leases; `served` is tenant -> how many it got.
+local function enter_leases(ids, expiries, holders, served, now)
   if #ids == 0 then return end
   redis.call('ZADD', leases, unpack(expiries))
   redis.call('HSET', held, unpack(holders))
+  for tenant, count in pairs(served) do
+    if known[tenant].rate > 0 then take_tokens(tenant, known[tenant], now, count) end
+  end
   remember(served)
   local announce = announcer(now)
   for _, id in ipairs(ids) do announce(id, 'l') end
 end
 
--- How many ms until the next job is due or the next tenant may run again; -1 if none is known.
-local function next_ready(now)
-  local next_at
-  for _, key in ipairs({ due, parked }) do
-    local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or nil)
-    if at and at ~= math.huge and (not next_at or at < next_at) then next_at = at end
+-- After its turns a tenant goes on at its new virtual time: in the ring, parked, or outside when its lane is empty.
+local function leave(visited, now)
+  local on, out, times = {}, {}, {}
+  for _, entry in ipairs(visited) do
+    local tenant, most, ready_at = entry.tenant, allowance(entry.tenant, entry.about, now)
+    if entry.waiting <= entry.taken then
+      out[#out + 1] = tenant
+      times[#times + 1], times[#times + 2] = tenant, entry.time
+    elseif most <= 0 then
+      park(tenant, entry.time, ready_at)
+    else
+      on[#on + 1], on[#on + 2] = entry.time, tenant
+    end
   end
-  return next_at and math.max(0, next_at - now) or -1
+  if #out > 0 then
+    redis.call('ZREM', ring, unpack(out))
+    redis.call('HSET', vtimes, unpack(times))
+  end
+  if #on > 0 then redis.call('ZADD', ring, unpack(on)) end
 end

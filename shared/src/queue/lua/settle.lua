@@ -3,16 +3,18 @@
 -- for each job. Returns how many leases ended.
 local now, ids = now_ms(), {}
 for i = 1, #ARGV, 5 do ids[#ids + 1] = ARGV[i] end
-local holders, ended, seen, tenants = redis.call('HMGET', held, unpack(ids)), {}, {}, {}
+local holders, ended, seen, tenants, names = redis.call('HMGET', held, unpack(ids)), {}, {}, {}, {}
 
 -- Sums up, for each tenant, what was used, what was charged, and what did not run at all.
 local function account(holder, ran)
   local tenant = string.sub(holder, 9, 24)
-  local sum = tenants[tenant] or { ended = 0, used = 0, charged = 0, unused = 0, runs = {} }
-  tenants[tenant] = sum
+  local sum = tenants[tenant]
+  if not sum then
+    sum = { ended = 0, used = 0, charged = 0, unused = 0, runs = {} }
+    tenants[tenant], names[#names + 1] = sum, tenant
+  end
   sum.ended, sum.charged = sum.ended + 1, sum.charged + tonumber(string.sub(holder, 25))
-  if ran < 0 then sum.unused = sum.unused + 1
-  else sum.used, sum.runs[#sum.runs + 1] = sum.used + ran, ran end
+  if ran < 0 then sum.unused = sum.unused + 1 else sum.used, sum.runs[#sum.runs + 1] = sum.used + ran, ran end
   return tenant
 end
 
@@ -39,6 +41,7 @@ for at, holder in ipairs(holders) do
   end
 end
 if #ended == 0 then return 0 end
+learn(names)
 redis.call('ZREM', leases, unpack(ended))
 redis.call('HDEL', held, unpack(ended))
 
@@ -51,7 +54,7 @@ for at, id in ipairs(ids) do
     announce(id, run_at == '' and 'f' or 'a')
   end
 end
-for tenant, sum in pairs(tenants) do more = correct(tenant, sum, tenant_of(tenant)) or more end
+for tenant, sum in pairs(tenants) do more = correct(tenant, sum, known[tenant]) or more end
 enter_lanes()
 remember(tenants)
 if more then wake_idle() end

@@ -20,7 +20,8 @@ end
 local size = redis.call('ZCARD', ring) - (redis.call('ZSCORE', ring, tenant) and 1 or 0)
 if #others > 0 then weight = weight * size / #others end
 
-local about = tenant_of(tenant)
+learn({ tenant })
+local about = known[tenant]
 return {
   index_state(), redis.call('HGET', meta, 'paused') or '0', place, before or 0, redis.call('HGET', limits, tenant) or '',
   about.running, about.rate > 0 and tostring(take_tokens(tenant, about, now, 0)) or '',

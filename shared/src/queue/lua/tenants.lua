@@ -2,7 +2,8 @@
 local known = {}
 
 local function unpacked(packed)
-  local weight, cap, rate, burst, paused = string.match(packed or '1 0 0 0 0', '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if not packed then return { weight = 1, cap = 0, rate = 0, burst = 0, paused = false } end
+  local weight, cap, rate, burst, paused = string.match(packed, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
   return { weight = tonumber(weight), cap = tonumber(cap), rate = tonumber(rate), burst = tonumber(burst), paused = paused == '1' }
 end
 
@@ -11,17 +12,10 @@ local function learn(tenants)
   local counts = redis.call('HMGET', running, unpack(tenants))
   local averages = redis.call('HMGET', estimates, unpack(tenants))
   for at, tenant in ipairs(tenants) do
-    if not known[tenant] then
-      local about = unpacked(packed[at])
-      about.running, about.average = tonumber(counts[at] or 0), tonumber(averages[at] or nil)
-      known[tenant] = about
-    end
+    local about = known[tenant] or unpacked(packed[at])
+    about.running, about.average = about.running or tonumber(counts[at] or 0), about.average or tonumber(averages[at] or nil)
+    known[tenant] = about
   end
-end
-
-local function tenant_of(tenant)
-  if not known[tenant] then learn({ tenant }) end
-  return known[tenant]
 end
 
 -- Writes the counts of running jobs and the averages of the given tenants back.
@@ -38,7 +32,7 @@ local function remember(tenants)
   if #averages > 0 then redis.call('HSET', estimates, unpack(averages)) end
 end
 
--- Tokens of a tenant with a rate, taken (or given back). A bucket that was never used is full.
+-- Takes tokens of a tenant with a rate, or gives them back; returns what is left. An unknown bucket is full.
 local function take_tokens(tenant, about, now, taken)
   if not about.tokens then
     local tokens, at = string.match(redis.call('HGET', buckets, tenant) or '', '^(%S+) (%S+)$')

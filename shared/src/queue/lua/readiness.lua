@@ -1,0 +1,22 @@
+-- What time brings: jobs that come due, tenants that may run again.
+
+-- Brings in what came due, and the tenants whose time has come, up to `bound` of each.
+local function promote(now, bound)
+  local came = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, bound)
+  for i = 1, #came, 2 do
+    local member = came[i]
+    redis.call('ZREM', due, member)
+    place(string.sub(member, 1, 16), string.sub(member, 17, 32), string.sub(member, 33), tonumber(came[i + 1]), now)
+  end
+  enter_lanes()
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, bound)) do unpark(tenant) end
+end
+
+-- How many ms until the next job is due or the next tenant may run again; -1 if none is known.
+local function next_ready(now)
+  local next_at = math.huge
+  for _, key in ipairs({ due, parked }) do
+    next_at = math.min(next_at, tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or 'inf') or math.huge)
+  end
+  return next_at < math.huge and math.max(0, next_at - now) or -1
+end

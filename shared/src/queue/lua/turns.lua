@@ -1,0 +1,55 @@
+-- Plans a fetch without touching anything: the tenant with the least virtual time has a turn, until its time passes the next
+-- one's, until enough is planned. A heap holds the tenants read so far; nobody in the ring beyond them has less than `horizon`.
+local heap, size, seen_of_ring, horizon = {}, 0, 0, -math.huge
+
+local function sift_down()
+  local at, entry = 1, heap[1]
+  while at * 2 <= size do
+    local child = at * 2
+    if child < size and heap[child + 1].time < heap[child].time then child = child + 1 end
+    if heap[child].time >= entry.time then break end
+    heap[at] = heap[child]
+    at = child
+  end
+  heap[at] = entry
+end
+
+local function add(entry)
+  size = size + 1
+  local at = size
+  while at > 1 and heap[math.floor(at / 2)].time > entry.time do
+    heap[at] = heap[math.floor(at / 2)]
+    at = math.floor(at / 2)
+  end
+  heap[at] = entry
+end
+
+local function drop_first()
+  heap[1], heap[size] = heap[size], nil
+  size = size - 1
+  if size > 0 then sift_down() end
+end
+
+local function read_page(length)
+  local page, tenants = redis.call('ZRANGE', ring, seen_of_ring, seen_of_ring + length - 1, 'WITHSCORES'), {}
+  for i = 1, #page, 2 do
+    tenants[#tenants + 1] = page[i]
+    add({ tenant = page[i], time = tonumber(page[i + 1]), taken = 0 })
+  end
+  if #tenants > 0 then learn(tenants) end
+  seen_of_ring = seen_of_ring + #tenants
+  horizon = #tenants == length and tonumber(page[#page]) or math.huge
+end
+
+-- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none.
+local function turn(entry, most, now)
+  if not entry.left then
+    entry.about = known[entry.tenant]
+    entry.cost = (entry.about.average or 1) / entry.about.weight
+    entry.waiting = redis.call('ZCARD', lane_of(entry.tenant))
+    entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
+  end
+  local second = math.min(horizon, size > 1 and heap[2].time or math.huge, size > 2 and heap[3].time or math.huge)
+  if second < math.huge then most = math.min(most, math.max(1, math.floor((second - entry.time) / entry.cost) + 1)) end
+  return math.min(most, entry.left)
+end
