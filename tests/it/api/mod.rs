@@ -11,6 +11,7 @@ mod idempotency;
 mod jobs;
 mod leads;
 mod list;
+mod loss_of_postgres;
 mod operations;
 mod problems;
 mod protocol;

@@ -1,5 +1,6 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
+mod clocks;
 mod crash;
 mod drain;
 mod enqueue;
@@ -11,10 +12,14 @@ mod loss_of_redis;
 mod model;
 mod order;
 mod planned_faults;
+mod poison;
 mod promotion;
 mod retention;
+mod rolling_restart;
+mod schedulers;
 mod shares;
 mod steering;
 mod support;
 mod sweep;
+mod system_calls;
 mod watching;
