@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -23,7 +23,7 @@ pub use self::code::ProblemCode;
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// One thing wrong with a body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// Where in the body, as a JSON pointer (RFC 6901); empty for the whole.
     #[schema(example = "/args/recipient")]
@@ -71,6 +71,15 @@ impl Problem {
         self
     }
 
+    /// Moves what is wrong to a part of the body.
+    #[must_use]
+    pub fn under(mut self, pointer: &str) -> Self {
+        for error in &mut self.0.errors {
+            error.pointer.insert_str(0, pointer);
+        }
+        self
+    }
+
     /// Adds a member of its own, such as the id that conflicts.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -90,6 +99,11 @@ impl Problem {
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.cause = Some(Arc::from(cause.into()));
         self
+    }
+
+    /// A member of its own.
+    pub fn own_member(&self, name: &str) -> Option<&Value> {
+        self.0.members.get(name)
     }
 
     /// The code.

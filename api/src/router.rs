@@ -14,7 +14,8 @@ use crate::{
     routes::{
         health,
         v1::{
-            campaign_leads, campaigns, job_kinds, jobs, jobs_batch, unsubscribe, webhook_deliveries, webhook_endpoints,
+            campaign_leads, campaigns, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe, webhook_deliveries,
+            webhook_endpoints,
         },
     },
     state::AppState,
@@ -34,6 +35,9 @@ fn v1() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs_batch::create))
+        .routes(routes!(jobs_batch::show))
+        .routes(routes!(jobs_many::retry))
+        .routes(routes!(jobs_many::cancel))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))

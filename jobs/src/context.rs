@@ -2,11 +2,20 @@
 //!
 //! Invariant: the database is reached through the job's own tenant; there is no way to another's rows.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use shared::{
     db::TenantTx,
-    queue::{NewJob, consumer::Lease},
+    queue::{
+        NewJob,
+        batches::{self, BatchRecord},
+        consumer::Lease,
+        progress::Progress,
+    },
     tenancy::TenantId,
 };
 use tokio_util::sync::CancellationToken;
@@ -19,15 +28,18 @@ pub struct JobContext {
     lease: Lease,
     environment: Arc<Environment>,
     cancelled: CancellationToken,
+    reported: Mutex<Option<Instant>>,
 }
 
 /// How long an effect is remembered in the index; the ledger knows of it long before.
 const EFFECT_TTL: Duration = Duration::from_hours(24);
+/// Reports of progress that follow each other faster are left out, but for the one of 100 percent.
+const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 impl JobContext {
     /// The context of a leased job.
     pub const fn new(lease: Lease, environment: Arc<Environment>, cancelled: CancellationToken) -> Self {
-        Self { lease, environment, cancelled }
+        Self { lease, environment, cancelled, reported: Mutex::new(None) }
     }
 
     /// The job's id.
@@ -64,6 +76,33 @@ impl JobContext {
     /// look at it, the run is dropped at its next await; those that block a thread or must tidy up do.
     pub const fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
+    }
+
+    /// Says how far the run is: 0 to 100 percent, and what it does. Costs next to nothing, so it may be called in a loop; a report
+    /// that cannot be noted is left out.
+    pub async fn progress(&self, percent: u8, message: Option<&str>) {
+        if !self.is_report_due(percent) {
+            return;
+        }
+        let progress = Progress::new(percent, message, self.lease.attempt, self.environment.clock.now());
+        if let Err(error) = self.environment.index.report_progress(self.lease.id, &progress).await {
+            tracing::debug!(%error, "progress could not be noted");
+        }
+    }
+
+    fn is_report_due(&self, percent: u8) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = percent >= 100 || reported.is_none_or(|last| last.elapsed() >= REPORT_PAUSE);
+        if due {
+            *reported = Some(Instant::now());
+        }
+        due
+    }
+
+    /// The batch that the job belongs to or completes, with how many of its jobs ended how.
+    pub async fn batch(&self) -> Result<Option<BatchRecord>, sqlx::Error> {
+        let Some(id) = self.lease.batch_id else { return Ok(None) };
+        batches::find(&mut self.begin().await?, id).await
     }
 
     /// Begins a transaction of the job's tenant.

@@ -30,6 +30,9 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     const INTERNAL: bool = false;
     /// Failures after which it is discarded, unless the job says otherwise.
     const MAX_ATTEMPTS: i16 = 20;
+    /// The form of the arguments. To be raised when a worker of the release before would misread them: it then leaves such
+    /// jobs to those that know the new form.
+    const ARGS_VERSION: i16 = 1;
     /// How long a run may take; then it is cancelled and counts as failed.
     const TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -56,6 +59,9 @@ pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> 
         priority: Priority::DEFAULT,
         max_attempts: J::MAX_ATTEMPTS,
         run_at: None,
+        expires_at: None,
+        args_version: J::ARGS_VERSION,
+        ties: None,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Kind {
     pub internal: bool,
     /// Failures after which a job is discarded.
     pub max_attempts: i16,
+    /// The newest form of the arguments that this process understands.
+    pub args_version: i16,
     /// How long a run may take.
     pub timeout: Duration,
     /// The JSON schema of its arguments.
@@ -62,6 +64,7 @@ impl Kind {
             queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
             internal: J::INTERNAL,
             max_attempts: J::MAX_ATTEMPTS,
+            args_version: J::ARGS_VERSION,
             timeout: J::TIMEOUT,
             validator: jsonschema::validator_for(&schema).expect("a derived schema is a valid schema"),
             schema,
@@ -108,6 +111,11 @@ impl Registry {
         if testing {
             kinds.extend(crate::kinds::testing::all());
         }
+        Self::of(kinds)
+    }
+
+    /// These kinds and no others, as a process of another release may have.
+    pub fn of(kinds: Vec<Kind>) -> Self {
         Self { kinds: kinds.into_iter().map(|kind| (kind.name, kind)).collect() }
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
-    services::{Cleaner, Depth, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
+    services::{Cleaner, Depth, Expirer, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
 };
 
 /// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
@@ -53,6 +53,7 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(limit_keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
 

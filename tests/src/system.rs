@@ -137,6 +137,9 @@ impl TestSystem {
             priority: Priority::DEFAULT,
             max_attempts: kind.max_attempts,
             run_at: None,
+            expires_at: None,
+            args_version: kind.args_version,
+            ties: None,
         }
     }
 

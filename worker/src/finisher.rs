@@ -11,7 +11,7 @@ use shared::{
     queue::{
         Index, QueueName, Settlement,
         consumer::Lease,
-        finish::{self, Finish, Outcome, Recorded},
+        finish::{self, Finish, Outcome, Recorded, Records},
     },
 };
 use tokio::{
@@ -100,10 +100,11 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
     let finishes: Vec<Finish> = batch
         .iter()
         .filter_map(|ended| {
-            Some(Finish { id: ended.lease.id, attempt: ended.lease.attempt, outcome: ended.outcome.clone()? })
+            let Lease { id, attempt, hooks, .. } = ended.lease;
+            Some(Finish { id, attempt, hooks, outcome: ended.outcome.clone()? })
         })
         .collect();
-    let recorded = record_patiently(db, &finishes).await;
+    let Records { recorded, aftermath } = record_patiently(db, &finishes).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
@@ -117,6 +118,7 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
             tracing::debug!(%queue, %error, "leases could not be settled");
         }
     }
+    aftermath.announce(index).await;
     for ended in &batch {
         holdings.leave(ended.lease.id, ended.lease.token);
     }
@@ -124,11 +126,11 @@ async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<End
 
 /// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
 /// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, Recorded> {
+async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> Records {
     let mut told = false;
     loop {
         match finish::record(db, finishes).await {
-            Ok(recorded) => return recorded,
+            Ok(records) => return records,
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
                     tracing::warn!(jobs = finishes.len(), %error, "finished jobs cannot be written; trying until the ledger answers");
@@ -138,19 +140,21 @@ async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, R
             }
             Err(error) if finishes.len() == 1 => {
                 tracing::error!(job_id = %finishes[0].id, %error, "the end of a job cannot be written");
-                return HashMap::new();
+                return Records::default();
             }
             Err(_) => return record_one_by_one(db, finishes).await,
         }
     }
 }
 
-async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> HashMap<Uuid, Recorded> {
-    let mut recorded = HashMap::with_capacity(finishes.len());
+async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> Records {
+    let mut all = Records::default();
     for finish in finishes {
-        recorded.extend(Box::pin(record_patiently(db, std::slice::from_ref(finish))).await);
+        let one = Box::pin(record_patiently(db, std::slice::from_ref(finish))).await;
+        all.recorded.extend(one.recorded);
+        all.aftermath.extend(one.aftermath);
     }
-    recorded
+    all
 }
 
 impl Ended {

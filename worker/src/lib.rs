@@ -15,3 +15,4 @@ pub mod process;
 pub mod renewer;
 pub mod runner;
 pub mod runtime;
+mod skew;

@@ -30,6 +30,11 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
     counter!(names::JOBS_TOTAL, "queue" => queue, "kind" => lease.kind.to_string(), "outcome" => outcome).increment(1);
 }
 
+/// A job was left to a worker of another release.
+pub fn left(lease: &Lease, reason: &'static str) {
+    counter!(names::JOBS_LEFT_TOTAL, label::QUEUE => lease.queue.to_string(), label::REASON => reason).increment(1);
+}
+
 /// Tells how many slots are busy and free, until `stop`.
 pub async fn report_slots(capacity: Arc<Capacity>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);

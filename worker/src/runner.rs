@@ -1,6 +1,7 @@
-//! One run of one job: find its kind, run it within its time, and say how it ended.
+//! One run of one job: find its kind, run it within its time, and say how it ended. What this release does not know is left
+//! to another worker: see [`skew`].
 //!
-//! Invariant: whatever a kind does (return an error, panic, take too long, be unknown), the run ends in an [`Outcome`] and
+//! Invariant: whatever a kind does (return an error, panic, take too long), the run ends in an [`Outcome`] and
 //! the process lives on. Only death takes the process: that is what leases are for.
 
 use std::{
@@ -27,10 +28,8 @@ use crate::{
     finisher::{Ended, Finisher},
     holdings::Holdings,
     last_chance::{self, Alone, LastChances},
+    skew,
 };
-
-/// An unknown kind is left for a worker that knows it.
-const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs jobs. One for the process.
 pub struct Runner {
@@ -60,15 +59,20 @@ impl Runner {
     }
 
     async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Option<Duration> {
+        let kind = match skew::judge(&self.registry, &lease) {
+            Ok(kind) => kind,
+            Err(reason) => {
+                crate::metrics::left(&lease, reason);
+                self.hand_back(skew::put_off(lease, &self.environment.clock)).await;
+                return None;
+            }
+        };
         let Some(_company) = cancelled.run_until_cancelled(self.company(lease.crashes)).await.flatten() else {
             self.hand_back(lease).await;
             return None;
         };
         let started = Instant::now();
-        let outcome = match self.registry.get(&lease.kind) {
-            Some(kind) => self.attempt(kind, &lease, cancelled).await,
-            None => Some(Outcome::Snoozed { delay: UNKNOWN_KIND_PAUSE }),
-        };
+        let outcome = self.attempt(kind, &lease, cancelled).await;
         let ran = started.elapsed();
         faults::pass(Point::AfterEffectBeforeFinish).await;
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
@@ -128,7 +132,7 @@ enum Company<'a> {
 fn succeeded(success: Success) -> Outcome {
     match success {
         Success::Done => Outcome::Completed { result: None },
-        Success::DoneWith(result) => Outcome::Completed { result: Some(result) },
+        Success::DoneWith(result) => Outcome::completed_with(result),
         Success::Snooze(delay) => Outcome::Snoozed { delay },
         Success::Cancel(reason) => Outcome::Cancelled { reason },
     }

@@ -4,11 +4,13 @@
 //! is the `match` below, so that a code without an entry does not compile.
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The kind of a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema, strum::IntoStaticStr, strum::EnumIter)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, strum::IntoStaticStr, strum::EnumIter,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ProblemCode {
@@ -38,6 +40,8 @@ pub enum ProblemCode {
     IdempotencyInFlight,
     /// The state of the thing does not permit this.
     Conflict,
+    /// Another job holds the unique key; `job_id` says which.
+    Duplicate,
     /// No kind of job has this name.
     UnknownKind,
     /// The args do not fit the kind's schema; `errors` says where.
@@ -117,6 +121,7 @@ impl ProblemCode {
             Self::IdempotencyKeyReused => (S::UNPROCESSABLE_ENTITY, "Idempotency key reused", "the key came before with another request"),
             Self::IdempotencyInFlight => (S::CONFLICT, "First request still in flight", "the first request with this key is not answered yet"),
             Self::Conflict => (S::CONFLICT, "Conflict", "the present state does not permit this"),
+            Self::Duplicate => (S::CONFLICT, "Duplicate", "another job holds the unique key"),
             Self::UnknownKind => (S::UNPROCESSABLE_ENTITY, "Unknown kind", "no kind of job has this name"),
             Self::InvalidArgs => (S::UNPROCESSABLE_ENTITY, "The args do not fit", "the args are not of the form that the kind needs"),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "come back when Retry-After says"),
@@ -138,7 +143,7 @@ mod tests {
     fn codes_are_errors_and_told_apart() {
         let names: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::as_str).collect();
         let titles: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::title).collect();
-        assert_eq!((names.len(), titles.len()), (20, 20));
+        assert_eq!((names.len(), titles.len()), (21, 21));
         for code in ProblemCode::iter() {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());

@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod depth;
+mod expirer;
 mod limit_keeper;
 mod promoter;
 mod reconciler;
@@ -10,6 +11,7 @@ mod sweeper;
 
 pub use cleaner::Cleaner;
 pub use depth::Depth;
+pub use expirer::Expirer;
 pub use limit_keeper::LimitKeeper;
 pub use promoter::Promoter;
 pub use reconciler::IndexKeeper;

@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement,
+    Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement, expiry,
     index::{FetchedIds, LeasedId},
 };
 use crate::{
@@ -43,8 +43,14 @@ pub struct Lease {
     pub max_attempts: i16,
     /// Its place among the tenant's jobs.
     pub priority: Priority,
+    /// The batch that it belongs to or completes.
+    pub batch_id: Option<Uuid>,
     /// When it became eligible.
     pub run_at: DateTime<Utc>,
+    /// Who cares about its end: see [`super::ties::hooks`].
+    pub hooks: i16,
+    /// The form of its arguments.
+    pub args_version: i16,
     /// Proves the lease to the index.
     pub token: LeaseToken,
 }
@@ -105,7 +111,12 @@ struct Row {
     crashes: i16,
     max_attempts: i16,
     run_at: DateTime<Utc>,
+    hooks: i16,
+    args_version: i16,
+    batch_id: Option<Uuid>,
     not_due: bool,
+    is_free: bool,
+    is_expired: bool,
 }
 
 impl Consumer {
@@ -139,7 +150,8 @@ impl Consumer {
         let rows = sqlx::query_as!(
             Row,
             r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>", state as "state: JobState", priority, attempt,
-                      failures, crashes, max_attempts, run_at, run_at > now() + interval '1 second' as "not_due!"
+                      failures, crashes, max_attempts, run_at, hooks, args_version, batch_id, run_at > now() + interval '1 second' as "not_due!",
+                      waits_for = 0 as "is_free!", coalesce(expires_at <= now(), false) as "is_expired!"
                from jobs where id = any($1)"#,
             &ids
         )
@@ -156,9 +168,15 @@ impl Consumer {
         ids: &[LeasedId],
         mut rows: HashMap<Uuid, Row>,
     ) -> Result<Vec<Lease>, redis::RedisError> {
-        let (mut leases, mut rest) = (Vec::with_capacity(ids.len()), Vec::new());
+        let (mut leases, mut rest, mut expired) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         for leased in ids {
             match rows.remove(&leased.id) {
+                // It waits for other jobs: the index should not know it yet.
+                Some(row) if !row.is_free => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
+                Some(row) if !row.state.is_final() && row.is_expired => {
+                    expired.push(leased.id);
+                    rest.push(Settlement { id: leased.id, token, ran: None, again: None });
+                }
                 Some(row) if !row.state.is_final() && !row.not_due => {
                     leases.push(row.into_lease(queue, token, leased.priority));
                 }
@@ -172,7 +190,16 @@ impl Consumer {
         if !rest.is_empty() {
             self.index.settle(queue, &rest).await?;
         }
+        self.discard(&expired).await;
         Ok(leases)
+    }
+
+    /// Their time is over, so they are not run. If the ledger cannot be told now, the scheduler's sweep does it.
+    async fn discard(&self, expired: &[Uuid]) {
+        match expiry::discard(&self.db, expired).await {
+            Ok((_, aftermath)) => aftermath.announce(&self.index).await,
+            Err(error) => tracing::debug!(jobs = expired.len(), %error, "expired jobs could not be discarded"),
+        }
     }
 }
 
@@ -196,6 +223,9 @@ impl Row {
             max_attempts: self.max_attempts,
             priority: Priority::new(self.priority).unwrap_or(fallback),
             run_at: self.run_at,
+            hooks: self.hooks,
+            batch_id: self.batch_id,
+            args_version: self.args_version,
             token,
         }
     }

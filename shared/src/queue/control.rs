@@ -1,11 +1,23 @@
-//! Steering jobs: cancel what is not wanted any more, and redrive what was given up.
+//! Steering jobs: cancel what is not wanted any more, and redrive what was given up; one, or all that match a filter.
 //!
 //! Invariant: the ledger decides first, in the tenant's transaction; the index is told after the commit. From a cancellation's
 //! commit on, no finish of that job matches its row.
+//!
+//! Next: `control/redrive.rs` for what a redriven job takes back, `control/matching.rs` for the filter.
+
+mod matching;
+mod redrive;
+
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Index, JobState, Priority, QueueName, WaitingJob};
+pub use self::matching::{SteerFilter, count_matching, next_matching};
+pub use self::redrive::{Redriven, redrive, redrive_all};
+use super::{
+    Index, JobState, Priority, QueueName, WaitingJob,
+    aftermath::{self, Aftermath, Final},
+};
 use crate::{
     db::TenantTx,
     faults::{self, Point},
@@ -19,6 +31,8 @@ pub enum Steered {
     Done(Position),
     /// The job's state does not allow it.
     Refused(JobState),
+    /// Its unique key is held by this job now.
+    KeyHeld(Uuid),
     /// There is no such job.
     NotFound,
 }
@@ -34,37 +48,45 @@ pub struct Position {
     pub queue: QueueName,
     /// Its place among the tenant's jobs.
     pub priority: Priority,
+    /// What its end meant for others.
+    pub aftermath: Aftermath,
 }
 
 /// Cancels a job that is not final. After the commit, call [`announce_cancelled`].
 pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
-    let row = sqlx::query!(
-        "update jobs set state = 'cancelled', finalized_at = now()
-         where id = $1 and state in ('scheduled', 'available', 'retryable') returning queue, priority",
-        id
-    )
-    .fetch_optional(&mut **transaction)
-    .await?;
-    match row {
-        Some(row) => Ok(done(transaction.tenant(), id, &row.queue, row.priority)),
+    let (mut done, aftermath) = cancel_all(transaction, &[id]).await?;
+    match done.pop() {
+        Some(position) => Ok(Steered::Done(Position { aftermath, ..position })),
         None => refused(transaction, id).await,
     }
 }
 
-/// Makes a discarded or cancelled job wait again, as if it were new but for its number of attempts. After the commit,
-/// call [`announce_redriven`].
-pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
-    let row = sqlx::query!(
-        "update jobs set state = 'available', finalized_at = null, run_at = now(), attempt = attempt + 1, failures = 0, crashes = 0
-         where id = $1 and state in ('discarded', 'cancelled') returning queue, priority",
-        id
+/// Cancels those of the jobs that are not final. After the commit, [`announce_cancelled`] is called for each, and the aftermath
+/// announced.
+pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec<Position>, Aftermath), sqlx::Error> {
+    aftermath::lock(transaction, ids, &vec![true; ids.len()]).await?;
+    let rows = sqlx::query!(
+        r#"update jobs j set state = 'cancelled', finalized_at = now()
+           from (select id from unnest($1::uuid[]) as t (id) order by id) i
+           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+        ids
     )
-    .fetch_optional(&mut **transaction)
+    .fetch_all(&mut **transaction)
     .await?;
-    match row {
-        Some(row) => Ok(done(transaction.tenant(), id, &row.queue, row.priority)),
-        None => refused(transaction, id).await,
-    }
+    let tenant = transaction.tenant();
+    let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority)).collect();
+    let ended = rows.into_iter().map(|row| Final {
+        id: row.id,
+        tenant: row.tenant_id,
+        state: row.state,
+        hooks: row.hooks,
+        unique_key: row.unique_key,
+        batch_id: row.batch_id,
+        waits_for: row.waits_for,
+    });
+    let ended = ended.collect();
+    Ok((positions, aftermath::settle(transaction, ended).await?))
 }
 
 /// Takes a cancelled job out of the index and tells its holder. A failure costs nothing but time: the ledger refuses its finish.
@@ -73,6 +95,7 @@ pub async fn announce_cancelled(index: &Index, job: &Position) {
     if let Err(error) = index.cancel(&job.queue, &[(job.id, job.tenant, job.priority)]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancellation");
     }
+    job.aftermath.announce(index).await;
 }
 
 /// Makes a redriven job known; if that fails, the scheduler's crawl finds it.
@@ -83,9 +106,39 @@ pub async fn announce_redriven(index: &Index, job: &Position, now_ms: i64) {
     }
 }
 
-fn done(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Steered {
+/// Takes cancelled jobs out of the index and tells their holders.
+pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
+    for (queue, jobs) in by_queue(jobs) {
+        let told: Vec<_> = jobs.iter().map(|job| (job.id, job.tenant, job.priority)).collect();
+        if let Err(error) = index.cancel(queue, &told).await {
+            tracing::debug!(%queue, %error, "the index was not told of cancellations");
+        }
+    }
+}
+
+/// Makes redriven jobs known; if that fails, the scheduler's crawl finds them.
+pub async fn announce_all_redriven(index: &Index, jobs: &[Position], now_ms: i64) {
+    for (queue, jobs) in by_queue(jobs) {
+        let waiting =
+            |job: &&Position| WaitingJob { id: job.id, tenant: job.tenant, priority: job.priority, run_at_ms: now_ms };
+        let waiting: Vec<WaitingJob> = jobs.iter().map(waiting).collect();
+        if let Err(error) = index.push(queue, &waiting).await {
+            tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
+        }
+    }
+}
+
+fn by_queue(jobs: &[Position]) -> HashMap<&QueueName, Vec<&Position>> {
+    let mut by_queue: HashMap<&QueueName, Vec<&Position>> = HashMap::new();
+    for job in jobs {
+        by_queue.entry(&job.queue).or_default().push(job);
+    }
+    by_queue
+}
+
+fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Position {
     let queue = queue.parse().expect("the ledger holds valid queue names");
-    Steered::Done(Position { id, tenant, queue, priority: Priority::from_ledger(priority) })
+    Position { id, tenant, queue, priority: Priority::from_ledger(priority), aftermath: Aftermath::default() }
 }
 
 async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {

@@ -1,93 +1,22 @@
 //! Writing down what became of jobs, many in one statement.
 //!
 //! Invariant: a finish counts only if the row still waits with the attempt that was leased. Whoever was rescued, cancelled
-//! or overtaken in the meantime matches no row and changes nothing.
+//! or overtaken in the meantime matches no row and changes nothing. A job with hooks ends in a transaction with its aftermath;
+//! all others, nearly all there are, in one statement for many.
 
-use std::{collections::HashMap, time::Duration};
+mod outcome;
+
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{JobState, Priority};
+pub use self::outcome::{MAX_RESULT_BYTES, Outcome};
+use super::{
+    JobState, Priority,
+    aftermath::{self, Aftermath, Final},
+};
 use crate::db::SystemDb;
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// The work is done.
-    Completed {
-        /// What the kind wants to be readable afterwards.
-        result: Option<Box<RawValue>>,
-    },
-    /// The run failed and another is due after the delay.
-    Retry {
-        /// What went wrong, for the tenant to read.
-        error: String,
-        /// How long to wait.
-        delay: Duration,
-    },
-    /// Not now: again after the delay, and it counts as no failure.
-    Snoozed {
-        /// How long to wait.
-        delay: Duration,
-    },
-    /// Given up for good.
-    Discarded {
-        /// What went wrong, for the tenant to read.
-        error: String,
-    },
-    /// The kind found that the work is not wanted any more.
-    Cancelled {
-        /// Why, for the tenant to read.
-        reason: String,
-    },
-}
-
-impl Outcome {
-    const fn state(&self) -> JobState {
-        match self {
-            Self::Completed { .. } => JobState::Completed,
-            Self::Retry { .. } => JobState::Retryable,
-            Self::Snoozed { .. } => JobState::Scheduled,
-            Self::Discarded { .. } => JobState::Discarded,
-            Self::Cancelled { .. } => JobState::Cancelled,
-        }
-    }
-
-    /// The word for logs and metrics.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Completed { .. } => "completed",
-            Self::Retry { .. } => "retried",
-            Self::Snoozed { .. } => "snoozed",
-            Self::Discarded { .. } => "discarded",
-            Self::Cancelled { .. } => "cancelled",
-        }
-    }
-
-    const fn delay(&self) -> Option<Duration> {
-        match self {
-            Self::Retry { delay, .. } | Self::Snoozed { delay } => Some(*delay),
-            _ => None,
-        }
-    }
-
-    fn error(&self) -> Option<&str> {
-        match self {
-            Self::Retry { error, .. } | Self::Discarded { error } => Some(error),
-            Self::Cancelled { reason } => Some(reason),
-            _ => None,
-        }
-    }
-
-    fn result(&self) -> Option<&str> {
-        match self {
-            Self::Completed { result } => result.as_deref().map(RawValue::get),
-            _ => None,
-        }
-    }
-}
 
 /// The end of one run.
 #[derive(Clone, Debug)]
@@ -96,6 +25,8 @@ pub struct Finish {
     pub id: Uuid,
     /// The attempt that ran.
     pub attempt: i32,
+    /// Who cared about its end when it was leased: see [`super::ties::hooks`]. More may have come since; the ledger knows.
+    pub hooks: i16,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -113,22 +44,58 @@ pub enum Recorded {
     RefusedOvertaken,
 }
 
-/// Writes a batch of finishes, at most one for each job, in one or two statements.
-/// The answer has an entry for every id.
-pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<HashMap<Uuid, Recorded>, sqlx::Error> {
+/// What the ledger made of a batch of finishes.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// An entry for every id.
+    pub recorded: HashMap<Uuid, Recorded>,
+    /// What the index is to be told beside that.
+    pub aftermath: Aftermath,
+}
+
+/// Writes a batch of finishes, at most one for each job: in one or two statements, and a transaction for the jobs whose end
+/// matters to others.
+pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<Records, sqlx::Error> {
+    let mut records = Records { recorded: HashMap::with_capacity(finishes.len()), aftermath: Aftermath::default() };
+    let (hooked, free): (Vec<&Finish>, Vec<&Finish>) =
+        finishes.iter().partition(|finish| finish.hooks != 0 && finish.outcome.is_final());
     let (plain, rest): (Vec<&Finish>, Vec<&Finish>) =
-        finishes.iter().partition(|finish| matches!(finish.outcome, Outcome::Completed { result: None }));
-    let mut recorded = HashMap::with_capacity(finishes.len());
+        free.into_iter().partition(|finish| matches!(finish.outcome, Outcome::Completed { result: None }));
+    end_with_aftermath(db, &hooked, &mut records).await?;
     if !plain.is_empty() {
-        complete(db, &plain, &mut recorded).await?;
+        complete(db, &plain, &mut records.recorded).await?;
     }
     if !rest.is_empty() {
-        change(db, &rest, &mut recorded).await?;
+        let written = change(db.pool(), &rest, false).await?;
+        records.recorded.extend(written.into_iter().map(|row| (row.id, row.recorded())));
     }
-    if recorded.len() < finishes.len() {
-        explain_refusals(db, finishes, &mut recorded).await?;
+    if records.recorded.len() < finishes.len() {
+        let late = explain_refusals(db, finishes, &mut records.recorded).await?;
+        end_with_aftermath(db, &late, &mut records).await?;
+        for finish in late {
+            records.recorded.entry(finish.id).or_insert(Recorded::RefusedOvertaken);
+        }
     }
-    Ok(recorded)
+    Ok(records)
+}
+
+/// The way of the jobs that have hooks.
+async fn end_with_aftermath(db: &SystemDb, finishes: &[&Finish], records: &mut Records) -> Result<(), sqlx::Error> {
+    if finishes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id).collect();
+    let fails: Vec<bool> = finishes.iter().map(|finish| finish.outcome.state() != JobState::Completed).collect();
+    let mut transaction = db.pool().begin().await?;
+    aftermath::lock(&mut transaction, &ids, &fails).await?;
+    let written = change(&mut *transaction, finishes, true).await?;
+    let recorded: Vec<_> = written.iter().map(|row| (row.id, row.recorded())).collect();
+    let ended = written.into_iter().filter_map(Written::into_final).collect();
+    let aftermath = aftermath::settle(&mut transaction, ended).await?;
+    transaction.commit().await?;
+    records.aftermath.extend(aftermath);
+    records.recorded.extend(recorded);
+    Ok(())
 }
 
 /// The common case carries two columns instead of seven.
@@ -141,7 +108,7 @@ async fn complete(
     let written = sqlx::query_scalar!(
         "update jobs j set state = 'completed', finalized_at = now()
          from (select * from unnest($1::uuid[], $2::int[]) as t (id, attempt) order by id) i
-         where j.id = i.id and j.attempt = i.attempt and j.state in ('scheduled', 'available', 'retryable')
+         where j.id = i.id and j.attempt = i.attempt and j.state in ('scheduled', 'available', 'retryable') and j.hooks = 0
          returning j.id",
         &ids,
         &attempts
@@ -152,11 +119,25 @@ async fn complete(
     Ok(())
 }
 
+/// A row that a finish wrote.
+struct Written {
+    id: Uuid,
+    tenant_id: Uuid,
+    state: JobState,
+    run_at: DateTime<Utc>,
+    priority: i16,
+    hooks: i16,
+    unique_key: Option<String>,
+    batch_id: Option<Uuid>,
+    waits_for: i16,
+}
+
+/// Writes any outcome. Jobs that have hooks are made final only if the caller sees to their aftermath.
 async fn change(
-    db: &SystemDb,
+    executor: impl sqlx::PgExecutor<'_>,
     finishes: &[&Finish],
-    recorded: &mut HashMap<Uuid, Recorded>,
-) -> Result<(), sqlx::Error> {
+    with_aftermath: bool,
+) -> Result<Vec<Written>, sqlx::Error> {
     let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id).collect();
     let attempts: Vec<i32> = finishes.iter().map(|finish| finish.attempt).collect();
     let states: Vec<String> = finishes.iter().map(|finish| finish.outcome.state().as_str().to_owned()).collect();
@@ -170,7 +151,8 @@ async fn change(
         .map(|finish| matches!(finish.outcome, Outcome::Retry { .. } | Outcome::Discarded { .. }))
         .collect();
     // A run that is to be repeated gets the next attempt number, so that this run's holder can finish it no second time.
-    let rows = sqlx::query!(
+    sqlx::query_as!(
+        Written,
         r#"update jobs j set
              state = i.state::job_state,
              attempt = case when i.delay is null then j.attempt else j.attempt + 1 end,
@@ -183,45 +165,66 @@ async fn change(
            from (select * from unnest($1::uuid[], $2::int[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::bool[])
                    as t (id, attempt, state, delay, error, result, failed) order by id) i
            where j.id = i.id and j.attempt = i.attempt and j.state in ('scheduled', 'available', 'retryable')
-           returning j.id, j.state as "state: JobState", j.run_at, j.priority"#,
+             and (j.hooks = 0 or $8 or i.delay is not null)
+           returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         &attempts,
         &states,
         &delays as &[Option<f64>],
         &errors as &[Option<String>],
         &results as &[Option<String>],
-        &failed
+        &failed,
+        with_aftermath
     )
-    .fetch_all(db.pool())
-    .await?;
-    recorded.extend(rows.into_iter().map(|row| (row.id, after(row.state, row.run_at, row.priority))));
-    Ok(())
+    .fetch_all(executor)
+    .await
 }
 
-async fn explain_refusals(
+/// Says why the rest was not written, and returns those that were held up by hooks that came while they ran.
+async fn explain_refusals<'a>(
     db: &SystemDb,
-    finishes: &[Finish],
+    finishes: &'a [Finish],
     recorded: &mut HashMap<Uuid, Recorded>,
-) -> Result<(), sqlx::Error> {
-    let refused: Vec<Uuid> = finishes.iter().map(|finish| finish.id).filter(|id| !recorded.contains_key(id)).collect();
-    let overtaken = sqlx::query_scalar!(
-        "select id from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",
-        &refused
+) -> Result<Vec<&'a Finish>, sqlx::Error> {
+    let refused: Vec<&Finish> = finishes.iter().filter(|finish| !recorded.contains_key(&finish.id)).collect();
+    let ids: Vec<Uuid> = refused.iter().map(|finish| finish.id).collect();
+    let rows = sqlx::query!(
+        "select id, attempt, hooks from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",
+        &ids
     )
     .fetch_all(db.pool())
     .await?;
-    for id in refused {
-        let why = if overtaken.contains(&id) { Recorded::RefusedOvertaken } else { Recorded::RefusedFinal };
-        recorded.insert(id, why);
+    let waiting: HashMap<Uuid, (i32, i16)> = rows.into_iter().map(|row| (row.id, (row.attempt, row.hooks))).collect();
+    let mut late = Vec::new();
+    for finish in refused {
+        match waiting.get(&finish.id) {
+            Some(&(attempt, hooks)) if attempt == finish.attempt && hooks != 0 => late.push(finish),
+            Some(_) => drop(recorded.insert(finish.id, Recorded::RefusedOvertaken)),
+            None => drop(recorded.insert(finish.id, Recorded::RefusedFinal)),
+        }
     }
-    Ok(())
+    Ok(late)
 }
 
-fn after(state: JobState, run_at: DateTime<Utc>, priority: i16) -> Recorded {
-    if state.is_final() {
-        Recorded::Final
-    } else {
-        Recorded::Again(run_at.timestamp_millis(), Priority::from_ledger(priority))
+impl Written {
+    fn recorded(&self) -> Recorded {
+        if self.state.is_final() {
+            Recorded::Final
+        } else {
+            Recorded::Again(self.run_at.timestamp_millis(), Priority::from_ledger(self.priority))
+        }
+    }
+
+    fn into_final(self) -> Option<Final> {
+        self.state.is_final().then_some(Final {
+            id: self.id,
+            tenant: self.tenant_id,
+            state: self.state,
+            hooks: self.hooks,
+            unique_key: self.unique_key,
+            batch_id: self.batch_id,
+            waits_for: self.waits_for,
+        })
     }
 }
 

@@ -191,7 +191,7 @@ impl Index {
         redis::cmd("EXISTS").arg(keys::effect_mark(&self.prefix, effect)).query_async(&mut self.connection()).await
     }
 
-    fn connection(&self) -> ConnectionManager {
+    pub(super) fn connection(&self) -> ConnectionManager {
         self.manager.clone()
     }
 

@@ -1,4 +1,4 @@
-//! Reading jobs: one, or a page of a tenant's, with `running` merged in from the index.
+//! Reading jobs: one, or a page of a tenant's, with `running` (and for one, its progress) merged in from the index.
 //!
 //! Invariant: reads go through [`TenantTx`], so a foreign id is simply not there. If Redis is away, a running job is shown
 //! in its ledger state; reading never fails for that.
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{Index, JobState, QueueName};
+use super::{Index, JobState, QueueName, progress::Progress};
 use crate::db::{SystemDb, TenantTx};
 
 /// One job as its tenant sees it.
@@ -42,6 +42,16 @@ pub struct JobRecord {
     pub inserted_at: DateTime<Utc>,
     /// When it became final.
     pub finalized_at: Option<DateTime<Utc>>,
+    /// No run begins after this.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The key that it was submitted with.
+    pub unique_key: Option<String>,
+    /// The batch that it belongs to or completes.
+    pub batch_id: Option<Uuid>,
+    /// How many jobs (or its batch) must be final before it may run.
+    pub waits_for: i16,
+    /// How far its run says that it is.
+    pub progress: Option<Progress>,
 }
 
 /// A ledger state, or `running`, which only the index knows.
@@ -91,8 +101,12 @@ struct Row {
     result: Option<Json<Box<RawValue>>>,
     errors: Option<serde_json::Value>,
     run_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
     inserted_at: DateTime<Utc>,
     finalized_at: Option<DateTime<Utc>>,
+    unique_key: Option<String>,
+    batch_id: Option<Uuid>,
+    waits_for: i16,
     is_due: bool,
 }
 
@@ -101,14 +115,19 @@ pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result
     let row = sqlx::query_as!(
         Row,
         r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
-                  result as "result: Json<Box<RawValue>>", errors, run_at, inserted_at, finalized_at, run_at <= now() as "is_due!"
+                  result as "result: Json<Box<RawValue>>", errors, run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for,
+                  run_at <= now() as "is_due!"
            from jobs where id = $1"#,
         id
     )
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    Ok(merge_running(index, vec![row]).await.pop())
+    let Some(mut job) = merge_running(index, vec![row]).await.pop() else { return Ok(None) };
+    if job.state == ShownState::Running {
+        job.progress = index.progress(id).await.ok().flatten();
+    }
+    Ok(Some(job))
 }
 
 /// A page of the tenant's jobs, the newest first, older than `before`.
@@ -123,7 +142,8 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
-                  result as "result: Json<Box<RawValue>>", errors, run_at, inserted_at, finalized_at, run_at <= now() as "is_due!"
+                  result as "result: Json<Box<RawValue>>", errors, run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for,
+                  run_at <= now() as "is_due!"
            from jobs
            where tenant_id = $1 and id < $2
              and ($3::job_state is null or state = $3) and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
@@ -191,7 +211,8 @@ impl JobRecord {
 impl Row {
     fn into_record(self) -> JobRecord {
         // Promotion writes nothing to the ledger, so a scheduled job whose time has come is available.
-        let state = if self.state == JobState::Scheduled && self.is_due { JobState::Available } else { self.state };
+        let free = self.is_due && self.waits_for == 0;
+        let state = if self.state == JobState::Scheduled && free { JobState::Available } else { self.state };
         JobRecord {
             id: self.id,
             kind: self.kind,
@@ -206,6 +227,11 @@ impl Row {
             run_at: self.run_at,
             inserted_at: self.inserted_at,
             finalized_at: self.finalized_at,
+            expires_at: self.expires_at,
+            unique_key: self.unique_key,
+            batch_id: self.batch_id,
+            waits_for: self.waits_for,
+            progress: None,
         }
     }
 }

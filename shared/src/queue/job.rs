@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::ties::Ties;
 use crate::tenancy::TenantId;
 
 /// A queue's name: 1 to 64 of `a-z 0-9 _ -`, beginning with a letter.
@@ -145,4 +146,10 @@ pub struct NewJob {
     pub max_attempts: i16,
     /// When it may run at the earliest; at once if `None`.
     pub run_at: Option<DateTime<Utc>>,
+    /// After this no run begins: it is discarded instead.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The form of its arguments, by the kind's own count.
+    pub args_version: i16,
+    /// What ties it to other jobs; most have none.
+    pub ties: Option<Box<Ties>>,
 }

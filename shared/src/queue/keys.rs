@@ -1,5 +1,7 @@
 //! Every name in Redis. A queue's keys share the hash tag `{queue}`, hence the slot of a Redis Cluster.
 
+use uuid::Uuid;
+
 use super::QueueName;
 
 /// The root from which the scripts derive all keys of a queue.
@@ -25,4 +27,9 @@ pub fn events_channel(prefix: &str, queue: &QueueName) -> String {
 /// Notes that an effect of a job happened, until the ledger says so: see `jobs::effects`.
 pub fn effect_mark(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect:{effect}")
+}
+
+/// How far a run says that it is: see [`super::progress`].
+pub fn progress(prefix: &str, job: Uuid) -> String {
+    format!("{prefix}:progress:{job}")
 }

@@ -4,10 +4,13 @@
 //! before it runs, and what ran is written to the ledger before the index forgets it.
 //!
 //! A job's way: [`producer`] commits it, [`Index::push`] makes it known, [`consumer`] leases it and reads its row,
-//! [`finish`] writes what became of it, [`rescue`] takes it from a holder that died, [`reconcile`] builds the index anew.
+//! [`finish`] writes what became of it, [`aftermath`] what that means for other jobs, [`rescue`] takes it from a holder that died, [`reconcile`] builds the index anew.
 
+pub mod aftermath;
+pub mod batches;
 pub mod consumer;
 pub mod control;
+pub mod expiry;
 pub mod finish;
 mod index;
 pub mod inspect;
@@ -15,9 +18,11 @@ mod job;
 pub mod keys;
 pub mod limits;
 pub mod producer;
+pub mod progress;
 pub mod reconcile;
 pub mod rescue;
 pub mod retention;
+pub mod ties;
 mod wake;
 pub mod webhooks;
 

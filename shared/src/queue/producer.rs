@@ -7,15 +7,19 @@
 mod group;
 mod pusher;
 mod statements;
+mod tied;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
 use self::pusher::Pusher;
-use super::{Index, NewJob, WaitingJob};
+use super::{
+    Index, NewJob, WaitingJob,
+    ties::{Refused, Ties},
+};
 use crate::{
     clock::Clock,
     db::{SystemDb, TenantTx},
@@ -51,12 +55,16 @@ pub struct EnqueueRequest {
 pub enum Enqueued {
     /// Its jobs are in the ledger.
     Created,
+    /// Its jobs are in the ledger but for these: ties stood against them. If that is all of them, nothing was committed.
+    CreatedExcept(Vec<Refused>),
     /// An earlier request with this key did the work.
     Replayed {
         /// The first job of the earlier request.
         first_job: Uuid,
         /// The stored answer, if there is one.
         response: Option<Box<RawValue>>,
+        /// The jobs that were refused then.
+        refused: Vec<Refused>,
     },
     /// The key was used for another body.
     KeyReused,
@@ -74,6 +82,13 @@ pub enum EnqueueError {
     /// The ledger refused the jobs.
     #[error("ledger: {0}")]
     Ledger(Arc<sqlx::Error>),
+}
+
+/// What became of a group of requests.
+struct Committed {
+    answers: Vec<Enqueued>,
+    /// Jobs that the index is not to be told of.
+    idle: HashSet<Uuid>,
 }
 
 struct Waiting {
@@ -107,14 +122,19 @@ impl Producer {
         committed.await.unwrap_or(Err(EnqueueError::Unavailable))
     }
 
-    /// Writes jobs of the transaction's tenant inside it. After its commit, [`Self::announce`] makes them known at once.
-    pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
-        statements::insert_in(transaction, jobs).await
+    /// Writes jobs of the transaction's tenant inside it, and says which were refused because of their ties. After its commit,
+    /// [`Self::announce`] makes them known at once.
+    pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
+        if tied::is_tied(jobs) {
+            return tied::insert_in(transaction, jobs).await;
+        }
+        statements::insert_in(transaction, jobs).await?;
+        Ok(Vec::new())
     }
 
     /// Tells the index of jobs that were committed elsewhere. A loss is made up for by the sweep.
     pub fn announce(&self, jobs: &[NewJob]) {
-        self.pusher.announce(jobs);
+        self.pusher.announce(jobs.iter().filter(|job| !job.ties.as_deref().is_some_and(Ties::waits)));
     }
 }
 

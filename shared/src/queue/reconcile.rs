@@ -189,7 +189,7 @@ impl Reconciler {
         let rows = sqlx::query_as!(
             Row,
             "select id, tenant_id, priority, run_at from jobs
-             where queue = $1 and state in ('scheduled', 'available', 'retryable') and id > $2 and id <= $3
+             where queue = $1 and state in ('scheduled', 'available', 'retryable') and waits_for = 0 and id > $2 and id <= $3
              order by id limit $4",
             queue.as_ref(),
             after,
@@ -205,7 +205,7 @@ impl Reconciler {
     async fn due_page(&self, after: (DateTime<Utc>, Uuid), until: DateTime<Utc>) -> Result<DuePage, sqlx::Error> {
         let rows = sqlx::query!(
             "select id, tenant_id, queue, priority, run_at from jobs
-             where state in ('scheduled', 'retryable') and (run_at, id) > ($1, $2) and run_at <= $3
+             where state in ('scheduled', 'retryable') and waits_for = 0 and (run_at, id) > ($1, $2) and run_at <= $3
              order by run_at, id limit $4",
             after.0,
             after.1,

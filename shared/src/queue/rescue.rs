@@ -5,9 +5,13 @@
 
 use std::collections::HashMap;
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Index, JobState, LeaseToken, Priority, QueueName, Settlement};
+use super::{
+    Index, JobState, LeaseToken, Priority, QueueName, Settlement,
+    aftermath::{self, Aftermath, Final},
+};
 use crate::{
     db::SystemDb,
     faults::{self, Point},
@@ -48,7 +52,7 @@ pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term
         if expired.is_empty() {
             return Ok(report);
         }
-        let Some(rows) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
+        let Some((rows, aftermath)) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
         faults::reach(Point::RescueAfterLedger).await?;
         let settlements: Vec<Settlement> = expired
             .iter()
@@ -63,6 +67,7 @@ pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term
             })
             .collect();
         index.settle(queue, &settlements).await?;
+        aftermath.announce(index).await;
         if expired.len() < MAX_BATCH {
             return Ok(report);
         }
@@ -79,12 +84,13 @@ async fn raise_attempts(
     db: &SystemDb,
     expired: &[(Uuid, LeaseToken)],
     term: &Term,
-) -> Result<Option<HashMap<Uuid, Raised>>, sqlx::Error> {
+) -> Result<Option<(HashMap<Uuid, Raised>, Aftermath)>, sqlx::Error> {
     let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
     let mut transaction = db.pool().begin().await?;
     if !term.hold(&mut transaction).await? {
         return Ok(None);
     }
+    lock_poisoned(&mut transaction, &ids).await?;
     let rows = sqlx::query!(
         r#"update jobs j set
              attempt = j.attempt + 1,
@@ -96,17 +102,46 @@ async fn raise_attempts(
                       else 'the worker was lost: it crashed, was killed, or did not renew its lease' end)
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
            where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
-           returning j.id, j.state as "state: JobState", j.run_at, j.priority"#,
+           returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         i32::from(MAX_CRASHES)
     )
     .fetch_all(&mut *transaction)
     .await?;
-    transaction.commit().await?;
-    let raised = rows.into_iter().map(|row| {
+    let (mut raised, mut ended) = (HashMap::with_capacity(rows.len()), Vec::new());
+    for row in rows {
         let poisoned = row.state.is_final();
         let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
-        (row.id, Raised { again, poisoned })
-    });
-    Ok(Some(raised.collect()))
+        raised.insert(row.id, Raised { again, poisoned });
+        if poisoned {
+            ended.push(Final {
+                id: row.id,
+                tenant: row.tenant_id,
+                state: row.state,
+                hooks: row.hooks,
+                unique_key: row.unique_key,
+                batch_id: row.batch_id,
+                waits_for: row.waits_for,
+            });
+        }
+    }
+    let aftermath = aftermath::settle(&mut transaction, ended).await?;
+    transaction.commit().await?;
+    Ok(Some((raised, aftermath)))
+}
+
+/// Where one of the jobs is about to end as poison and others care, all rows that this touches are locked in the common order.
+async fn lock_poisoned(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    let poisoned = sqlx::query_scalar!(
+        "select id from jobs where id = any($1) and hooks <> 0 and crashes + 1 >= $2 and state in ('scheduled', 'available', 'retryable')",
+        ids,
+        i32::from(MAX_CRASHES)
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if poisoned.is_empty() {
+        return Ok(());
+    }
+    let fails: Vec<bool> = ids.iter().map(|id| poisoned.contains(id)).collect();
+    aftermath::lock(connection, ids, &fails).await
 }

@@ -22,6 +22,8 @@ pub struct RetentionReport {
     pub partitions_made: i32,
     /// Idempotency keys deleted.
     pub keys: u64,
+    /// Batches and unique keys deleted.
+    pub ties: u64,
 }
 
 /// Makes the coming months' partitions and removes what is older than its time.
@@ -54,7 +56,17 @@ pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport
     .execute(db.pool())
     .await?
     .rows_affected();
+    report.ties = delete_ties(db, keep).await?;
     Ok(report)
+}
+
+/// Batches go like jobs; unique keys when their period is over.
+async fn delete_ties(db: &SystemDb, keep: f64) -> Result<u64, sqlx::Error> {
+    let keys = sqlx::query!("delete from unique_keys where expires_at < now()").execute(db.pool()).await?;
+    let batches = sqlx::query!("delete from batches where finished_at < now() - make_interval(secs => $1)", keep)
+        .execute(db.pool())
+        .await?;
+    Ok(keys.rows_affected() + batches.rows_affected())
 }
 
 async fn ensure_partitions(db: &SystemDb) -> Result<i32, sqlx::Error> {

@@ -15,6 +15,8 @@ pub const JOB_DURATION_SECONDS: &str = "rota_job_duration_seconds";
 pub const JOBS_TOTAL: &str = "rota_jobs_total";
 /// Jobs taken from workers that fell silent.
 pub const JOBS_RESCUED_TOTAL: &str = "rota_jobs_rescued_total";
+/// Jobs that a worker of another release left to others, by `queue` and `reason` (`unknown_kind`, `newer_args`).
+pub const JOBS_LEFT_TOTAL: &str = "rota_jobs_left_total";
 /// Slots of this worker by `state` (`busy`, `free`); `queue` is `all`, because the queues of a worker share its slots.
 pub const WORKER_SLOTS: &str = "rota_worker_slots";
 /// Jobs not accepted, by `reason`.

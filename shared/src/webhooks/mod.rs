@@ -41,5 +41,8 @@ pub fn delivery_job(clock: &Clock, tenant: TenantId, delivery: Uuid) -> NewJob {
         priority: Priority::DEFAULT,
         max_attempts: DELIVERY_MAX_ATTEMPTS,
         run_at: None,
+        expires_at: None,
+        args_version: 1,
+        ties: None,
     }
 }

@@ -5,16 +5,22 @@ mod bad_clients;
 mod batch;
 mod campaigns;
 mod control;
+mod dependencies;
 mod document;
+mod expiry;
 mod health;
 mod idempotency;
+mod job_batches;
 mod jobs;
 mod leads;
 mod list;
 mod loss_of_postgres;
+mod many;
 mod operations;
 mod problems;
+mod progress;
 mod protocol;
+mod unique;
 
 use std::time::Duration;
 

@@ -24,11 +24,12 @@ const PUBLIC: [&str; 5] = [
 ];
 
 /// The scope that each operation needs.
-const SCOPES: [(&str, &str); 15] = [
+const SCOPES: [(&str, &str); 18] = [
     ("GET /api/v1/campaigns", "campaigns:read"),
     ("GET /api/v1/campaigns/{id}", "campaigns:read"),
     ("GET /api/v1/job-kinds", "jobs:read"),
     ("GET /api/v1/jobs", "jobs:read"),
+    ("GET /api/v1/jobs/batch/{id}", "jobs:read"),
     ("GET /api/v1/jobs/{id}", "jobs:read"),
     ("POST /api/v1/campaigns", "campaigns:write"),
     ("POST /api/v1/campaigns/{id}/cancel", "campaigns:send"),
@@ -39,6 +40,8 @@ const SCOPES: [(&str, &str); 15] = [
     ("POST /api/v1/campaigns/{id}/send", "campaigns:send"),
     ("POST /api/v1/jobs", "jobs:create"),
     ("POST /api/v1/jobs/batch", "jobs:create"),
+    ("POST /api/v1/jobs/cancel", "jobs:control"),
+    ("POST /api/v1/jobs/retry", "jobs:control"),
     ("POST /api/v1/jobs/{id}/cancel", "jobs:control"),
 ];
 

@@ -73,6 +73,7 @@ async fn one_key_sent_fifty_times_at_once_makes_one_job() -> Result<()> {
             (id, Enqueued::Created) => created.push(id),
             (_, Enqueued::Replayed { first_job, .. }) => replayed.push(first_job),
             (_, Enqueued::KeyReused) => panic!("the body was the same"),
+            (_, Enqueued::CreatedExcept(refused)) => panic!("nothing is tied: {refused:?}"),
         }
     }
     assert_eq!((created.len(), replayed.len()), (1, 49));

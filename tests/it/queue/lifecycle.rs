@@ -1,14 +1,13 @@
-//! What becomes of a job that succeeds, fails, panics, or is of a kind that nobody knows.
+//! What becomes of a job that succeeds, fails, or panics.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta};
-use jobs::registry::Registry;
 use serde_json::json;
-use tests::{eventually::eventually, system::TestSystem};
+use tests::system::TestSystem;
 
-use super::support::{LEASE, Ledger, PATIENCE, errors, reaches};
+use super::support::{LEASE, Ledger, errors, reaches};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_and_is_completed() -> Result<()> {
@@ -82,36 +81,6 @@ async fn arguments_that_do_not_fit_are_discarded_at_once() -> Result<()> {
     let job = reaches(&system, tenant, id, "discarded").await;
     assert_eq!(job.attempt, 1);
     assert!(errors(&job)[0].starts_with("args: invalid type"), "{:?}", job.errors);
-    Ok(())
-}
-
-/// A rolling release: old workers meet a kind of the new one, and must leave it without harm.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_kind_waits_for_a_worker_that_knows_it() -> Result<()> {
-    let system = TestSystem::start().await?;
-    let tenant = system.tenant("acme").await?;
-    let mut ledger = Ledger::open(&system).await?;
-    let _scheduler = system.scheduler();
-    let old = system.worker_with(Arc::new(Registry::new(false)), 1, LEASE);
-    let mut unknown = system.job(tenant, "noop", &json!({}));
-    unknown.kind = "of_a_later_release".into();
-    let ids = system.enqueue(vec![system.job(tenant, "noop", &json!({})), unknown]).await?;
-    for id in &ids {
-        eventually(PATIENCE, "the old worker has put the job off", async || {
-            let row = ledger.row(*id).await.ok()?;
-            (row.attempt > 1).then_some(())
-        })
-        .await;
-    }
-    old.stop().await?;
-    let _new = system.worker(1, LEASE);
-    let job = reaches(&system, tenant, ids[0], "completed").await;
-    assert_eq!(job.errors, None);
-    let (known, unknown) = (ledger.row(ids[0]).await?, ledger.row(ids[1]).await?);
-    assert_eq!((known.failures, known.crashes), (0, 0));
-    assert_eq!((unknown.failures, unknown.crashes, unknown.finalized_at), (0, 0, None));
-    // Put off for seconds each time: the worker does not go round and round with it.
-    assert!(unknown.attempt < 10, "{unknown:?}");
     Ok(())
 }
 

@@ -77,7 +77,7 @@ async fn enqueue(system: &TestSystem, tenant: TenantId) -> Result<Answer, Enqueu
 fn job((id, answer): &Answer) -> Uuid {
     match answer {
         Enqueued::Replayed { first_job, .. } => *first_job,
-        Enqueued::Created | Enqueued::KeyReused => *id,
+        Enqueued::Created | Enqueued::CreatedExcept(_) | Enqueued::KeyReused => *id,
     }
 }
 

@@ -17,12 +17,14 @@ use shared::{
         control::{self, Steered},
         inspect::{self, JobFilter, JobRecord},
         producer::{EnqueueError, EnqueueRequest, Enqueued},
+        ties::Ties,
     },
     tenancy::TenantId,
 };
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::job_ties::{self, FailurePolicy, UniqueSubmission};
 use crate::{
     auth::{JobsControl, JobsCreate, JobsRead, Permit},
     extract::{Json, Page, PageRequest, Path, Query, Submission},
@@ -48,6 +50,15 @@ pub struct JobSubmission {
     /// Failures after which it is discarded, 1 to 100; the kind's own number if left out.
     #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<i16>,
+    /// No run begins after this: the job is discarded instead.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// A key that only one of the tenant's jobs holds at a time.
+    pub unique: Option<UniqueSubmission>,
+    /// Jobs that must be final before this one runs, 100 at most; in a batch also earlier jobs of it, as `"#0"` for the first.
+    #[schema(max_items = 100)]
+    pub after: Option<Vec<String>>,
+    /// What becomes of this job if one of those is discarded or cancelled; `cancel` if left out.
+    pub on_dependency_failure: Option<FailurePolicy>,
 }
 
 /// A job that was committed.
@@ -59,8 +70,9 @@ pub struct JobAccepted {
     pub kind: String,
     /// Where it waits.
     pub queue: String,
-    /// `available`, or `scheduled` if its time is yet to come.
-    pub state: &'static str,
+    /// `available`, or `scheduled` if its time is yet to come or it waits for other jobs.
+    #[schema(value_type = String)]
+    pub state: JobState,
 }
 
 /// What a list is restricted to.
@@ -84,19 +96,20 @@ pub struct JobQuery {
 /// Submits a job. The answer 202 means that it is committed to disk and will run.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = JobSubmission,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second job")),
-    responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "Where the job can be seen")))))]
+    responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "Where the job can be seen"))), (status = 409, description = "`duplicate`: the job `job_id` holds the unique key")))]
 pub async fn create(
     permit: Permit<JobsCreate>,
     State(state): State<AppState>,
     submission: Submission<JobSubmission>,
 ) -> Result<Response, Problem> {
     let idempotency = submission.idempotency(None);
-    let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body)?;
+    let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body, &[])?;
     let mut accepted = JobAccepted::of(&job, &state.clock);
     let enqueued = state.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency }).await?;
     let mut headers = http::HeaderMap::new();
     match enqueued {
         Enqueued::Created => {}
+        Enqueued::CreatedExcept(refused) => return Err(refused[0].refusal.clone().into()),
         Enqueued::Replayed { first_job, .. } => {
             accepted.id = first_job;
             headers.insert("idempotency-replayed", http::HeaderValue::from_static("true"));
@@ -109,7 +122,7 @@ pub async fn create(
 
 /// Shows a job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
-    responses((status = 200, body = Object, description = "The job: id, kind, queue, state, priority, attempt, max_attempts, args, result, errors, run_at, inserted_at, finalized_at")))]
+    responses((status = 200, body = Object, description = "The job: id, kind, queue, state, priority, attempt, max_attempts, args, result, errors, run_at, inserted_at, finalized_at, expires_at, unique_key, batch_id, waits_for, progress")))]
 pub async fn show(
     permit: Permit<JobsRead>,
     State(state): State<AppState>,
@@ -153,7 +166,7 @@ pub async fn cancel(
 
 /// Makes a discarded or cancelled job run again.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
-    responses((status = 200, body = Object, description = "The job, waiting again"), (status = 409, description = "It is neither discarded nor cancelled")))]
+    responses((status = 200, body = Object, description = "The job, waiting again"), (status = 409, description = "It is neither discarded nor cancelled, or another job holds its unique key")))]
 pub async fn retry(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
@@ -172,17 +185,21 @@ fn done(steered: Steered) -> Result<control::Position, Problem> {
         Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
             .detail(format!("the job is {}", state.as_str()))
             .member("state", state.as_str())),
+        Steered::KeyHeld(holder) => Err(job_ties::duplicate(holder)),
         Steered::NotFound => Err(ProblemCode::NotFound.into()),
     }
 }
 
-/// Judges a submission and makes the row that is to be committed.
+/// Judges a submission and makes the row that is to be committed. `earlier` are the jobs before it in a batch.
 pub(super) fn new_job(
     registry: &Registry,
     clock: &Clock,
     tenant: TenantId,
     submission: JobSubmission,
+    earlier: &[Option<Uuid>],
 ) -> Result<NewJob, Problem> {
+    let ties = job_ties::ties(&submission, earlier)?;
+    job_ties::check_expiry(&submission, clock.now())?;
     let kind = registry.submittable().find(|kind| kind.name == submission.kind);
     let kind = kind.ok_or_else(|| unknown_kind(registry, &submission.kind))?;
     let args =
@@ -209,6 +226,9 @@ pub(super) fn new_job(
         priority: submission.priority.unwrap_or(Priority::DEFAULT),
         max_attempts,
         run_at: submission.run_at,
+        expires_at: submission.expires_at,
+        args_version: kind.args_version,
+        ties,
     })
 }
 
@@ -225,14 +245,32 @@ fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
     Problem::new(ProblemCode::UnknownKind).detail(format!("there is no kind {asked:?}{hint}"))
 }
 
+impl JobSubmission {
+    /// One with the kind's own settings.
+    pub(super) fn plain(kind: String, args: Option<Box<RawValue>>) -> Self {
+        Self {
+            kind,
+            args,
+            priority: None,
+            run_at: None,
+            max_attempts: None,
+            expires_at: None,
+            unique: None,
+            after: None,
+            on_dependency_failure: None,
+        }
+    }
+}
+
 impl JobAccepted {
     pub(super) fn of(job: &NewJob, clock: &Clock) -> Self {
-        let state = if job.run_at.is_some_and(|run_at| run_at > clock.now()) {
+        let waits = job.ties.as_deref().is_some_and(Ties::waits);
+        let state = if waits || job.run_at.is_some_and(|run_at| run_at > clock.now()) {
             JobState::Scheduled
         } else {
             JobState::Available
         };
-        Self { id: job.id, kind: job.kind.to_string(), queue: job.queue.to_string(), state: state.as_str() }
+        Self { id: job.id, kind: job.kind.to_string(), queue: job.queue.to_string(), state }
     }
 }
 

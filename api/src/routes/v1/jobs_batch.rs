@@ -1,19 +1,34 @@
-//! `/api/v1/jobs/batch`: up to a thousand jobs in one request and one commit, each with a result of its own.
+//! `/api/v1/jobs/batch`: up to a thousand jobs in one request and one commit, each with a result of its own, and if asked for a
+//! job that runs once all of them are final.
+//!
+//! Invariant: an answer, replayed or not, is made the same way: what was found in order here, less what the ledger refused.
 
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use jobs::registry::Registry;
 use serde::{Deserialize, Serialize};
-use shared::queue::producer::{EnqueueRequest, Enqueued};
+use serde_json::value::RawValue;
+use shared::{
+    clock::Clock,
+    ids,
+    queue::{
+        JobState, NewJob,
+        batches::{self, BatchRecord},
+        producer::{EnqueueRequest, Enqueued, Idempotency},
+        ties::{BatchPart, Refused},
+    },
+    tenancy::TenantId,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::jobs::{JobAccepted, JobSubmission, new_job};
 use crate::{
-    auth::{JobsCreate, Permit},
-    extract::{Json, Submission},
+    auth::{JobsCreate, JobsRead, Permit},
+    extract::{Json, Path, Submission},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -27,21 +42,37 @@ pub struct BatchSubmission {
     /// 1 to 1,000 jobs. Those that are not in order are refused one by one; the others are committed together.
     #[schema(min_items = 1, max_items = 1000)]
     jobs: Vec<JobSubmission>,
+    /// A job that runs once, when all others are final, however they ended.
+    on_complete: Option<CompletionSubmission>,
+}
+
+/// The job that ends a batch.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompletionSubmission {
+    /// What it does.
+    kind: String,
+    /// The kind's arguments; `{}` if left out. The batch is known to the run beside them.
+    #[schema(value_type = Object)]
+    args: Option<Box<RawValue>>,
 }
 
 /// What became of the jobs, in their order.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BatchOutcome {
     /// How many were committed.
     accepted: usize,
     /// How many were refused.
     rejected: usize,
+    /// Where the batch can be seen, if it has a completion job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_id: Option<Uuid>,
     /// One for each job.
     results: Vec<BatchResult>,
 }
 
 /// What became of one job.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum BatchResult {
     /// It is committed.
@@ -49,7 +80,8 @@ enum BatchResult {
         /// The job's id.
         id: Uuid,
         /// `available` or `scheduled`.
-        state: &'static str,
+        #[schema(value_type = String)]
+        state: JobState,
     },
     /// It was refused.
     Rejected {
@@ -58,8 +90,11 @@ enum BatchResult {
         /// Why, for people.
         detail: String,
         /// Where in the job.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<FieldError>,
+        /// Of a duplicate, the job that holds the unique key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job_id: Option<Uuid>,
     },
 }
 
@@ -72,43 +107,125 @@ pub async fn create(
     State(state): State<AppState>,
     submission: Submission<BatchSubmission>,
 ) -> Result<Response, Problem> {
-    let count = submission.body.jobs.len();
-    if !(1..=MAX_JOBS).contains(&count) {
-        let error = FieldError {
-            pointer: "/jobs".into(),
-            detail: format!("a batch has 1 to {MAX_JOBS} jobs, this one has {count}"),
-        };
-        return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
-    }
+    check_size(submission.body.jobs.len())?;
     let idempotency = submission.idempotency(None);
-    let (mut jobs, mut results) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for job in submission.body.jobs {
-        match new_job(&state.registry, &state.clock, permit.tenant(), job) {
-            Ok(job) => {
-                let JobAccepted { id, state, .. } = JobAccepted::of(&job, &state.clock);
-                results.push(BatchResult::Accepted { id, state });
-                jobs.push(job);
-            }
-            Err(problem) => results.push(BatchResult::of(&problem)),
-        }
-    }
-    let outcome = BatchOutcome { accepted: jobs.len(), rejected: count - jobs.len(), results };
-    if jobs.is_empty() {
+    let (jobs, outcome) = judge(&state.registry, &state.clock, permit.tenant(), submission.body)?;
+    if outcome.accepted == 0 {
         return Err(outcome.into_problem());
     }
     let response = serde_json::value::to_raw_value(&outcome).expect("an outcome is plain data");
-    let idempotency =
-        idempotency.map(|known| shared::queue::producer::Idempotency { response: Some(response), ..known });
+    let idempotency = idempotency.map(|known| Idempotency { response: Some(response), ..known });
     match state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await? {
         Enqueued::Created => Ok((StatusCode::ACCEPTED, Json(outcome)).into_response()),
-        Enqueued::Replayed { response, .. } => {
-            Ok((StatusCode::ACCEPTED, [("idempotency-replayed", "true")], Json(response)).into_response())
+        Enqueued::CreatedExcept(refused) => {
+            let outcome = outcome.without(refused);
+            if outcome.accepted == 0 {
+                return Err(outcome.into_problem());
+            }
+            Ok((StatusCode::ACCEPTED, Json(outcome)).into_response())
         }
+        Enqueued::Replayed { response, refused, .. } => replayed(response, refused),
         Enqueued::KeyReused => Err(ProblemCode::IdempotencyKeyReused.into()),
     }
 }
 
+/// Shows a batch that has a completion job.
+#[utoipa::path(get, path = "/api/v1/jobs/batch/{id}", tag = "jobs", params(("id" = Uuid, Path, description = "The batch's id")),
+    responses((status = 200, body = Object, description = "The batch: id, total, pending, completed, discarded, cancelled, completion_job, created_at, finished_at")))]
+pub async fn show(
+    permit: Permit<JobsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<BatchRecord>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let batch = batches::find(&mut transaction, id).await?;
+    batch.map(Json).ok_or_else(|| ProblemCode::NotFound.into())
+}
+
+fn check_size(count: usize) -> Result<(), Problem> {
+    if (1..=MAX_JOBS).contains(&count) {
+        return Ok(());
+    }
+    let detail = format!("a batch has 1 to {MAX_JOBS} jobs, this one has {count}");
+    Err(Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/jobs".into(), detail }]))
+}
+
+/// The jobs that are in order, with the completion job behind them, and what is answered if the ledger takes them all.
+fn judge(
+    registry: &Registry,
+    clock: &Clock,
+    tenant: TenantId,
+    submission: BatchSubmission,
+) -> Result<(Vec<NewJob>, BatchOutcome), Problem> {
+    let count = submission.jobs.len();
+    let (mut jobs, mut results, mut ids) = (Vec::with_capacity(count), Vec::with_capacity(count), Vec::new());
+    for job in submission.jobs {
+        match unlike(&jobs, &job).and_then(|()| new_job(registry, clock, tenant, job, &ids)) {
+            Ok(job) => {
+                ids.push(Some(job.id));
+                let JobAccepted { id, state, .. } = JobAccepted::of(&job, clock);
+                results.push(BatchResult::Accepted { id, state });
+                jobs.push(job);
+            }
+            Err(problem) => {
+                ids.push(None);
+                results.push(BatchResult::of(&problem));
+            }
+        }
+    }
+    let mut outcome = BatchOutcome { accepted: jobs.len(), rejected: count - jobs.len(), batch_id: None, results };
+    if let Some(completion) = submission.on_complete {
+        let completion = JobSubmission::plain(completion.kind, completion.args);
+        let mut completion =
+            new_job(registry, clock, tenant, completion, &[]).map_err(|problem| problem.under("/on_complete"))?;
+        let batch = ids::new_id(clock);
+        for job in &mut jobs {
+            job.ties.get_or_insert_default().batch = Some(BatchPart::Member(batch));
+        }
+        completion.ties.get_or_insert_default().batch = Some(BatchPart::Completion(batch));
+        jobs.push(completion);
+        outcome.batch_id = Some(batch);
+    }
+    Ok((jobs, outcome))
+}
+
+/// Two jobs of one batch cannot both hold a key: that is a slip, not a race.
+fn unlike(earlier: &[NewJob], job: &JobSubmission) -> Result<(), Problem> {
+    let Some(unique) = &job.unique else { return Ok(()) };
+    let key_of = |job: &NewJob| Some(job.ties.as_deref()?.unique.as_ref()?.key == unique.key);
+    if !earlier.iter().any(|job| key_of(job) == Some(true)) {
+        return Ok(());
+    }
+    let detail = "an earlier job of the batch has this key".to_owned();
+    Err(Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/unique/key".into(), detail }]))
+}
+
+fn replayed(response: Option<Box<RawValue>>, refused: Vec<Refused>) -> Result<Response, Problem> {
+    let headers = [("idempotency-replayed", "true")];
+    if refused.is_empty() {
+        return Ok((StatusCode::ACCEPTED, headers, Json(response)).into_response());
+    }
+    let stored = response.as_deref().map_or("null", RawValue::get);
+    let outcome: BatchOutcome =
+        serde_json::from_str(stored).map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?;
+    Ok((StatusCode::ACCEPTED, headers, Json(outcome.without(refused))).into_response())
+}
+
 impl BatchOutcome {
+    /// The outcome after the ledger refused some of the jobs.
+    fn without(mut self, refused: Vec<Refused>) -> Self {
+        for refused in refused {
+            let is_it =
+                |result: &&mut BatchResult| matches!(result, BatchResult::Accepted { id, .. } if *id == refused.id);
+            // The completion job of a batch that has no job left has no result of its own.
+            let Some(result) = self.results.iter_mut().find(is_it) else { continue };
+            *result = BatchResult::of(&refused.refusal.into());
+            self.accepted -= 1;
+            self.rejected += 1;
+        }
+        self
+    }
+
     fn into_problem(self) -> Problem {
         let results = serde_json::to_value(self.results).expect("results are plain data");
         Problem::new(ProblemCode::InvalidBody)
@@ -121,10 +238,12 @@ impl BatchOutcome {
 
 impl BatchResult {
     fn of(problem: &Problem) -> Self {
+        let holder = problem.own_member("job_id").and_then(serde_json::Value::as_str);
         Self::Rejected {
             code: problem.code(),
             detail: problem.detail_text().to_owned(),
             errors: problem.field_errors().to_vec(),
+            job_id: holder.and_then(|id| id.parse().ok()),
         }
     }
 }

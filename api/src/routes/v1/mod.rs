@@ -3,8 +3,10 @@
 pub mod campaign_leads;
 pub mod campaigns;
 pub mod job_kinds;
+pub mod job_ties;
 pub mod jobs;
 pub mod jobs_batch;
+pub mod jobs_many;
 pub mod unsubscribe;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;

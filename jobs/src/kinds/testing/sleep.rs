@@ -1,4 +1,6 @@
-//! `sleep`: Waits without using a processor.
+//! `sleep`: Waits without using a processor; on request it reports progress and leaves a result.
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,6 +19,12 @@ pub struct Sleep {
     ms: u64,
     /// Tells a measuring program of the run.
     stamp: Option<Stamp>,
+    /// Into how many parts it is divided, each of which is reported as progress.
+    #[schemars(range(min = 1, max = 100))]
+    steps: Option<u8>,
+    /// Size of the result, in bytes of JSON.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    result_bytes: Option<usize>,
 }
 
 impl Job for Sleep {
@@ -26,7 +34,17 @@ impl Job for Sleep {
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let _stamped = self.stamp.as_ref().and_then(|stamp| stamp.start(context));
-        tokio::time::sleep(std::time::Duration::from_millis(self.ms)).await;
-        Ok(Success::Done)
+        let steps = self.steps.unwrap_or(1).max(1);
+        for step in 1..=steps {
+            tokio::time::sleep(Duration::from_millis(self.ms) / u32::from(steps)).await;
+            if self.steps.is_some() {
+                let percent = u16::from(step) * 100 / u16::from(steps);
+                let message = format!("step {step} of {steps}");
+                context.progress(u8::try_from(percent).unwrap_or(100), Some(&message)).await;
+            }
+        }
+        let Some(bytes) = self.result_bytes else { return Ok(Success::Done) };
+        let text = "x".repeat(bytes.saturating_sub(2));
+        Ok(Success::DoneWith(serde_json::value::to_raw_value(&text).expect("a text is JSON")))
     }
 }

@@ -1,13 +1,13 @@
 //! One writer: takes what waits, commits it as one group, answers, and has it pushed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep},
 };
 
-use super::{EnqueueError, Enqueued, Waiting, pusher::Pusher, statements};
+use super::{Committed, EnqueueError, Enqueued, Waiting, pusher::Pusher, statements, tied};
 use crate::{
     db::{self, SystemDb},
     faults::{self, Point},
@@ -25,8 +25,22 @@ pub(super) async fn write(db: SystemDb, pusher: Pusher, receiver: Arc<Mutex<mpsc
         if group.is_empty() {
             return;
         }
-        commit(&db, &pusher, group).await;
+        for part in apart(group) {
+            commit(&db, &pusher, part).await;
+        }
     }
+}
+
+/// Jobs without ties go together in one statement, before all others.
+fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+    if !group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs)) {
+        return vec![group];
+    }
+    let (tied, plain): (Vec<_>, Vec<_>) = group.into_iter().partition(|waiting| tied::is_tied(&waiting.request.jobs));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        tied.into_iter().partition(|waiting| tied::must_be_alone(&waiting.request.jobs));
+    let parts = [plain, together].into_iter().chain(alone.into_iter().map(|waiting| vec![waiting]));
+    parts.filter(|part| !part.is_empty()).collect()
 }
 
 async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
@@ -43,11 +57,11 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
 
 async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
     match persist(db, &group).await {
-        Ok(answers) => {
+        Ok(Committed { answers, idle }) => {
             faults::pass(Point::AfterCommitBeforePush).await;
             for (waiting, answer) in group.into_iter().zip(answers) {
-                if matches!(answer, Enqueued::Created) {
-                    pusher.announce(&waiting.request.jobs);
+                if matches!(answer, Enqueued::Created | Enqueued::CreatedExcept(_)) {
+                    pusher.announce(waiting.request.jobs.iter().filter(|job| !idle.contains(&job.id)));
                 }
                 // The client may have gone; its jobs are committed all the same.
                 let _ = waiting.answer.send(Ok(answer));
@@ -74,15 +88,26 @@ fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
 }
 
 /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-async fn persist(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
+async fn persist(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut result = statements::insert(db, group).await;
+    let mut result = insert(db, group, false).await;
     while let Err(error) = &result {
         if !db::is_unavailable(error) || Instant::now() >= deadline {
             break;
         }
         sleep(PAUSE).await;
-        result = statements::insert_missing(db, group).await;
+        result = insert(db, group, true).await;
     }
     result
+}
+
+async fn insert(db: &SystemDb, group: &[Waiting], is_repeat: bool) -> Result<Committed, sqlx::Error> {
+    let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
+    let answers = match (is_tied, is_repeat) {
+        (true, false) => return tied::insert(db, group).await,
+        (true, true) => return tied::insert_missing(db, group).await,
+        (false, false) => statements::insert(db, group).await?,
+        (false, true) => statements::insert_missing(db, group).await?,
+    };
+    Ok(Committed { answers, idle: HashSet::new() })
 }

@@ -29,7 +29,7 @@ impl Pusher {
         Self { sender, clock }
     }
 
-    pub(super) fn announce(&self, jobs: &[NewJob]) {
+    pub(super) fn announce<'a>(&self, jobs: impl Iterator<Item = &'a NewJob>) {
         let now_ms = self.clock.now().timestamp_millis();
         let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
         for job in jobs {

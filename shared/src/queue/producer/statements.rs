@@ -4,30 +4,32 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{Enqueued, Waiting};
 use crate::{
     db::{SystemDb, TenantTx},
-    queue::NewJob,
+    queue::{NewJob, ties::Refused},
 };
 
 /// Rows as the columns that `unnest` takes.
 #[derive(Default)]
-struct Columns {
-    ids: Vec<Uuid>,
-    tenants: Vec<Uuid>,
-    queues: Vec<String>,
-    kinds: Vec<String>,
-    args: Vec<String>,
-    priorities: Vec<i16>,
-    max_attempts: Vec<i16>,
-    run_ats: Vec<Option<DateTime<Utc>>>,
+pub(super) struct Columns {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) tenants: Vec<Uuid>,
+    pub(super) queues: Vec<String>,
+    pub(super) kinds: Vec<String>,
+    pub(super) args: Vec<String>,
+    pub(super) priorities: Vec<i16>,
+    pub(super) max_attempts: Vec<i16>,
+    pub(super) run_ats: Vec<Option<DateTime<Utc>>>,
+    pub(super) expires_ats: Vec<Option<DateTime<Utc>>>,
+    pub(super) args_versions: Vec<i16>,
 }
 
 impl Columns {
-    fn of<'a>(jobs: impl Iterator<Item = &'a NewJob>) -> Self {
+    pub(super) fn of<'a>(jobs: impl Iterator<Item = &'a NewJob>) -> Self {
         let mut columns = Self::default();
         for job in jobs {
             columns.ids.push(job.id);
@@ -38,6 +40,8 @@ impl Columns {
             columns.priorities.push(job.priority.get());
             columns.max_attempts.push(job.max_attempts);
             columns.run_ats.push(job.run_at);
+            columns.expires_ats.push(job.expires_at);
+            columns.args_versions.push(job.args_version);
         }
         columns
     }
@@ -46,11 +50,12 @@ impl Columns {
 macro_rules! insert_jobs {
     ($columns:expr, $executor:expr) => {
         sqlx::query!(
-            "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state)
+            "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state, expires_at, args_version)
              select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
-                    case when run_at > now() then 'scheduled'::job_state else 'available' end
-             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[])
-                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at)
+                    case when run_at > now() then 'scheduled'::job_state else 'available' end, expires_at, args_version
+             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[],
+                         $9::timestamptz[], $10::int2[])
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, expires_at, args_version)
              on conflict (id) do nothing",
             &$columns.ids,
             &$columns.tenants,
@@ -59,7 +64,9 @@ macro_rules! insert_jobs {
             &$columns.args,
             &$columns.priorities,
             &$columns.max_attempts,
-            &$columns.run_ats as &[Option<DateTime<Utc>>]
+            &$columns.run_ats as &[Option<DateTime<Utc>>],
+            &$columns.expires_ats as &[Option<DateTime<Utc>>],
+            &$columns.args_versions
         )
         .execute($executor)
         .await
@@ -86,7 +93,7 @@ pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<V
     }
     // One statement wrote them, so one there means all there, except the ones whose key had been used before.
     let missing: Vec<&Waiting> = group.iter().filter(|waiting| !present.contains(&first_job(waiting))).collect();
-    let mut replays = replays(db, &missing).await?;
+    let mut replays = replays(&mut *db.pool().acquire().await?, &missing).await?;
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
@@ -102,7 +109,8 @@ pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enque
         .iter()
         .filter(|waiting| waiting.request.idempotency.is_some() && !reserved.contains(&first_job(waiting)))
         .collect();
-    let mut replays = if refused.is_empty() { HashMap::new() } else { replays(db, &refused).await? };
+    let mut replays =
+        if refused.is_empty() { HashMap::new() } else { replays(&mut *db.pool().acquire().await?, &refused).await? };
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
@@ -137,11 +145,12 @@ async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uu
              on conflict (tenant_id, key) do nothing
              returning first_id),
            inserted as (
-             insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state)
+             insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, state, expires_at, args_version)
              select id, tenant_id, queue, kind, args::json, priority, max_attempts, coalesce(run_at, now()),
-                    case when run_at > now() then 'scheduled'::job_state else 'available' end
-             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[], $9::uuid[])
-                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, keyed)
+                    case when run_at > now() then 'scheduled'::job_state else 'available' end, expires_at, args_version
+             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[], $9::uuid[],
+                         $15::timestamptz[], $16::int2[])
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, keyed, expires_at, args_version)
              where keyed is null or keyed in (select first_id from reserved))
            select first_id as "first_id!" from reserved"#,
         &jobs.ids,
@@ -157,7 +166,9 @@ async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uu
         &keys,
         &fingerprints,
         &firsts,
-        &responses as &[Option<String>]
+        &responses as &[Option<String>],
+        &jobs.expires_ats as &[Option<DateTime<Utc>>],
+        &jobs.args_versions
     )
     .fetch_all(db.pool())
     .await?;
@@ -165,16 +176,20 @@ async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uu
 }
 
 /// What earlier requests with the same keys were answered, by the first job of the request that asks now.
-async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
+pub(super) async fn replays(
+    connection: &mut PgConnection,
+    refused: &[&Waiting],
+) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
     let mut answers = HashMap::with_capacity(refused.len());
     for waiting in refused {
         let Some(idempotency) = &waiting.request.idempotency else { continue };
         let earlier = sqlx::query!(
-            r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>" from idempotency_keys where tenant_id = $1 and key = $2"#,
+            r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>", refused as "refused: Json<Vec<Refused>>"
+               from idempotency_keys where tenant_id = $1 and key = $2"#,
             waiting.request.jobs[0].tenant.as_uuid(),
             idempotency.key
         )
-        .fetch_one(db.pool())
+        .fetch_one(&mut *connection)
         .await?;
         // Our own first try, whose commit came through after its connection had broken.
         if earlier.first_id == first_job(waiting) {
@@ -184,6 +199,7 @@ async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, En
             Enqueued::Replayed {
                 first_job: earlier.first_id,
                 response: earlier.response.map(|Json(response)| response),
+                refused: earlier.refused.map_or_else(Vec::new, |Json(refused)| refused),
             }
         } else {
             Enqueued::KeyReused
@@ -193,6 +209,6 @@ async fn replays(db: &SystemDb, refused: &[&Waiting]) -> Result<HashMap<Uuid, En
     Ok(answers)
 }
 
-fn first_job(waiting: &Waiting) -> Uuid {
+pub(super) fn first_job(waiting: &Waiting) -> Uuid {
     waiting.request.jobs[0].id
 }

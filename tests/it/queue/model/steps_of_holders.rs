@@ -94,8 +94,8 @@ impl Scene<'_> {
     /// As `worker::finisher` does it: the ledger first, then the index with what the ledger said.
     async fn end(&mut self, number: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
         let lease = self.leases[number].lease.clone();
-        let finish = Finish { id: lease.id, attempt: lease.attempt, outcome: outcome(end) };
-        let recorded = finish::record(&self.world.system.system, &[finish]).await?;
+        let finish = Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) };
+        let recorded = finish::record(&self.world.system.system, &[finish]).await?.recorded;
         let recorded = *recorded.get(&lease.id).context("an answer for every id")?;
         let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
         ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");

@@ -1,0 +1,146 @@
+//! What ties a submitted job to others, as clients write it: `unique`, `after`, `on_dependency_failure`, `expires_at`.
+//!
+//! Invariant: what can be judged without the ledger is judged here, with its place in the body; the rest comes back from the
+//! commit as a refusal and is told in the same form.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use shared::queue::ties::{DependencyFailure, Refusal, Ties, UniqueKey, UniqueUntil};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::jobs::JobSubmission;
+use crate::problem::{FieldError, Problem, ProblemCode};
+
+const MAX_KEY_LENGTH: usize = 255;
+const MAX_PERIOD_SECONDS: u32 = 30 * 24 * 60 * 60;
+const MAX_DEPENDENCIES: usize = 100;
+
+/// A key that only one of the tenant's jobs holds at a time.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UniqueSubmission {
+    /// 1 to 255 characters.
+    #[schema(min_length = 1, max_length = 255)]
+    pub key: String,
+    /// How long it is held.
+    #[serde(default)]
+    pub until: Until,
+}
+
+/// How long a unique key is held.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Until {
+    /// Until the job is completed, discarded or cancelled.
+    #[default]
+    Final,
+    /// For so many seconds from now on, up to 30 days, whatever becomes of the job.
+    Seconds(u32),
+}
+
+/// What becomes of a job when one that it waits for is discarded or cancelled.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailurePolicy {
+    /// It is cancelled too.
+    Cancel,
+    /// It runs when all are final.
+    Run,
+}
+
+/// The ties of a submission; `earlier` are the ids of the jobs before it in its batch, none where one was refused.
+pub(super) fn ties(submission: &JobSubmission, earlier: &[Option<Uuid>]) -> Result<Option<Box<Ties>>, Problem> {
+    let unique = submission.unique.as_ref().map(unique_key).transpose()?;
+    let after = match &submission.after {
+        Some(texts) => dependencies(texts, earlier)?,
+        None => Vec::new(),
+    };
+    if unique.is_none() && after.is_empty() {
+        return Ok(None);
+    }
+    let on_dependency_failure = match submission.on_dependency_failure {
+        Some(FailurePolicy::Run) => DependencyFailure::Run,
+        Some(FailurePolicy::Cancel) | None => DependencyFailure::Cancel,
+    };
+    Ok(Some(Box::new(Ties { unique, after, on_dependency_failure, batch: None })))
+}
+
+fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
+    let length = unique.key.chars().count();
+    if !(1..=MAX_KEY_LENGTH).contains(&length) || unique.key.contains('\0') {
+        return Err(wrong("/unique/key".into(), "a key has 1 to 255 characters, none of them NUL".into()));
+    }
+    let until = match unique.until {
+        Until::Final => UniqueUntil::Final,
+        Until::Seconds(seconds) if (1..=MAX_PERIOD_SECONDS).contains(&seconds) => {
+            UniqueUntil::Elapsed(Duration::from_secs(seconds.into()))
+        }
+        Until::Seconds(_) => {
+            let detail = format!("a key is held for 1 to {MAX_PERIOD_SECONDS} seconds");
+            return Err(wrong("/unique/until/seconds".into(), detail));
+        }
+    };
+    Ok(UniqueKey { key: unique.key.clone(), until })
+}
+
+fn dependencies(texts: &[String], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>, Problem> {
+    if texts.len() > MAX_DEPENDENCIES {
+        return Err(wrong("/after".into(), format!("a job waits for {MAX_DEPENDENCIES} jobs at most")));
+    }
+    let (mut ids, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
+    for (at, text) in texts.iter().enumerate() {
+        match dependency(text, earlier) {
+            Ok(id) => ids.push(id),
+            Err(detail) => errors.push(FieldError { pointer: format!("/after/{at}"), detail: detail.into() }),
+        }
+    }
+    if errors.is_empty() { Ok(ids) } else { Err(Problem::new(ProblemCode::InvalidBody).errors(errors)) }
+}
+
+fn dependency(text: &str, earlier: &[Option<Uuid>]) -> Result<Uuid, &'static str> {
+    match text.strip_prefix('#') {
+        Some(place) => {
+            let place: usize = place.parse().map_err(|_| "after # comes the place of an earlier job of the batch")?;
+            let id = earlier.get(place).ok_or("there is no earlier job at that place of the batch")?;
+            id.ok_or("the job at that place of the batch was refused")
+        }
+        None => text.parse().map_err(|_| "neither the id of a job nor # and the place of an earlier one in the batch"),
+    }
+}
+
+/// A job that could never start is a slip.
+pub(super) fn check_expiry(submission: &JobSubmission, now: DateTime<Utc>) -> Result<(), Problem> {
+    let Some(expires_at) = submission.expires_at else { return Ok(()) };
+    if expires_at <= submission.run_at.map_or(now, |run_at| run_at.max(now)) {
+        return Err(wrong("/expires_at".into(), "expires_at is later than now and than run_at".into()));
+    }
+    Ok(())
+}
+
+/// The answer where another job holds the key.
+pub(super) fn duplicate(holder: Uuid) -> Problem {
+    Problem::new(ProblemCode::Duplicate)
+        .detail(format!("job {holder} holds the unique key"))
+        .member("job_id", holder.to_string())
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Duplicate { holder } => duplicate(holder),
+            Refusal::UnknownDependencies { places } => {
+                let error =
+                    |place| FieldError { pointer: format!("/after/{place}"), detail: "there is no such job".into() };
+                Self::new(ProblemCode::InvalidBody).errors(places.into_iter().map(error).collect())
+            }
+            Refusal::DependencyRefused { place } => wrong(format!("/after/{place}"), "that job was refused".into()),
+        }
+    }
+}
+
+fn wrong(pointer: String, detail: String) -> Problem {
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
+}

@@ -1,0 +1,125 @@
+//! What the end of a job means for others: its unique key is free, its batch counts it, jobs that waited for it may run or are
+//! cancelled. Every way to become final goes through here: finish, cancel, poison, expiry.
+//!
+//! Invariant: it happens in the transaction that makes the job final, once, because only the statement that takes a job from a
+//! waiting to a final state hands it on as [`Final`]. Rows are locked in one order everywhere: jobs by id, then unique keys,
+//! then batches. [`lock`] takes all jobs that [`settle`] may touch before anything is changed. A job without hooks needs
+//! none of this.
+//!
+//! Next: `aftermath/dependents.rs` and `aftermath/batches.rs` for the statements. Whoever else wants to act on a job's end in
+//! its transaction adds a step to [`settle`], which sees each job once, those of a cascade included.
+
+mod batches;
+mod dependents;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Index, JobState, Priority, QueueName, WaitingJob, control::Position, ties::hooks};
+use crate::tenancy::TenantId;
+
+pub(super) use self::batches::reopen;
+pub(super) use self::dependents::lock;
+
+/// A job that became final in this transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Final {
+    pub(super) id: Uuid,
+    pub(super) tenant: Uuid,
+    pub(super) state: JobState,
+    pub(super) hooks: i16,
+    pub(super) unique_key: Option<String>,
+    pub(super) batch_id: Option<Uuid>,
+    /// What it still waited for itself.
+    pub(super) waits_for: i16,
+}
+
+/// What the index is to be told after the commit. Losing it costs time, not jobs: the crawl and the judge at fetch make up for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// Jobs that wait for nothing but a worker or their time any more.
+    pub waiting: Vec<(QueueName, WaitingJob)>,
+    /// Jobs that were cancelled because one that they waited for failed.
+    pub cancelled: Vec<Position>,
+}
+
+impl Aftermath {
+    /// Adds what another step left.
+    pub fn extend(&mut self, other: Self) {
+        self.waiting.extend(other.waiting);
+        self.cancelled.extend(other.cancelled);
+    }
+
+    /// Tells the index.
+    pub async fn announce(&self, index: &Index) {
+        for (queue, job) in &self.waiting {
+            if let Err(error) = index.push(queue, std::slice::from_ref(job)).await {
+                tracing::debug!(job_id = %job.id, %error, "the index was not told of a job that stopped waiting");
+            }
+        }
+        for job in &self.cancelled {
+            if let Err(error) = index.cancel(&job.queue, &[(job.id, job.tenant, job.priority)]).await {
+                tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancelled job");
+            }
+        }
+    }
+}
+
+/// Does what the ends of these jobs mean for others. [`lock`] was called before they were written.
+pub(super) async fn settle(connection: &mut PgConnection, ended: Vec<Final>) -> Result<Aftermath, sqlx::Error> {
+    if ended.iter().all(|job| job.hooks == 0 && job.waits_for == 0) {
+        return Ok(Aftermath::default());
+    }
+    let mut aftermath = Aftermath::default();
+    let ended = dependents::settle(connection, ended, &mut aftermath).await?;
+    release_keys(connection, &ended).await?;
+    let completions = batches::count_down(connection, &ended).await?;
+    let released = dependents::release(connection, &completions).await?;
+    aftermath.waiting.extend(released);
+    Ok(aftermath)
+}
+
+/// Keys held for a period outlive the job; those held until the end are free now.
+async fn release_keys(connection: &mut PgConnection, ended: &[Final]) -> Result<(), sqlx::Error> {
+    let (mut tenants, mut keys, mut jobs) = (vec![], vec![], vec![]);
+    for job in ended.iter().filter(|job| job.hooks & hooks::UNIQUE_KEY != 0) {
+        if let Some(key) = &job.unique_key {
+            tenants.push(job.tenant);
+            keys.push(key.clone());
+            jobs.push(job.id);
+        }
+    }
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "with held as (
+           select k.tenant_id, k.key from unnest($1::uuid[], $2::text[], $3::uuid[]) as i (tenant_id, key, job_id)
+           join unique_keys k on k.tenant_id = i.tenant_id and k.key = i.key and k.job_id = i.job_id and k.expires_at is null
+           order by k.tenant_id, k.key for update of k)
+         delete from unique_keys k using held where k.tenant_id = held.tenant_id and k.key = held.key",
+        &tenants,
+        &keys,
+        &jobs
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A row that waits for nothing any more, as the index wants it; `None` if its queue has no valid name.
+fn waiting(
+    id: Uuid,
+    tenant: Uuid,
+    queue: &str,
+    priority: i16,
+    run_at: chrono::DateTime<chrono::Utc>,
+) -> Option<(QueueName, WaitingJob)> {
+    let job = WaitingJob {
+        id,
+        tenant: TenantId::new(tenant),
+        priority: Priority::from_ledger(priority),
+        run_at_ms: run_at.timestamp_millis(),
+    };
+    Some((queue.parse().ok()?, job))
+}

@@ -1,0 +1,184 @@
+//! Jobs that wait for others: which rows an end can touch, and what becomes of them.
+//!
+//! Invariant: a row of `job_dependencies` is there as long as the job it names is not final, and `waits_for` counts the rows that
+//! are left (and the batch, for its completion job).
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Aftermath, Final, waiting};
+use crate::{
+    queue::{JobState, Priority, QueueName, WaitingJob, control::Position, ties::hooks},
+    tenancy::TenantId,
+};
+
+/// Locks, in the order of their ids, the jobs that are about to end, those that wait for them, and the completion jobs of their
+/// batches. `fails` says which will not complete: from there a cascade of cancellations may run.
+pub(in crate::queue) async fn lock(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    fails: &[bool],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"with recursive reach (tenant_id, id, batch_id, fails, ends) as (
+             select j.tenant_id, j.id, case when j.hooks & 2 <> 0 then j.batch_id end, i.fails, true
+             from unnest($1::uuid[], $2::bool[]) as i (id, fails) join jobs j on j.id = i.id
+             union
+             select d.tenant_id, d.job_id, case when j.hooks & 2 <> 0 then j.batch_id end,
+                    r.fails and not d.run_on_failure, r.fails and not d.run_on_failure
+             from reach r
+             join job_dependencies d on d.tenant_id = r.tenant_id and d.depends_on = r.id
+             join jobs j on j.id = d.job_id
+             where r.ends)
+           select id from jobs
+           where id = any(array(select id from reach
+                                union
+                                select b.completion_job from reach r join batches b on b.tenant_id = r.tenant_id and b.id = r.batch_id
+                                where r.ends))
+           order by id for no key update"#,
+        ids,
+        fails
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes the ended jobs out of the way of those that wait for them. Returns all jobs that ended, those that were cancelled by
+/// the failure of another included.
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    ended: Vec<Final>,
+    aftermath: &mut Aftermath,
+) -> Result<Vec<Final>, sqlx::Error> {
+    let (mut all, mut front) = (Vec::with_capacity(ended.len()), ended);
+    while !front.is_empty() {
+        forget_own(connection, &front).await?;
+        let next = advance(connection, &front, aftermath).await?;
+        all.append(&mut front);
+        front = next;
+    }
+    Ok(all)
+}
+
+/// A job that ended while it waited is nobody's dependent any more.
+async fn forget_own(connection: &mut PgConnection, ended: &[Final]) -> Result<(), sqlx::Error> {
+    let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) =
+        ended.iter().filter(|job| job.waits_for > 0).map(|job| (job.tenant, job.id)).unzip();
+    if !ids.is_empty() {
+        sqlx::query!(
+            "delete from job_dependencies d using unnest($1::uuid[], $2::uuid[]) as i (tenant_id, job_id)
+             where d.tenant_id = i.tenant_id and d.job_id = i.job_id",
+            &tenants,
+            &ids
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// One step of the cascade: returns the jobs that it cancelled.
+async fn advance(
+    connection: &mut PgConnection,
+    ended: &[Final],
+    aftermath: &mut Aftermath,
+) -> Result<Vec<Final>, sqlx::Error> {
+    let watched: Vec<&Final> = ended.iter().filter(|job| job.hooks & hooks::DEPENDENTS != 0).collect();
+    if watched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tenants: Vec<Uuid> = watched.iter().map(|job| job.tenant).collect();
+    let ids: Vec<Uuid> = watched.iter().map(|job| job.id).collect();
+    let fails: Vec<bool> = watched.iter().map(|job| job.state != JobState::Completed).collect();
+    let edges = sqlx::query!(
+        r#"delete from job_dependencies d using unnest($1::uuid[], $2::uuid[], $3::bool[]) as i (tenant_id, depends_on, fails)
+           where d.tenant_id = i.tenant_id and d.depends_on = i.depends_on
+           returning d.job_id, d.depends_on, i.fails and not d.run_on_failure as "cancels!""#,
+        &tenants,
+        &ids,
+        &fails
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let (mut free, mut cancelled) = (BTreeMap::<Uuid, i16>::new(), BTreeMap::new());
+    for edge in edges {
+        *free.entry(edge.job_id).or_default() += 1;
+        if edge.cancels {
+            cancelled.insert(edge.job_id, edge.depends_on);
+        }
+    }
+    free.retain(|id, _| !cancelled.contains_key(id));
+    aftermath.waiting.extend(release(connection, &free).await?);
+    cancel(connection, &cancelled, aftermath).await
+}
+
+/// Lowers `waits_for` by what each job no longer waits for; returns those that are free to run.
+pub(super) async fn release(
+    connection: &mut PgConnection,
+    free: &BTreeMap<Uuid, i16>,
+) -> Result<Vec<(QueueName, WaitingJob)>, sqlx::Error> {
+    if free.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (ids, counts): (Vec<Uuid>, Vec<i16>) = free.iter().map(|(id, count)| (*id, *count)).unzip();
+    // It became eligible now: its place in the lane and its waiting time count from here.
+    let rows = sqlx::query!(
+        "update jobs j set
+           waits_for = j.waits_for - i.count,
+           state = case when j.waits_for = i.count and j.run_at <= now() then 'available'::job_state else j.state end,
+           run_at = case when j.waits_for = i.count then greatest(j.run_at, now()) else j.run_at end
+         from (select * from unnest($1::uuid[], $2::int2[]) as t (id, count) order by id) i
+         where j.id = i.id and j.waits_for >= i.count and j.state = 'scheduled'
+         returning j.id, j.tenant_id, j.queue, j.priority, j.run_at, j.waits_for",
+        &ids,
+        &counts
+    )
+    .fetch_all(connection)
+    .await?;
+    let ready = rows.into_iter().filter(|row| row.waits_for == 0);
+    Ok(ready.filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at)).collect())
+}
+
+async fn cancel(
+    connection: &mut PgConnection,
+    cancelled: &BTreeMap<Uuid, Uuid>,
+    aftermath: &mut Aftermath,
+) -> Result<Vec<Final>, sqlx::Error> {
+    if cancelled.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (ids, causes): (Vec<Uuid>, Vec<Uuid>) = cancelled.iter().map(|(id, cause)| (*id, *cause)).unzip();
+    let rows = sqlx::query!(
+        r#"update jobs j set
+             state = 'cancelled', finalized_at = now(),
+             errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
+                 'error', 'cancelled: job ' || i.cause || ', which it waited for, did not complete')
+           from (select * from unnest($1::uuid[], $2::uuid[]) as t (id, cause) order by id) i
+           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+        &ids,
+        &causes
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut ended = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Ok(queue) = row.queue.parse() {
+            let (tenant, priority) = (TenantId::new(row.tenant_id), Priority::from_ledger(row.priority));
+            aftermath.cancelled.push(Position { id: row.id, tenant, queue, priority, aftermath: Aftermath::default() });
+        }
+        ended.push(Final {
+            id: row.id,
+            tenant: row.tenant_id,
+            state: row.state,
+            hooks: row.hooks,
+            unique_key: row.unique_key,
+            batch_id: row.batch_id,
+            waits_for: row.waits_for,
+        });
+    }
+    Ok(ended)
+}

@@ -1,0 +1,71 @@
+//! Which jobs a filter means: for cancelling and redriving many.
+//!
+//! Invariant: ids come in pages by descending id, each page after the last one's end, so that a job that cannot be steered is
+//! passed once and never asked for again.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::{db::TenantTx, queue::JobState};
+
+/// What jobs are steered together.
+#[derive(Clone, Debug)]
+pub struct SteerFilter {
+    /// In one of these ledger states.
+    pub states: Vec<JobState>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this queue.
+    pub queue: Option<String>,
+    /// Only jobs that became final after this.
+    pub finalized_after: Option<DateTime<Utc>>,
+    /// Only jobs that became final before this.
+    pub finalized_before: Option<DateTime<Utc>>,
+    /// Only jobs whose last error contains this text.
+    pub error: Option<String>,
+}
+
+/// The newest ids before `before` that the filter means, `limit` at most.
+pub async fn next_matching(
+    transaction: &mut TenantTx,
+    filter: &SteerFilter,
+    before: Uuid,
+    limit: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let states = filter.state_names();
+    sqlx::query_scalar!(
+        "select id from jobs
+         where tenant_id = $1 and id < $2 and state = any($3::text[]::job_state[])
+           and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
+           and ($6::timestamptz is null or finalized_at > $6) and ($7::timestamptz is null or finalized_at < $7)
+           and ($8::text is null or position($8 in errors -> -1 ->> 'error') > 0)
+         order by id desc limit $9",
+        tenant,
+        before,
+        &states,
+        filter.kind,
+        filter.queue,
+        filter.finalized_after,
+        filter.finalized_before,
+        filter.error,
+        limit
+    )
+    .fetch_all(&mut **transaction)
+    .await
+}
+
+/// How many jobs the filter means, counted up to `limit`.
+pub async fn count_matching(
+    transaction: &mut TenantTx,
+    filter: &SteerFilter,
+    limit: i64,
+) -> Result<usize, sqlx::Error> {
+    Ok(next_matching(transaction, filter, Uuid::max(), limit).await?.len())
+}
+
+impl SteerFilter {
+    fn state_names(&self) -> Vec<String> {
+        self.states.iter().map(|state| state.as_str().to_owned()).collect()
+    }
+}

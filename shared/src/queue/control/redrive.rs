@@ -1,0 +1,124 @@
+//! Making given-up jobs wait again, and taking back what their end had given away.
+//!
+//! Invariant: a redriven job that held a unique key holds it again, or it is not redriven. A batch that is not finished counts it
+//! as pending again; one that is finished stays so. Jobs that waited for it were released or cancelled when it ended and are
+//! left alone; and what the job itself waited for is over, because asking for it again means now.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{Position, Steered, position, refused};
+use crate::{
+    db::TenantTx,
+    queue::{JobState, aftermath, ties::hooks},
+};
+
+/// What became of jobs that were to be redriven.
+#[derive(Clone, Debug, Default)]
+pub struct Redriven {
+    /// They wait again.
+    pub done: Vec<Position>,
+    /// They do not, because another job holds their unique key: the job and the holder.
+    pub key_held: HashMap<Uuid, Uuid>,
+}
+
+/// A job that can be redriven, locked.
+struct Candidate {
+    id: Uuid,
+    state: JobState,
+    hooks: i16,
+    unique_key: Option<String>,
+    batch_id: Option<Uuid>,
+}
+
+/// Makes a discarded or cancelled job wait again, as if it were new but for its number of attempts. After the commit,
+/// call [`super::announce_redriven`].
+pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
+    let mut redriven = redrive_all(transaction, &[id]).await?;
+    match (redriven.done.pop(), redriven.key_held.get(&id)) {
+        (Some(position), _) => Ok(Steered::Done(position)),
+        (None, Some(holder)) => Ok(Steered::KeyHeld(*holder)),
+        (None, None) => refused(transaction, id).await,
+    }
+}
+
+/// Makes those of the jobs wait again that are discarded or cancelled. After the commit, [`super::announce_redriven`] is
+/// called for each.
+pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Redriven, sqlx::Error> {
+    let candidates = sqlx::query_as!(
+        Candidate,
+        r#"select id, state as "state: JobState", hooks, unique_key, batch_id from jobs
+           where id = any($1) and state in ('discarded', 'cancelled') order by id for no key update"#,
+        ids
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let key_held = take_keys(transaction, &candidates).await?;
+    let candidates: Vec<Candidate> = candidates.into_iter().filter(|job| !key_held.contains_key(&job.id)).collect();
+    let reopened = reopen_batches(transaction, &candidates).await?;
+    let ids: Vec<Uuid> = candidates.iter().map(|job| job.id).collect();
+    let hooks: Vec<i16> = candidates.iter().map(|job| job.hooks_again(&reopened)).collect();
+    let rows = sqlx::query!(
+        "update jobs j set state = 'available', finalized_at = null, run_at = now(), attempt = j.attempt + 1, failures = 0, crashes = 0,
+                waits_for = 0, hooks = i.hooks, expires_at = case when j.expires_at > now() then j.expires_at end
+         from (select * from unnest($1::uuid[], $2::int2[]) as t (id, hooks) order by id) i
+         where j.id = i.id returning j.id, j.queue, j.priority",
+        &ids,
+        &hooks
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let tenant = transaction.tenant();
+    let done = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority)).collect();
+    Ok(Redriven { done, key_held })
+}
+
+/// Takes the keys that are held until a job's end; returns the jobs whose key is another's by now, with the holder.
+async fn take_keys(transaction: &mut TenantTx, candidates: &[Candidate]) -> Result<HashMap<Uuid, Uuid>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let (mut keys, mut jobs) = (vec![], vec![]);
+    for job in candidates.iter().filter(|job| job.hooks & hooks::UNIQUE_KEY != 0) {
+        if let Some(key) = &job.unique_key {
+            keys.push(key.clone());
+            jobs.push(job.id);
+        }
+    }
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // Of two that are redriven together and had the same key one after the other, the first takes it.
+    sqlx::query!(
+        "insert into unique_keys as k (tenant_id, key, job_id)
+         select $1, key, job_id from (select distinct on (key) key, job_id from unnest($2::text[], $3::uuid[]) as t (key, job_id) order by key, job_id) i
+         on conflict (tenant_id, key) do update set job_id = excluded.job_id, expires_at = null where k.expires_at <= now()",
+        tenant,
+        &keys,
+        &jobs
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let holders =
+        sqlx::query!("select key, job_id from unique_keys where tenant_id = $1 and key = any($2)", tenant, &keys)
+            .fetch_all(&mut **transaction)
+            .await?;
+    let holders: HashMap<String, Uuid> = holders.into_iter().map(|row| (row.key, row.job_id)).collect();
+    let held = keys.into_iter().zip(jobs).filter_map(|(key, job)| Some((job, *holders.get(&key)?)));
+    Ok(held.filter(|(job, holder)| job != holder).collect())
+}
+
+async fn reopen_batches(transaction: &mut TenantTx, candidates: &[Candidate]) -> Result<Vec<Uuid>, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let members = candidates.iter().filter(|job| job.hooks & hooks::BATCH != 0);
+    let members: Vec<_> = members.filter_map(|job| Some((tenant, job.batch_id?, job.state))).collect();
+    aftermath::reopen(transaction, &members).await
+}
+
+impl Candidate {
+    /// Nobody waits for it any more, and a finished batch does not count it again.
+    fn hooks_again(&self, reopened: &[Uuid]) -> i16 {
+        let counted = self.batch_id.is_some_and(|batch| reopened.contains(&batch));
+        let gone = hooks::DEPENDENTS | if counted { 0 } else { hooks::BATCH };
+        self.hooks & !gone
+    }
+}

@@ -1,0 +1,116 @@
+//! Jobs whose time is over before a run began: they are discarded, never run.
+//!
+//! Invariant: no run begins after `expires_at` on the ledger's clock. The judge at fetch sees to that; the sweep only makes the
+//! end visible in time and lets others know. A run that has begun is not touched, however long it takes.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    Index, JobState, QueueName,
+    aftermath::{self, Aftermath, Final},
+};
+use crate::{db::SystemDb, telemetry::names};
+
+const BATCH: i64 = 500;
+
+/// What a sweep could not do, or why.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpiryError {
+    /// Redis did not answer, so nobody can say which jobs are running.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+}
+
+struct Expired {
+    id: Uuid,
+    queue: String,
+    expires_at: DateTime<Utc>,
+}
+
+/// Discards what expired and is not running; returns how many jobs that were.
+pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, ExpiryError> {
+    let (mut after, mut discarded) = ((DateTime::<Utc>::UNIX_EPOCH, Uuid::nil()), 0);
+    loop {
+        let page = page(db, after).await?;
+        let Some(last) = page.last() else { return Ok(discarded) };
+        after = (last.expires_at, last.id);
+        let is_last = i64::try_from(page.len()) != Ok(BATCH);
+        let ids = not_running(index, page).await?;
+        let (ended, aftermath) = discard(db, &ids).await?;
+        discarded += ended;
+        aftermath.announce(index).await;
+        if is_last {
+            return Ok(discarded);
+        }
+    }
+}
+
+/// Discards those of the jobs that have expired; the caller knows that they are not running. Returns how many they were.
+pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Aftermath), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok((0, Aftermath::default()));
+    }
+    let mut transaction = db.pool().begin().await?;
+    aftermath::lock(&mut transaction, ids, &vec![true; ids.len()]).await?;
+    let rows = sqlx::query!(
+        r#"update jobs j set state = 'discarded', finalized_at = now(),
+             errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
+                 'error', 'expired: it was not to be started after its expires_at')
+           from (select id from unnest($1::uuid[]) as t (id) order by id) i
+           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable') and j.expires_at <= now()
+           returning j.id, j.tenant_id, j.queue, j.kind, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+        ids
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in &rows {
+        metrics::counter!(names::JOBS_TOTAL, "queue" => row.queue.clone(), "kind" => row.kind.clone(), "outcome" => "expired")
+            .increment(1);
+    }
+    let count = rows.len() as u64;
+    let ended = rows.into_iter().map(|row| Final {
+        id: row.id,
+        tenant: row.tenant_id,
+        state: row.state,
+        hooks: row.hooks,
+        unique_key: row.unique_key,
+        batch_id: row.batch_id,
+        waits_for: row.waits_for,
+    });
+    let aftermath = aftermath::settle(&mut transaction, ended.collect()).await?;
+    transaction.commit().await?;
+    Ok((count, aftermath))
+}
+
+async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) -> Result<Vec<Expired>, sqlx::Error> {
+    sqlx::query_as!(
+        Expired,
+        r#"select id, queue, expires_at as "expires_at!" from jobs
+           where expires_at is not null and state in ('scheduled', 'available', 'retryable')
+             and expires_at <= now() and (expires_at, id) > ($1, $2)
+           order by expires_at, id limit $3"#,
+        after.0,
+        after.1,
+        BATCH
+    )
+    .fetch_all(db.pool())
+    .await
+}
+
+async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<Uuid>, redis::RedisError> {
+    let mut queues: Vec<String> = page.iter().map(|job| job.queue.clone()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    let mut idle = Vec::with_capacity(page.len());
+    for queue in queues {
+        let ids: Vec<Uuid> = page.iter().filter(|job| job.queue == queue).map(|job| job.id).collect();
+        let Ok(name) = queue.parse::<QueueName>() else { continue };
+        let leased = index.leased(&name, &ids).await?;
+        idle.extend(ids.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|(id, _)| id));
+    }
+    Ok(idle)
+}

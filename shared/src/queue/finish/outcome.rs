@@ -1,0 +1,122 @@
+//! How a run ended, in the words of the ledger.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::queue::JobState;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The work is done.
+    Completed {
+        /// What the kind wants to be readable afterwards.
+        result: Option<Box<RawValue>>,
+    },
+    /// The run failed and another is due after the delay.
+    Retry {
+        /// What went wrong, for the tenant to read.
+        error: String,
+        /// How long to wait.
+        delay: Duration,
+    },
+    /// Not now: again after the delay, and it counts as no failure.
+    Snoozed {
+        /// How long to wait.
+        delay: Duration,
+    },
+    /// Given up for good.
+    Discarded {
+        /// What went wrong, for the tenant to read.
+        error: String,
+    },
+    /// The kind found that the work is not wanted any more.
+    Cancelled {
+        /// Why, for the tenant to read.
+        reason: String,
+    },
+}
+
+/// Bytes of a result that are kept.
+pub const MAX_RESULT_BYTES: usize = 64 * 1024;
+
+impl Outcome {
+    /// The work is done and left a result. One that is too large is replaced by a note of its size: the work is done all the
+    /// same, and failing it would do it again.
+    pub fn completed_with(result: Box<RawValue>) -> Self {
+        let bytes = result.get().len();
+        let result = if bytes > MAX_RESULT_BYTES { omitted(bytes) } else { result };
+        Self::Completed { result: Some(result) }
+    }
+
+    pub(super) const fn state(&self) -> JobState {
+        match self {
+            Self::Completed { .. } => JobState::Completed,
+            Self::Retry { .. } => JobState::Retryable,
+            Self::Snoozed { .. } => JobState::Scheduled,
+            Self::Discarded { .. } => JobState::Discarded,
+            Self::Cancelled { .. } => JobState::Cancelled,
+        }
+    }
+
+    /// The word for logs and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed { .. } => "completed",
+            Self::Retry { .. } => "retried",
+            Self::Snoozed { .. } => "snoozed",
+            Self::Discarded { .. } => "discarded",
+            Self::Cancelled { .. } => "cancelled",
+        }
+    }
+
+    pub(super) const fn is_final(&self) -> bool {
+        self.state().is_final()
+    }
+
+    pub(super) const fn delay(&self) -> Option<Duration> {
+        match self {
+            Self::Retry { delay, .. } | Self::Snoozed { delay } => Some(*delay),
+            _ => None,
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Retry { error, .. } | Self::Discarded { error } => Some(error),
+            Self::Cancelled { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    pub(super) fn result(&self) -> Option<&str> {
+        match self {
+            Self::Completed { result } => result.as_deref().map(RawValue::get),
+            _ => None,
+        }
+    }
+}
+
+fn omitted(bytes: usize) -> Box<RawValue> {
+    let note = serde_json::json!({ "omitted": true, "size_bytes": bytes, "limit_bytes": MAX_RESULT_BYTES });
+    serde_json::value::to_raw_value(&note).expect("a note is plain data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result_of(size: usize) -> Option<String> {
+        let text = format!("\"{}\"", "x".repeat(size - 2));
+        let raw = RawValue::from_string(text).expect("a JSON string");
+        Outcome::completed_with(raw).result().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_result_is_kept_up_to_its_bound() {
+        assert_eq!(result_of(MAX_RESULT_BYTES).map(|text| text.len()), Some(MAX_RESULT_BYTES));
+        let note: serde_json::Value = serde_json::from_str(&result_of(MAX_RESULT_BYTES + 1).unwrap()).unwrap();
+        assert_eq!(note, serde_json::json!({ "omitted": true, "size_bytes": 65_537, "limit_bytes": 65_536 }));
+    }
+}

@@ -1,0 +1,141 @@
+//! Committing requests whose jobs have ties (unique keys, dependencies, batches): a group of them in one transaction.
+//!
+//! Invariant: everything that a tie needs is committed with the job or not at all. Locks are taken in the order of
+//! [`crate::queue::aftermath`], idempotency keys before everything else. Requests without ties never come here.
+//!
+//! Next: `tied/write.rs` for the jobs themselves, `tied/plan.rs` for who is refused.
+
+mod plan;
+mod statements;
+mod write;
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Committed, Enqueued, Waiting, statements::first_job, statements::replays};
+use crate::{
+    db::{SystemDb, TenantTx},
+    queue::{
+        NewJob,
+        ties::{Refusal, Refused, Ties},
+    },
+};
+
+/// Whether a request must come this way.
+pub(super) fn is_tied(jobs: &[NewJob]) -> bool {
+    jobs.iter().any(|job| job.ties.is_some())
+}
+
+/// Whether a refusal inside a request can refuse jobs of it that hold unique keys. Such a request is committed alone, so that
+/// no other request of its group is told of a holder that does not come to be.
+pub(super) fn must_be_alone(jobs: &[NewJob]) -> bool {
+    let ties = || jobs.iter().filter_map(|job| job.ties.as_deref());
+    ties().any(|ties| !ties.after.is_empty()) && ties().any(|ties| ties.unique.is_some())
+}
+
+/// Inserts jobs with ties inside a tenant's transaction and says which were refused.
+pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
+    let written = write::write(transaction, &[jobs]).await?;
+    Ok(refused_of(jobs, &written.refused))
+}
+
+/// Inserts a group and says what became of each request.
+pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
+    let group: Vec<&Waiting> = group.iter().collect();
+    let mut transaction = db.pool().begin().await?;
+    let mut answers = reserve(&mut transaction, &group).await?;
+    let open: Vec<&Waiting> =
+        group.iter().copied().filter(|waiting| !answers.contains_key(&first_job(waiting))).collect();
+    let requests: Vec<&[NewJob]> = open.iter().map(|waiting| waiting.request.jobs.as_slice()).collect();
+    let written = write::write(&mut transaction, &requests).await?;
+    for waiting in &open {
+        let refused = refused_of(&waiting.request.jobs, &written.refused);
+        note_refused(&mut transaction, waiting, &refused).await?;
+        let answer = if refused.is_empty() { Enqueued::Created } else { Enqueued::CreatedExcept(refused) };
+        answers.insert(first_job(waiting), answer);
+    }
+    transaction.commit().await?;
+    Ok(committed(&group, answers, written.idle))
+}
+
+/// Inserts a group whose commit may have happened already. What is there is not written again.
+pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
+    let ids: Vec<Uuid> = group.iter().flat_map(|waiting| &waiting.request.jobs).map(|job| job.id).collect();
+    let present = sqlx::query_scalar!("select id from jobs where id = any($1)", &ids).fetch_all(db.pool()).await?;
+    if present.is_empty() {
+        return insert(db, group).await;
+    }
+    // One transaction wrote them, so what is not there had been refused or answered before.
+    let present: HashSet<Uuid> = present.into_iter().collect();
+    let mut connection = db.pool().acquire().await?;
+    let group: Vec<&Waiting> = group.iter().collect();
+    let missing = |waiting: &&&Waiting| waiting.request.jobs.iter().all(|job| !present.contains(&job.id));
+    let refused: Vec<&Waiting> = group.iter().filter(missing).copied().collect();
+    let mut answers = replays(&mut connection, &refused).await?;
+    for waiting in &group {
+        if !answers.contains_key(&first_job(waiting)) {
+            let refused = explain(&mut connection, waiting, &present).await?;
+            let answer = if refused.is_empty() { Enqueued::Created } else { Enqueued::CreatedExcept(refused) };
+            answers.insert(first_job(waiting), answer);
+        }
+    }
+    // Which of them may run is not known here any more; the sweep tells the index.
+    Ok(committed(&group, answers, ids.into_iter().collect()))
+}
+
+/// Takes the idempotency keys; returns the answers to requests whose key was used before.
+async fn reserve(connection: &mut PgConnection, group: &[&Waiting]) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
+    let keyed: Vec<&Waiting> = group.iter().copied().filter(|waiting| waiting.request.idempotency.is_some()).collect();
+    if keyed.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let reserved = statements::reserve_keys(connection, &keyed).await?;
+    let refused: Vec<&Waiting> = keyed.into_iter().filter(|waiting| !reserved.contains(&first_job(waiting))).collect();
+    replays(connection, &refused).await
+}
+
+/// A repeat is told the same; and a request of which nothing was committed uses its key not up.
+async fn note_refused(
+    connection: &mut PgConnection,
+    waiting: &Waiting,
+    refused: &[Refused],
+) -> Result<(), sqlx::Error> {
+    let Some(idempotency) = waiting.request.idempotency.as_ref().filter(|_| !refused.is_empty()) else { return Ok(()) };
+    let tenant = *waiting.request.jobs[0].tenant.as_uuid();
+    if refused.len() == waiting.request.jobs.len() {
+        statements::free_key(connection, tenant, &idempotency.key).await
+    } else {
+        statements::note_refused(connection, tenant, &idempotency.key, refused).await
+    }
+}
+
+/// Why jobs that are not in the ledger were refused, as far as that can be told afterwards.
+async fn explain(
+    connection: &mut PgConnection,
+    waiting: &Waiting,
+    present: &HashSet<Uuid>,
+) -> Result<Vec<Refused>, sqlx::Error> {
+    let mut refused = Vec::new();
+    for job in waiting.request.jobs.iter().filter(|job| !present.contains(&job.id)) {
+        let unique = job.ties.as_deref().and_then(|ties: &Ties| ties.unique.as_ref());
+        let holder = match unique {
+            Some(unique) => statements::holder_of(connection, *job.tenant.as_uuid(), &unique.key).await?,
+            None => None,
+        };
+        let refusal = holder.map_or(Refusal::DependencyRefused { place: 0 }, |holder| Refusal::Duplicate { holder });
+        refused.push(Refused { id: job.id, refusal });
+    }
+    Ok(refused)
+}
+
+fn refused_of(jobs: &[NewJob], refused: &HashMap<Uuid, Refusal>) -> Vec<Refused> {
+    let refusal = |job: &NewJob| Some(Refused { id: job.id, refusal: refused.get(&job.id)?.clone() });
+    jobs.iter().filter_map(refusal).collect()
+}
+
+fn committed(group: &[&Waiting], mut answers: HashMap<Uuid, Enqueued>, idle: HashSet<Uuid>) -> Committed {
+    let answers = group.iter().map(|waiting| answers.remove(&first_job(waiting)).unwrap_or(Enqueued::Created));
+    Committed { answers: answers.collect(), idle }
+}

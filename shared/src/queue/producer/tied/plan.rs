@@ -1,0 +1,119 @@
+//! Who of a transaction's jobs is refused, and what the others wait for. No statements here.
+//!
+//! Invariant: a job that would wait for a refused one is refused too, so no job waits for what never comes.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::queue::{
+    JobState, NewJob,
+    ties::{BatchPart, Refusal, Ties},
+};
+
+/// The jobs of a transaction with what has been decided about them.
+pub(super) struct Plan<'a> {
+    pub(super) jobs: Vec<&'a NewJob>,
+    pub(super) refused: HashMap<Uuid, Refusal>,
+    ids: HashSet<Uuid>,
+    /// The jobs outside of this transaction that are waited for, by tenant, and their states.
+    found: HashMap<(Uuid, Uuid), JobState>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(requests: &[&'a [NewJob]]) -> Self {
+        let jobs: Vec<&NewJob> = requests.iter().flat_map(|jobs| jobs.iter()).collect();
+        let ids = jobs.iter().map(|job| job.id).collect();
+        Self { jobs, refused: HashMap::new(), ids, found: HashMap::new() }
+    }
+
+    /// The jobs outside that are waited for, with whose they must be.
+    pub(super) fn outside(&self) -> Vec<(Uuid, Uuid)> {
+        let after = |job: &&'a NewJob| {
+            let tenant = *job.tenant.as_uuid();
+            let ties = job.ties.as_deref();
+            ties.into_iter().flat_map(|ties| &ties.after).map(move |id| (*id, tenant)).collect::<Vec<_>>()
+        };
+        let mut outside: Vec<_> = self.jobs.iter().flat_map(after).filter(|(id, _)| !self.ids.contains(id)).collect();
+        outside.sort_unstable();
+        outside.dedup();
+        outside
+    }
+
+    /// Refuses jobs that wait for what the tenant does not have.
+    pub(super) fn find(&mut self, found: HashMap<(Uuid, Uuid), JobState>) {
+        self.found = found;
+        for job in &self.jobs {
+            let Some(ties) = job.ties.as_deref() else { continue };
+            let tenant = *job.tenant.as_uuid();
+            let known = |id: &Uuid| self.ids.contains(id) || self.found.contains_key(&(*id, tenant));
+            let places: Vec<usize> = (0..ties.after.len()).filter(|&at| !known(&ties.after[at])).collect();
+            if !places.is_empty() {
+                self.refused.insert(job.id, Refusal::UnknownDependencies { places });
+            }
+        }
+        self.cascade();
+    }
+
+    /// Refuses jobs whose keys others hold. Returns the jobs that are refused in their wake and took a key before.
+    pub(super) fn refuse_duplicates(&mut self, holders: &HashMap<(Uuid, String), Uuid>) -> Vec<Uuid> {
+        for job in &self.jobs {
+            let Some(unique) = job.ties.as_deref().and_then(|ties| ties.unique.as_ref()) else { continue };
+            let holder = holders.get(&(*job.tenant.as_uuid(), unique.key.clone()));
+            if let Some(&holder) = holder.filter(|holder| **holder != job.id) {
+                self.refused.entry(job.id).or_insert(Refusal::Duplicate { holder });
+            }
+        }
+        let before: HashSet<Uuid> = self.refused.keys().copied().collect();
+        self.cascade();
+        self.refused.keys().copied().filter(|id| !before.contains(id)).collect()
+    }
+
+    /// What is waited for stands earlier, so one pass finds all.
+    fn cascade(&mut self) {
+        for job in &self.jobs {
+            let Some(ties) = job.ties.as_deref() else { continue };
+            let place = ties.after.iter().position(|id| self.refused.contains_key(id));
+            if let Some(place) = place {
+                self.refused.entry(job.id).or_insert(Refusal::DependencyRefused { place });
+            }
+        }
+        let counted: HashSet<Uuid> = self.kept().filter_map(|(_, ties)| member_of(ties)).collect();
+        for job in &self.jobs {
+            let batch = job.ties.as_deref().and_then(|ties| ties.batch);
+            if matches!(batch, Some(BatchPart::Completion(id)) if !counted.contains(&id)) {
+                self.refused.entry(job.id).or_insert(Refusal::DependencyRefused { place: 0 });
+            }
+        }
+    }
+
+    /// The jobs with ties that are not refused.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&'a NewJob, &'a Ties)> {
+        let kept = self.jobs.iter().filter(|job| !self.refused.contains_key(&job.id));
+        kept.filter_map(|job| Some((*job, job.ties.as_deref()?)))
+    }
+
+    /// What a job is to wait for, each once: jobs of this transaction, and outside ones that did not complete already.
+    pub(super) fn open_dependencies(&self, job: &NewJob, ties: &Ties) -> Vec<Uuid> {
+        let tenant = *job.tenant.as_uuid();
+        let state = |id: &Uuid| self.found.get(&(*id, tenant));
+        let mut open: Vec<Uuid> =
+            ties.after.iter().copied().filter(|id| state(id) != Some(&JobState::Completed)).collect();
+        open.sort_unstable();
+        open.dedup();
+        open
+    }
+
+    /// Outside jobs that ended without completing: those that wait for them are judged in this very transaction.
+    pub(super) fn failed(&self) -> impl Iterator<Item = (Uuid, Uuid, JobState)> {
+        let failed = |state: JobState| state.is_final() && state != JobState::Completed;
+        self.found.iter().filter(move |(_, state)| failed(**state)).map(|((id, tenant), state)| (*id, *tenant, *state))
+    }
+}
+
+pub(super) fn member_of(ties: &Ties) -> Option<Uuid> {
+    match ties.batch {
+        Some(BatchPart::Member(id)) => Some(id),
+        _ => None,
+    }
+}

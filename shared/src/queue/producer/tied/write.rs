@@ -1,0 +1,124 @@
+//! Writing jobs with their ties, step by step inside a transaction.
+//!
+//! Invariant: the steps lock in the common order (jobs waited for, by id; unique keys; the batch is new and nobody's yet).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{
+    plan::{Plan, member_of},
+    statements::{self, BatchRow, Edge, TiedRow},
+};
+use crate::queue::{
+    NewJob,
+    aftermath::{self, Final},
+    ties::{BatchPart, DependencyFailure, Refusal, Ties, hooks},
+};
+
+/// What was written.
+pub(super) struct Written {
+    pub(super) refused: HashMap<Uuid, Refusal>,
+    /// Jobs that the index is not to be told of: they are refused, over already, or wait for others.
+    pub(super) idle: HashSet<Uuid>,
+}
+
+pub(super) async fn write(connection: &mut PgConnection, requests: &[&[NewJob]]) -> Result<Written, sqlx::Error> {
+    let mut plan = Plan::new(requests);
+    let outside = plan.outside();
+    if !outside.is_empty() {
+        plan.find(statements::hook_dependencies(connection, &outside).await?);
+    }
+    take_keys(connection, &mut plan).await?;
+    let rows: Vec<TiedRow<'_>> = rows(&plan);
+    statements::insert_jobs(connection, &rows).await?;
+    statements::insert_edges(connection, &edges(&plan)).await?;
+    statements::insert_batches(connection, &batches(&plan)).await?;
+    let mut idle: HashSet<Uuid> = plan.refused.keys().copied().collect();
+    idle.extend(rows.iter().filter(|row| row.waits_for > 0).map(|row| row.job.id));
+    // Jobs that wait for one that failed before they came get what they would have got had it failed a moment later.
+    let aftermath = aftermath::settle(connection, failed(&plan)).await?;
+    for (_, job) in &aftermath.waiting {
+        idle.remove(&job.id);
+    }
+    Ok(Written { refused: plan.refused, idle })
+}
+
+/// Of several jobs with one key the first asks for it; whoever holds it in the end is told to the others.
+async fn take_keys(connection: &mut PgConnection, plan: &mut Plan<'_>) -> Result<(), sqlx::Error> {
+    let mut wanted = BTreeMap::new();
+    for (job, ties) in plan.kept() {
+        if let Some(unique) = &ties.unique {
+            wanted.entry((*job.tenant.as_uuid(), unique.key.clone())).or_insert((job.id, unique.until));
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let holders = statements::take_unique_keys(connection, &wanted).await?;
+    let refused_later = plan.refuse_duplicates(&holders);
+    let taken: Vec<_> =
+        wanted.into_iter().filter(|(_, (job, _))| refused_later.contains(job)).map(|(key, _)| key).collect();
+    statements::free_unique_keys(connection, &taken).await
+}
+
+fn rows<'a>(plan: &Plan<'a>) -> Vec<TiedRow<'a>> {
+    let mut rows = Vec::with_capacity(plan.jobs.len());
+    for job in plan.jobs.iter().filter(|job| !plan.refused.contains_key(&job.id)) {
+        let waits_for = job.ties.as_deref().map_or(0, |ties| waits_for(plan, job, ties));
+        rows.push(TiedRow { job, waits_for, hooks: 0 });
+    }
+    let waited_for: HashSet<Uuid> = edges(plan).into_iter().map(|edge| edge.depends_on).collect();
+    for row in &mut rows {
+        row.hooks = row.job.ties.as_deref().map_or(0, Ties::hooks)
+            | if waited_for.contains(&row.job.id) { hooks::DEPENDENTS } else { 0 };
+    }
+    rows
+}
+
+fn waits_for(plan: &Plan<'_>, job: &NewJob, ties: &Ties) -> i16 {
+    let jobs = i16::try_from(plan.open_dependencies(job, ties).len()).expect("the API bounds what a job waits for");
+    jobs + i16::from(matches!(ties.batch, Some(BatchPart::Completion(_))))
+}
+
+fn edges(plan: &Plan<'_>) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for (job, ties) in plan.kept() {
+        let run_on_failure = ties.on_dependency_failure == DependencyFailure::Run;
+        for depends_on in plan.open_dependencies(job, ties) {
+            edges.push(Edge { tenant: *job.tenant.as_uuid(), job: job.id, depends_on, run_on_failure });
+        }
+    }
+    edges
+}
+
+fn batches(plan: &Plan<'_>) -> Vec<BatchRow> {
+    let mut totals = HashMap::<Uuid, i32>::new();
+    for (_, ties) in plan.kept() {
+        if let Some(batch) = member_of(ties) {
+            *totals.entry(batch).or_default() += 1;
+        }
+    }
+    let mut batches = Vec::new();
+    for (job, ties) in plan.kept() {
+        if let Some(BatchPart::Completion(id)) = ties.batch {
+            let total = totals.get(&id).copied().unwrap_or_default();
+            batches.push(BatchRow { tenant: *job.tenant.as_uuid(), id, total, completion_job: job.id });
+        }
+    }
+    batches
+}
+
+fn failed(plan: &Plan<'_>) -> Vec<Final> {
+    let failed = plan.failed().map(|(id, tenant, state)| Final {
+        id,
+        tenant,
+        state,
+        hooks: hooks::DEPENDENTS,
+        unique_key: None,
+        batch_id: None,
+        waits_for: 0,
+    });
+    failed.collect()
+}

@@ -1,0 +1,225 @@
+//! Jobs that wait for others: their order, what a failure does to them, and whom nobody can wait for.
+
+use anyhow::Result;
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tests::{
+    eventually::eventually,
+    test_app::{ApiClient, TestApp},
+};
+use uuid::Uuid;
+
+use super::{LEASE, PATIENCE, job_in_state};
+
+const JOBS: &str = "/api/v1/jobs";
+
+async fn after(api: &ApiClient, ids: &[Uuid], policy: &str) -> Result<Uuid> {
+    let body = json!({ "kind": "noop", "after": ids, "on_dependency_failure": policy });
+    let answer = api.post(JOBS, &body).await?;
+    answer.ok(202);
+    Ok(answer.id())
+}
+
+async fn noop(api: &ApiClient) -> Result<Uuid> {
+    Ok(api.post(JOBS, &json!({ "kind": "noop" })).await?.id())
+}
+
+async fn cancel(api: &ApiClient, id: Uuid) -> Result<()> {
+    api.act(&format!("{JOBS}/{id}/cancel")).await?.ok(200);
+    Ok(())
+}
+
+async fn show(api: &ApiClient, id: Uuid) -> Result<Value> {
+    Ok(api.get(&format!("{JOBS}/{id}")).await?.ok(200).clone())
+}
+
+fn time(job: &Value, name: &str) -> chrono::DateTime<chrono::FixedOffset> {
+    job[name].as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok()).expect("a time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_runs_in_its_order() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(4, LEASE));
+    let body = json!({ "jobs": [
+        { "kind": "sleep", "args": { "ms": 300 } },
+        { "kind": "sleep", "args": { "ms": 100 }, "after": ["#0"] },
+        { "kind": "noop", "after": ["#1", "#0"], "priority": 1 },
+    ] });
+    let answer = api.post("/api/v1/jobs/batch", &body).await?;
+    assert_eq!(answer.ok(202)["results"][2]["state"], "scheduled", "{}", answer.text);
+    let ids: Vec<Uuid> = (0..3).filter_map(|at| answer.body["results"][at]["id"].as_str()?.parse().ok()).collect();
+    let last = show(&api, ids[2]).await?;
+    assert_eq!((&last["state"], &last["waits_for"]), (&json!("scheduled"), &json!(2)));
+    let mut done = Vec::new();
+    for id in ids {
+        done.push(job_in_state(&api, id, "completed").await);
+    }
+    for pair in done.windows(2) {
+        assert!(time(&pair[1], "run_at") >= time(&pair[0], "finalized_at"), "{pair:?}");
+        assert_eq!(pair[1]["attempt"], 1);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_dependency_cancels_or_is_borne() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(4, LEASE));
+    let fails = json!({ "kind": "fail", "args": { "times": 1 }, "max_attempts": 1, "run_at": app.system.clock.now() + chrono::TimeDelta::seconds(1) });
+    let root = api.post(JOBS, &fails).await?.id();
+    let (cancelled, runs) = (after(&api, &[root], "cancel").await?, after(&api, &[root], "run").await?);
+    let further = after(&api, &[cancelled], "cancel").await?;
+    let in_spite = after(&api, &[cancelled, runs], "run").await?;
+    job_in_state(&api, root, "discarded").await;
+    for (id, cause) in [(cancelled, root), (further, cancelled)] {
+        let job = job_in_state(&api, id, "cancelled").await;
+        let told = job["errors"][0]["error"].as_str().unwrap_or_default();
+        assert_eq!(told, format!("cancelled: job {cause}, which it waited for, did not complete"));
+    }
+    job_in_state(&api, runs, "completed").await;
+    job_in_state(&api, in_spite, "completed").await;
+    // Asked for again, it waits for nobody.
+    api.act(&format!("{JOBS}/{cancelled}/retry")).await?.ok(200);
+    job_in_state(&api, cancelled, "completed").await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_final_already_counts_at_once() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (done, dropped) = (noop(&api).await?, noop(&api).await?);
+    cancel(&api, dropped).await?;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(4, LEASE));
+    job_in_state(&api, done, "completed").await;
+    let cancelled = after(&api, &[done, dropped], "cancel").await?;
+    assert_eq!(show(&api, cancelled).await?["state"], "cancelled");
+    job_in_state(&api, after(&api, &[done, done], "cancel").await?, "completed").await;
+    job_in_state(&api, after(&api, &[done, dropped], "run").await?, "completed").await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_job_can_be_cancelled_and_is_then_left_alone() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let root = noop(&api).await?;
+    let (job, next) = {
+        let job = after(&api, &[root], "cancel").await?;
+        (job, after(&api, &[job], "cancel").await?)
+    };
+    cancel(&api, job).await?;
+    assert_eq!(show(&api, next).await?["state"], "cancelled");
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
+    job_in_state(&api, root, "completed").await;
+    assert_eq!(show(&api, job).await?["state"], "cancelled");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_own_and_known_jobs_can_be_waited_for() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
+    let (own, foreign) = (noop(&api).await?, noop(&other).await?);
+    let answer = api.post_once(JOBS, "key", &json!({ "kind": "noop", "after": [own, foreign, Uuid::max()] })).await?;
+    let errors = &answer.problem(422, "invalid_body")["errors"];
+    let told: Vec<&str> =
+        errors.as_array().into_iter().flatten().filter_map(|error| error["pointer"].as_str()).collect();
+    assert_eq!(told, ["/after/1", "/after/2"]);
+    assert_eq!(errors[0]["detail"], errors[1]["detail"], "a foreign job is told from an unknown one");
+    // Nothing was committed, and the key is still free.
+    api.post_once(JOBS, "key", &json!({ "kind": "noop", "after": [own] })).await?.ok(202);
+    for (text, detail) in [
+        ("#0", "there is no earlier job at that place of the batch"),
+        ("#x", "after # comes the place of an earlier job of the batch"),
+        ("x", "neither the id of a job nor # and the place of an earlier one in the batch"),
+    ] {
+        let answer = api.post(JOBS, &json!({ "kind": "noop", "after": [text] })).await?;
+        assert_eq!(answer.only_error(), ("/after/0", detail));
+    }
+    for (count, status) in [(100, 202), (101, 422)] {
+        assert_eq!(api.post(JOBS, &json!({ "kind": "noop", "after": vec![own; count] })).await?.status, status);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_refused_job_of_the_batch_is_refused() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    api.post(JOBS, &json!({ "kind": "noop", "unique": { "key": "taken" } })).await?.ok(202);
+    let body = json!({ "jobs": [
+        { "kind": "nop" },
+        { "kind": "noop", "after": ["#0"] },
+        { "kind": "noop", "unique": { "key": "taken" } },
+        { "kind": "noop", "after": ["#2"], "unique": { "key": "free" } },
+        { "kind": "noop", "after": ["#3"] },
+        { "kind": "noop", "after": ["#5"] },
+        { "kind": "noop" },
+    ] });
+    let answer = api.post("/api/v1/jobs/batch", &body).await?;
+    let results = &answer.ok(202)["results"];
+    assert_eq!((&answer.body["accepted"], &answer.body["rejected"]), (&json!(1), &json!(6)), "{}", answer.text);
+    for (at, detail) in [
+        (1, "the job at that place of the batch was refused"),
+        (3, "that job was refused"),
+        (4, "that job was refused"),
+        (5, "there is no earlier job at that place of the batch"),
+    ] {
+        assert_eq!(results[at]["errors"][0], json!({ "pointer": "/after/0", "detail": detail }), "{at}");
+    }
+    // The key that was taken on the way is free again.
+    api.post(JOBS, &json!({ "kind": "noop", "unique": { "key": "free" } })).await?.ok(202);
+    Ok(())
+}
+
+/// Whether the dependent comes before, during or after the end of what it waits for, it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependent_that_races_with_the_end_is_not_forgotten() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(8, LEASE));
+    let race = async |at: u64| -> Result<Uuid> {
+        let root = api.post(JOBS, &json!({ "kind": "sleep", "args": { "ms": at % 12 } })).await?.id();
+        after(&api, &[root], "cancel").await
+    };
+    let dependents = join_all((0..100).map(race)).await;
+    for id in dependents {
+        let job = job_in_state(&api, id?, "completed").await;
+        assert_eq!((&job["attempt"], &job["waits_for"]), (&json!(1), &json!(0)));
+    }
+    Ok(())
+}
+
+/// Cancelling, finishing and adding dependents at the same time blocks nobody for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_from_all_sides_do_not_lock_each_other_out() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(8, LEASE));
+    let round = async |at: u64| -> Result<Vec<Uuid>> {
+        let sleep =
+            json!({ "kind": "sleep", "args": { "ms": at % 9 }, "unique": { "key": format!("key {}", at % 5) } });
+        let body = json!({ "jobs": [sleep, { "kind": "noop" }, { "kind": "noop", "after": ["#1"] }], "on_complete": { "kind": "noop" } });
+        let answer = api.post("/api/v1/jobs/batch", &body).await?;
+        let results = answer.ok(202)["results"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<Uuid> = results.iter().filter_map(|result| result["id"].as_str()?.parse().ok()).collect();
+        let dependent = json!({ "kind": "noop", "after": ids, "on_dependency_failure": if at % 2 == 0 { "run" } else { "cancel" } });
+        let cancel = format!("{JOBS}/{}/cancel", ids[0]);
+        let (added, cancelled) = tokio::join!(api.post(JOBS, &dependent), api.act(&cancel));
+        assert!([200, 409].contains(&cancelled?.status));
+        Ok([ids, vec![added?.id()]].concat())
+    };
+    for ids in join_all((0..40).map(round)).await {
+        for id in ids? {
+            eventually(PATIENCE, "every job is final", async || {
+                show(&api, id).await.ok()?["finalized_at"].is_string().then_some(())
+            })
+            .await;
+        }
+    }
+    Ok(())
+}

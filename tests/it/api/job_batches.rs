@@ -1,0 +1,123 @@
+//! Batches with a completion job: counted as their jobs end, completed once.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use tests::test_app::{Answer, ApiClient, TestApp};
+use uuid::Uuid;
+
+use super::{LEASE, job_in_state};
+
+const BATCH: &str = "/api/v1/jobs/batch";
+
+async fn submit(api: &ApiClient, jobs: &Value) -> Result<(Uuid, Answer)> {
+    let answer = api.post(BATCH, &json!({ "jobs": jobs, "on_complete": { "kind": "noop" } })).await?;
+    let id = answer.ok(202)["batch_id"].as_str().context("a batch id")?.parse()?;
+    Ok((id, answer))
+}
+
+async fn show(api: &ApiClient, id: Uuid) -> Result<Value> {
+    Ok(api.get(&format!("{BATCH}/{id}")).await?.ok(200).clone())
+}
+
+fn counts(batch: &Value) -> [i64; 5] {
+    ["total", "pending", "completed", "discarded", "cancelled"].map(|name| batch[name].as_i64().unwrap_or(-1))
+}
+
+fn job(answer: &Answer, at: usize) -> Uuid {
+    answer.body["results"][at]["id"].as_str().and_then(|id| id.parse().ok()).expect("an accepted job")
+}
+
+fn completion(batch: &Value) -> Uuid {
+    batch["completion_job"].as_str().and_then(|id| id.parse().ok()).expect("an id")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_completion_job_runs_once_all_are_final() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let jobs = json!([
+        { "kind": "noop" },
+        { "kind": "fail", "args": { "times": 1 }, "max_attempts": 1 },
+        { "kind": "sleep", "args": { "ms": 100 } },
+        { "kind": "noop", "run_at": app.system.clock.now() + chrono::TimeDelta::hours(1) },
+        { "kind": "nop" },
+    ]);
+    let (id, answer) = submit(&api, &jobs).await?;
+    let batch = show(&api, id).await?;
+    assert_eq!((counts(&batch), &batch["finished_at"]), ([4, 4, 0, 0, 0], &Value::Null));
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(4, LEASE));
+    for (at, state) in [(0, "completed"), (1, "discarded"), (2, "completed")] {
+        assert_eq!(job_in_state(&api, job(&answer, at), state).await["batch_id"], json!(id));
+    }
+    let batch = show(&api, id).await?;
+    assert_eq!(counts(&batch), [4, 1, 2, 1, 0]);
+    let last = api.get(&format!("/api/v1/jobs/{}", completion(&batch))).await?;
+    assert_eq!((&last.ok(200)["state"], &last.body["waits_for"]), (&json!("scheduled"), &json!(1)));
+    api.act(&format!("/api/v1/jobs/{}/cancel", job(&answer, 3))).await?.ok(200);
+    let last = job_in_state(&api, completion(&batch), "completed").await;
+    assert_eq!((&last["attempt"], &last["batch_id"]), (&json!(1), &json!(id)));
+    let batch = show(&api, id).await?;
+    assert_eq!((counts(&batch), batch["finished_at"].is_string()), ([4, 0, 2, 1, 1], true));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redriven_job_is_pending_again_until_the_batch_is_finished() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (id, answer) = submit(&api, &json!([{ "kind": "noop" }, { "kind": "noop" }])).await?;
+    let act = async |at: usize, action: &str| -> Result<()> {
+        api.act(&format!("/api/v1/jobs/{}/{action}", job(&answer, at))).await?.ok(200);
+        Ok(())
+    };
+    act(0, "cancel").await?;
+    assert_eq!(counts(&show(&api, id).await?), [2, 1, 0, 0, 1]);
+    act(0, "retry").await?;
+    assert_eq!(counts(&show(&api, id).await?), [2, 2, 0, 0, 0]);
+    act(0, "cancel").await?;
+    act(1, "cancel").await?;
+    let finished = show(&api, id).await?;
+    assert_eq!(counts(&finished), [2, 0, 0, 0, 2]);
+    // From here on it stays as it is, whatever becomes of its jobs.
+    act(0, "retry").await?;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
+    job_in_state(&api, job(&answer, 0), "completed").await;
+    job_in_state(&api, completion(&finished), "completed").await;
+    assert_eq!(show(&api, id).await?, finished);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_jobs_end_in_one_completion() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, one, two) = (app.system.scheduler(), app.system.worker(8, LEASE), app.system.worker(8, LEASE));
+    let (id, _) = submit(&api, &json!(vec![json!({ "kind": "noop" }); 1_000])).await?;
+    let completion = completion(&show(&api, id).await?);
+    assert_eq!(job_in_state(&api, completion, "completed").await["attempt"], 1);
+    assert_eq!(counts(&show(&api, id).await?), [1_000, 0, 1_000, 0, 0]);
+    one.stop().await?;
+    two.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_its_tenants_and_needs_a_job_and_a_kind() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
+    let (id, _) = submit(&api, &json!([{ "kind": "noop" }])).await?;
+    other.get(&format!("{BATCH}/{id}")).await?.problem(404, "not_found");
+    let wrong = json!({ "jobs": [{ "kind": "noop" }], "on_complete": { "kind": "sleep", "args": { "ms": "soon" } } });
+    let answer = api.post(BATCH, &wrong).await?;
+    answer.problem(422, "invalid_args");
+    assert_eq!(answer.only_error().0, "/on_complete/args/ms");
+    // Where all jobs are refused there is no batch, and no completion job either.
+    api.post("/api/v1/jobs", &json!({ "kind": "noop", "unique": { "key": "taken" } })).await?.ok(202);
+    let taken =
+        json!({ "jobs": [{ "kind": "noop", "unique": { "key": "taken" } }], "on_complete": { "kind": "noop" } });
+    api.post(BATCH, &taken).await?.problem(422, "invalid_body");
+    let jobs = api.get("/api/v1/jobs").await?;
+    assert_eq!(jobs.ok(200)["items"].as_array().map(Vec::len), Some(3), "{}", jobs.text);
+    // Without a completion job there is nothing to look at.
+    assert_eq!(api.post(BATCH, &json!({ "jobs": [{ "kind": "noop" }] })).await?.ok(202)["batch_id"], Value::Null);
+    Ok(())
+}
