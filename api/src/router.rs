@@ -14,8 +14,8 @@ use crate::{
     routes::{
         health,
         v1::{
-            campaign_leads, campaigns, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe, webhook_deliveries,
-            webhook_endpoints,
+            campaign_leads, campaigns, job_explain, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe,
+            webhook_deliveries, webhook_endpoints,
         },
     },
     state::AppState,
@@ -39,6 +39,7 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs_many::retry))
         .routes(routes!(jobs_many::cancel))
         .routes(routes!(jobs::show))
+        .routes(routes!(job_explain::explain))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(job_kinds::list))

@@ -9,6 +9,7 @@ mod listening;
 mod looking;
 mod records;
 mod scripts;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +19,14 @@ use redis::{
 };
 use uuid::Uuid;
 
-pub(super) use self::records::{FetchedIds, LeasedId};
 pub use self::records::{IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
 use self::{
     listening::Listening,
     scripts::{CANCEL, EXPIRED, FETCH, PUSH, RENEW, SETTLE, WATCH},
+};
+pub(super) use self::{
+    records::{FetchedIds, LeasedId},
+    standing::{Place, Standing},
 };
 use super::{Priority, QueueName, keys};
 use crate::tenancy::TenantId;

@@ -11,6 +11,7 @@ pub mod batches;
 pub mod consumer;
 pub mod control;
 pub mod expiry;
+pub mod explain;
 pub mod finish;
 mod index;
 pub mod inspect;

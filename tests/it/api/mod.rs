@@ -8,6 +8,7 @@ mod control;
 mod dependencies;
 mod document;
 mod expiry;
+mod explain;
 mod health;
 mod idempotency;
 mod job_batches;

@@ -24,13 +24,14 @@ const PUBLIC: [&str; 5] = [
 ];
 
 /// The scope that each operation needs.
-const SCOPES: [(&str, &str); 18] = [
+const SCOPES: [(&str, &str); 19] = [
     ("GET /api/v1/campaigns", "campaigns:read"),
     ("GET /api/v1/campaigns/{id}", "campaigns:read"),
     ("GET /api/v1/job-kinds", "jobs:read"),
     ("GET /api/v1/jobs", "jobs:read"),
     ("GET /api/v1/jobs/batch/{id}", "jobs:read"),
     ("GET /api/v1/jobs/{id}", "jobs:read"),
+    ("GET /api/v1/jobs/{id}/explain", "jobs:read"),
     ("POST /api/v1/campaigns", "campaigns:write"),
     ("POST /api/v1/campaigns/{id}/cancel", "campaigns:send"),
     ("POST /api/v1/campaigns/{id}/leads", "campaigns:write"),

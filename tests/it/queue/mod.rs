@@ -4,6 +4,7 @@ mod clocks;
 mod crash;
 mod drain;
 mod enqueue;
+mod idle;
 mod leadership;
 mod lifecycle;
 mod limits;

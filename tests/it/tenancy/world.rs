@@ -28,7 +28,8 @@ const ROWS: &str = "
     insert into unique_keys (tenant_id, key, job_id) values ('{tenant}', 'key', '{tenant}');
     insert into batches (tenant_id, id, total, pending, completion_job) values ('{tenant}', '{tenant}', 1, 1, '{tenant}');
     insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
-      values ('{tenant}', '{tenant}', gen_random_uuid(), false);";
+      values ('{tenant}', '{tenant}', gen_random_uuid(), false);
+    insert into tenant_limits (tenant_id, queue) values ('{tenant}', '*');";
 
 impl World {
     pub async fn new() -> Result<Self> {

@@ -35,5 +35,6 @@ pub(super) static PAUSE: LazyLock<Script> = script!("pause");
 pub(super) static BEAT: LazyLock<Script> = script!("beat");
 pub(super) static CLEAR: LazyLock<Script> = script!("clear");
 pub(super) static ADVANCE: LazyLock<Script> = script!("advance");
-pub(super) static STATUS: LazyLock<Script> = script!("status");
+pub(super) static STATUS: LazyLock<Script> = script!("", "status", "workers");
+pub(super) static STANDING: LazyLock<Script> = script!("", "standing", "tenants" "workers");
 pub(super) static DEPTH: LazyLock<Script> = script!("depth");

@@ -1,0 +1,58 @@
+//! `/api/v1/jobs/{id}/explain`: why a job waits.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::queue::explain::{self, Explanation, Reason};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    auth::{JobsRead, Permit},
+    extract::{Json, Path},
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+/// Why a job waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobExplanation {
+    /// The job's id.
+    id: Uuid,
+    /// Its state, as the job itself shows it.
+    state: &'static str,
+    /// One of `waiting_on_jobs`, `backing_off`, `not_due`, `queue_paused`, `tenant_paused`, `no_worker`, `tenant_cap`, `tenant_rate`,
+    /// `ahead_in_own_lane`, `dispatching`; null for a job that runs or is final.
+    #[schema(value_type = Option<String>)]
+    reason: Option<Reason>,
+    /// The same for people.
+    detail: String,
+    /// Its place among your jobs that could start in its queue, from 1.
+    position: Option<u64>,
+    /// How many of them come before it.
+    ahead_of_it: Option<u64>,
+    /// From when on it may run.
+    run_at: DateTime<Utc>,
+    /// About when it starts, if things go on as they are; null if that depends on somebody's doing.
+    estimated_start_at: Option<DateTime<Utc>>,
+}
+
+/// Says why a job waits, with one reason, and about when it starts.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
+    responses((status = 200, body = JobExplanation, description = "Why it waits")))]
+pub async fn explain(
+    permit: Permit<JobsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<JobExplanation>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let explanation = explain::explain(&mut transaction, &state.stores.index, id).await?;
+    explanation.map(|explanation| Json(explanation.into())).ok_or_else(|| ProblemCode::NotFound.into())
+}
+
+impl From<Explanation> for JobExplanation {
+    fn from(explanation: Explanation) -> Self {
+        let Explanation { id, state, reason, detail, position, ahead_of_it, run_at, estimated_start_at } = explanation;
+        Self { id, state, reason, detail, position, ahead_of_it, run_at, estimated_start_at }
+    }
+}

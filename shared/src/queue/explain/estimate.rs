@@ -1,0 +1,98 @@
+//! About when a waiting job starts.
+//!
+//! Invariant: an estimate is given only where time alone brings the job to its turn, and it is never in the past.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Reason, Standing};
+
+/// What a job is thought to take when none of its tenant's has run yet.
+const UNKNOWN_RUN_MS: f64 = 100.0;
+/// Beyond this a number would only look exact.
+const FARTHEST_MS: f64 = 365.0 * 86_400_000.0;
+
+pub(super) fn start(
+    reason: Reason,
+    run_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+    ahead: Option<u64>,
+    standing: Option<&Standing>,
+) -> Option<DateTime<Utc>> {
+    match reason {
+        Reason::WaitingOnJobs | Reason::QueuePaused | Reason::TenantPaused | Reason::NoWorker => None,
+        Reason::NotDue | Reason::BackingOff => Some(run_at),
+        Reason::TenantCap | Reason::TenantRate | Reason::AheadInOwnLane | Reason::Dispatching => {
+            let standing = standing?;
+            let wait_ms = standing.wait_ms(ahead?).min(FARTHEST_MS);
+            #[expect(clippy::cast_possible_truncation, reason = "at most a year of ms")]
+            let wait = TimeDelta::milliseconds(wait_ms as i64);
+            Some(now + wait)
+        }
+    }
+}
+
+impl Standing {
+    /// By the tenant's share of the slots and the length of its jobs, or by its rate if that is slower.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn wait_ms(&self, ahead: u64) -> f64 {
+        let (ahead, weight) = (ahead as f64, f64::from(self.limits.weight));
+        let share = f64::from(self.slots) * weight / (weight + self.other_weight);
+        let parallel = self.limits.max_running.map_or(share, |cap| share.min(f64::from(cap))).max(f64::MIN_POSITIVE);
+        let busy = if f64::from(self.running) >= parallel { 1.0 } else { 0.0 };
+        let by_share = (ahead + busy) * self.average_ms.unwrap_or(UNKNOWN_RUN_MS) / parallel;
+        let by_rate = self.limits.rate.map_or(0.0, |rate| {
+            let missing = ahead + 1.0 - self.tokens.unwrap_or_default();
+            (missing * 1_000.0 / rate.per_second).max(0.0)
+        });
+        by_share.max(by_rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::queue::{
+        IndexState,
+        index::{Place, Standing},
+        limits::{Limits, Rate},
+    };
+
+    fn standing() -> Standing {
+        Standing {
+            state: IndexState::Ready,
+            queue_paused: false,
+            place: Place::Lane(9),
+            limits: Limits::default(),
+            running: 4,
+            tokens: None,
+            average_ms: Some(50.0),
+            workers: 1,
+            slots: 4,
+            other_tenants: 0,
+            other_weight: 0.0,
+        }
+    }
+
+    fn about(standing: &Standing, expected_ms: f64) {
+        let wait_ms = standing.wait_ms(9);
+        assert!((wait_ms - expected_ms).abs() < 0.001, "{wait_ms}");
+    }
+
+    #[test]
+    fn alone_a_tenant_has_all_slots() {
+        about(&standing(), 10.0 * 50.0 / 4.0);
+    }
+
+    #[test]
+    fn beside_others_it_has_its_share() {
+        let limits = Limits { weight: 2, ..Limits::default() };
+        about(&Standing { limits, other_tenants: 2, other_weight: 6.0, ..standing() }, 10.0 * 50.0);
+    }
+
+    #[test]
+    fn a_cap_and_a_rate_slow_it_down() {
+        let limits = Limits { max_running: Some(2), ..Limits::default() };
+        about(&Standing { limits, ..standing() }, 10.0 * 50.0 / 2.0);
+        let limits = Limits { rate: Some(Rate { per_second: 2.0, burst: 1 }), ..Limits::default() };
+        about(&Standing { limits, tokens: Some(0.5), ..standing() }, 4_750.0);
+    }
+}

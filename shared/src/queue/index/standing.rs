@@ -1,0 +1,93 @@
+//! Where one job stands, for [`crate::queue::explain`].
+//!
+//! Invariant: one look, so that what it says fits together; old as soon as it is read.
+
+use redis::RedisError;
+use uuid::Uuid;
+
+use super::{Index, IndexState, WORKER_SILENCE, millis, scripts};
+use crate::{
+    queue::{Priority, QueueName, limits::Limits},
+    tenancy::TenantId,
+};
+
+/// Where the index has a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::queue) enum Place {
+    /// A worker holds it.
+    Held,
+    /// It waits in its tenant's lane behind so many.
+    Lane(u64),
+    /// Its time comes within the look-ahead.
+    Due,
+    /// It is not there (yet).
+    Nowhere,
+}
+
+/// What holds a job and its tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::queue) struct Standing {
+    pub(in crate::queue) state: IndexState,
+    pub(in crate::queue) queue_paused: bool,
+    pub(in crate::queue) place: Place,
+    pub(in crate::queue) limits: Limits,
+    /// Leases of the tenant.
+    pub(in crate::queue) running: u32,
+    /// Starts that the rate permits now, if there is one.
+    pub(in crate::queue) tokens: Option<f64>,
+    /// Moving average of the tenant's run time, ms.
+    pub(in crate::queue) average_ms: Option<f64>,
+    pub(in crate::queue) workers: u64,
+    pub(in crate::queue) slots: u32,
+    /// Other tenants that have work that may run.
+    pub(in crate::queue) other_tenants: u64,
+    /// The sum of their weights, extrapolated from the first ones.
+    pub(in crate::queue) other_weight: f64,
+}
+
+impl Index {
+    /// Where a waiting job of this priority stands.
+    pub(in crate::queue) async fn standing(
+        &self,
+        queue: &QueueName,
+        id: Uuid,
+        tenant: TenantId,
+        priority: Priority,
+    ) -> Result<Standing, RedisError> {
+        type Job = (String, i64, String, u64);
+        type Tenant = (String, u32, String, String);
+        type Queue = (u64, u32, u64, f64);
+        let mut call = self.call(&scripts::STANDING, queue);
+        call.arg(id.as_bytes()).arg(tenant.as_uuid().as_bytes()).arg(priority.get()).arg(millis(WORKER_SILENCE));
+        let values: redis::Value = call.invoke_async(&mut self.connection()).await?;
+        let values: Vec<redis::Value> = redis::from_redis_value(values)?;
+        let part = |from: usize| redis::Value::Array(values.iter().skip(from).take(4).cloned().collect());
+        let (state, paused, place, before): Job = redis::from_redis_value(part(0))?;
+        let (limits, running, tokens, average): Tenant = redis::from_redis_value(part(4))?;
+        let (workers, slots, other_tenants, other_weight): Queue = redis::from_redis_value(part(8))?;
+        Ok(Standing {
+            state: IndexState::parse(&state),
+            queue_paused: paused == 1,
+            place: Place::parse(&place, before),
+            limits: Limits::unpack(&limits),
+            running,
+            tokens: tokens.parse().ok(),
+            average_ms: average.parse().ok(),
+            workers,
+            slots,
+            other_tenants,
+            other_weight,
+        })
+    }
+}
+
+impl Place {
+    fn parse(text: &str, before: u64) -> Self {
+        match text {
+            "held" => Self::Held,
+            "lane" => Self::Lane(before),
+            "due" => Self::Due,
+            _ => Self::Nowhere,
+        }
+    }
+}

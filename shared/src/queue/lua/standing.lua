@@ -1,0 +1,28 @@
+-- Where one job stands, and what holds its tenant. ARGV: id, tenant, priority, how long a worker may be silent in ms.
+-- Returns index state, paused flag, where the job is ('held', 'lane', 'due' or ''), jobs before it in its lane, the tenant's packed
+-- limits, its running jobs, its tokens and average run in ms ('' if unknown), workers, slots, other tenants in the ring, and the sum of
+-- their weights, taken from the first 50.
+local id, tenant, now = ARGV[1], ARGV[2], now_ms()
+local count, slots = workers_seen(now, ARGV[4])
+local place, before = '', redis.call('ZRANK', lane_of(tenant), id)
+if redis.call('HEXISTS', held, id) == 1 then place = 'held'
+elseif before then place = 'lane'
+elseif redis.call('ZSCORE', due, id .. tenant .. ARGV[3]) then place = 'due' end
+
+local others, weight = {}, 0
+for _, other in ipairs(redis.call('ZRANGE', ring, 0, 49)) do
+  if other ~= tenant then others[#others + 1] = other end
+end
+if #others > 0 then
+  learn(others)
+  for _, other in ipairs(others) do weight = weight + known[other].weight end
+end
+local size = redis.call('ZCARD', ring) - (redis.call('ZSCORE', ring, tenant) and 1 or 0)
+if #others > 0 then weight = weight * size / #others end
+
+local about = tenant_of(tenant)
+return {
+  index_state(), redis.call('HGET', meta, 'paused') or '0', place, before or 0, redis.call('HGET', limits, tenant) or '',
+  about.running, about.rate > 0 and tostring(take_tokens(tenant, about, now, 0)) or '',
+  about.average and tostring(about.average) or '', count, slots, size, tostring(weight),
+}
