@@ -46,6 +46,16 @@ impl ProcessSpec {
         Self { program: program.into(), args: Vec::new(), env: Vec::new() }
     }
 
+    /// Has another program start it: `sh -c 'ulimit …; exec "$@"' sh`, `strace …`. That one is signalled then.
+    #[must_use]
+    pub fn under<A: Into<OsString>>(mut self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
+        let inner = std::mem::replace(&mut self.program, program.into());
+        let mut words: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        words.push(inner.into());
+        words.append(&mut self.args);
+        Self { args: words, ..self }
+    }
+
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());

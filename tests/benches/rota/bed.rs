@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use shared::queue::{Index, IndexSettings, QueueName};
 use sqlx::{Connection as _, PgConnection};
@@ -85,6 +85,14 @@ impl Bed {
             .start()?;
         process.wait_ready(&ready(port), PATIENCE).await?;
         Ok(Worker { process, port })
+    }
+
+    /// Runs a command of the operator.
+    pub async fn operate(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = spec("api", &self.postgres, &self.redis, self.lease)?.args(arguments).start()?;
+        let status = command.wait_exit(PATIENCE).await?;
+        ensure!(status.success(), "api {}: {}", arguments.join(" "), command.output()?);
+        Ok(())
     }
 
     /// A connection that sees everything.

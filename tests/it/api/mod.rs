@@ -15,6 +15,7 @@ mod job_batches;
 mod jobs;
 mod leads;
 mod list;
+mod loss_of_postgres;
 mod many;
 mod operations;
 mod problems;

@@ -1,6 +1,7 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
 mod commands;
+mod clocks;
 mod crash;
 mod drain;
 mod enqueue;
@@ -13,13 +14,17 @@ mod loss_of_redis;
 mod model;
 mod order;
 mod planned_faults;
+mod poison;
 mod promotion;
 mod races;
 mod retention;
+mod rolling_restart;
+mod schedulers;
 mod shares;
 mod skew;
 mod steering;
 mod support;
 mod sweep;
 mod ties;
+mod system_calls;
 mod watching;

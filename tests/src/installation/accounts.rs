@@ -60,6 +60,12 @@ impl Installation {
         Ok(rows.into_iter().map(|(kind, state, count)| ((kind, state), count)).collect())
     }
 
+    /// How many jobs took more than one attempt.
+    pub async fn repeated_jobs(&self) -> Result<i64> {
+        let mut owner = PgConnection::connect(&self.postgres.urls().owner).await?;
+        Ok(sqlx::query_scalar("select count(*) from jobs where attempt > 1").fetch_one(&mut owner).await?)
+    }
+
     /// How many jobs wait or run.
     pub async fn open_jobs(&self) -> Result<i64> {
         let jobs = self.jobs().await?;

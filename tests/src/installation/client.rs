@@ -50,6 +50,11 @@ impl ApiClient {
         self.send(self.http.post(self.url(path)).json(body)).await
     }
 
+    /// Posts under an idempotency key, so that it may be repeated until there is an answer.
+    pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.post(self.url(path)).header("idempotency-key", key).json(body)).await
+    }
+
     /// Posts a CSV file.
     pub async fn upload(&self, path: &str, csv: &str) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv.to_owned())).await

@@ -43,6 +43,10 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
         backlog::commit(&mut owner, &[share.tenant], share.jobs, "sleep", &args).await?;
     }
     backlog::rebuild_index(bed).await?;
+    for share in &shares {
+        let (tenant, weight) = (share.tenant.to_string(), share.weight.to_string());
+        bed.operate(&["queue", "limit", "default", "--tenant", &tenant, "--weight", &weight]).await?;
+    }
     let _worker = bed.worker(SLOTS).await?;
     sleep(WARM_UP).await;
     let from_ns = now_ns();

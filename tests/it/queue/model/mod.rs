@@ -37,10 +37,13 @@ use self::{
     step::{BusySteps, Step, Steps, TENANTS},
 };
 
-/// Of this many cases, and this many steps each at the most.
+/// This many cases, fewer of the long ones, and this many steps each at the most.
 const CASES: u32 = 24;
+const BUSY_CASES: u32 = 10;
 const STEPS: usize = 40;
 const SEED: u64 = 1;
+/// What proptest tries if nobody says anything.
+const PROPTESTS_CASES: u32 = 256;
 
 /// What all cases share. Each has an index of its own and begins with an empty ledger.
 struct World {
@@ -80,20 +83,20 @@ impl World {
 
 #[test]
 fn the_queue_behaves_as_its_model() -> Result<()> {
-    try_all::<Steps>(&[])
+    try_all::<Steps>(&[], CASES)
 }
 
 #[test]
 fn tenants_with_work_waiting_get_alike() -> Result<()> {
-    try_all::<BusySteps>(&BusySteps::backlog())
+    try_all::<BusySteps>(&BusySteps::backlog(), BUSY_CASES)
 }
 
 /// Tries cases of steps, each after the same beginning.
-fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &[Step]) -> Result<()> {
+fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &[Step], cases: u32) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let world = runtime.block_on(World::new())?;
     let steps = S::sequential_strategy(STEPS / 2..=STEPS);
-    let followed = TestRunner::new(config()).run(&steps, |((), steps, seen)| {
+    let followed = TestRunner::new(config(cases)).run(&steps, |((), steps, seen)| {
         let outcome = runtime.block_on(world.follow(beginning, &steps, seen.as_ref()));
         outcome.map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
@@ -101,10 +104,10 @@ fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &
 }
 
 /// What the environment says counts; without it every run tries the same cases.
-fn config() -> Config {
+fn config(cases: u32) -> Config {
     let given = Config::default();
     let seed = if given.rng_seed == RngSeed::Random { RngSeed::Fixed(SEED) } else { given.rng_seed };
-    let cases = if given.cases == 256 { CASES } else { given.cases };
+    let cases = if given.cases == PROPTESTS_CASES { cases } else { given.cases };
     let regressions = FileFailurePersistence::Direct("it/queue/model/regressions.txt");
     Config { cases, rng_seed: seed, max_shrink_iters: 200, failure_persistence: Some(Box::new(regressions)), ..given }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::queue::support::{PATIENCE, queue};
 
 /// Several round trips long.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(250);
 /// As the scheduler's promoter looks ahead.
 const AHEAD: Duration = Duration::from_secs(50);
 
@@ -105,7 +105,10 @@ impl Scene<'_> {
     /// Until it is dropped. Whoever is first among the holders of a job is believed.
     async fn keep_asserting(&self, held: &[(Uuid, shared::queue::LeaseToken, TenantId)]) -> Result<()> {
         loop {
-            self.index.renew(&queue(), LEASE, held).await?;
+            // Each for itself: no process holds a job twice.
+            for one in held {
+                self.index.renew(&queue(), LEASE, std::slice::from_ref(one)).await?;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -1,0 +1,116 @@
+//! Several scheduler processes, of which the leader is frozen or killed: another takes over, and what the old one does when it wakes
+//! changes nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::{
+    eventually::eventually,
+    free_port::free_port,
+    http_sink::{Behaviour, HttpSink},
+    process::ProcessUnderTest,
+    system::TestSystem,
+};
+
+use super::support::{Ledger, PATIENCE, callback, indexed, reaches, scheduler_spec, worker_process};
+
+const LEASE: Duration = Duration::from_secs(2);
+
+struct Scheduler {
+    process: ProcessUnderTest,
+    port: u16,
+}
+
+impl Scheduler {
+    async fn start(system: &TestSystem) -> Result<Self> {
+        let port = free_port()?;
+        let mut process = scheduler_spec(system)?.env("METRICS_PORT", port.to_string()).start()?;
+        process.wait_ready(&format!("http://127.0.0.1:{port}/api/health/readiness"), PATIENCE).await?;
+        Ok(Self { process, port })
+    }
+
+    async fn leads(&self) -> Option<bool> {
+        let asked = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build().ok()?;
+        let metrics =
+            asked.get(format!("http://127.0.0.1:{}/metrics", self.port)).send().await.ok()?.text().await.ok()?;
+        let line = metrics.lines().find(|line| line.starts_with("rota_scheduler_leader"))?;
+        Some(line.ends_with(" 1"))
+    }
+}
+
+/// Waits until one of them leads, and says which.
+async fn leader(schedulers: &[Scheduler], except: Option<usize>) -> usize {
+    eventually(PATIENCE, "one of them leads", async || {
+        for (number, scheduler) in schedulers.iter().enumerate().filter(|(number, _)| Some(*number) != except) {
+            if scheduler.leads().await == Some(true) {
+                return Some(number);
+            }
+        }
+        None
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_is_replaced_and_does_no_harm_when_it_wakes() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("orphan", Behaviour::Hang);
+    let tenant = system.tenant("acme").await?;
+    let mut schedulers = Vec::new();
+    for _ in 0..3 {
+        schedulers.push(Scheduler::start(&system).await?);
+    }
+    let old = leader(&schedulers, None).await;
+    indexed(&system, 0).await;
+    let mut doomed = worker_process(&system, 1, LEASE)?;
+    let id = system.enqueue(vec![callback(&system, tenant, &sink, "orphan")]).await?[0];
+    sink.wait_for("orphan", PATIENCE).await;
+
+    schedulers[old].process.sigstop()?;
+    doomed.kill9().await?;
+    let heir = system.worker(1, LEASE);
+    let new = leader(&schedulers, Some(old)).await;
+    assert_ne!(new, old);
+    sink.wait_for_count("orphan", 2, PATIENCE).await;
+    schedulers[old].process.sigcont()?;
+    eventually(PATIENCE, "the old leader knows that it leads no more", async || {
+        (!schedulers[old].leads().await?).then_some(())
+    })
+    .await;
+    sink.release("orphan");
+    reaches(&system, tenant, id, "completed").await;
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.attempt, row.crashes), (2, 1), "it was rescued once, by one of them");
+    assert_eq!(sink.count("orphan"), 2);
+    let terms: i64 =
+        sqlx::query_scalar("select term from leadership").fetch_one(&mut Ledger::open(&system).await?.0).await?;
+    assert_eq!(terms, 2, "one change of leaders, not a quarrel");
+    heir.stop().await
+}
+
+/// Work that only a leader brings about goes on through the deaths of two leaders in a row.
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_that_are_killed_are_replaced() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let worker = system.worker(1, LEASE);
+    let mut schedulers = Vec::new();
+    for _ in 0..3 {
+        schedulers.push(Scheduler::start(&system).await?);
+    }
+    for death in 0..2 {
+        let leading = leader(&schedulers, None).await;
+        schedulers.remove(leading).process.kill9().await?;
+        let job = callback(&system, tenant, &sink, &format!("after death {death}"));
+        // Nobody tells the index of it.
+        let mut transaction = system.tenants.begin(tenant).await?;
+        shared::queue::producer::Producer::enqueue_in(&mut transaction, &[job]).await?;
+        transaction.commit().await?;
+        sink.wait_for(&format!("after death {death}"), PATIENCE).await;
+    }
+    worker.stop().await?;
+    assert!(sink.tokens().values().all(|count| *count == 1), "{:?}", sink.tokens());
+    Ok(())
+}
