@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod cli;
 pub mod extract;
+pub mod job_events;
 pub mod leads_import;
 pub mod middleware;
 pub mod openapi;

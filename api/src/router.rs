@@ -14,7 +14,7 @@ use crate::{
     routes::{
         health,
         v1::{
-            campaign_leads, campaigns, job_explain, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe,
+            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe,
             webhook_deliveries, webhook_endpoints,
         },
     },
@@ -40,6 +40,7 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs_many::cancel))
         .routes(routes!(jobs::show))
         .routes(routes!(job_explain::explain))
+        .routes(routes!(job_events::follow))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(job_kinds::list))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
 
-use crate::auth::KeyRing;
+use crate::{auth::KeyRing, job_events::JobEvents};
 
 /// The state of all routes under `/api/v1`.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct AppState {
     pub registry: Arc<Registry>,
     /// Checks API keys.
     pub keys: KeyRing,
+    /// Streams of job events.
+    pub events: JobEvents,
     /// Where webhooks may go.
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.

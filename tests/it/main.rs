@@ -1,8 +1,9 @@
 //! Tests against real PostgreSQL and Redis. The tree mirrors what is tested: `queue/` the engine, `api/` the HTTP API,
-//! `campaigns/` the way from an HTTP request to delivered mail, `tenancy` the walls, `acceptance/` the whole from outside.
+//! `campaigns/` the way from an HTTP request to delivered mail, `webhooks/` the way from a job's end to a receiver, `tenancy` the walls, `acceptance/` the whole from outside.
 
 mod acceptance;
 mod api;
 mod campaigns;
 mod queue;
 mod tenancy;
+mod webhooks;

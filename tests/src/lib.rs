@@ -7,6 +7,7 @@
 //! caller. Operations return `anyhow::Result`; waits panic with what they waited for, since they are assertions.
 
 mod child;
+pub mod event_stream;
 pub mod eventually;
 pub mod free_port;
 pub mod http_sink;
@@ -19,3 +20,4 @@ pub mod system;
 pub mod tcp_proxy;
 pub mod test_app;
 pub mod tls;
+pub mod webhook_sink;

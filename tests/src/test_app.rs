@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use api::{
     auth::KeyRing,
+    job_events::{JobEvents, StreamLimits},
     router::router,
     server::{self, HttpSettings},
     state::AppState,
@@ -72,19 +73,27 @@ impl TestApp {
 
     /// Over a system that the test has put together, say on stores that it is going to break.
     pub async fn on(system: TestSystem) -> Result<Self> {
+        Self::with_streams(system, StreamLimits::default()).await
+    }
+
+    /// With other limits on streams of events.
+    pub async fn with_streams(system: TestSystem, limits: StreamLimits) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let queues: Vec<_> = system.registry.queues().into_iter().collect();
         let stores =
             Stores { tenants: system.tenants.clone(), system: system.system.clone(), index: system.index.clone() };
         let state = AppState {
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),
+            events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
             clock: system.clock.clone(),
             stores: stores.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (address, stop) = (listener.local_addr()?, CancellationToken::new());
+        let address = listener.local_addr()?;
         let router = router(state, Arc::new(stores));
         tokio::spawn(server::serve(listener, router, HttpSettings::default(), stop.clone()));
         Ok(Self { system, address, _stop: stop.drop_guard() })

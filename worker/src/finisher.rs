@@ -12,6 +12,8 @@ use shared::{
         Index, QueueName, Settlement,
         consumer::Lease,
         finish::{self, Finish, Outcome, Recorded, Records},
+        ties::hooks,
+        webhooks::{self, Watchers},
     },
 };
 use tokio::{
@@ -52,7 +54,12 @@ pub struct Finisher {
 impl Finisher {
     /// Starts the writers, which overlap so that one fills a batch while another waits for the disk. The handle ends when every
     /// clone is dropped and everything is written.
-    pub fn start(db: SystemDb, index: Index, holdings: Holdings) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        db: SystemDb,
+        index: Index,
+        watchers: Watchers,
+        holdings: Holdings,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, mut receiver) = mpsc::channel(WAITING);
         let writer = tokio::spawn(async move {
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(WRITERS));
@@ -67,8 +74,9 @@ impl Finisher {
                 gather(&mut receiver, &mut batch, pace).await;
                 pace = Instant::now() + PACE;
                 let (db, index, holdings) = (db.clone(), index.clone(), holdings.clone());
+                let watchers = watchers.clone();
                 writers.spawn(async move {
-                    write(&db, &index, &holdings, batch).await;
+                    write(&db, &index, &watchers, &holdings, batch).await;
                     drop(slot);
                 });
                 while writers.try_join_next().is_some() {}
@@ -96,12 +104,13 @@ async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, un
     }
 }
 
-async fn write(db: &SystemDb, index: &Index, holdings: &Holdings, batch: Vec<Ended>) {
+async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Holdings, batch: Vec<Ended>) {
     let finishes: Vec<Finish> = batch
         .iter()
         .filter_map(|ended| {
-            let Lease { id, attempt, hooks, .. } = ended.lease;
-            Some(Finish { id, attempt, hooks, outcome: ended.outcome.clone()? })
+            let Lease { id, attempt, hooks, tenant, ref kind, .. } = ended.lease;
+            let told = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
+            Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })
         .collect();
     let Records { recorded, aftermath } = record_patiently(db, &finishes).await;

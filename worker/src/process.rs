@@ -9,7 +9,7 @@ use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
     ids,
-    queue::{Index, Notices, QueueName, consumer::Consumer},
+    queue::{Index, Notices, QueueName, consumer::Consumer, webhooks::Watchers},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -52,9 +52,10 @@ pub async fn work(
     environment: Environment,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let holdings = Holdings::default();
+    let (holdings, watchers) = (Holdings::default(), Watchers::default());
     let background = CancellationToken::new();
-    let (finisher, written) = Finisher::start(system.clone(), index.clone(), holdings.clone());
+    let (finisher, written) = Finisher::start(system.clone(), index.clone(), watchers.clone(), holdings.clone());
+    tokio::spawn(watchers.refresh(system.clone(), background.clone()));
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
     let wake = Arc::new(Wake::default());
     let notices = Notices::listen(&index, settings.queues.clone(), background.clone());

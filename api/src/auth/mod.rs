@@ -9,5 +9,5 @@ mod permit;
 pub use key_ring::KeyRing;
 pub use permit::{
     CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit, WebhooksRead,
-    WebhooksWrite,
+    WebhooksWrite, presented_key,
 };

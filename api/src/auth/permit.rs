@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use axum::extract::{FromRef, FromRequestParts};
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::TenantId};
 
 use crate::{
@@ -64,8 +64,10 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let presented = parts.headers.get(HEADER).ok_or_else(|| unauthenticated("send an API key in X-API-Key"))?;
-        let presented = presented.to_str().map_err(|_| unauthenticated("X-API-Key is not an API key"))?;
+        if !parts.headers.contains_key(HEADER) {
+            return Err(unauthenticated("send an API key in X-API-Key"));
+        }
+        let presented = presented_key(&parts.headers).ok_or_else(|| unauthenticated("X-API-Key is not an API key"))?;
         let key = AppState::from_ref(state).keys.check(presented).await?;
         let key = key.ok_or_else(|| unauthenticated("the API key is unknown, revoked or expired"))?;
         tracing::Span::current().record("tenant", tracing::field::display(key.tenant));
@@ -76,6 +78,11 @@ where
             Err(Problem::new(ProblemCode::Forbidden).detail(format!("the API key lacks the scope {}", G::PERMISSION)))
         }
     }
+}
+
+/// The credential as the client sent it, for what outlives the request and must ask again whether it is good.
+pub fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HEADER)?.to_str().ok()
 }
 
 fn unauthenticated(detail: &'static str) -> Problem {

@@ -14,9 +14,11 @@ use shared::{
     telemetry::{logging, metrics},
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::KeyRing,
+    job_events::{JobEvents, StreamLimits},
     router::router,
     routes,
     server::{self, HttpSettings},
@@ -39,7 +41,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
         "rota-api",
         PoolSettings { max_connections: 20, ..PoolSettings::default() },
     )?;
-    let state = state(&config, stores.clone());
+    let state = state(&config, stores.clone(), shutdown.token());
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
@@ -50,12 +52,15 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What handlers need, over stores that are open.
-pub fn state(config: &ApiConfig, stores: Stores) -> AppState {
+/// What handlers need, over stores that are open; streams of events end at `stop`.
+pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> AppState {
     let clock = Clock::system();
+    let registry = Arc::new(Registry::new(config.environment.test_kinds));
+    let queues: Vec<_> = registry.queues().into_iter().collect();
     AppState {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
-        registry: Arc::new(Registry::new(config.environment.test_kinds)),
+        registry,
+        events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
         keys: KeyRing::new(stores.system.clone()),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),

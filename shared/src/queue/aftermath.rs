@@ -1,5 +1,5 @@
 //! What the end of a job means for others: its unique key is free, its batch counts it, jobs that waited for it may run or are
-//! cancelled. Every way to become final goes through here: finish, cancel, poison, expiry.
+//! cancelled, endpoints hear of it. Every way to become final goes through here: finish, cancel, poison, expiry.
 //!
 //! Invariant: it happens in the transaction that makes the job final, once, because only the statement that takes a job from a
 //! waiting to a final state hands it on as [`Final`]. Rows are locked in one order everywhere: jobs by id, then unique keys,
@@ -21,6 +21,7 @@ use super::{
     Index, JobState, Priority, QueueName, WaitingJob,
     control::{self, Position},
     ties::hooks,
+    webhooks,
 };
 use crate::tenancy::TenantId;
 
@@ -75,16 +76,29 @@ impl Aftermath {
 
 /// Does what the ends of these jobs mean for others. [`lock`] was called before they were written.
 pub(super) async fn settle(connection: &mut PgConnection, ended: Vec<Final>) -> Result<Aftermath, sqlx::Error> {
-    if ended.iter().all(|job| job.hooks == 0 && job.waits_for == 0) {
-        return Ok(Aftermath::default());
-    }
     let mut aftermath = Aftermath::default();
-    let ended = dependents::settle(connection, ended, &mut aftermath).await?;
+    if ended.is_empty() {
+        return Ok(aftermath);
+    }
+    let tied = ended.iter().any(|job| job.hooks != 0 || job.waits_for != 0);
+    let ended = if tied { untie(connection, ended, &mut aftermath).await? } else { ended };
+    let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
+    aftermath.waiting.extend(webhooks::raise(connection, &ids).await?);
+    Ok(aftermath)
+}
+
+/// Frees what the ended jobs held and what waited for them. Returns all that ended, with the cascade.
+async fn untie(
+    connection: &mut PgConnection,
+    ended: Vec<Final>,
+    aftermath: &mut Aftermath,
+) -> Result<Vec<Final>, sqlx::Error> {
+    let ended = dependents::settle(connection, ended, aftermath).await?;
     release_keys(connection, &ended).await?;
     let completions = batches::count_down(connection, &ended).await?;
     let released = dependents::release(connection, &completions).await?;
     aftermath.waiting.extend(released);
-    Ok(aftermath)
+    Ok(ended)
 }
 
 /// Keys held for a period outlive the job; those held until the end are free now.

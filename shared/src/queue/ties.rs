@@ -15,7 +15,7 @@ pub mod hooks {
     pub const BATCH: i16 = 2;
     /// Jobs wait for it.
     pub const DEPENDENTS: i16 = 4;
-    /// Reserved: its end is told to an endpoint of the tenant.
+    /// Its end may have to be told to an endpoint of the tenant. Known to who finishes it, and not stored.
     pub const WEBHOOKS: i16 = 8;
 }
 

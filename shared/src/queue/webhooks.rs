@@ -15,13 +15,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{JobState, NewJob};
+use super::{JobState, NewJob, Priority, QueueName, WaitingJob};
 use crate::{
     clock::Clock,
     db::SystemDb,
     ids,
     tenancy::TenantId,
-    webhooks::{FinalJob, SILENT_KINDS, delivery_job},
+    webhooks::{DELIVERY_KIND, DELIVERY_MAX_ATTEMPTS, DELIVERY_QUEUE, FinalJob, SILENT_KINDS, delivery_job},
 };
 
 /// How often the set is read anew.
@@ -72,43 +72,78 @@ struct Heard {
     job: FinalJob,
 }
 
-/// Writes the deliveries of these jobs' ends, those that are final and that somebody listens to, and returns the jobs that send
-/// them: the caller inserts those in the same transaction and announces them after its commit.
-pub async fn raise(connection: &mut PgConnection, clock: &Clock, ended: &[Uuid]) -> Result<Vec<NewJob>, sqlx::Error> {
-    let heard = heard(connection, ended).await?;
-    let mut jobs = Vec::with_capacity(heard.len());
-    let (mut tenants, mut ids, mut endpoints, mut types) = (vec![], vec![], vec![], vec![]);
-    let (mut ended, mut bodies, mut delivery_jobs) = (vec![], vec![], vec![]);
-    for Heard { tenant, endpoint_id, job } in heard {
+/// Whether the end of a job may have to be told to somebody.
+pub fn may_be_told(watchers: &Watchers, tenant: TenantId, kind: &str) -> bool {
+    !SILENT_KINDS.contains(&kind) && watchers.may_listen(tenant)
+}
+
+/// Writes the deliveries of these jobs' ends, those that somebody listens to, and the jobs that send them. Returns those jobs
+/// for the index, which is told after the commit.
+pub(super) async fn raise(
+    connection: &mut PgConnection,
+    ended: &[Uuid],
+) -> Result<Vec<(QueueName, WaitingJob)>, sqlx::Error> {
+    // Of the time only the ids take something, and they are made now.
+    let clock = Clock::system();
+    let mut rows = Rows::default();
+    for Heard { tenant, endpoint_id, job } in heard(connection, ended).await? {
         let Some((event, body)) = job.message() else { continue };
-        let id = ids::new_id(clock);
-        let delivery_job = delivery_job(clock, TenantId::new(tenant), id);
-        tenants.push(tenant);
-        ids.push(id);
-        endpoints.push(endpoint_id);
-        types.push(event.as_str().to_owned());
-        ended.push(job.id);
-        bodies.push(body);
-        delivery_jobs.push(delivery_job.id);
-        jobs.push(delivery_job);
+        let delivery = ids::new_id(&clock);
+        rows.tenants.push(tenant);
+        rows.deliveries.push(delivery);
+        rows.endpoints.push(endpoint_id);
+        rows.types.push(event.as_str().to_owned());
+        rows.ended.push(job.id);
+        rows.bodies.push(body);
+        rows.jobs.push(delivery_job(&clock, TenantId::new(tenant), delivery));
     }
-    if jobs.is_empty() {
-        return Ok(jobs);
+    if !rows.jobs.is_empty() {
+        rows.insert(connection).await?;
     }
-    sqlx::query!(
-        "insert into webhook_deliveries (tenant_id, id, endpoint_id, event_type, job_id, body, delivery_job_id)
-         select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::uuid[])",
-        &tenants,
-        &ids,
-        &endpoints,
-        &types,
-        &ended,
-        &bodies,
-        &delivery_jobs
-    )
-    .execute(connection)
-    .await?;
-    Ok(jobs)
+    let now_ms = clock.now_ms();
+    Ok(rows.jobs.iter().map(|job| (job.queue.clone(), job.waiting(now_ms))).collect())
+}
+
+/// Deliveries with their jobs, as the columns that `unnest` takes.
+#[derive(Default)]
+struct Rows {
+    tenants: Vec<Uuid>,
+    deliveries: Vec<Uuid>,
+    endpoints: Vec<Uuid>,
+    types: Vec<String>,
+    ended: Vec<Uuid>,
+    bodies: Vec<String>,
+    jobs: Vec<NewJob>,
+}
+
+impl Rows {
+    async fn insert(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let jobs: Vec<Uuid> = self.jobs.iter().map(|job| job.id).collect();
+        let args: Vec<String> = self.jobs.iter().map(|job| job.args.get().to_owned()).collect();
+        sqlx::query!(
+            "with deliveries as (
+               insert into webhook_deliveries (tenant_id, id, endpoint_id, event_type, job_id, body, delivery_job_id)
+               select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::uuid[]))
+             insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, state)
+             select id, tenant_id, $8, $9, args::json, $10, $11, 'available'
+             from unnest($7::uuid[], $1::uuid[], $12::text[]) as t (id, tenant_id, args)",
+            &self.tenants,
+            &self.deliveries,
+            &self.endpoints,
+            &self.types,
+            &self.ended,
+            &self.bodies,
+            &jobs,
+            DELIVERY_QUEUE,
+            DELIVERY_KIND,
+            Priority::DEFAULT.get(),
+            DELIVERY_MAX_ATTEMPTS,
+            &args
+        )
+        .execute(connection)
+        .await
+        .map(drop)
+    }
 }
 
 /// Each end with each endpoint that listens to it. The last error belongs to the message only if it is of the last attempt.

@@ -12,6 +12,7 @@ mod explain;
 mod health;
 mod idempotency;
 mod job_batches;
+mod job_events;
 mod jobs;
 mod leads;
 mod list;

@@ -24,13 +24,14 @@ const PUBLIC: [&str; 5] = [
 ];
 
 /// The scope that each operation needs.
-const SCOPES: [(&str, &str); 19] = [
+const SCOPES: [(&str, &str); 20] = [
     ("GET /api/v1/campaigns", "campaigns:read"),
     ("GET /api/v1/campaigns/{id}", "campaigns:read"),
     ("GET /api/v1/job-kinds", "jobs:read"),
     ("GET /api/v1/jobs", "jobs:read"),
     ("GET /api/v1/jobs/batch/{id}", "jobs:read"),
     ("GET /api/v1/jobs/{id}", "jobs:read"),
+    ("GET /api/v1/jobs/{id}/events", "jobs:read"),
     ("GET /api/v1/jobs/{id}/explain", "jobs:read"),
     ("POST /api/v1/campaigns", "campaigns:write"),
     ("POST /api/v1/campaigns/{id}/cancel", "campaigns:send"),
@@ -49,6 +50,21 @@ const SCOPES: [(&str, &str); 19] = [
 /// As above; apart, as it is the one that brings a job back.
 const RETRY: (&str, &str) = ("POST /api/v1/jobs/{id}/retry", "jobs:control");
 
+const WEBHOOKS: [(&str, &str); 12] = [
+    ("DELETE /api/v1/webhook-endpoints/{id}", "webhooks:write"),
+    ("GET /api/v1/webhook-endpoints", "webhooks:read"),
+    ("GET /api/v1/webhook-endpoints/{id}", "webhooks:read"),
+    ("GET /api/v1/webhook-endpoints/{id}/deliveries", "webhooks:read"),
+    ("GET /api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}", "webhooks:read"),
+    ("PATCH /api/v1/webhook-endpoints/{id}", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints/{id}/disable", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints/{id}/enable", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints/{id}/rotate-secret", "webhooks:write"),
+    ("POST /api/v1/webhook-endpoints/{id}/test", "webhooks:write"),
+];
+
 struct Operation {
     name: String,
     method: Method,
@@ -60,7 +76,13 @@ struct Operation {
 impl Operation {
     /// Sends it for the thing of this id, with the least body that its media type permits.
     async fn send(&self, api: &ApiClient, id: &str) -> Result<Answer> {
-        let request = api.request(&self.method, &self.path.replace("{id}", id).replace("{token}", id));
+        self.send_within(api, id, id).await
+    }
+
+    /// As `send`, where the thing has others in it, for one of those.
+    async fn send_within(&self, api: &ApiClient, id: &str, inner: &str) -> Result<Answer> {
+        let path = self.path.replace("{id}", id).replace("{delivery_id}", inner).replace("{token}", id);
+        let request = api.request(&self.method, &path);
         Answer::to(match self.media_type.as_deref() {
             None => request,
             Some(media_type) => {
@@ -91,7 +113,7 @@ async fn operations(app: &TestApp) -> Result<Vec<Operation>> {
 }
 
 fn scopes() -> BTreeMap<&'static str, &'static str> {
-    SCOPES.into_iter().chain([RETRY]).collect()
+    SCOPES.into_iter().chain([RETRY]).chain(WEBHOOKS).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +127,7 @@ async fn the_document_and_the_tables_here_name_the_same_operations() -> Result<(
     assert_eq!(public, PUBLIC, "operations without a credential are these and no others");
     assert_eq!(guarded, scopes().into_keys().collect::<Vec<_>>(), "each operation has its scope here");
     for operation in operations.iter().filter(|one| !one.public) {
-        let rest = operation.path.replace("{id}", "");
+        let rest = operation.path.replace("{id}", "").replace("{delivery_id}", "");
         assert!(!rest.contains('{'), "{}: teach this test what stands for that parameter", operation.name);
     }
     Ok(())
@@ -156,13 +178,24 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
     let app = TestApp::start().await?;
     let (owner, stranger) = (app.tenant("owner").await?.api, app.tenant("stranger").await?.api);
     let job = owner.post("/api/v1/jobs", &serde_json::json!({ "kind": "noop" })).await?.id();
-    let paths = [format!("/api/v1/campaigns/{}", campaign(&owner).await?), format!("/api/v1/jobs/{job}")];
-    let before = [owner.get(&paths[0]).await?.ok(200).clone(), owner.get(&paths[1]).await?.ok(200).clone()];
+    let (endpoint, delivery) = webhook(&owner).await?;
+    let paths = [
+        format!("/api/v1/campaigns/{}", campaign(&owner).await?),
+        format!("/api/v1/jobs/{job}"),
+        format!("/api/v1/webhook-endpoints/{endpoint}"),
+    ];
+    let mut before = Vec::new();
+    for path in &paths {
+        before.push(owner.get(path).await?.ok(200).clone());
+    }
     let mut tried = 0;
     for operation in operations(&app).await?.iter().filter(|one| !one.public && one.path.contains("{id}")) {
-        let thing = usize::from(!operation.path.starts_with("/api/v1/campaigns/"));
+        let Some(thing) = paths.iter().position(|path| operation.path.split('/').nth(3) == path.split('/').nth(3))
+        else {
+            anyhow::bail!("{}: teach this test what stands for its id", operation.name);
+        };
         let id = paths[thing].rsplit('/').next().unwrap_or_default();
-        let foreign = operation.send(&stranger, id).await?;
+        let foreign = operation.send_within(&stranger, id, &delivery).await?;
         assert_eq!(foreign.status, 404, "{}: {}", operation.name, foreign.text);
         let unknown = operation.send(&stranger, &Uuid::max().to_string()).await?;
         assert_eq!(alike(&foreign), alike(&unknown), "{}: a foreign id is told from an unknown one", operation.name);
@@ -172,10 +205,18 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
         tried += 1;
     }
     assert!(tried >= 10, "only {tried} operations have an id");
-    for list in ["/api/v1/jobs", "/api/v1/campaigns"] {
+    for list in ["/api/v1/jobs", "/api/v1/campaigns", "/api/v1/webhook-endpoints"] {
         assert_eq!(stranger.get(list).await?.ok(200)["items"], serde_json::json!([]), "{list}");
     }
     Ok(())
+}
+
+/// An endpoint with a delivery.
+async fn webhook(api: &ApiClient) -> Result<(String, String)> {
+    let body = serde_json::json!({ "url": "https://example.com/" });
+    let endpoint = api.post("/api/v1/webhook-endpoints", &body).await?.id();
+    let delivery = api.act(&format!("/api/v1/webhook-endpoints/{endpoint}/test")).await?.id();
+    Ok((endpoint.to_string(), delivery.to_string()))
 }
 
 /// A refusal without what differs by the address asked for.

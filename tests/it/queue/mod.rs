@@ -1,7 +1,7 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
-mod commands;
 mod clocks;
+mod commands;
 mod crash;
 mod drain;
 mod enqueue;
@@ -25,6 +25,6 @@ mod skew;
 mod steering;
 mod support;
 mod sweep;
-mod ties;
 mod system_calls;
+mod ties;
 mod watching;

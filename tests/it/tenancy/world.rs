@@ -29,7 +29,13 @@ const ROWS: &str = "
     insert into batches (tenant_id, id, total, pending, completion_job) values ('{tenant}', '{tenant}', 1, 1, '{tenant}');
     insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
       values ('{tenant}', '{tenant}', gen_random_uuid(), false);
-    insert into tenant_limits (tenant_id, queue) values ('{tenant}', '*');";
+    insert into tenant_limits (tenant_id, queue) values ('{tenant}', '*');
+    insert into webhook_endpoints (tenant_id, id, url, events)
+      values ('{tenant}', '{tenant}', 'https://e.test', array['job.completed']);
+    insert into webhook_secrets (tenant_id, endpoint_id, id, secret)
+      values ('{tenant}', '{tenant}', gen_random_uuid(), decode(repeat('00', 24), 'hex'));
+    insert into webhook_deliveries (tenant_id, id, endpoint_id, event_type, body, delivery_job_id)
+      values ('{tenant}', gen_random_uuid(), '{tenant}', 'webhook.test', '', gen_random_uuid());";
 
 impl World {
     pub async fn new() -> Result<Self> {

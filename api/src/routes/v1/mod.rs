@@ -2,6 +2,7 @@
 
 pub mod campaign_leads;
 pub mod campaigns;
+pub mod job_events;
 pub mod job_explain;
 pub mod job_kinds;
 pub mod job_ties;

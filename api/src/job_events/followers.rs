@@ -1,0 +1,104 @@
+//! Who follows which job: each notice goes to those who follow its job, and to nobody else.
+//!
+//! Invariant: a job is listed exactly as long as somebody follows it, so the list is no longer than there are streams.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shared::queue::{Notice, Notices};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// The list. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Followers(Arc<Mutex<HashMap<Uuid, watch::Sender<()>>>>);
+
+/// One who follows a job, until it is dropped.
+pub struct Following {
+    job: Uuid,
+    changed: watch::Receiver<()>,
+    followers: Followers,
+}
+
+impl Followers {
+    pub(super) fn follow(&self, job: Uuid) -> Following {
+        let changed = self.list().entry(job).or_insert_with(|| watch::Sender::new(())).subscribe();
+        Following { job, changed, followers: self.clone() }
+    }
+
+    /// Passes notices on until they end. After a new connection anything may have been missed, so everyone looks again.
+    pub(super) async fn pass_on(self, mut notices: Notices) {
+        while let Some(notice) = notices.next().await {
+            match notice {
+                Notice::Changed(job, _) => self.tell(job),
+                Notice::Connected => self.list().values().for_each(|changed| changed.send_replace(())),
+                Notice::Wake(_) | Notice::Cancelled(_) => {}
+            }
+        }
+    }
+
+    fn tell(&self, job: Uuid) {
+        if let Some(changed) = self.list().get(&job) {
+            changed.send_replace(());
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Following {
+    /// Returns once something may have happened since the last return; several notices may be one.
+    pub async fn changed(&mut self) {
+        // The sender stays in the list as long as this follows.
+        let _ = self.changed.changed().await;
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut list = self.followers.list();
+        // This receiver is the last one.
+        if list.get(&self.job).is_some_and(|changed| changed.receiver_count() <= 1) {
+            list.remove(&self.job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_notice_reaches_all_who_follow_its_job_and_no_others() {
+        let (followers, job) = (Followers::default(), Uuid::from_u128(1));
+        let (mut first, mut second) = (followers.follow(job), followers.follow(job));
+        let mut other = followers.follow(Uuid::from_u128(2));
+        followers.tell(job);
+        followers.tell(job);
+        first.changed().await;
+        second.changed().await;
+        assert!(timeout(MOMENT, first.changed()).await.is_err(), "two notices before a look are one");
+        assert!(timeout(MOMENT, other.changed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_job_is_listed_as_long_as_somebody_follows_it() {
+        let (followers, job) = (Followers::default(), Uuid::from_u128(1));
+        let (first, mut second) = (followers.follow(job), followers.follow(job));
+        drop(first);
+        followers.tell(job);
+        second.changed().await;
+        drop(second);
+        assert!(followers.list().is_empty());
+    }
+}

@@ -1,0 +1,118 @@
+//! How many streams are open, of each tenant and of all.
+//!
+//! Invariant: a seat is counted until it is dropped, and neither count passes its limit, so a tenant cannot take the connections
+//! of the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shared::{telemetry::names, tenancy::TenantId};
+use tokio_util::sync::CancellationToken;
+
+/// Gauges are dropped when they are not set for a minute.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// The counts. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Seats {
+    taken: Arc<Mutex<Taken>>,
+    per_tenant: usize,
+    per_process: usize,
+}
+
+#[derive(Default)]
+struct Taken {
+    by_tenant: HashMap<TenantId, usize>,
+    total: usize,
+}
+
+/// The place of one stream.
+pub struct Seat {
+    tenant: TenantId,
+    seats: Seats,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The tenant has as many streams as it may.
+    Tenant,
+    /// The process has.
+    Process,
+}
+
+impl Seats {
+    pub(super) fn new(per_tenant: usize, per_process: usize) -> Self {
+        Self { taken: Arc::default(), per_tenant, per_process }
+    }
+
+    pub(super) fn take(&self, tenant: TenantId) -> Result<Seat, Full> {
+        let mut taken = self.taken();
+        let own = taken.by_tenant.get(&tenant).copied().unwrap_or(0);
+        if own >= self.per_tenant {
+            return Err(Full::Tenant);
+        }
+        if taken.total >= self.per_process {
+            return Err(Full::Process);
+        }
+        taken.by_tenant.insert(tenant, own + 1);
+        taken.total += 1;
+        Ok(Seat { tenant, seats: self.clone() })
+    }
+
+    /// Tells how many streams there are until `stop`.
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 streams")]
+    pub(super) async fn report(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(REPORT);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            metrics::gauge!(names::EVENT_STREAMS).set(self.taken().total as f64);
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        taken.total -= 1;
+        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::new(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn both_limits_hold_and_a_seat_that_is_left_is_free() {
+        let seats = Seats::new(2, 3);
+        let first = seats.take(tenant(1)).ok();
+        let _second = seats.take(tenant(1)).ok();
+        assert_eq!(seats.take(tenant(1)).err(), Some(Full::Tenant));
+        let third = seats.take(tenant(2)).ok();
+        assert!(first.is_some() && third.is_some());
+        assert_eq!(seats.take(tenant(2)).err(), Some(Full::Process));
+        drop(first);
+        let _again = seats.take(tenant(1)).ok();
+        assert_eq!(seats.take(tenant(1)).err(), Some(Full::Tenant), "it took the free seat");
+        drop(third);
+        assert!(!seats.taken().by_tenant.contains_key(&tenant(2)));
+    }
+}

@@ -1,0 +1,65 @@
+//! `/api/v1/jobs/{id}/events`: what happens to a job, as server-sent events.
+
+use axum::{
+    extract::State,
+    response::{
+        IntoResponse, Response,
+        sse::{KeepAlive, Sse},
+    },
+};
+use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
+use shared::queue::{QueueName, inspect};
+use uuid::Uuid;
+
+use crate::{
+    auth::{JobsRead, Permit, presented_key},
+    extract::Path,
+    job_events::{Follower, Full, Snapshot},
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+/// When to try again for a place, in seconds.
+const TRY_AGAIN: u64 = 10;
+
+/// Follows a job. The stream begins with the job as it is, has an event whenever it has changed, and ends after the event of
+/// its final state. Changes in quick succession may be one event.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "jobs",
+    params(("id" = Uuid, Path, description = "The job's id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen: if the job is as it was then, nothing is sent until it changes")),
+    responses((status = 200, content_type = "text/event-stream", body = String, description = "Events named `job`, each with the job as GET shows it, without its args; the event's id is a version of that"),
+        (status = 204, description = "The job is final, and the client knows it: there is nothing to come back for"),
+        (status = 429, description = "The tenant has as many streams as it may")))]
+pub async fn follow(
+    permit: Permit<JobsRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let job = inspect::find(&mut transaction, &state.stores.index, id).await?.ok_or(ProblemCode::NotFound)?;
+    drop(transaction);
+    let told = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let snapshot = Snapshot::of(&job);
+    if snapshot.is_final && told.as_ref() == Some(&snapshot.version) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let seat = state.events.seat(permit.tenant()).map_err(no_seat)?;
+    let queue: QueueName = job.queue.parse().map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?;
+    let heartbeat = KeepAlive::new().interval(state.events.limits().heartbeat);
+    let credential = (permit.tenant(), presented_key(&headers).unwrap_or_default().to_owned());
+    let follower = Follower::new(state, seat, credential, (id, queue), told);
+    // No proxy may keep events back.
+    let headers = [(CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
+    Ok((headers, Sse::new(follower.into_stream()).keep_alive(heartbeat)).into_response())
+}
+
+fn no_seat(full: Full) -> Problem {
+    match full {
+        Full::Tenant => Problem::new(ProblemCode::RateLimited)
+            .detail("the tenant has as many open streams as it may; close some, or ask for the jobs now and then"),
+        Full::Process => Problem::new(ProblemCode::Unavailable),
+    }
+    .retry_after(TRY_AGAIN)
+}

@@ -1,0 +1,123 @@
+//! From a job's end to a message: which ends are told, to whom, and that the two are committed together.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use shared::queue::control;
+use tests::{
+    eventually::eventually,
+    test_app::{ApiClient, TestApp},
+    webhook_sink::{Received, WebhookSink},
+};
+use uuid::Uuid;
+
+use super::{ENDPOINTS, LEASE, PATIENCE, endpoint, running};
+
+const JOBS: &str = "/api/v1/jobs";
+
+/// Workers know of an endpoint two seconds after it was made: asks them until an end is told.
+async fn heard(api: &ApiClient, sink: &WebhookSink) {
+    eventually(PATIENCE, "the worker knows of the endpoint", async || {
+        submit(api, &json!({ "kind": "noop" })).await.ok()?;
+        (!sink.received().is_empty()).then_some(())
+    })
+    .await;
+}
+
+async fn submit(api: &ApiClient, job: &Value) -> Result<Uuid> {
+    let answer = api.post(JOBS, job).await?;
+    answer.ok(202);
+    Ok(answer.id())
+}
+
+/// The message that tells of this job.
+async fn message(sink: &WebhookSink, job: Uuid) -> Received {
+    eventually(PATIENCE, "the job's end is told", async || {
+        sink.received().into_iter().find(|one| one.json()["data"]["id"] == job.to_string())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_end_is_told_with_a_signature() -> Result<()> {
+    running!(app, api);
+    let sink = WebhookSink::answering(&[]).await?;
+    let endpoint = endpoint(&api, &sink).await?;
+    heard(&api, &sink).await;
+    let later = app.system.clock.now() + chrono::TimeDelta::hours(1);
+    let done = submit(&api, &json!({ "kind": "noop" })).await?;
+    let dead = submit(&api, &json!({ "kind": "fail", "args": { "times": 1 }, "max_attempts": 1 })).await?;
+    let unwanted = submit(&api, &json!({ "kind": "noop", "run_at": later })).await?;
+    api.act(&format!("{JOBS}/{unwanted}/cancel")).await?.ok(200);
+    for (job, event, state) in [
+        (done, "job.completed", "completed"),
+        (dead, "job.discarded", "discarded"),
+        (unwanted, "job.cancelled", "cancelled"),
+    ] {
+        let message = message(&sink, job).await;
+        message.verify(&endpoint.secret)?;
+        let body = message.json();
+        assert_eq!((&body["type"], &body["data"]["state"]), (&json!(event), &json!(state)), "{body}");
+        assert_eq!((&body["data"]["attempt"], &body["data"]["queue"]), (&json!(1), &json!("default")));
+        assert!(body["data"]["finalized_at"].is_string() && body["timestamp"] == body["data"]["finalized_at"]);
+        let error = (state == "discarded").then_some(json!("failure 1 of 1, as asked"));
+        assert_eq!(body["data"].get("error"), error.as_ref(), "{body}");
+    }
+    let shown = api.get(&format!("{}/deliveries?state=delivered&limit=200", endpoint.path)).await?;
+    assert!(shown.ok(200)["items"].as_array().is_some_and(|items| items.len() >= 3), "{}", shown.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_hears_of_what_it_asked_for_and_of_its_own_tenant() -> Result<()> {
+    running!(app, api);
+    let other = app.tenant("other").await?.api;
+    let (all, picky) = (WebhookSink::answering(&[]).await?, WebhookSink::answering(&[]).await?);
+    endpoint(&api, &all).await?;
+    let choice = json!({ "url": picky.url(), "events": ["job.discarded"], "kinds": ["fail"] });
+    api.post(ENDPOINTS, &choice).await?.ok(201);
+    heard(&api, &all).await;
+    let foreign = submit(&other, &json!({ "kind": "noop" })).await?;
+    eventually(PATIENCE, "the other tenant's job is done", async || {
+        let job = other.get(&format!("{JOBS}/{foreign}")).await.ok()?;
+        (job.body["state"] == "completed").then_some(())
+    })
+    .await;
+    let failing = json!({ "kind": "fail", "args": { "times": 1 } });
+    let mut hopeless = failing.clone();
+    hopeless["max_attempts"] = 1.into();
+    let (recovered, dead) = (submit(&api, &failing).await?, submit(&api, &hopeless).await?);
+    for job in [recovered, dead] {
+        message(&all, job).await;
+    }
+    message(&picky, dead).await;
+    assert_eq!(picky.received().len(), 1);
+    let told: Vec<Value> = all.received().iter().map(Received::json).collect();
+    assert!(!told.iter().any(|one| one["data"]["id"] == foreign.to_string()), "another tenant's job");
+    assert!(!told.iter().any(|one| one["data"]["kind"] == "deliver_webhook"), "no message about messages");
+    Ok(())
+}
+
+/// Both or neither: a cancellation that is not committed is not told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
+    let app = TestApp::start().await?;
+    let tenant = app.tenant("acme").await?;
+    let sink = WebhookSink::answering(&[]).await?;
+    let endpoint = endpoint(&tenant.api, &sink).await?;
+    let later = app.system.clock.now() + chrono::TimeDelta::hours(1);
+    let job = submit(&tenant.api, &json!({ "kind": "noop", "run_at": later })).await?;
+    let deliveries = format!("{}/deliveries", endpoint.path);
+    let mut transaction = app.system.tenants.begin(tenant.id).await?;
+    control::cancel(&mut transaction, job).await?;
+    drop(transaction);
+    assert_eq!(tenant.api.get(&deliveries).await?.ok(200)["items"], json!([]));
+    let mut transaction = app.system.tenants.begin(tenant.id).await?;
+    control::cancel(&mut transaction, job).await?;
+    transaction.commit().await?;
+    let shown = tenant.api.get(&deliveries).await?.ok(200)["items"].clone();
+    assert_eq!((&shown[0]["event_type"], &shown[0]["job_id"]), (&json!("job.cancelled"), &json!(job.to_string())));
+    // Its job was not announced: the sweep finds it.
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
+    message(&sink, job).await;
+    Ok(())
+}

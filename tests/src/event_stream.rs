@@ -1,0 +1,106 @@
+//! A client of server-sent events that shows everything that came: events, their ids, and heartbeats.
+//!
+//! Invariant: events come out in the order of the stream, and its end is told from silence.
+
+use std::{collections::VecDeque, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::{RequestBuilder, Response};
+use serde_json::Value;
+use tokio::time::timeout;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerEvent {
+    pub name: String,
+    pub id: String,
+    pub retry_ms: Option<u64>,
+    pub data: Value,
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct EventStream {
+    pub response: Response,
+    unread: String,
+    events: VecDeque<ServerEvent>,
+    heartbeats: usize,
+}
+
+impl EventStream {
+    /// Opens a stream, which must be one.
+    pub async fn open(request: RequestBuilder, last_event_id: Option<&str>) -> Result<Self> {
+        let request = match last_event_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        let response = request.send().await.context("no answer")?;
+        let status = response.status().as_u16();
+        ensure!(status == 200, "{status}");
+        let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        ensure!(media_type == Some("text/event-stream"), "{media_type:?}");
+        Ok(Self { response, unread: String::new(), events: VecDeque::new(), heartbeats: 0 })
+    }
+
+    /// The next event; `None` at the end of the stream.
+    ///
+    /// # Panics
+    /// When neither comes within `patience`.
+    pub async fn next(&mut self, patience: Duration) -> Option<ServerEvent> {
+        let next = timeout(patience, self.read()).await;
+        next.unwrap_or_else(|_| panic!("neither an event nor the end of the stream within {patience:?}"))
+    }
+
+    /// The states told from here to the end of the stream.
+    pub async fn states_to_the_end(&mut self, patience: Duration) -> Vec<String> {
+        let mut states = Vec::new();
+        while let Some(event) = self.next(patience).await {
+            states.push(event.data["state"].as_str().unwrap_or_default().to_owned());
+        }
+        states
+    }
+
+    /// Whether nothing but heartbeats comes for so long.
+    pub async fn is_silent_for(&mut self, span: Duration) -> bool {
+        timeout(span, self.read()).await.is_err()
+    }
+
+    /// Comments that came so far.
+    pub const fn heartbeats(&self) -> usize {
+        self.heartbeats
+    }
+
+    async fn read(&mut self) -> Option<ServerEvent> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let chunk = self.response.chunk().await.ok()??;
+            self.unread.push_str(&String::from_utf8_lossy(&chunk));
+            while let Some((block, rest)) = self.unread.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.unread = rest;
+                self.take(&block);
+            }
+        }
+    }
+
+    fn take(&mut self, block: &str) {
+        let field = |name: &str| {
+            block
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.trim())
+        };
+        match field("data") {
+            None => self.heartbeats += 1,
+            Some(data) => self.events.push_back(ServerEvent {
+                name: field("event").unwrap_or_default().to_owned(),
+                id: field("id").unwrap_or_default().to_owned(),
+                retry_ms: field("retry").and_then(|retry| retry.parse().ok()),
+                data: serde_json::from_str(data).unwrap_or_default(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A receiver of webhooks on loopback that checks signatures by itself: HMAC written out from RFC 2104, over SHA-256 alone.
+//!
+//! Invariant: a request is recorded when it was read in full, before it is answered; answers follow the script, then 200.
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use data_encoding::BASE64;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+
+const BLOCK_BYTES: usize = 64;
+
+/// One request, as it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    pub status: u16,
+    pub location: Option<String>,
+    pub body: String,
+    /// How long it takes.
+    pub delay: Duration,
+}
+
+/// The running receiver; it ends at `Drop`.
+#[derive(Debug)]
+pub struct WebhookSink {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    received: Mutex<Vec<Received>>,
+    script: Mutex<VecDeque<Reply>>,
+    changed: watch::Sender<()>,
+}
+
+impl WebhookSink {
+    /// A receiver that answers with these statuses in turn, and with 200 from then on.
+    pub async fn answering(statuses: &[u16]) -> Result<Self> {
+        Self::start(statuses.iter().map(|&status| Reply { status, ..Reply::default() }).collect()).await
+    }
+
+    pub async fn start(script: Vec<Reply>) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("bind the webhook sink")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared { script: Mutex::new(script.into()), ..Shared::default() });
+        let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            // It ends with the task and never by itself.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { address, shared, server })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// In order of arrival.
+    pub fn received(&self) -> Vec<Received> {
+        lock(&self.shared.received).clone()
+    }
+
+    /// Waits until there were `count` requests, and returns them.
+    ///
+    /// # Panics
+    /// When `patience` passes first.
+    pub async fn wait_for(&self, count: usize, patience: Duration) -> Vec<Received> {
+        let mut changed = self.shared.changed.subscribe();
+        let reached = changed.wait_for(|()| self.received().len() >= count);
+        let reached = timeout(patience, reached).await.is_ok();
+        assert!(reached, "webhook sink: {} of {count} requests within {patience:?}", self.received().len());
+        self.received()
+    }
+}
+
+impl Drop for WebhookSink {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Received {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a message is JSON")
+    }
+
+    /// A header; empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Fails unless one of the signatures is that of `secret`, over what was really received.
+    pub fn verify(&self, secret: &str) -> Result<()> {
+        let key = BASE64.decode(secret.strip_prefix("whsec_").context("no secret")?.as_bytes())?;
+        let signed = [self.header("webhook-id"), ".", self.header("webhook-timestamp"), "."].concat();
+        let expected = format!("v1,{}", BASE64.encode(&hmac_sha256(&key, &[signed.as_bytes(), &self.body])));
+        ensure!(self.header("webhook-signature").split(' ').any(|given| given == expected), "no signature fits");
+        Ok(())
+    }
+}
+
+/// RFC 2104; the keys here are no longer than a block.
+fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut block = [0; BLOCK_BYTES];
+    block[..key.len()].copy_from_slice(key);
+    let padded = |pad: u8| block.map(|byte| byte ^ pad);
+    let mut inner = Sha256::new_with_prefix(padded(0x36));
+    parts.iter().for_each(|part| inner.update(part));
+    let mut outer = Sha256::new_with_prefix(padded(0x5c));
+    outer.update(inner.finalize());
+    outer.finalize().to_vec()
+}
+
+async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    lock(&shared.received).push(Received { headers, body });
+    let reply = lock(&shared.script).pop_front().unwrap_or(Reply { status: 200, ..Reply::default() });
+    shared.changed.send_replace(());
+    tokio::time::sleep(reply.delay).await;
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match reply.location {
+        Some(location) => (status, [("location", location)], reply.body).into_response(),
+        None => (status, reply.body).into_response(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231, test case 2.
+    #[test]
+    fn the_hmac_is_that_of_the_standard() {
+        let mac = hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+}
