@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use shared::queue::{Index, IndexSettings, QueueName};
+use shared::queue::{Index, IndexSettings, QueueName, ShardCounts};
 use sqlx::{Connection as _, PgConnection};
 use tests::{
     eventually::eventually,
@@ -103,7 +103,8 @@ impl Bed {
     /// The index, as the processes see it.
     pub fn index(&self) -> Result<Index> {
         let response_timeout = Duration::from_secs(10);
-        Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix: "rota".to_owned(), response_timeout })?)
+        let (prefix, shards) = ("rota".to_owned(), ShardCounts::default());
+        Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix, response_timeout, shards })?)
     }
 
     /// Waits until the leader has built the index, to its end, from the epoch that the ledger names.
