@@ -59,7 +59,7 @@ impl Bed {
         let settings =
             vec![("shared_buffers".to_owned(), "512MB".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: true, settings }).await?;
-        let redis = PrivateRedis::new(RedisOptions { append_only: false }).await?;
+        let redis = PrivateRedis::new(RedisOptions::default()).await?;
         let (port, scheduler_port) = (free_port()?, free_port()?);
         let spec =
             |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis, lease)?.env("PORT", port.to_string()));

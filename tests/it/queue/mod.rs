@@ -20,6 +20,7 @@ mod races;
 mod retention;
 mod rolling_restart;
 mod schedulers;
+mod shards;
 mod shares;
 mod skew;
 mod steering;
