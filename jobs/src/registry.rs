@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use shared::queue::QueueName;
+use shared::{config::TestKinds, queue::QueueName};
 
 use crate::{
     context::JobContext,
@@ -79,6 +79,11 @@ impl Kind {
         }
     }
 
+    /// The same under another name, in another queue.
+    pub(crate) fn under(self, name: &'static str, queue: QueueName) -> Self {
+        Self { name, queue, ..self }
+    }
+
     /// Checks arguments against the schema; the list is empty if they fit.
     pub fn check(&self, args: &serde_json::Value) -> Vec<ArgsViolation> {
         let violation = |error: jsonschema::ValidationError<'_>| ArgsViolation {
@@ -105,11 +110,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// All kinds; with the test-only ones if `testing`.
-    pub fn new(testing: bool) -> Self {
+    /// All kinds, with these test-only ones.
+    pub fn new(testing: TestKinds) -> Self {
         let mut kinds = crate::kinds::all();
-        if testing {
+        if testing != TestKinds::None {
             kinds.extend(crate::kinds::testing::all());
+        }
+        if testing == TestKinds::Many {
+            kinds.extend(crate::kinds::testing::many());
         }
         Self::of(kinds)
     }

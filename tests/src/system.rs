@@ -18,7 +18,7 @@ use jobs::{
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
-    config::{Env, LinkConfig, LinkKey},
+    config::{Env, LinkConfig, LinkKey, TestKinds},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{
@@ -107,7 +107,7 @@ impl TestSystem {
             system,
             index,
             producer,
-            registry: Arc::new(Registry::new(true)),
+            registry: Arc::new(Registry::new(TestKinds::One)),
             clock,
             prefix,
             redis_url,

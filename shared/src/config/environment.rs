@@ -8,7 +8,7 @@ use crate::faults::FaultPlan;
 
 const ENVIRONMENT: Variable = Variable::new("ENVIRONMENT", "development, test or production");
 const FAULT: Variable = Variable::new("ROTA_FAULT", "POINT:NTH:STRIKE, and nothing in production");
-const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0 or 1, and 0 in production");
+const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0, 1 or many, and 0 in production");
 
 /// Where the process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString, strum::Display)]
@@ -30,13 +30,24 @@ impl Environment {
     }
 }
 
+/// Which test-only kinds exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestKinds {
+    /// None of them.
+    None,
+    /// One of each: `noop`, `sleep`, `panic`, ….
+    One,
+    /// These, and `sleep` under a thousand names in ten queues, for who wants to look like many.
+    Many,
+}
+
 /// The environment section.
 #[derive(Clone, Copy, Debug)]
 pub struct EnvironmentConfig {
     /// `ENVIRONMENT`; default `development`.
     pub environment: Environment,
-    /// `ROTA_TEST_KINDS`, 0 or 1; default 0. Whether the test-only kinds (`noop`, `sleep`, `panic`, …) exist.
-    pub test_kinds: bool,
+    /// `ROTA_TEST_KINDS`, 0, 1 or many; default 0.
+    pub test_kinds: TestKinds,
     /// `ROTA_FAULT`, `POINT:NTH:STRIKE`; default none. A fault planned by a test, see [`crate::faults`].
     pub fault: Option<FaultPlan>,
 }
@@ -44,12 +55,13 @@ pub struct EnvironmentConfig {
 impl EnvironmentConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let environment = reader.or(ENVIRONMENT, Environment::default(), |text| text.parse().ok());
-        let test_kinds = reader.or(TEST_KINDS, false, |text| match text {
-            "0" => Some(false),
-            "1" => Some(true),
+        let test_kinds = reader.or(TEST_KINDS, TestKinds::None, |text| match text {
+            "0" => Some(TestKinds::None),
+            "1" => Some(TestKinds::One),
+            "many" => Some(TestKinds::Many),
             _ => None,
         });
-        if test_kinds && environment.is_production() {
+        if test_kinds != TestKinds::None && environment.is_production() {
             reader.report(TEST_KINDS, "test-only kinds are refused in production");
         }
         let fault = reader.optional(FAULT, |text| text.parse().ok());

@@ -22,7 +22,7 @@ mod worker;
 
 pub use database::{DatabaseConfig, DatabaseUrl};
 pub use env::Env;
-pub use environment::{Environment, EnvironmentConfig};
+pub use environment::{Environment, EnvironmentConfig, TestKinds};
 pub use errors::{ConfigErrors, Problem};
 pub use http::HttpConfig;
 pub use links::{LinkConfig, LinkKey};

@@ -31,7 +31,13 @@ const TRUSTED: Duration = Duration::from_secs(2);
 
 /// Which tenants have endpoints, so that the ends of all others' jobs cost nothing more. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Watchers(Arc<RwLock<Option<(Instant, HashSet<TenantId>)>>>);
+pub struct Watchers(Arc<RwLock<Option<Reading>>>);
+
+#[derive(Debug)]
+struct Reading {
+    asked: Instant,
+    tenants: HashSet<TenantId>,
+}
 
 impl Watchers {
     /// Keeps the set fresh until `stop`.
@@ -53,14 +59,14 @@ impl Watchers {
             .fetch_all(db.pool())
             .await?;
         let tenants = tenants.into_iter().map(TenantId::new).collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((asked, tenants));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Reading { asked, tenants });
         Ok(())
     }
 
     /// Whether the tenant may have an endpoint: yes too while that is not known.
     pub fn may_listen(&self, tenant: TenantId) -> bool {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((asked, tenants)) if asked.elapsed() < TRUSTED => tenants.contains(&tenant),
+            Some(reading) if reading.asked.elapsed() < TRUSTED => reading.tenants.contains(&tenant),
             _ => true,
         }
     }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use shared::queue::{Index, QueueName};
 use sqlx::PgConnection;
 use tests::eventually::eventually;
 use uuid::Uuid;
 
-use crate::bed::{Bed, queue};
+use crate::bed::Bed;
 
 const PATIENCE: Duration = Duration::from_mins(10);
 
@@ -33,14 +34,23 @@ pub async fn rebuild_index(bed: &Bed) -> Result<Duration> {
 }
 
 /// Waits until this many jobs could be started.
-pub async fn indexed(bed: &Bed, jobs: usize) -> Result<()> {
+pub async fn indexed(bed: &Bed, queues: &[QueueName], jobs: usize) -> Result<()> {
     let index = bed.index()?;
     eventually(PATIENCE, "every job is in the index", async || {
-        let depth = index.depth(&queue()).await.ok()?;
-        (usize::try_from(depth.available) == Ok(jobs)).then_some(())
+        let waiting = waiting(&index, queues).await.ok()?;
+        (usize::try_from(waiting) == Ok(jobs)).then_some(())
     })
     .await;
     Ok(())
+}
+
+/// How many jobs wait in lanes of these queues.
+pub async fn waiting(index: &Index, queues: &[QueueName]) -> Result<u64> {
+    let mut waiting = 0;
+    for queue in queues {
+        waiting += index.depth(queue).await?.available;
+    }
+    Ok(waiting)
 }
 
 /// Waits until the ledger has this many finished jobs. It asks seldom, because counting disturbs.

@@ -18,6 +18,8 @@ use tests::{
 };
 use uuid::Uuid;
 
+use crate::figures::Figure;
+
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Who sends jobs.
@@ -42,7 +44,14 @@ pub struct Bed {
     pub api: ProcessUnderTest,
     /// The scheduler.
     pub scheduler: ProcessUnderTest,
+    settings: Settings,
+}
+
+/// What the processes are told beside where things are.
+#[derive(Clone, Copy)]
+struct Settings {
     lease: Option<Duration>,
+    kinds: &'static str,
 }
 
 /// A worker, and where its numbers are.
@@ -55,23 +64,24 @@ pub struct Worker {
 
 impl Bed {
     /// Starts stores, API and scheduler.
-    pub async fn make(tenants: u16, lease: Option<Duration>) -> Result<Self> {
+    pub async fn make(figure: &Figure) -> Result<Self> {
+        let own = Settings { lease: figure.lease, kinds: figure.kinds };
         let settings =
             vec![("shared_buffers".to_owned(), "512MB".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: true, settings }).await?;
         let redis = PrivateRedis::new(RedisOptions::default()).await?;
         let (port, scheduler_port) = (free_port()?, free_port()?);
         let spec =
-            |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis, lease)?.env("PORT", port.to_string()));
+            |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis, own)?.env("PORT", port.to_string()));
         spec("api")?.arg("migrate").start()?.wait_exit(PATIENCE).await?;
-        let mut demo = spec("api")?.args(["demo", "--json", "--tenants", &tenants.to_string()]).start()?;
+        let mut demo = spec("api")?.args(["demo", "--json", "--tenants", &figure.tenants.to_string()]).start()?;
         demo.wait_exit(PATIENCE).await?;
         let tenants = made(&demo.output()?)?;
         let mut scheduler = spec("scheduler")?.env("METRICS_PORT", scheduler_port.to_string()).start()?;
         let mut api = spec("api")?.arg("serve").start()?;
         scheduler.wait_ready(&ready(scheduler_port), PATIENCE).await?;
         api.wait_ready(&ready(port), PATIENCE).await?;
-        let bed = Self { postgres, redis, port, tenants, api, scheduler, lease };
+        let bed = Self { postgres, redis, port, tenants, api, scheduler, settings: own };
         bed.index_is_whole().await?;
         Ok(bed)
     }
@@ -79,7 +89,7 @@ impl Bed {
     /// Starts a worker with this many slots.
     pub async fn worker(&self, slots: usize) -> Result<Worker> {
         let port = free_port()?;
-        let mut process = spec("worker", &self.postgres, &self.redis, self.lease)?
+        let mut process = spec("worker", &self.postgres, &self.redis, self.settings)?
             .env("METRICS_PORT", port.to_string())
             .env("WORKER_CONCURRENCY", slots.to_string())
             .start()?;
@@ -89,7 +99,7 @@ impl Bed {
 
     /// Runs a command of the operator.
     pub async fn operate(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = spec("api", &self.postgres, &self.redis, self.lease)?.args(arguments).start()?;
+        let mut command = spec("api", &self.postgres, &self.redis, self.settings)?.args(arguments).start()?;
         let status = command.wait_exit(PATIENCE).await?;
         ensure!(status.success(), "api {}: {}", arguments.join(" "), command.output()?);
         Ok(())
@@ -147,7 +157,7 @@ fn made(printed: &str) -> Result<Vec<Tenant>> {
     demo["tenants"].as_array().into_iter().flatten().map(tenant).collect::<Option<_>>().context("tenants with keys")
 }
 
-fn spec(name: &str, postgres: &PrivatePostgres, redis: &PrivateRedis, lease: Option<Duration>) -> Result<ProcessSpec> {
+fn spec(name: &str, postgres: &PrivatePostgres, redis: &PrivateRedis, own: Settings) -> Result<ProcessSpec> {
     let urls = postgres.urls();
     let spec = ProcessSpec::binary(name)?
         .env("DATABASE_URL", &urls.app)
@@ -155,9 +165,9 @@ fn spec(name: &str, postgres: &PrivatePostgres, redis: &PrivateRedis, lease: Opt
         .env("DATABASE_OWNER_URL", &urls.owner)
         .env("REDIS_URL", redis.url())
         .env("ENVIRONMENT", "test")
-        .env("ROTA_TEST_KINDS", "1")
+        .env("ROTA_TEST_KINDS", own.kinds)
         .env("RUST_LOG", "warn");
-    Ok(match lease {
+    Ok(match own.lease {
         Some(lease) => spec.env("ROTA_LEASE_MS", lease.as_millis().to_string()),
         None => spec,
     })

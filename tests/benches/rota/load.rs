@@ -25,9 +25,9 @@ pub const ARGS: &str = concat!(
     r#"012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"}"#
 );
 
-/// Sends the same request `times` over a number of connections.
-pub async fn hammer(port: u16, connections: usize, times: usize, request: Vec<u8>) -> Result<Duration> {
-    let (request, left) = (Arc::new(request), Arc::new(AtomicUsize::new(times)));
+/// Sends requests in turn, `times` of them in all, over a number of connections.
+pub async fn hammer(port: u16, connections: usize, times: usize, requests: Vec<Vec<u8>>) -> Result<Duration> {
+    let (requests, left) = (Arc::new(requests), Arc::new(AtomicUsize::new(times)));
     let mut clients = Vec::new();
     for _ in 0..connections {
         clients.push(Client::connect(port).await?);
@@ -35,10 +35,10 @@ pub async fn hammer(port: u16, connections: usize, times: usize, request: Vec<u8
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for mut client in clients {
-        let (request, left) = (Arc::clone(&request), Arc::clone(&left));
+        let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                client.accepted(&request).await?;
+            while let Ok(at) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+                client.accepted(&requests[at % requests.len()]).await?;
             }
             anyhow::Ok(())
         });
@@ -51,9 +51,13 @@ pub async fn hammer(port: u16, connections: usize, times: usize, request: Vec<u8
 
 /// Commits jobs through the API in batches of 100, the given items over and over.
 pub async fn batches(port: u16, api_key: &str, jobs: usize, items: &[String]) -> Result<Duration> {
-    let items: Vec<&str> = items.iter().map(String::as_str).cycle().take(BATCH).collect();
-    let body = format!(r#"{{"jobs":[{}]}}"#, items.join(","));
-    hammer(port, 8, jobs / BATCH, post("/api/v1/jobs/batch", api_key, &body)).await
+    let bodies = items.len().div_ceil(BATCH);
+    let mut items = items.iter().map(String::as_str).cycle();
+    let request = |_| {
+        let batch: Vec<&str> = items.by_ref().take(BATCH).collect();
+        post("/api/v1/jobs/batch", api_key, &format!(r#"{{"jobs":[{}]}}"#, batch.join(",")))
+    };
+    hammer(port, 8, jobs / BATCH, (0..bodies).map(request).collect()).await
 }
 
 /// When paced requests were sent, in their order, and how many were not accepted.

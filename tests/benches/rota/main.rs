@@ -56,7 +56,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn take(figure: &Figure, arguments: &Arguments) -> Result<Vec<Measured>> {
-    let mut bed = Bed::make(figure.tenants, figure.lease).await?;
+    let mut bed = Bed::make(figure).await?;
     (figure.take)(&mut bed, arguments.size(figure)).await
 }
 

@@ -207,7 +207,7 @@ async fn ends_from_all_sides_do_not_lock_each_other_out() -> Result<()> {
         let answer = api.post("/api/v1/jobs/batch", &body).await?;
         let results = answer.ok(202)["results"].as_array().cloned().unwrap_or_default();
         let ids: Vec<Uuid> = results.iter().filter_map(|result| result["id"].as_str()?.parse().ok()).collect();
-        let dependent = json!({ "kind": "noop", "after": ids, "on_dependency_failure": if at % 2 == 0 { "run" } else { "cancel" } });
+        let dependent = json!({ "kind": "noop", "after": ids, "on_dependency_failure": if at.is_multiple_of(2) { "run" } else { "cancel" } });
         let cancel = format!("{JOBS}/{}/cancel", ids[0]);
         let (added, cancelled) = tokio::join!(api.post(JOBS, &dependent), api.act(&cancel));
         assert!([200, 409].contains(&cancelled?.status));

@@ -73,7 +73,7 @@ async fn a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_told_at_once_and_not_at_the_next_look() -> Result<()> {
-    let limits = StreamLimits { look_again: Duration::from_secs(3_600), ..StreamLimits::default() };
+    let limits = StreamLimits { look_again: Duration::from_hours(1), ..StreamLimits::default() };
     let app = TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await?;
     let api = app.tenant("acme").await?.api;
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));

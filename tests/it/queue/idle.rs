@@ -74,6 +74,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "with its seed a failed run can be repeated")]
 async fn an_eligible_job_does_not_wait_while_a_worker_is_idle() -> Result<()> {
     let system = TestSystem::start().await?;
     let limiter = Limiter::new(system.system.clone(), system.index.clone());

@@ -114,8 +114,7 @@ async fn cancelling_running_jobs_is_quick() -> Result<()> {
         took.push(asked.elapsed());
     }
     took.sort_unstable();
-    let (p50, p99) = (took[JOBS / 2], took[JOBS - 1 - JOBS / 100]);
-    println!("cancel of a running job to its freed slot: p50 {p50:?}, p99 {p99:?}");
-    assert!(p99 < Duration::from_secs(2), "p99 {p99:?}");
+    let p99 = took[JOBS - 1 - JOBS / 100];
+    assert!(p99 < Duration::from_secs(2), "from the cancel to the freed slot: p99 {p99:?}");
     Ok(())
 }

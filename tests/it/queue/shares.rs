@@ -28,7 +28,7 @@ use super::support::{LEASE, build_index, indexed, queue, shard};
 struct Slots<'a> {
     system: &'a TestSystem,
     consumer: Consumer,
-    slots: usize,
+    size: usize,
     now_ms: u64,
     running: BinaryHeap<Reverse<(u64, usize)>>,
     leases: Vec<(Lease, u64)>,
@@ -37,16 +37,16 @@ struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    fn new(system: &'a TestSystem, slots: usize) -> Self {
+    fn new(system: &'a TestSystem, size: usize) -> Self {
         let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
         let (running, leases, served_ms) = (BinaryHeap::new(), Vec::new(), BTreeMap::new());
-        Self { system, consumer, slots, now_ms: 0, running, leases, served_ms }
+        Self { system, consumer, size, now_ms: 0, running, leases, served_ms }
     }
 
     /// Fills the free slots, each job taking what `length_ms` says, and lets time pass to the next end; until `until_ms`.
     async fn run(&mut self, until_ms: u64, length_ms: impl Fn(TenantId) -> u64) -> Result<()> {
         while self.now_ms < until_ms {
-            let free = self.slots - self.running.len();
+            let free = self.size - self.running.len();
             if free > 0 {
                 for lease in self.consumer.fetch(&shard(), free).await?.leases {
                     let length_ms = length_ms(lease.tenant);

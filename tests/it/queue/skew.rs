@@ -11,7 +11,7 @@ use jobs::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use shared::queue::NewJob;
+use shared::{config::TestKinds, queue::NewJob};
 use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, Ledger, PATIENCE, queue, reaches};
@@ -60,7 +60,7 @@ async fn is_left(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_kind_waits_for_a_worker_that_knows_it() -> Result<()> {
     let job = |system: &TestSystem, tenant| system.job(tenant, "noop", &json!({}));
-    is_left(job, Registry::new(false), Registry::new(true)).await
+    is_left(job, Registry::new(TestKinds::None), Registry::new(TestKinds::One)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +70,7 @@ async fn newer_args_wait_for_a_worker_that_knows_them() -> Result<()> {
         job.args_version = 2;
         job
     };
-    is_left(job, Registry::new(true), Registry::of(vec![Kind::of::<LaterNoop>()])).await
+    is_left(job, Registry::new(TestKinds::One), Registry::of(vec![Kind::of::<LaterNoop>()])).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

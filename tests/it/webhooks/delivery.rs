@@ -95,7 +95,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_is_not_waited_for_beyond_its_time() -> Result<()> {
     running!(app, api);
-    let slow = Reply { status: 200, delay: Duration::from_secs(300), ..Reply::default() };
+    let slow = Reply { status: 200, delay: Duration::from_mins(5), ..Reply::default() };
     let sink = WebhookSink::start(vec![slow]).await?;
     let path = send_test(&api, &endpoint(&api, &sink).await?).await?;
     let attempt = delivery_in(&api, &path, "pending", 1).await["attempts"][0].clone();

@@ -1,4 +1,4 @@
-//! Kinds with which anyone can measure throughput, fairness and faults from outside. Only with `ROTA_TEST_KINDS=1`, and
+//! Kinds with which anyone can measure throughput, fairness and faults from outside. Only with `ROTA_TEST_KINDS`, and
 //! never in production. Running one twice is harmless: that is what they are for.
 
 mod abort;
@@ -28,4 +28,18 @@ pub fn all() -> Vec<Kind> {
         Kind::of::<sleep::Sleep>(),
         Kind::of::<spin::Spin>(),
     ]
+}
+
+/// How many names and queues [`many`] uses.
+const MANY: (usize, usize) = (1_000, 10);
+
+/// `sleep` as `sleep_0` to `sleep_999`, in the queues `test_0` to `test_9`.
+pub fn many() -> Vec<Kind> {
+    let sleep = |at| {
+        // Kinds live as long as the process.
+        let name = Box::leak(format!("sleep_{at}").into_boxed_str());
+        let queue = format!("test_{}", at % MANY.1).parse().expect("a valid queue name");
+        Kind::of::<sleep::Sleep>().under(name, queue)
+    };
+    (0..MANY.0).map(sleep).collect()
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::{
     arguments::Size,
     backlog,
-    bed::Bed,
+    bed::{Bed, queue},
     figure::{Measured, count},
     load::{ARGS, batches},
     scrape::{self, rss},
@@ -19,7 +19,7 @@ const SLOTS: usize = 100;
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let items = [format!(r#"{{"kind":"noop","args":{ARGS}}}"#)];
     batches(bed.port, &bed.tenants[0].api_key, size.jobs, &items).await?;
-    backlog::indexed(bed, size.jobs).await?;
+    backlog::indexed(bed, &[queue()], size.jobs).await?;
     let mut owner = bed.owner().await?;
     sqlx::query("vacuum analyze jobs").execute(&mut owner).await?;
     let worker = bed.worker(SLOTS).await?;

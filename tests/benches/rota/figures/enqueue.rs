@@ -17,8 +17,8 @@ const CONNECTIONS: usize = 64;
 pub async fn single(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let request = post("/api/v1/jobs", &bed.tenants[0].api_key, &format!(r#"{{"kind":"noop","args":{ARGS}}}"#));
     // The first requests open connections to the ledger and fill caches.
-    hammer(bed.port, CONNECTIONS, size.jobs / 20, request.clone()).await?;
-    let took = hammer(bed.port, CONNECTIONS, size.jobs, request).await?;
+    hammer(bed.port, CONNECTIONS, size.jobs / 20, vec![request.clone()]).await?;
+    let took = hammer(bed.port, CONNECTIONS, size.jobs, vec![request]).await?;
     Ok(vec![
         Measured::rate("HTTP enqueue, single, 64 connections", size.jobs, took).at_least(10_000.0),
         rss("  api peak RSS", &bed.api)?,

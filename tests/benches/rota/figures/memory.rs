@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     arguments::Size,
     backlog,
-    bed::Bed,
+    bed::{Bed, queue},
     figure::{Measured, count},
     load::ARGS,
     scrape::redis_memory,
@@ -21,7 +21,7 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
         backlog::commit(&mut owner, &own, jobs - there, "noop", ARGS).await?;
         there = jobs;
         backlog::rebuild_index(bed).await?;
-        backlog::indexed(bed, jobs).await?;
+        backlog::indexed(bed, &[queue()], jobs).await?;
         let each = (redis_memory(bed).await? - empty) / count(jobs);
         figures
             .push(Measured::new(format!("Redis memory per waiting job, {jobs} waiting"), each, "bytes").at_most(150.0));

@@ -33,17 +33,23 @@ pub struct Figure {
     pub tenants: u16,
     /// How long leases last, if not for the default time.
     pub lease: Option<Duration>,
+    /// `ROTA_TEST_KINDS`.
+    pub kinds: &'static str,
     /// Takes it.
     pub take: Take,
 }
 
 impl Figure {
     const fn new(name: &'static str, about: &'static str, jobs: usize, seconds: u64, take: Take) -> Self {
-        Self { name, about, jobs, seconds, tenants: 1, lease: None, take }
+        Self { name, about, jobs, seconds, tenants: 1, lease: None, kinds: "1", take }
     }
 
     const fn tenants(self, tenants: u16) -> Self {
         Self { tenants, ..self }
+    }
+
+    const fn many_kinds(self) -> Self {
+        Self { kinds: "many", ..self }
     }
 
     const fn lease(self, lease: Duration) -> Self {
@@ -67,12 +73,13 @@ pub const ALL: &[Figure] = &[
     .tenants(2),
     Figure::new(
         "quiet-split",
-        "as quiet, the flood split over kinds, priorities and queues",
+        "as quiet, the flood split over 1,000 kinds, 4 priorities and 11 queues",
         100_000,
         12,
         |bed, size| Box::pin(quiet::split(bed, size)),
     )
-    .tenants(2),
+    .tenants(2)
+    .many_kinds(),
     Figure::new("jain", "worker-seconds over weight, 20 tenants, jobs of 1 to 100 ms", 0, 20, |bed, size| {
         Box::pin(jain::take(bed, size))
     })

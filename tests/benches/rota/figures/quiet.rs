@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use shared::queue::QueueName;
 use tests::eventually::eventually;
 
 use super::pickup::probe;
@@ -23,19 +24,26 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The flood is of one kind.
 pub async fn one_kind(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let items = [r#"{"kind":"sleep","args":{"ms":5}}"#.to_owned()];
-    take(bed, size, "beside a flood", &items).await
+    take(bed, size, "beside a flood", vec![queue()], &items).await
 }
 
-/// The flood uses every way there is to look like many: kinds that end quickly and 4 priorities. All test-only kinds wait in one
-/// queue, and `spin` is left out, because it would measure the processors.
+/// The flood uses every way there is to look like many: 1,000 kinds, 4 priorities, 11 queues, one of them that of the quiet tenant.
 pub async fn split(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
-    let sleeps = (0..8).map(|at| format!(r#"{{"kind":"sleep","args":{{"ms":5}},"priority":{}}}"#, 1 + at % 4));
-    let others = [r#"{"kind":"noop","priority":1}"#, r#"{"kind":"fail","args":{"times":0},"priority":2}"#];
-    let items: Vec<String> = sleeps.chain(others.map(str::to_owned)).collect();
-    take(bed, size, "beside a flood of 3 kinds, 4 priorities, 1 queue", &items).await
+    let kind = |at: usize| if at.is_multiple_of(11) { "sleep".to_owned() } else { format!("sleep_{}", at % 1_000) };
+    let sleep = |at| format!(r#"{{"kind":"{}","args":{{"ms":5}},"priority":{}}}"#, kind(at), 1 + at % 4);
+    let items: Vec<String> = (0..11_000).map(sleep).collect();
+    let own = (0..10).map(|at| format!("test_{at}").parse()).collect::<Result<Vec<_>, _>>()?;
+    let queues = [vec![queue()], own].concat();
+    take(bed, size, "beside a flood of 1,000 kinds, 4 priorities, 11 queues", queues, &items).await
 }
 
-async fn take(bed: &mut Bed, size: Size, beside: &str, items: &[String]) -> Result<Vec<Measured>> {
+async fn take(
+    bed: &mut Bed,
+    size: Size,
+    beside: &str,
+    queues: Vec<QueueName>,
+    items: &[String],
+) -> Result<Vec<Measured>> {
     let (stamps, index) = (Stamps::listen().await?, bed.index()?);
     let (flooder, quiet) = (&bed.tenants[0].api_key, &bed.tenants[1].api_key);
     let probes = size.seconds * 1_000 / 40;
@@ -45,15 +53,19 @@ async fn take(bed: &mut Bed, size: Size, beside: &str, items: &[String]) -> Resu
     worker.stop().await?;
 
     batches(bed.port, flooder, size.jobs, items).await?;
-    backlog::indexed(bed, size.jobs).await?;
+    backlog::indexed(bed, &queues, size.jobs).await?;
     let _worker = bed.worker(SLOTS).await?;
     eventually(PATIENCE, "every slot is busy", async || {
-        (index.status(&queue()).await.ok()?.leased >= SLOTS as u64).then_some(())
+        let mut leased = 0;
+        for queue in &queues {
+            leased += index.status(queue).await.ok()?.leased;
+        }
+        (leased >= SLOTS as u64).then_some(())
     })
     .await;
     probe(bed.port, quiet, &stamps, EVERY, 100_000..100_000 + WARM_UP).await?;
     let mut flooded = probe(bed.port, quiet, &stamps, EVERY, 200_000..200_000 + probes).await?;
-    let left = index.depth(&queue()).await?.available;
+    let left = backlog::waiting(&index, &queues).await?;
     ensure!(left > 0, "the backlog ran dry before the measuring ended: --jobs larger or --seconds smaller");
 
     let alone_p99 = Measured::percentile("quiet tenant alone, p99", &mut alone, 99);

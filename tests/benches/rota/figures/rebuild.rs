@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::{
     arguments::Size,
     backlog,
-    bed::Bed,
+    bed::{Bed, queue},
     client::{Client, post},
     figure::{Measured, count},
     load::ARGS,
@@ -29,7 +29,7 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     // It ends by itself if the API does.
     let _ = stop.send(());
     let (accepted, failed) = enqueue.await??;
-    backlog::indexed(bed, size.jobs + accepted).await?;
+    backlog::indexed(bed, &[queue()], size.jobs + accepted).await?;
     Ok(vec![
         Measured::new(format!("index rebuild of {} jobs, grace included", size.jobs), took.as_secs_f64(), "s")
             .at_most(30.0),

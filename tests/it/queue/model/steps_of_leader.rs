@@ -83,11 +83,12 @@ impl Scene<'_> {
             .map(|number| &self.leases[*number].lease)
             .map(|lease| (lease.id, lease.token, lease.tenant))
             .collect();
+        let before = self.index.status(&queue()).await?.epoch;
         let (queue, grace) = (queue(), if held.is_empty() { Duration::ZERO } else { GRACE });
         let rebuild = self.reconciler.rebuild(&queue, &self.world.term, grace);
         tokio::select! {
             report = rebuild => drop(report?),
-            never = self.keep_asserting(&held) => never?,
+            never = self.keep_asserting(before, &held) => never?,
         }
         self.model.index.clear();
         self.model.fairness.forget();
@@ -102,8 +103,9 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Until it is dropped. Whoever is first among the holders of a job is believed.
-    async fn keep_asserting(&self, held: &[(Uuid, shared::queue::LeaseToken, TenantId)]) -> Result<()> {
+    /// Until it is dropped. Whoever is first among the holders of a job is believed: to know who that is, none comes before the grace.
+    async fn keep_asserting(&self, before: i64, held: &[(Uuid, shared::queue::LeaseToken, TenantId)]) -> Result<()> {
+        self.grace_after(before).await;
         loop {
             // Each for itself: no process holds a job twice.
             for one in held {
@@ -115,18 +117,23 @@ impl Scene<'_> {
 
     pub async fn rebuild_cut_short(&mut self) -> Result<()> {
         let before = self.index.status(&queue()).await?.epoch;
-        let in_grace = eventually(PATIENCE, "the rebuild is in its grace", async || {
-            let status = self.index.status(&queue()).await.ok()?;
-            (status.state == IndexState::Grace && status.epoch > before).then_some(())
-        });
         let queue = queue();
         tokio::select! {
             report = self.reconciler.rebuild(&queue, &self.world.term, LEASE) => drop(report?),
-            () = in_grace => {}
+            () = self.grace_after(before) => {}
         }
         self.model.index.clear();
         self.model.fairness.forget();
         Ok(())
+    }
+
+    /// Waits for the grace of a rebuild later than this epoch.
+    async fn grace_after(&self, before: i64) {
+        eventually(PATIENCE, "the rebuild is in its grace", async || {
+            let status = self.index.status(&queue()).await.ok()?;
+            (status.state == IndexState::Grace && status.epoch > before).then_some(())
+        })
+        .await;
     }
 
     pub async fn sweep(&mut self) -> Result<()> {

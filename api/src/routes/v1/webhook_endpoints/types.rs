@@ -42,16 +42,24 @@ pub struct EndpointChanges {
     /// Where messages are posted to.
     url: Option<String>,
     /// For people; `null` for none.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    description: Option<Option<String>>,
+    description: Change<Option<String>>,
     /// `job.completed`, `job.discarded`, `job.cancelled`.
     #[schema(value_type = Option<Vec<String>>)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; `null` for all.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    kinds: Option<Option<Vec<String>>>,
+    kinds: Change<Option<Vec<String>>>,
+}
+
+/// A member that may be `null`, which is another thing than not being there.
+#[derive(Debug, Default)]
+enum Change<T> {
+    #[default]
+    Left,
+    To(T),
 }
 
 /// Which page of the list.
@@ -110,9 +118,9 @@ impl EndpointChanges {
         let endpoint = NewEndpoint {
             id: present.id,
             url: self.url.unwrap_or(present.url),
-            description: self.description.unwrap_or(present.description),
+            description: self.description.over(present.description),
             events: self.events.as_deref().map_or(present.events, names),
-            kinds: self.kinds.unwrap_or(present.kinds),
+            kinds: self.kinds.over(present.kinds),
         };
         checked(endpoint, state)
     }
@@ -149,9 +157,19 @@ fn names(events: &[EventType]) -> Vec<String> {
     EventType::all().filter(|event| events.contains(event)).map(|event| event.as_str().to_owned()).collect()
 }
 
-/// Tells a member that is `null` from one that is not there.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+impl<T> Change<T> {
+    fn over(self, present: T) -> T {
+        match self {
+            Self::Left => present,
+            Self::To(value) => value,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::To)
+    }
 }
 
 impl EndpointView {
