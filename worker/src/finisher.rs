@@ -169,7 +169,9 @@ async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> Records {
 impl Ended {
     fn settlement(&self, recorded: &HashMap<Uuid, Recorded>) -> Option<Settlement> {
         if self.outcome.is_none() {
-            return Some(self.lease.hand_back());
+            // Cut short, but what it used is charged: cancelling long runs must not be a way to run for nothing.
+            let ran = (!self.ran.is_zero()).then_some(self.ran);
+            return Some(Settlement { ran, ..self.lease.hand_back() });
         }
         let again = match recorded.get(&self.lease.id)? {
             Recorded::Final | Recorded::RefusedFinal => None,

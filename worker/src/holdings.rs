@@ -5,10 +5,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use shared::{
-    queue::{LeaseToken, Shard, consumer::Lease},
+    queue::{HeldLease, LeaseToken, Shard, consumer::Lease},
     tenancy::TenantId,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ pub struct Holdings {
 struct Held {
     token: LeaseToken,
     tenant: TenantId,
+    since: Instant,
     shard: Shard,
     cancelled: CancellationToken,
 }
@@ -32,8 +34,13 @@ impl Holdings {
     /// process must have lost, is cancelled and replaced.
     pub fn enter(&self, lease: &Lease) -> CancellationToken {
         let cancelled = CancellationToken::new();
-        let held =
-            Held { token: lease.token, tenant: lease.tenant, shard: lease.shard.clone(), cancelled: cancelled.clone() };
+        let held = Held {
+            token: lease.token,
+            tenant: lease.tenant,
+            since: Instant::now(),
+            shard: lease.shard.clone(),
+            cancelled: cancelled.clone(),
+        };
         if let Some(lost) = self.lock().insert(lease.id, held) {
             lost.cancelled.cancel();
         }
@@ -70,10 +77,11 @@ impl Holdings {
     }
 
     /// What is to be renewed, by shard.
-    pub fn by_shard(&self) -> HashMap<Shard, Vec<(Uuid, LeaseToken, TenantId)>> {
+    pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
         for (id, held) in self.lock().iter() {
-            shards.entry(held.shard.clone()).or_default().push((*id, held.token, held.tenant));
+            let lease = HeldLease { id: *id, token: held.token, tenant: held.tenant, held_for: held.since.elapsed() };
+            shards.entry(held.shard.clone()).or_default().push(lease);
         }
         shards
     }

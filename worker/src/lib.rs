@@ -4,6 +4,7 @@
 //! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
 
 pub mod assembly;
+pub mod capacity;
 pub mod fetcher;
 pub mod finisher;
 pub mod heartbeat;
@@ -16,3 +17,4 @@ pub mod renewer;
 pub mod runner;
 pub mod runtime;
 mod skew;
+pub mod sources;

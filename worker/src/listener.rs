@@ -2,7 +2,10 @@
 //!
 //! Invariant: it never waits for either, so a cancellation reaches a run also while all slots are busy.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use shared::queue::{Notice, Notices, Shard};
 use tokio::sync::Notify;
@@ -10,23 +13,40 @@ use tokio::sync::Notify;
 use crate::holdings::Holdings;
 
 /// What an idle fetcher sleeps on.
-#[derive(Default)]
 pub struct Wake {
     notify: Notify,
-    shard: Mutex<Option<Shard>>,
+    /// Whether there may be work, for each shard.
+    woken: Vec<(Shard, AtomicBool)>,
 }
 
 impl Wake {
-    /// There may be work, most likely in this shard.
-    fn up(&self, shard: Option<Shard>) {
-        *self.shard.lock().unwrap_or_else(PoisonError::into_inner) = shard;
+    /// Nothing is known of these shards yet.
+    pub fn new(shards: &[Shard]) -> Self {
+        let woken = shards.iter().map(|shard| (shard.clone(), AtomicBool::new(false))).collect();
+        Self { notify: Notify::new(), woken }
+    }
+
+    /// There may be work: in this shard, or anywhere.
+    pub fn up(&self, shard: Option<&Shard>) {
+        for (_, woken) in self.woken.iter().filter(|(known, _)| shard.is_none_or(|shard| shard == known)) {
+            woken.store(true, Ordering::Release);
+        }
+        self.again();
+    }
+
+    /// Something else has changed that a fetcher may wait for.
+    pub fn again(&self) {
         self.notify.notify_one();
     }
 
-    /// Waits until there may be work, and says in which shard, if that is known.
-    pub async fn heard(&self) -> Option<Shard> {
+    /// Waits until there may be something to do.
+    pub async fn heard(&self) {
         self.notify.notified().await;
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether there may be work in a shard, said since this was last asked.
+    pub fn take(&self, at: usize) -> bool {
+        self.woken[at].1.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -37,7 +57,7 @@ pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>) {
             Notice::Cancelled(id) => holdings.cancel(id),
             // A worker follows nothing.
             Notice::Changed(..) => {}
-            Notice::Wake(shard) => wake.up(Some(shard)),
+            Notice::Wake(shard) => wake.up(Some(&shard)),
             Notice::Connected => wake.up(None),
         }
     }

@@ -9,7 +9,7 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fetcher::Capacity;
+use crate::capacity::Capacity;
 
 /// How often the gauges are set; they are dropped when they are not set for a minute.
 const INTERVAL: Duration = Duration::from_secs(2);

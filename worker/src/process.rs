@@ -15,7 +15,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fetcher::{Capacity, Fetcher},
+    capacity::Capacity,
+    fetcher::Fetcher,
     finisher::Finisher,
     heartbeat,
     holdings::Holdings,
@@ -24,6 +25,7 @@ use crate::{
     metrics, renewer,
     runner::Runner,
     runtime,
+    sources::Sources,
 };
 
 /// How long the last results may take to be written after the last run ended, for example while PostgreSQL is away.
@@ -57,9 +59,9 @@ pub async fn work(
     let (finisher, written) = Finisher::start(system.clone(), index.clone(), watchers.clone(), holdings.clone());
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
-    let wake = Arc::new(Wake::default());
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
+    let wake = Arc::new(Wake::new(&sources));
     let notices = Notices::listen(&index, sources.clone(), background.clone());
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
 
@@ -68,24 +70,28 @@ pub async fn work(
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let fetcher = Fetcher {
         consumer: Consumer::new(system, index.clone(), settings.lease),
-        sources,
+        sources: Sources::new(sources, settings.slots, wake),
         capacity: Arc::clone(&capacity),
         holdings: holdings.clone(),
         dispatches,
         clock: environment.clock.clone(),
-        wake,
         last_chances: last_chances.clone(),
     };
     let process = ids::new_id(&environment.clock);
     let beating =
         tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, stop.clone()));
-    let fetching = tokio::spawn(fetcher.run(stop.clone()));
+    let fetched = CancellationToken::new();
+    let (fetcher_stop, fetcher_ended) = (stop.clone(), fetched.clone().drop_guard());
+    let fetching = tokio::spawn(async move {
+        fetcher.run(fetcher_stop).await;
+        drop(fetcher_ended);
+    });
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let ran = timeout_after_stop(
         &stop,
         settings.grace + LAST_PATIENCE,
-        runtime::run(runner, capacity, receiver, stop.clone(), settings.grace),
+        runtime::run(runner, capacity, receiver, stop.clone(), fetched.cancelled_owned(), settings.grace),
     )
     .await;
     if let Some(result) = ran {

@@ -27,10 +27,10 @@ async fn renew_once(index: &Index, holdings: &Holdings, lease: Duration) {
     for (shard, held) in holdings.by_shard() {
         match index.renew(&shard, lease, &held).await {
             Ok((_, lost)) => {
-                for (id, token, _) in held.iter().filter(|(id, ..)| lost.contains(id)) {
+                for lease in held.iter().filter(|lease| lost.contains(&lease.id)) {
                     // A job may have finished while the answer was on its way; then there is nothing left to cancel.
-                    tracing::debug!(job_id = %id, "the lease is lost");
-                    holdings.cancel_if(*id, *token);
+                    tracing::debug!(job_id = %lease.id, "the lease is lost");
+                    holdings.cancel_if(lease.id, lease.token);
                 }
             }
             Err(error) => tracing::debug!(%shard, %error, "leases could not be renewed now"),

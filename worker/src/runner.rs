@@ -63,7 +63,9 @@ impl Runner {
             Ok(kind) => kind,
             Err(reason) => {
                 crate::metrics::left(&lease, reason);
-                self.hand_back(skew::put_off(lease, &self.environment.clock)).await;
+                tokio::time::sleep(skew::TAKES).await;
+                let lease = skew::put_off(lease, &self.environment.clock);
+                self.finisher.ended(Ended { lease, outcome: None, ran: skew::TAKES }).await;
                 return None;
             }
         };

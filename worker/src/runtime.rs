@@ -20,18 +20,17 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{
-    fetcher::{Capacity, Dispatch},
-    runner::Runner,
-};
+use crate::{capacity::Capacity, fetcher::Dispatch, runner::Runner};
 
-/// Runs what arrives until `stop`; then hands back what has not begun, and waits up to `grace` for what has.
+/// Runs what arrives until `stop` and until `fetched` says that no more comes; then hands back what has not begun, and waits up to
+/// `grace` for what has.
 /// Runs that are still going after that are cancelled and handed back too.
 pub async fn run(
     runner: Arc<Runner>,
     capacity: Arc<Capacity>,
     dispatches: mpsc::Receiver<Dispatch>,
     stop: CancellationToken,
+    fetched: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> Result<(), MonitorError> {
     let source = Arc::new(Mutex::new(dispatches));
@@ -49,7 +48,12 @@ pub async fn run(
     };
     let signal = async {
         stop.cancelled().await;
-        if timeout(grace, idle(&runner)).await.is_err() {
+        // What is being leased at this moment still comes.
+        let quiet = async {
+            fetched.await;
+            idle(&runner).await;
+        };
+        if timeout(grace, quiet).await.is_err() {
             tracing::warn!(jobs = runner.holdings().len(), "jobs still run after the grace; they are handed back");
             runner.holdings().cancel_all();
         }
@@ -73,6 +77,7 @@ async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: Cancellation
             _slot = capacity.slot() => {
                 if let Some(ran) = runner.run(lease, cancelled).await {
                     capacity.observe(ran);
+                    place.observe(ran);
                 }
             }
             () = runner.last_chances().announced() => runner.hand_back(lease).await,

@@ -3,15 +3,20 @@
 //! Invariant: a [`Lease`] is returned only for a row that was waiting and due when it was read, so an index that is old or
 //! wrong can never run finished work again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
+    HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
     index::{FetchedIds, LeasedId},
 };
 use crate::{
@@ -56,6 +61,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Asserts that it has been held for so long.
+    pub const fn held(&self, held_for: Duration) -> HeldLease {
+        HeldLease { id: self.id, token: self.token, tenant: self.tenant, held_for }
+    }
+
     /// Gives the job back as if it had not been fetched.
     pub fn hand_back(&self) -> Settlement {
         Settlement {
@@ -88,7 +98,7 @@ pub enum FetchError {
     Index(#[from] redis::RedisError),
     /// PostgreSQL did not answer; what was leased has been given back.
     #[error("ledger: {0}")]
-    Ledger(#[from] sqlx::Error),
+    Ledger(Arc<sqlx::Error>),
 }
 
 /// Leases jobs of queues.
@@ -127,25 +137,51 @@ impl Consumer {
 
     /// Leases up to `wanted` jobs of a shard in fair order.
     pub async fn fetch(&self, shard: &Shard, wanted: usize) -> Result<Fetched, FetchError> {
-        let token = LeaseToken::random();
-        let FetchedIds { state, ids, next } = self.index.fetch(shard, wanted, self.lease, token).await?;
-        let taken = ids.len();
-        if ids.is_empty() {
-            return Ok(Fetched { state, leases: Vec::new(), taken, next });
+        let mut answers = self.fetch_from(&[(shard, wanted)]).await;
+        answers.pop().expect("an answer for each shard")
+    }
+
+    /// Leases jobs of several shards, up to so many of each; the shards are asked at the same time, the ledger once for all. An
+    /// answer for each shard, in their order.
+    pub async fn fetch_from(&self, wishes: &[(&Shard, usize)]) -> Vec<Result<Fetched, FetchError>> {
+        let (token, asked) = (LeaseToken::random(), Instant::now());
+        let ask = |&(shard, wanted)| self.index.fetch(shard, wanted, self.lease, token);
+        let answers = join_all(wishes.iter().map(ask)).await;
+        let ids: Vec<Uuid> =
+            answers.iter().flatten().flat_map(|fetched| &fetched.ids).map(|leased| leased.id).collect();
+        let rows = if ids.is_empty() { Ok(HashMap::new()) } else { self.read(&ids).await };
+        let mut rows = match rows {
+            // Nobody has renewed them meanwhile; too late, and they are another's before they run.
+            Ok(_) if asked.elapsed() > self.lease / 2 => Err(Arc::new(sqlx::Error::PoolTimedOut)),
+            rows => rows.map_err(Arc::new),
+        };
+        let mut results = Vec::with_capacity(wishes.len());
+        for (&(shard, _), answer) in wishes.iter().zip(answers) {
+            results.push(match (answer, &mut rows) {
+                (Ok(fetched), Ok(rows)) => Ok(self.judge(shard, token, fetched, rows).await),
+                (Ok(fetched), Err(error)) => Err(self.hand_back(shard, token, &fetched.ids, error).await),
+                (Err(error), _) => Err(error.into()),
+            });
         }
-        match self.read(&ids).await {
-            Ok(rows) => Ok(Fetched { state, leases: self.judge(shard, token, &ids, rows).await?, taken, next }),
-            Err(error) => {
-                let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
-                self.index.settle(shard, &back).await?;
-                Err(error.into())
-            }
+        results
+    }
+
+    async fn hand_back(
+        &self,
+        shard: &Shard,
+        token: LeaseToken,
+        ids: &[LeasedId],
+        reason: &Arc<sqlx::Error>,
+    ) -> FetchError {
+        let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
+        match self.index.settle(shard, &back).await {
+            Ok(()) => FetchError::Ledger(Arc::clone(reason)),
+            Err(error) => error.into(),
         }
     }
 
-    async fn read(&self, ids: &[LeasedId]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
+    async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
         faults::reach(Point::AfterLeaseBeforeRead).await?;
-        let ids: Vec<Uuid> = ids.iter().map(|leased| leased.id).collect();
         // A second of tolerance: the clocks of Redis, which promoted the job, and of PostgreSQL differ a little.
         let rows = sqlx::query_as!(
             Row,
@@ -153,7 +189,7 @@ impl Consumer {
                       failures, crashes, max_attempts, run_at, hooks, args_version, batch_id, run_at > now() + interval '1 second' as "not_due!",
                       waits_for = 0 as "is_free!", coalesce(expires_at <= now(), false) as "is_expired!"
                from jobs where id = any($1)"#,
-            &ids
+            ids
         )
         .fetch_all(self.db.pool())
         .await?;
@@ -165,11 +201,12 @@ impl Consumer {
         &self,
         shard: &Shard,
         token: LeaseToken,
-        ids: &[LeasedId],
-        mut rows: HashMap<Uuid, Row>,
-    ) -> Result<Vec<Lease>, redis::RedisError> {
+        fetched: FetchedIds,
+        rows: &mut HashMap<Uuid, Row>,
+    ) -> Fetched {
+        let FetchedIds { state, ids, next } = fetched;
         let (mut leases, mut rest, mut expired) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
-        for leased in ids {
+        for leased in &ids {
             match rows.remove(&leased.id) {
                 // It waits for other jobs: the index should not know it yet.
                 Some(row) if !row.is_free => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
@@ -187,11 +224,18 @@ impl Consumer {
                 _ => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
             }
         }
-        if !rest.is_empty() {
-            self.index.settle(shard, &rest).await?;
+        if !rest.is_empty()
+            && let Err(error) = self.index.settle(shard, &rest).await
+        {
+            // Their leases run out. Those of the others must not, so they are not given up with them.
+            tracing::debug!(%shard, %error, "leases of jobs that are not to run could not be settled");
         }
-        self.discard(&expired).await;
-        Ok(leases)
+        if !expired.is_empty() {
+            let consumer = self.clone();
+            // Not waited for: nobody renews the other leases before they are returned.
+            tokio::spawn(async move { consumer.discard(&expired).await });
+        }
+        Fetched { state, leases, taken: ids.len(), next }
     }
 
     /// Their time is over, so they are not run. If the ledger cannot be told now, the scheduler's sweep does it.

@@ -20,7 +20,7 @@ use redis::{
 };
 use uuid::Uuid;
 
-pub use self::records::{IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
+pub use self::records::{HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
 pub(super) use self::{
     limiting::LimitChange,
     records::{FetchedIds, LeasedId},
@@ -154,14 +154,17 @@ impl Index {
         &self,
         shard: &Shard,
         lease: Duration,
-        held: &[(Uuid, LeaseToken, TenantId)],
+        held: &[HeldLease],
     ) -> Result<(IndexState, Vec<Uuid>), RedisError> {
         let (mut state, mut lost) = (IndexState::Ready, Vec::new());
         for chunk in held.chunks(MAX_BATCH) {
             let mut call = self.call(&RENEW, shard);
             call.arg(millis(lease));
-            for (id, token, tenant) in chunk {
-                call.arg(id.as_bytes()).arg(token.bytes()).arg(tenant.as_uuid().as_bytes());
+            for lease in chunk {
+                call.arg(lease.id.as_bytes())
+                    .arg(lease.token.bytes())
+                    .arg(lease.tenant.as_uuid().as_bytes())
+                    .arg(millis(lease.held_for));
             }
             let answer: Vec<Vec<u8>> = call.invoke_async(&mut self.connection()).await?;
             let mut answer = answer.into_iter();

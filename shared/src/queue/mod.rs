@@ -30,7 +30,9 @@ pub mod ties;
 mod wake;
 pub mod webhooks;
 
-pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob};
+pub use index::{
+    HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob,
+};
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;
 pub use shard_counts::{InvalidShardCounts, MAX_SHARDS, ShardCounts, UnknownQueue};

@@ -22,7 +22,7 @@ use shared::{
 };
 use tests::system::TestSystem;
 
-use super::support::{LEASE, build_index, indexed, queue, shard};
+use super::support::{LEASE, build_index, indexed, queue, shard, virtual_time};
 
 /// A worker's slots in simulated time.
 struct Slots<'a> {
@@ -239,5 +239,34 @@ async fn a_head_scheduled_for_later_does_not_hold_the_floor() -> Result<()> {
     let served = slots.take(&tenants);
     assert_ratio(&served, 1.0);
     assert_eq!(served[2], 0);
+    Ok(())
+}
+
+/// Nobody waits for the end of a long run to be told that its tenant has had its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenants = tenants(&system, 2).await?;
+    build_index(&system).await;
+    for tenant in &tenants {
+        weigh(&system, *tenant, 2).await?;
+        enqueue(&system, *tenant, 100).await?;
+    }
+    indexed(&system, 200).await;
+    let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    let first = consumer.fetch(&shard(), 2).await?.leases;
+    let long: Vec<_> = first.iter().filter(|lease| lease.tenant == tenants[0]).collect();
+    let [long] = long.as_slice() else { panic!("one of each: {first:?}") };
+    // Twice the same time is charged once.
+    for _ in 0..2 {
+        system.index.renew(&shard(), LEASE, &[long.held(Duration::from_mins(1))]).await?;
+    }
+    let next = consumer.fetch(&shard(), 40).await?.leases;
+    assert!(next.iter().all(|lease| lease.tenant == tenants[1]), "60 s are more than 40 estimates");
+    // It ran for as long as it was charged, so its end changes nothing.
+    let settle = |ran| Settlement { id: long.id, token: long.token, ran: Some(ran), again: None };
+    system.index.settle(&shard(), &[settle(Duration::from_mins(1))]).await?;
+    let used = virtual_time(&system, tenants[0]).await?;
+    assert!((used - 30_000.0).abs() < 1_000.0, "60 s over a weight of 2 are {used} ms of virtual time");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
@@ -78,6 +78,31 @@ pub async fn build_index(system: &TestSystem) {
     let scheduler = system.scheduler();
     indexed(system, 0).await;
     scheduler.stop().await;
+}
+
+/// Takes everything that the index has, as a flush of its Redis would.
+pub async fn lose_index(system: &TestSystem) -> Result<()> {
+    let mut connection = redis(system).await?;
+    let pattern = format!("{}:{{{}*", system.prefix, queue());
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await?;
+    Ok(redis::cmd("DEL").arg(keys).query_async(&mut connection).await?)
+}
+
+/// A tenant's virtual time, in ms, in the ring or outside.
+pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> {
+    let mut connection = redis(system).await?;
+    let mut asked = async |command: &str, key: &str| -> Result<Option<f64>> {
+        let mut command = redis::cmd(command);
+        command.arg(format!("{}:{{{}}}:{key}", system.prefix, queue())).arg(tenant.as_uuid().as_bytes());
+        Ok(command.query_async(&mut connection).await?)
+    };
+    let in_ring = asked("ZSCORE", "ring").await?;
+    in_ring.or(asked("HGET", "vtimes").await?).context("the index does not know the tenant")
+}
+
+/// A connection to look behind the index.
+async fn redis(system: &TestSystem) -> Result<redis::aio::MultiplexedConnection> {
+    Ok(redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?)
 }
 
 /// A row of the ledger, as nobody but the engine sees it.

@@ -103,6 +103,19 @@ pub(in crate::queue) struct LeasedId {
     pub(in crate::queue) run_at_ms: i64,
 }
 
+/// A lease as its holder asserts it.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldLease {
+    /// The job.
+    pub id: Uuid,
+    /// The lease's token.
+    pub token: LeaseToken,
+    /// Whose job it is.
+    pub tenant: TenantId,
+    /// Since when, which is charged to the tenant where it is longer than was estimated.
+    pub held_for: Duration,
+}
+
 /// What one fetch brought.
 #[derive(Debug)]
 pub(in crate::queue) struct FetchedIds {
@@ -199,7 +212,8 @@ impl LeasedId {
         reason = "a score is priority * 2^43 + ms, exact in a double by construction"
     )]
     pub(super) fn parse(id: &[u8], score: f64) -> Option<Self> {
-        let priority = Priority::new((score / PRIORITY_SPAN) as i16)?;
+        // It is leased by now: whatever its score says, it must not be dropped.
+        let priority = Priority::from_ledger((score / PRIORITY_SPAN) as i16);
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })
     }
 }

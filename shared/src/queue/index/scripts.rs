@@ -26,7 +26,7 @@ pub(super) static PUSH: LazyLock<Script> = script!("", "push", "lanes");
 pub(super) static FETCH: LazyLock<Script> = script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving");
 pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "lanes" "tenants");
 // A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
-pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew",);
+pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "tenants");
 pub(super) static EXPIRED: LazyLock<Script> = script!("expired");
 pub(super) static CANCEL: LazyLock<Script> = script!("cancel");
 pub(super) static WATCH: LazyLock<Script> = script!("watch");

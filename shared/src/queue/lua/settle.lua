@@ -20,10 +20,7 @@ end
 
 -- The virtual time was charged by an estimate; what was measured takes its place.
 local function correct(tenant, sum, about)
-  local correction = sum.used / about.weight - sum.charged
-  if not redis.call('ZADD', ring, 'XX', 'INCR', correction, tenant) then
-    redis.call('HINCRBYFLOAT', vtimes, tenant, correction)
-  end
+  charge(tenant, sum.used / about.weight - sum.charged)
   about.running = math.max(0, about.running - sum.ended)
   for _, ran in ipairs(sum.runs) do
     local average = about.average or ran

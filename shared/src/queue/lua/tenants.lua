@@ -32,6 +32,13 @@ local function remember(tenants)
   if #averages > 0 then redis.call('HSET', estimates, unpack(averages)) end
 end
 
+-- Moves a tenant's virtual time, wherever it stands.
+local function charge(tenant, virtual_ms)
+  if not redis.call('ZADD', ring, 'XX', 'INCR', virtual_ms, tenant) then
+    redis.call('HINCRBYFLOAT', vtimes, tenant, virtual_ms)
+  end
+end
+
 -- Takes tokens of a tenant with a rate, or gives them back; returns what is left. An unknown bucket is full.
 local function take_tokens(tenant, about, now, taken)
   if not about.tokens then

@@ -130,7 +130,7 @@ impl Scene<'_> {
     pub async fn holder_dies(&mut self, pick: usize) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         let lease = &self.leases[number].lease;
-        let (_, lost) = self.index.renew(&shard(), Duration::ZERO, &[(lease.id, lease.token, lease.tenant)]).await?;
+        let (_, lost) = self.index.renew(&shard(), Duration::ZERO, &[lease.held(Duration::ZERO)]).await?;
         let id = lease.id;
         self.leases[number].alive = false;
         let held = match self.model.index.state {

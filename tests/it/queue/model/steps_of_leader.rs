@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::{
-    queue::{IndexState, Priority, WaitingJob, rescue},
-    tenancy::TenantId,
-};
+use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, rescue};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
@@ -78,11 +75,8 @@ impl Scene<'_> {
     pub async fn rebuild(&mut self, asserted: bool) -> Result<()> {
         let living: Vec<usize> =
             (0..self.leases.len()).filter(|number| asserted && self.leases[*number].alive).collect();
-        let held: Vec<_> = living
-            .iter()
-            .map(|number| &self.leases[*number].lease)
-            .map(|lease| (lease.id, lease.token, lease.tenant))
-            .collect();
+        let held: Vec<_> =
+            living.iter().map(|number| &self.leases[*number].lease).map(|lease| lease.held(Duration::ZERO)).collect();
         let before = self.index.status(&queue()).await?.epoch;
         let (queue, grace) = (queue(), if held.is_empty() { Duration::ZERO } else { GRACE });
         let rebuild = self.reconciler.rebuild(&queue, &self.world.term, grace);
@@ -104,7 +98,7 @@ impl Scene<'_> {
     }
 
     /// Until it is dropped. Whoever is first among the holders of a job is believed: to know who that is, none comes before the grace.
-    async fn keep_asserting(&self, before: i64, held: &[(Uuid, shared::queue::LeaseToken, TenantId)]) -> Result<()> {
+    async fn keep_asserting(&self, before: i64, held: &[HeldLease]) -> Result<()> {
         self.grace_after(before).await;
         loop {
             // Each for itself: no process holds a job twice.

@@ -77,7 +77,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     let system = system.split(SPLIT)?;
     let scheduler = system.scheduler();
     eventually(PATIENCE, "the old holder hears that its lease is lost", async || {
-        let held = [(lease.id, lease.token, lease.tenant)];
+        let held = [lease.held(Duration::ZERO)];
         let (_, lost) = old.renew(&shard(), LEASE, &held).await.ok()?;
         (lost == [lease.id]).then_some(())
     })
