@@ -273,8 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn stands_still_while_stopped() {
-        let mut process =
-            shell("read x < /dev/zero & trap 'echo woken; exit' TERM; echo up; wait; wait").start().unwrap();
+        let mut process = shell("sleep 30 & trap 'echo woken; exit' TERM; echo up; wait; wait").start().unwrap();
         said(&process, "up").await;
         process.sigstop().unwrap();
         process.sigterm().unwrap();

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Index, JobState, QueueName,
+    Index, IndexState, JobState, QueueName,
     aftermath::{self, Aftermath, Final},
 };
 use crate::{db::SystemDb, telemetry::names, tenancy::TenantId};
@@ -111,7 +111,13 @@ async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<Uuid>, red
         let jobs = page.iter().filter(|job| job.queue == queue);
         let jobs: Vec<_> = jobs.map(|job| (job.id, TenantId::new(job.tenant_id))).collect();
         let Ok(name) = queue.parse::<QueueName>() else { continue };
+        let before = index.status(&name).await?;
         let leased = index.leased(&name, &jobs).await?;
+        let after = index.status(&name).await?;
+        // An index that was lost or is being rebuilt does not know its holders; the next sweep asks again.
+        if [before.state, after.state] != [IndexState::Ready; 2] || before.epoch != after.epoch {
+            continue;
+        }
         idle.extend(jobs.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|((id, _), _)| id));
     }
     Ok(idle)

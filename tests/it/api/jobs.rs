@@ -197,3 +197,16 @@ async fn the_kinds_are_listed_with_their_schemas() -> Result<()> {
     assert_eq!(sleep["args_schema"]["properties"]["ms"]["type"], "integer");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_long_past_means_now() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let before = app.system.clock.now() - TimeDelta::seconds(5);
+    let answer = api.post(JOBS, &json!({ "kind": "noop", "run_at": "0001-01-01T00:00:00Z" })).await?;
+    assert_eq!(answer.ok(202)["state"], "available");
+    let job = api.get(&format!("{JOBS}/{}", answer.id())).await?;
+    let run_at: chrono::DateTime<chrono::Utc> = job.ok(200)["run_at"].as_str().unwrap_or_default().parse()?;
+    assert!(run_at > before, "{run_at}");
+    Ok(())
+}

@@ -44,7 +44,9 @@ async fn every_lead_gets_one_personal_mail_and_can_end_them() -> Result<()> {
 
 async fn unsubscribing_ends_all_mail(rota: &Installation, mail: &ReceivedMessage, csv: &str) -> Result<()> {
     let link = unsubscribe_link(mail)?;
-    assert_eq!(rota.tenant.one_click(&format!("{}x", &link[..link.len() - 1])).await?, 404);
+    let forged =
+        link.strip_suffix('x').map_or_else(|| format!("{}x", &link[..link.len() - 1]), |stem| format!("{stem}y"));
+    assert_eq!(rota.tenant.one_click(&forged).await?, 404);
     assert_eq!(rota.tenant.one_click(&link).await?, 200);
     assert_eq!(rota.tenant.one_click(&link).await?, 200, "a second click is no error");
 

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
+use sqlx::Connection as _;
 use tests::{
     eventually::eventually,
     http_sink::{Behaviour, HttpSink},
     system::TestSystem,
 };
 
-use super::support::{LEASE, Ledger, PATIENCE, callback, indexed, queue, reaches, worker_process};
+use super::support::{LEASE, Ledger, PATIENCE, callback, indexed, leased, queue, reaches, worker_process};
 
 const JOBS: usize = 20;
 
@@ -69,4 +70,29 @@ async fn a_run_beyond_the_grace_is_handed_back() -> Result<()> {
     sink.release("long");
     assert_eq!(reaches(&system, tenant, id, "completed").await.attempt, 1);
     second.stop().await
+}
+
+/// The stop comes while a fetch has leased jobs and PostgreSQL has not yet said what they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_leased_at_the_stop_is_handed_back() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let scheduler = system.scheduler();
+    let ids = system.enqueue((0..3).map(|_| system.job(tenant, "noop", &json!({}))).collect()).await?;
+    indexed(&system, 3).await;
+    scheduler.stop().await;
+    let mut ledger = Ledger::open(&system).await?;
+    let mut lock = ledger.0.begin().await?;
+    sqlx::query("lock table jobs in access exclusive mode").execute(&mut *lock).await?;
+    let worker = system.worker(3, LEASE);
+    leased(&system, ids[0]).await;
+    let stopping = tokio::spawn(worker.stop());
+    // Whoever does not wait for the fetch has left by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    lock.rollback().await?;
+    stopping.await??;
+    let jobs: Vec<_> = ids.iter().map(|id| (*id, tenant)).collect();
+    assert_eq!(system.index.leased(&queue(), &jobs).await?, [false; 3], "nothing waits for its lease to run out");
+    indexed(&system, 3).await;
+    Ok(())
 }

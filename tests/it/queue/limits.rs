@@ -18,7 +18,7 @@ use tests::{
     system::TestSystem,
 };
 
-use super::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, queue, reaches, shard};
+use super::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, lose_index, queue, reaches, shard};
 
 /// Two tenants, and a consumer that leases by hand.
 struct Scene {
@@ -210,16 +210,6 @@ async fn a_paused_queue_hands_out_nothing_until_it_is_resumed() -> Result<()> {
     Ok(())
 }
 
-/// Takes everything that the index holds, as a flush would.
-async fn forget(system: &TestSystem) -> Result<()> {
-    let client = redis::Client::open(system.redis_url.as_str())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    let pattern = format!("{}:{{{}}}:*", system.prefix, queue());
-    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await?;
-    redis::cmd("DEL").arg(keys).query_async::<()>(&mut connection).await?;
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuilt_index_lifts_no_limit_and_counts_what_runs() -> Result<()> {
     let scene = Scene::new().await?;
@@ -232,7 +222,7 @@ async fn a_rebuilt_index_lifts_no_limit_and_counts_what_runs() -> Result<()> {
     scene.system.enqueue(jobs).await?;
     sink.wait_for("0", PATIENCE).await;
     sink.wait_for("1", PATIENCE).await;
-    forget(&scene.system).await?;
+    lose_index(&scene.system).await?;
     eventually(PATIENCE, "the index is built anew", async || {
         let status = scene.system.index.status(&queue()).await.ok()?;
         (status.complete && status.epoch >= 2 && status.leased == 2 && status.tenants_parked == 1).then_some(())

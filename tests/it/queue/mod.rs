@@ -5,6 +5,7 @@ mod commands;
 mod crash;
 mod drain;
 mod enqueue;
+mod expiry;
 mod idle;
 mod leadership;
 mod lifecycle;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::queue::Priority;
+use shared::queue::{NewJob, Priority};
 use tests::{
     http_sink::{Behaviour, HttpSink},
     system::TestSystem,
 };
 
-use super::support::{LEASE, PATIENCE, callback, indexed, tokens};
+use super::support::{LEASE, Ledger, PATIENCE, callback, indexed, tokens};
 
 /// Longer than what is worth fetching ahead, so that jobs are leased one by one.
 const UNHURRIED: Behaviour = Behaviour::Delay(Duration::from_millis(20));
@@ -54,4 +54,31 @@ async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
     let turn = served.iter().position(|token| token == "few").unwrap_or(usize::MAX);
     assert!(turn <= 3, "served as number {} of {}", turn + 1, served.len());
     worker.stop().await
+}
+
+/// What a client sends as the zero of its time, long before the zero of ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_before_1970_runs_at_once_and_reaches_into_no_other_priority() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let sink = HttpSink::start().await?;
+    let _scheduler = system.scheduler();
+    let job = |token: &str, priority: i16, run_at: &str| -> Result<NewJob> {
+        let mut job = callback(&system, tenant, &sink, token);
+        job.priority = priority.try_into().map_err(anyhow::Error::msg)?;
+        job.run_at = Some(run_at.parse()?);
+        Ok(job)
+    };
+    let jobs = vec![
+        job("third", 3, "1969-12-31T23:59:59Z")?,
+        job("second", 2, "1960-01-01T00:00:00Z")?,
+        job("first", 1, "0001-01-01T00:00:00Z")?,
+    ];
+    system.enqueue(jobs).await?;
+    indexed(&system, 3).await;
+    let _worker = system.worker(1, LEASE);
+    sink.wait_total(3, PATIENCE).await;
+    assert_eq!(tokens(&sink), ["first", "second", "third"]);
+    assert_eq!(Ledger::open(&system).await?.completed(3).await, 3, "none was lost on the way and rescued");
+    Ok(())
 }

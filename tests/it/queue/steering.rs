@@ -16,7 +16,7 @@ use tests::{
 };
 use uuid::Uuid;
 
-use super::support::{LEASE, Ledger, PATIENCE, callback, reaches, shard};
+use super::support::{LEASE, Ledger, PATIENCE, callback, reaches, shard, unleased, virtual_time};
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
     let mut transaction = system.tenants.begin(tenant).await?;
@@ -140,5 +140,23 @@ async fn another_tenants_job_is_not_there_to_be_steered() -> Result<()> {
     assert_eq!(control::redrive(&mut transaction, id).await?, Steered::NotFound);
     transaction.commit().await?;
     assert_eq!(Ledger::open(&system).await?.row(id).await?.state, "scheduled");
+    Ok(())
+}
+
+/// Otherwise who cancels his long runs in time would always be served first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_is_charged_with_what_it_used() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
+    let long = system.enqueue(vec![system.job(tenant, "sleep", &json!({ "ms": 3_600_000 }))]).await?[0];
+    reaches(&system, tenant, long, "running").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cancel(&system, tenant, long).await?;
+    unleased(&system, long).await;
+    worker.stop().await?;
+    // Divided by the tenant's weight, which is 8 at the most.
+    let charged_ms = virtual_time(&system, tenant).await?;
+    assert!(charged_ms >= 300.0 / 8.0, "{charged_ms} ms of virtual time");
     Ok(())
 }

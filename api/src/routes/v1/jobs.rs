@@ -225,7 +225,8 @@ pub(super) fn new_job(
         args,
         priority: submission.priority.unwrap_or(Priority::DEFAULT),
         max_attempts,
-        run_at: submission.run_at,
+        // The past means now: it neither overtakes the tenant's older jobs nor counts as a long wait.
+        run_at: submission.run_at.filter(|run_at| *run_at > clock.now()),
         expires_at: submission.expires_at,
         args_version: kind.args_version,
         ties,

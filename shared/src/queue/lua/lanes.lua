@@ -35,6 +35,8 @@ local LOOK_AHEAD_MS = 60000
 -- Takes a waiting job in; it is in its lane after the next `enter_lanes`.
 local function place(id, tenant, priority, run_at, now)
   if run_at > now + LOOK_AHEAD_MS then return end
+  -- Before 1970 it would reach into the next priority.
+  run_at = math.max(0, run_at)
   if run_at > now then
     redis.call('ZADD', due, run_at, id .. tenant .. priority)
     return

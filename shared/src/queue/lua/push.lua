@@ -5,10 +5,12 @@ local flags = redis.call('HMGET', meta, 'idle', 'state')
 if flags[2] == 'retired' then return 0 end
 local now, ids = now_ms(), {}
 for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
-local placed = 0
+local placed, some_due = 0, redis.call('EXISTS', due) == 1
+-- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
+local function is_due_later(i) return some_due and redis.call('ZSCORE', due, ARGV[i] .. ARGV[i + 1] .. ARGV[i + 2]) end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
-  if not holder then
-    local i = at * 4 - 3
+  local i = at * 4 - 3
+  if not holder and not is_due_later(i) then
     place(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), now)
     placed = placed + 1
   end

@@ -1,0 +1,33 @@
+//! Jobs that expire, seen from the engine; what clients see of it is in `api::expiry`.
+
+use anyhow::Result;
+use chrono::TimeDelta;
+use serde_json::json;
+use shared::queue::expiry;
+use tests::{eventually::eventually, system::TestSystem};
+
+use super::support::{LEASE, PATIENCE, build_index, lose_index, reaches};
+
+/// Only the index knows what runs. When it is lost, nobody may conclude that nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_began_in_time_survives_the_loss_of_the_index() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    // No leader: the sweep here is the only one, and the index stays lost.
+    build_index(&system).await;
+    let worker = system.worker(1, LEASE);
+    let over = system.clock.now() + TimeDelta::seconds(2);
+    let mut job = system.job(tenant, "sleep", &json!({ "ms": 4_000 }));
+    job.expires_at = Some(over);
+    let id = system.enqueue(vec![job]).await?[0];
+    reaches(&system, tenant, id, "running").await;
+    lose_index(&system).await?;
+    eventually(PATIENCE, "its time is over", async || {
+        (system.clock.now() > over + TimeDelta::milliseconds(50)).then_some(())
+    })
+    .await;
+    assert_eq!(expiry::sweep(&system.system, &system.index).await?, 0);
+    assert_eq!(reaches(&system, tenant, id, "completed").await.attempt, 1);
+    worker.stop().await?;
+    Ok(())
+}
