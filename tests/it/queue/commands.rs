@@ -57,6 +57,7 @@ async fn what_is_set_acts_at_once_and_is_listed() -> Result<()> {
         (&json!(false), &json!(1), &json!(2))
     );
     assert_eq!((&listed["available"], &listed["index"]["tenants_waiting"]), (&json!(1), &json!(1)));
+    assert_eq!(listed["shards"], 1);
 
     // Whoever is named by id is the same.
     let by_id = json(&system, &["limit", "*", "--tenant", &tenant.to_string(), "--weight", "1000"]).await?;

@@ -38,6 +38,8 @@ pub struct QueueOverview {
     pub queue: QueueName,
     /// Whether the ledger says that it hands out nothing.
     pub paused: bool,
+    /// Into how many shards it is split, as this process was told.
+    pub shards: u16,
     /// What the index says; nothing if Redis is away.
     pub index: Option<IndexStatus>,
     /// Jobs whose time has come.
@@ -121,7 +123,8 @@ impl Limiter {
         for queue in queues {
             let index = self.index.status(queue).await.ok();
             let available = self.index.depth(queue).await.ok().map(|depth| depth.available);
-            overviews.push(QueueOverview { queue: queue.clone(), paused: standing.is_paused(queue), index, available });
+            let (paused, shards) = (standing.is_paused(queue), self.index.shard_count(queue));
+            overviews.push(QueueOverview { queue: queue.clone(), paused, shards, index, available });
         }
         Ok(overviews)
     }

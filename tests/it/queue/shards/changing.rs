@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::TimeDelta;
+use serde_json::json;
 use shared::queue::{IndexState, Priority, WaitingJob, consumer::Consumer};
 use tests::{
     eventually::eventually,
@@ -66,7 +67,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     let system = TestSystem::start().await?;
     build_index(&system).await;
     let tenant = system.tenant("acme").await?;
-    let jobs = (0..2).map(|_| system.job(tenant, "noop", &serde_json::json!({}))).collect();
+    let jobs = (0..2).map(|_| system.job(tenant, "noop", &json!({}))).collect();
     let ids = system.enqueue(jobs).await?;
     indexed(&system, 2).await;
     let old = system.index.clone();
@@ -112,7 +113,11 @@ async fn a_worker_that_was_not_stopped_lets_go_of_its_runs() -> Result<()> {
     let system = system.split(SPLIT)?;
     let (scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
     sink.wait_for_count("running", 2, PATIENCE).await;
-    // It would wait for its run if that went on.
+    // The other worker's only slot is taken by the second run, so this runs only if the first one was let go of.
+    let mut elsewhere = system.job(tenant, "noop", &json!({}));
+    elsewhere.queue = system.registry.queues().into_iter().find(|other| *other != queue()).expect("several queues");
+    let next = system.enqueue(vec![elsewhere]).await?[0];
+    reaches(&system, tenant, next, "completed").await;
     forgotten.stop().await?;
     assert_eq!(system.state(tenant, id).await?.map(|job| job.state.as_str()), Some("running"));
     sink.release("running");
