@@ -1,6 +1,10 @@
 //! One writer: takes what waits, commits it as one group, answers, and has it pushed.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, mpsc},
@@ -11,6 +15,7 @@ use super::{Committed, EnqueueError, Enqueued, Waiting, pusher::Pusher, statemen
 use crate::{
     db::{self, SystemDb},
     faults::{self, Point},
+    tenancy::TenantId,
 };
 
 const MAX_REQUESTS: usize = 500;
@@ -31,7 +36,8 @@ pub(super) async fn write(db: SystemDb, pusher: Pusher, receiver: Arc<Mutex<mpsc
     }
 }
 
-/// Jobs without ties go together in one statement, before all others.
+/// Jobs without ties go together in one statement, before all others. With ties a request may be refused as a whole, and then its
+/// idempotency key is free: one with the same key waits for a later part, so that it is never told of what does not come to be.
 fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     if !group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs)) {
         return vec![group];
@@ -39,8 +45,26 @@ fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let (tied, plain): (Vec<_>, Vec<_>) = group.into_iter().partition(|waiting| tied::is_tied(&waiting.request.jobs));
     let (alone, together): (Vec<_>, Vec<_>) =
         tied.into_iter().partition(|waiting| tied::must_be_alone(&waiting.request.jobs));
-    let parts = [plain, together].into_iter().chain(alone.into_iter().map(|waiting| vec![waiting]));
+    let parts = [plain].into_iter().chain(keys_apart(together)).chain(alone.into_iter().map(|waiting| vec![waiting]));
     parts.filter(|part| !part.is_empty()).collect()
+}
+
+/// The nth request with a key goes into the nth part.
+fn keys_apart(requests: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+    let mut uses = HashMap::<(TenantId, String), usize>::new();
+    let mut parts: Vec<Vec<Waiting>> = Vec::new();
+    for waiting in requests {
+        let part = waiting.request.idempotency.as_ref().map_or(0, |idempotency| {
+            let used = uses.entry((waiting.request.jobs[0].tenant, idempotency.key.clone())).or_default();
+            *used += 1;
+            *used - 1
+        });
+        if part >= parts.len() {
+            parts.push(Vec::new());
+        }
+        parts[part].push(waiting);
+    }
+    parts
 }
 
 async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
