@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use sqlx::error::DatabaseError;
 use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep},
@@ -31,7 +32,7 @@ pub(super) async fn write(db: SystemDb, pusher: Pusher, receiver: Arc<Mutex<mpsc
             return;
         }
         for part in apart(group) {
-            commit(&db, &pusher, part).await;
+            commit(&db, &pusher, part, false).await;
         }
     }
 }
@@ -79,8 +80,9 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     group
 }
 
-async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
-    match persist(db, &group).await {
+/// `in_doubt`: whether an earlier try may have been committed.
+async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>, in_doubt: bool) {
+    match persist(db, &group, in_doubt).await {
         Ok(Committed { answers, idle }) => {
             faults::pass(Point::AfterCommitBeforePush).await;
             for (waiting, answer) in group.into_iter().zip(answers) {
@@ -92,12 +94,12 @@ async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
             }
         }
         // One request's rows can spoil a statement for all: find out whose, so that the others get through.
-        Err(error) if group.len() > 1 && !db::is_unavailable(&error) => {
+        Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
             for waiting in group {
-                Box::pin(commit(db, pusher, vec![waiting])).await;
+                Box::pin(commit(db, pusher, vec![waiting], in_doubt)).await;
             }
         }
-        Err(error) => refuse(group, error),
+        Err(Failed { error, .. }) => refuse(group, error),
     }
 }
 
@@ -111,27 +113,42 @@ fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     }
 }
 
-/// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-async fn persist(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut result = insert(db, group, false).await;
-    while let Err(error) = &result {
-        if !db::is_unavailable(error) || Instant::now() >= deadline {
-            break;
-        }
-        sleep(PAUSE).await;
-        result = insert(db, group, true).await;
-    }
-    result
+struct Failed {
+    error: sqlx::Error,
+    in_doubt: bool,
 }
 
-async fn insert(db: &SystemDb, group: &[Waiting], is_repeat: bool) -> Result<Committed, sqlx::Error> {
+/// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
+async fn persist(db: &SystemDb, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = match insert(db, group, in_doubt).await {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        let broken = db::is_unavailable(&error);
+        // Ids are used once: if they are there, the first try was committed after the second had looked.
+        let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
+        if !(broken || came_through) || Instant::now() >= deadline {
+            return Err(Failed { error, in_doubt });
+        }
+        in_doubt = true;
+        sleep(PAUSE).await;
+    }
+}
+
+async fn insert(db: &SystemDb, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
     let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
-    let answers = match (is_tied, is_repeat) {
-        (true, false) => return tied::insert(db, group).await,
-        (true, true) => return tied::insert_missing(db, group).await,
-        (false, false) => statements::insert(db, group).await?,
-        (false, true) => statements::insert_missing(db, group).await?,
+    let committed = match (is_tied, in_doubt) {
+        (true, false) => tied::insert(db, group).await?,
+        (true, true) => tied::insert_missing(db, group).await?,
+        (false, false) => untied(statements::insert(db, group).await?),
+        (false, true) => untied(statements::insert_missing(db, group).await?),
     };
-    Ok(Committed { answers, idle: HashSet::new() })
+    faults::reach(Point::AfterCommitBeforeItsReply).await?;
+    Ok(committed)
+}
+
+fn untied(answers: Vec<Enqueued>) -> Committed {
+    Committed { answers, idle: HashSet::new() }
 }
