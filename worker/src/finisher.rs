@@ -11,7 +11,7 @@ use shared::{
     queue::{
         Index, QueueName, Settlement,
         consumer::Lease,
-        finish::{self, Finish, Outcome, Recorded, Records},
+        finish::{Finish, Outcome, Recorded, Recording, Records},
         ties::hooks,
         webhooks::{self, Watchers},
     },
@@ -113,7 +113,7 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
             Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })
         .collect();
-    let Records { recorded, aftermath } = record_patiently(db, &finishes).await;
+    let Records { recorded, aftermath } = record_patiently(db, Recording::of(&finishes)).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
@@ -135,33 +135,32 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
 
 /// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
 /// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> Records {
+async fn record_patiently(db: &SystemDb, mut recording: Recording<'_>) -> Records {
     let mut told = false;
     loop {
-        match finish::record(db, finishes).await {
-            Ok(records) => return records,
+        match recording.advance(db).await {
+            Ok(()) => return recording.apart().0,
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
-                    tracing::warn!(jobs = finishes.len(), %error, "finished jobs cannot be written; trying until the ledger answers");
+                    tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
                     told = true;
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) if finishes.len() == 1 => {
-                tracing::error!(job_id = %finishes[0].id, %error, "the end of a job cannot be written");
-                return Records::default();
-            }
-            Err(_) => return record_one_by_one(db, finishes).await,
+            Err(error) => return record_apart(db, recording, error).await,
         }
     }
 }
 
-async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> Records {
-    let mut all = Records::default();
-    for finish in finishes {
-        let one = Box::pin(record_patiently(db, std::slice::from_ref(finish))).await;
-        all.recorded.extend(one.recorded);
-        all.aftermath.extend(one.aftermath);
+async fn record_apart(db: &SystemDb, recording: Recording<'_>, error: impl std::fmt::Display) -> Records {
+    let (mut all, open) = recording.apart();
+    if let [alone] = open.as_slice() {
+        let job_id = alone.open().next();
+        tracing::error!(?job_id, %error, "the end of a job cannot be written");
+        return all;
+    }
+    for alone in open {
+        all.extend(Box::pin(record_patiently(db, alone)).await);
     }
     all
 }

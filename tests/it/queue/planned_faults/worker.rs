@@ -89,3 +89,17 @@ async fn hung_between_lease_and_read_the_job_goes_to_another() -> Result<()> {
     assert_eq!((scene.sink.count("effect"), row.attempt, row.crashes), (1, 2, 1));
     Ok(())
 }
+
+/// The end of a run that is to be repeated is in the ledger, and the worker does not hear of it: no crash is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_whose_reply_was_lost_costs_no_crash() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let worker = worker_spec(&system, 1, LEASE)?.env("ROTA_FAULT", "after_end_before_its_reply:1:error").start()?;
+    let id = system.enqueue(vec![system.job(tenant, "fail", &serde_json::json!({ "times": 1 }))]).await?[0];
+    reaches(&system, tenant, id, "completed").await;
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.attempt, row.failures, row.crashes), (2, 1, 0), "{}", worker.output()?);
+    Ok(())
+}
