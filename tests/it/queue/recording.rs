@@ -13,7 +13,7 @@ use shared::{
 use tests::system::TestSystem;
 use uuid::Uuid;
 
-use super::support::Ledger;
+use super::support::{LEASE, Ledger, indexed, queue, reaches, unleased};
 
 /// Has every statement that writes this job fail with a code of PostgreSQL's.
 pub async fn spoil(ledger: &mut Ledger, job: Uuid, code: &str) -> Result<()> {
@@ -87,4 +87,30 @@ async fn an_end_whose_reply_was_lost_is_known_again() -> Result<()> {
     overtaken.advance(&system.system).await?;
     assert_eq!(overtaken.apart().0.recorded[&id], Recorded::RefusedOvertaken, "no row was to be written");
     Ok(())
+}
+
+/// One end that takes longer than a statement may, among the ends of others: those are written and their leases end, while it is
+/// tried again and keeps its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_takes_too_long_holds_up_no_other() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let (tenant, other) = (system.tenant("acme").await?, system.tenant("other").await?);
+    let mut ledger = Ledger::open(&system).await?;
+    let slow = system.enqueue(vec![noop(&system, tenant)]).await?[0];
+    spoil(&mut ledger, slow, "57014").await?;
+    let others = system.enqueue((0..100).map(|_| noop(&system, other)).collect()).await?;
+    let _scheduler = system.scheduler();
+    indexed(&system, 101).await;
+    let worker = system.worker(101, LEASE);
+    assert_eq!(ledger.completed(100).await, 100);
+    for id in others {
+        unleased(&system, id).await;
+    }
+    assert_eq!(system.index.leased(&queue(), &[slow]).await?, [true]);
+    heal(&mut ledger).await?;
+    reaches(&system, tenant, slow, "completed").await;
+    unleased(&system, slow).await;
+    let row = ledger.row(slow).await?;
+    assert_eq!((row.attempt, row.crashes), (1, 0));
+    worker.stop().await
 }
