@@ -34,6 +34,8 @@ pub enum Point {
     AfterEndBeforeItsReply,
     /// The ledger has the end of a run; its lease goes on.
     AfterLedgerBeforeSettle,
+    /// Jobs that waited for others may run, or are cancelled, by a committed end; the index is not told.
+    AfterAftermathBeforeAnnouncement,
     /// The attempts of lost jobs are raised; their leases are still expired.
     RescueAfterLedger,
     /// The index is empty; no holder has asserted its lease.

@@ -23,7 +23,10 @@ use super::{
     ties::hooks,
     webhooks,
 };
-use crate::tenancy::TenantId;
+use crate::{
+    faults::{self, Point},
+    tenancy::TenantId,
+};
 
 pub(super) use self::batches::reopen;
 pub(super) use self::dependents::lock;
@@ -59,6 +62,10 @@ impl Aftermath {
 
     /// Tells the index.
     pub async fn announce(&self, index: &Index) {
+        if *self == Self::default() {
+            return;
+        }
+        faults::pass(Point::AfterAftermathBeforeAnnouncement).await;
         let mut waiting: HashMap<&QueueName, Vec<WaitingJob>> = HashMap::new();
         for (queue, job) in &self.waiting {
             waiting.entry(queue).or_default().push(*job);
