@@ -14,8 +14,10 @@ const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
     shared::faults::arm(config.environment.fault);
     let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;
+    let queues = Registry::new(config.environment.test_kinds).queues();
+    config.redis.shards.require_known(&queues)?;
     let settings = SchedulerSettings {
-        queues: Registry::new(config.environment.test_kinds).queues().into_iter().collect(),
+        queues: queues.into_iter().collect(),
         tick: config.timing.tick,
         reconcile: config.timing.reconcile,
         keep_jobs: KEEP_JOBS,

@@ -7,7 +7,7 @@ use shared::{
     db::SystemDb,
     ids,
     leadership::Candidate,
-    queue::{Index, QueueName, limits::Limiter, reconcile::Reconciler},
+    queue::{Index, QueueName, limits::Limiter, reconcile::Reconciler, shard_agreement},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     let reconciler = Reconciler::new(db.clone(), index.clone());
     let candidate = Candidate::new(db.clone(), ids::new_id(&clock), TERM_TTL);
 
+    // Of a scheduler that waits to lead, too: when it leads, its number holds.
+    tokio::spawn(shard_agreement::watch(index.clone(), queues.clone(), stop.clone()));
     let mut services = JoinSet::new();
     let promoter = Promoter::new(reconciler.clone(), tick);
     let rescuer = Rescuer::new(db.clone(), index.clone(), queues.clone(), tick);

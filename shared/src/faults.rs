@@ -42,6 +42,10 @@ pub enum Point {
     RebuildAfterClear,
     /// A page of the ledger is in the new index, the next is not.
     RebuildBetweenPages,
+    /// A queue is to be split otherwise: nothing is handed out of the old shards; the new number is not noted.
+    ReshardAfterRetire,
+    /// The new number is noted; the new shards are not built.
+    ReshardAfterNote,
 }
 
 /// What happens at the point.

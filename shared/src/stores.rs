@@ -52,6 +52,7 @@ impl Stores {
             url: redis.url.expose().to_owned(),
             prefix: redis.prefix.as_str().to_owned(),
             response_timeout: REDIS_TIMEOUT,
+            shards: redis.shards.clone(),
         };
         Ok(Self {
             tenants: TenantDb::open(database.app.expose(), application, pool)?,

@@ -26,6 +26,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RedisOptions {
     /// Log every write with `appendfsync always`: it survives `kill` and `start`.
     pub append_only: bool,
+    /// Be the only node of a cluster, which knows of slots and refuses commands over two of them.
+    pub cluster: bool,
 }
 
 /// The server; it is killed and its files are removed at `Drop`.
@@ -147,7 +149,19 @@ impl PrivateRedis {
         let outcome = outcome.await.unwrap_or_else(|| bail!("no answer within {START_TIMEOUT:?}"));
         outcome.with_context(|| format!("start Redis:\n{}", self.log()))?;
         self.child = Some(child);
-        Ok(())
+        if self.options.cluster { self.take_all_slots().await } else { Ok(()) }
+    }
+
+    async fn take_all_slots(&self) -> Result<()> {
+        let info: String = self.command(cmd("CLUSTER").arg("INFO")).await?;
+        if info.contains("cluster_slots_assigned:0") {
+            self.command::<()>(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16_383)).await?;
+        }
+        let serves = poll_until(START_TIMEOUT, async || {
+            let info: String = self.command(cmd("CLUSTER").arg("INFO")).await.ok()?;
+            info.contains("cluster_state:ok").then_some(())
+        });
+        serves.await.context("the cluster does not come up")
     }
 
     fn server(&self, append_only: bool) -> Result<Command> {
@@ -157,6 +171,9 @@ impl PrivateRedis {
         command.arg("--dir").arg(self.directory.path()).args(["--port", &self.port.to_string()]);
         command.args(["--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"]);
         command.args(["--appendfsync", "always", "--appendonly", if append_only { "yes" } else { "no" }]);
+        if self.options.cluster {
+            command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port()?.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
@@ -211,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn remembers_in_an_append_only_file() {
-        let mut server = PrivateRedis::new(RedisOptions { append_only: true }).await.unwrap();
+        let mut server = PrivateRedis::new(RedisOptions { append_only: true, cluster: false }).await.unwrap();
         set(&server, "1").await.unwrap();
         server.restart().await.unwrap();
         assert_eq!(get(&server).await.as_deref(), Some("1"));
@@ -220,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn comes_back_from_an_old_dump() {
         for append_only in [false, true] {
-            let mut server = PrivateRedis::new(RedisOptions { append_only }).await.unwrap();
+            let mut server = PrivateRedis::new(RedisOptions { append_only, cluster: false }).await.unwrap();
             set(&server, "old").await.unwrap();
             let dump = server.save_dump().await.unwrap();
             set(&server, "new").await.unwrap();

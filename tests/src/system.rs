@@ -22,7 +22,7 @@ use shared::{
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{
-        Index, IndexSettings, NewJob, Priority, inspect,
+        Index, IndexSettings, NewJob, Priority, ShardCounts, inspect,
         producer::{EnqueueRequest, Producer},
     },
     store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
@@ -93,11 +93,7 @@ impl TestSystem {
         migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
         let clock = Clock::system();
         let prefix = format!("test-{}", ids::new_id(&clock).simple());
-        let index = Index::open(&IndexSettings {
-            url: redis_url.clone(),
-            prefix: prefix.clone(),
-            response_timeout: Duration::from_secs(2),
-        })?;
+        let index = open_index(&redis_url, &prefix, ShardCounts::default())?;
         let tenants = TenantDb::open(&urls.app, "test", PoolSettings::default())?;
         let system = SystemDb::open(&urls.system, "test", PoolSettings::default())?;
         let producer = Producer::start(&system, index.clone(), clock.clone());
@@ -117,6 +113,18 @@ impl TestSystem {
             redis_url,
             _database: database,
         })
+    }
+
+    /// The same system, of which all parts that are started from now on are given another `ROTA_QUEUE_SHARDS`.
+    pub fn split(mut self, shards: &str) -> Result<Self> {
+        self.index = self.index_split(shards)?;
+        self.producer = Producer::start(&self.system, self.index.clone(), self.clock.clone());
+        Ok(self)
+    }
+
+    /// The index as a process sees it that was given this `ROTA_QUEUE_SHARDS`.
+    pub fn index_split(&self, shards: &str) -> Result<Index> {
+        open_index(&self.redis_url, &self.prefix, shards.parse()?)
     }
 
     /// Adds a tenant.
@@ -212,4 +220,9 @@ impl TestSystem {
             clock: self.clock.clone(),
         }
     }
+}
+
+fn open_index(url: &str, prefix: &str, shards: ShardCounts) -> Result<Index> {
+    let response_timeout = Duration::from_secs(2);
+    Ok(Index::open(&IndexSettings { url: url.to_owned(), prefix: prefix.to_owned(), response_timeout, shards })?)
 }

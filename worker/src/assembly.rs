@@ -41,6 +41,7 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     };
     let stores = Stores::open(&config.database, &config.redis, "rota-worker", pool)?;
     let registry = Arc::new(Registry::new(config.environment.test_kinds));
+    config.redis.shards.require_known(&registry.queues())?;
     let settings = WorkerSettings {
         queues: queues(&registry, &config.slots.queues)?,
         slots: config.slots.concurrency.get(),

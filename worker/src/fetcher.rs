@@ -1,6 +1,6 @@
-//! Getting work: as much as there are slots for, when there is some, from each queue in turn.
+//! Getting work: as much as there are slots for, when there is some, from each source in turn. A source is a queue, or each shard of one that is split.
 //!
-//! Invariant: a queue in trouble (Redis or PostgreSQL away, index being rebuilt) makes the fetcher wait, never end, and never
+//! Invariant: a source in trouble (Redis or PostgreSQL away, index being rebuilt) makes the fetcher wait, never end, and never
 //! spin. It ends only when it is told to stop, and then nothing more is leased.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use shared::{
     clock::Clock,
     queue::{
-        IndexState, QueueName,
+        IndexState, Shard,
         consumer::{Consumer, Fetched, Lease},
     },
 };
@@ -111,8 +111,8 @@ impl Capacity {
 pub struct Fetcher {
     /// Asks index and ledger.
     pub consumer: Consumer,
-    /// The queues that this process serves.
-    pub queues: Vec<QueueName>,
+    /// All shards of the queues that this process serves.
+    pub sources: Vec<Shard>,
     /// How much may be held.
     pub capacity: Arc<Capacity>,
     /// Where leases are entered.
@@ -127,7 +127,7 @@ pub struct Fetcher {
     pub last_chances: LastChances,
 }
 
-/// What a round over the queues found.
+/// What a round over the sources found.
 struct Round {
     fetched: usize,
     wait: Duration,
@@ -136,7 +136,7 @@ struct Round {
 impl Fetcher {
     /// Fetches until `stop`, sleeping while there is nothing to do.
     pub async fn run(self, stop: CancellationToken) {
-        let (mut turn, mut busy) = (0, vec![false; self.queues.len()]);
+        let (mut turn, mut busy) = (0, vec![false; self.sources.len()]);
         while !stop.is_cancelled() {
             let Some(places) = stop.run_until_cancelled(self.places()).await else { return };
             let Some(door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
@@ -144,9 +144,9 @@ impl Fetcher {
             drop(door);
             turn += 1;
             if round.fetched == 0
-                && let Some(Some(queue)) = stop.run_until_cancelled(self.idle(round.wait)).await
+                && let Some(Some(source)) = stop.run_until_cancelled(self.idle(round.wait)).await
             {
-                turn = queue;
+                turn = source;
             }
         }
     }
@@ -165,11 +165,11 @@ impl Fetcher {
         taken
     }
 
-    /// Asks the queues in turn, each time beginning with another. The places are split over the queues that had work the last
+    /// Asks the sources in turn, each time beginning with another. The places are split over those that had work the last
     /// time, so that none takes all of them from the others; what is left over goes to whoever has more.
     async fn round(&self, mut places: OwnedSemaphorePermit, turn: usize, busy: &mut [bool]) -> Round {
         let mut round = Round { fetched: 0, wait: POLL };
-        let order: Vec<usize> = (0..self.queues.len()).map(|at| (turn + at) % self.queues.len()).collect();
+        let order: Vec<usize> = (0..self.sources.len()).map(|at| (turn + at) % self.sources.len()).collect();
         let mut has_more = Vec::new();
         for (position, &at) in order.iter().enumerate() {
             let others = order[position + 1..].iter().filter(|&&other| busy[other]).count();
@@ -177,7 +177,7 @@ impl Fetcher {
             if wanted == 0 {
                 break;
             }
-            let taken = self.ask(&self.queues[at], wanted, &mut places, &mut round).await;
+            let taken = self.ask(&self.sources[at], wanted, &mut places, &mut round).await;
             busy[at] = taken > 0;
             if taken > 0 && taken == wanted && others > 0 {
                 has_more.push(at);
@@ -186,21 +186,15 @@ impl Fetcher {
         for at in has_more {
             match places.num_permits() {
                 0 => break,
-                left => self.ask(&self.queues[at], left, &mut places, &mut round).await,
+                left => self.ask(&self.sources[at], left, &mut places, &mut round).await,
             };
         }
         round
     }
 
-    /// Leases up to `wanted` jobs of one queue, sends them on, and says how many ids the index gave.
-    async fn ask(
-        &self,
-        queue: &QueueName,
-        wanted: usize,
-        places: &mut OwnedSemaphorePermit,
-        round: &mut Round,
-    ) -> usize {
-        match self.consumer.fetch(queue, wanted).await {
+    /// Leases up to `wanted` jobs of one source, sends them on, and says how many ids the index gave.
+    async fn ask(&self, source: &Shard, wanted: usize, places: &mut OwnedSemaphorePermit, round: &mut Round) -> usize {
+        match self.consumer.fetch(source, wanted).await {
             Ok(fetched) => {
                 round.wait = round.wait.min(wait_after(&fetched));
                 round.fetched += fetched.taken;
@@ -208,7 +202,7 @@ impl Fetcher {
                 fetched.taken
             }
             Err(error) => {
-                tracing::debug!(%queue, %error, "nothing could be fetched");
+                tracing::debug!(%source, %error, "nothing could be fetched");
                 sleep(TROUBLE_PAUSE).await;
                 0
             }
@@ -226,11 +220,11 @@ impl Fetcher {
         }
     }
 
-    /// Until there may be work, the next job is due, or it is time to ask again. Returns the queue to begin with, if it is known:
+    /// Until there may be work, the next job is due, or it is time to ask again. Returns the source to begin with, if it is known:
     /// a round trip to every other one before it would be felt.
     async fn idle(&self, wait: Duration) -> Option<usize> {
-        let queue = timeout(wait, self.wake.heard()).await.ok()??;
-        self.queues.iter().position(|served| *served == queue)
+        let source = timeout(wait, self.wake.heard()).await.ok()??;
+        self.sources.iter().position(|served| *served == source)
     }
 }
 

@@ -9,7 +9,7 @@ use shared::{
     db::{self, SystemDb},
     faults::{self, Point},
     queue::{
-        Index, QueueName, Settlement,
+        Index, Settlement, Shard,
         consumer::Lease,
         finish::{Finish, Outcome, Recorded, Recording, Records},
         ties::hooks,
@@ -117,16 +117,16 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
         .collect();
     let Tried { records: Records { recorded, aftermath }, slow } = record_patiently(db, Recording::of(&finishes)).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
-    let mut by_queue: HashMap<&QueueName, Vec<Settlement>> = HashMap::new();
+    let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {
-            by_queue.entry(&ended.lease.queue).or_default().push(settlement);
+            by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }
-    for (queue, settlements) in by_queue {
-        if let Err(error) = index.settle(queue, &settlements).await {
+    for (shard, settlements) in by_shard {
+        if let Err(error) = index.settle(shard, &settlements).await {
             // The lease will run out; the rescuer then finds the row final, or waiting with its next attempt.
-            tracing::debug!(%queue, %error, "leases could not be settled");
+            tracing::debug!(%shard, %error, "leases could not be settled");
         }
     }
     aftermath.announce(index).await;

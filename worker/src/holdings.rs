@@ -8,7 +8,7 @@ use std::{
 };
 
 use shared::{
-    queue::{LeaseToken, QueueName, consumer::Lease},
+    queue::{LeaseToken, Shard, consumer::Lease},
     tenancy::TenantId,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ pub struct Holdings {
 struct Held {
     token: LeaseToken,
     tenant: TenantId,
-    queue: QueueName,
+    shard: Shard,
     cancelled: CancellationToken,
 }
 
@@ -33,7 +33,7 @@ impl Holdings {
     pub fn enter(&self, lease: &Lease) -> CancellationToken {
         let cancelled = CancellationToken::new();
         let held =
-            Held { token: lease.token, tenant: lease.tenant, queue: lease.queue.clone(), cancelled: cancelled.clone() };
+            Held { token: lease.token, tenant: lease.tenant, shard: lease.shard.clone(), cancelled: cancelled.clone() };
         if let Some(lost) = self.lock().insert(lease.id, held) {
             lost.cancelled.cancel();
         }
@@ -69,13 +69,13 @@ impl Holdings {
         }
     }
 
-    /// What is to be renewed, by queue.
-    pub fn by_queue(&self) -> HashMap<QueueName, Vec<(Uuid, LeaseToken, TenantId)>> {
-        let mut queues: HashMap<_, Vec<_>> = HashMap::new();
+    /// What is to be renewed, by shard.
+    pub fn by_shard(&self) -> HashMap<Shard, Vec<(Uuid, LeaseToken, TenantId)>> {
+        let mut shards: HashMap<_, Vec<_>> = HashMap::new();
         for (id, held) in self.lock().iter() {
-            queues.entry(held.queue.clone()).or_default().push((*id, held.token, held.tenant));
+            shards.entry(held.shard.clone()).or_default().push((*id, held.token, held.tenant));
         }
-        queues
+        shards
     }
 
     /// How many jobs are held.

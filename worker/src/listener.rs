@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shared::queue::{Notice, Notices, QueueName};
+use shared::queue::{Notice, Notices, Shard};
 use tokio::sync::Notify;
 
 use crate::holdings::Holdings;
@@ -13,20 +13,20 @@ use crate::holdings::Holdings;
 #[derive(Default)]
 pub struct Wake {
     notify: Notify,
-    queue: Mutex<Option<QueueName>>,
+    shard: Mutex<Option<Shard>>,
 }
 
 impl Wake {
-    /// There may be work, most likely in this queue.
-    fn up(&self, queue: Option<QueueName>) {
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = queue;
+    /// There may be work, most likely in this shard.
+    fn up(&self, shard: Option<Shard>) {
+        *self.shard.lock().unwrap_or_else(PoisonError::into_inner) = shard;
         self.notify.notify_one();
     }
 
-    /// Waits until there may be work, and says in which queue, if that is known.
-    pub async fn heard(&self) -> Option<QueueName> {
+    /// Waits until there may be work, and says in which shard, if that is known.
+    pub async fn heard(&self) -> Option<Shard> {
         self.notify.notified().await;
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -37,7 +37,7 @@ pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>) {
             Notice::Cancelled(id) => holdings.cancel(id),
             // A worker follows nothing.
             Notice::Changed(..) => {}
-            Notice::Wake(queue) => wake.up(Some(queue)),
+            Notice::Wake(shard) => wake.up(Some(shard)),
             Notice::Connected => wake.up(None),
         }
     }

@@ -18,12 +18,12 @@ const ALL_QUEUES: &str = "all";
 
 /// A job was leased: how long it waited since it might have run.
 pub fn started(lease: &Lease, waited: Duration) {
-    histogram!(names::JOB_WAIT_SECONDS, "queue" => lease.queue.to_string()).record(waited.as_secs_f64());
+    histogram!(names::JOB_WAIT_SECONDS, "queue" => lease.shard.queue().to_string()).record(waited.as_secs_f64());
 }
 
 /// A run ended.
 pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
-    let queue = lease.queue.to_string();
+    let queue = lease.shard.queue().to_string();
     let outcome = outcome.map_or("handed_back", Outcome::as_str);
     histogram!(names::JOB_DURATION_SECONDS, "queue" => queue.clone(), "kind" => lease.kind.to_string())
         .record(ran.as_secs_f64());
@@ -32,7 +32,8 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
 
 /// A job was left to a worker of another release.
 pub fn left(lease: &Lease, reason: &'static str) {
-    counter!(names::JOBS_LEFT_TOTAL, label::QUEUE => lease.queue.to_string(), label::REASON => reason).increment(1);
+    counter!(names::JOBS_LEFT_TOTAL, label::QUEUE => lease.shard.queue().to_string(), label::REASON => reason)
+        .increment(1);
 }
 
 /// Tells how many slots are busy and free, until `stop`.

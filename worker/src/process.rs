@@ -9,7 +9,7 @@ use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
     ids,
-    queue::{Index, Notices, QueueName, consumer::Consumer, webhooks::Watchers},
+    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, shard_agreement, webhooks::Watchers},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,9 @@ pub async fn work(
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
     let wake = Arc::new(Wake::default());
-    let notices = Notices::listen(&index, settings.queues.clone(), background.clone());
+    let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
+    tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
+    let notices = Notices::listen(&index, sources.clone(), background.clone());
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
@@ -66,7 +68,7 @@ pub async fn work(
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let fetcher = Fetcher {
         consumer: Consumer::new(system, index.clone(), settings.lease),
-        queues: settings.queues.clone(),
+        sources,
         capacity: Arc::clone(&capacity),
         holdings: holdings.clone(),
         dispatches,

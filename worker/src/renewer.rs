@@ -24,8 +24,8 @@ pub async fn renew(index: Index, holdings: Holdings, lease: Duration, stop: Canc
 }
 
 async fn renew_once(index: &Index, holdings: &Holdings, lease: Duration) {
-    for (queue, held) in holdings.by_queue() {
-        match index.renew(&queue, lease, &held).await {
+    for (shard, held) in holdings.by_shard() {
+        match index.renew(&shard, lease, &held).await {
             Ok((_, lost)) => {
                 for (id, token, _) in held.iter().filter(|(id, ..)| lost.contains(id)) {
                     // A job may have finished while the answer was on its way; then there is nothing left to cancel.
@@ -33,7 +33,7 @@ async fn renew_once(index: &Index, holdings: &Holdings, lease: Duration) {
                     holdings.cancel_if(*id, *token);
                 }
             }
-            Err(error) => tracing::debug!(%queue, %error, "leases could not be renewed now"),
+            Err(error) => tracing::debug!(%shard, %error, "leases could not be renewed now"),
         }
     }
 }

@@ -79,7 +79,9 @@ impl Queue {
     pub async fn run(self, env: &Env) -> anyhow::Result<()> {
         let config = OperatorConfig::load(env)?;
         let stores = Stores::open(&config.database, &config.redis, "rota-operator", PoolSettings::default())?;
-        let queues: Vec<QueueName> = Registry::new(config.environment.test_kinds).queues().into_iter().collect();
+        let queues = Registry::new(config.environment.test_kinds).queues();
+        config.redis.shards.require_known(&queues)?;
+        let queues: Vec<QueueName> = queues.into_iter().collect();
         let limiter = Limiter::new(stores.system.clone(), stores.index.clone());
         match self.action {
             Action::List => super::answer(&serde_json::to_string_pretty(&limiter.overview(&queues).await?)?),

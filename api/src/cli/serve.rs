@@ -8,7 +8,7 @@ use shared::{
     clock::Clock,
     config::{ApiConfig, Env},
     db::PoolSettings,
-    queue::producer::Producer,
+    queue::{producer::Producer, shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
@@ -35,6 +35,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let shutdown = Shutdown::new()?;
     shared::faults::arm(config.environment.fault);
     tokio::spawn(metrics::run_upkeep(handle.clone(), VERSION, shutdown.token()));
+    config.redis.shards.require_known(&Registry::new(config.environment.test_kinds).queues())?;
     let stores = Stores::open(
         &config.database,
         &config.redis,
@@ -57,6 +58,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
     let clock = Clock::system();
     let registry = Arc::new(Registry::new(config.environment.test_kinds));
     let queues: Vec<_> = registry.queues().into_iter().collect();
+    tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
     AppState {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry,

@@ -97,7 +97,7 @@ impl Follower {
     /// Reads the job, after asking the index to announce what happens to it from now on. What cannot be read now is read later.
     async fn look(&self) -> Look {
         let index = &self.state.stores.index;
-        let watching = index.watch(&self.queue, self.job, WATCHED);
+        let watching = index.watch(&self.queue, self.tenant, self.job, WATCHED);
         if !matches!(timeout(INDEX_PATIENCE, watching).await, Ok(Ok(()))) {
             tracing::debug!(job_id = %self.job, "the index does not announce changes now");
         }

@@ -1,11 +1,14 @@
 //! Building the index anew when it is not the one that the last rebuild left: Redis was restarted, flushed, failed over, or came
-//! back from an old dump.
+//! back from an old dump; or the queue is split into another number of shards now.
 
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use shared::{
-    queue::{QueueName, reconcile::Reconciler},
+    queue::{
+        QueueName,
+        reconcile::{Reconciler, Resharded},
+    },
     telemetry::names,
 };
 
@@ -28,6 +31,9 @@ impl IndexKeeper {
     }
 
     async fn keep(&self, queue: &QueueName, leading: &Leading) -> anyhow::Result<u64> {
+        if let Some(Resharded { from, to }) = self.reconciler.reshard(queue, &leading.term).await? {
+            tracing::info!(%queue, from, to, "the queue is split into another number of shards; its index will be built anew");
+        }
         if self.reconciler.is_sound(queue).await? {
             return Ok(0);
         }

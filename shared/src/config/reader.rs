@@ -11,13 +11,14 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
     "ROTA_MAIL_TIMEOUT_MS",
     "ROTA_PUBLIC_URL",
+    "ROTA_QUEUE_SHARDS",
     "ROTA_RECONCILE_MS",
     "ROTA_REDIS_PREFIX",
     "ROTA_SMTP_CONNECTIONS",

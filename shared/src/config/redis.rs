@@ -1,4 +1,4 @@
-//! How to reach Redis, and under which prefix our keys live.
+//! How to reach Redis, under which prefix our keys live, and into how many shards queues are split there.
 //!
 //! Invariant: the prefix cannot break a key apart (no braces, no colon), so that the hash tag of a queue stays the
 //! only one in its keys.
@@ -8,9 +8,14 @@ use std::fmt;
 use url::Url;
 
 use super::reader::{Reader, Variable};
+use crate::queue::{InvalidShardCounts, ShardCounts};
 
 const URL: Variable = Variable::secret("REDIS_URL", "redis://host:port/database or rediss://… for TLS");
 const PREFIX: Variable = Variable::new("ROTA_REDIS_PREFIX", "1 to 64 letters, digits, '-', '_' or '.'");
+const SHARDS: Variable = Variable::new(
+    "ROTA_QUEUE_SHARDS",
+    "queues with their numbers of shards, 1 to 64, separated by commas, such as email:4,default:2",
+);
 
 /// The prefix when none is set.
 const DEFAULT_PREFIX: &str = "rota";
@@ -63,12 +68,23 @@ pub struct RedisConfig {
     pub url: RedisUrl,
     /// `ROTA_REDIS_PREFIX`; default `rota`. Several installations may share one Redis.
     pub prefix: RedisPrefix,
+    /// `ROTA_QUEUE_SHARDS`, `QUEUE:COUNT` separated by commas; by default no queue is split. The same for all processes.
+    pub shards: ShardCounts,
 }
 
 impl RedisConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let prefix = reader.or(PREFIX, RedisPrefix(DEFAULT_PREFIX.to_owned()), RedisPrefix::parse);
-        Some(Self { url: reader.required(URL, RedisUrl::parse)?, prefix })
+        let shards = Self::read_shards(reader);
+        Some(Self { url: reader.required(URL, RedisUrl::parse)?, prefix, shards })
+    }
+
+    fn read_shards(reader: &mut Reader<'_>) -> ShardCounts {
+        let text = reader.or(SHARDS, String::new(), |text| Some(text.to_owned()));
+        text.parse().unwrap_or_else(|error: InvalidShardCounts| {
+            reader.report(SHARDS, &error.to_string());
+            ShardCounts::default()
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Index, IndexState, JobState, LeaseToken, Priority, QueueName, Settlement, expiry,
+    Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
     index::{FetchedIds, LeasedId},
 };
 use crate::{
@@ -27,8 +27,8 @@ pub struct Lease {
     pub id: Uuid,
     /// Whose it is.
     pub tenant: TenantId,
-    /// Where it waited.
-    pub queue: QueueName,
+    /// Where it waited, and where the lease is settled and renewed.
+    pub shard: Shard,
     /// What it does.
     pub kind: Arc<str>,
     /// Its arguments.
@@ -125,19 +125,19 @@ impl Consumer {
         Self { db, index, lease }
     }
 
-    /// Leases up to `wanted` jobs of a queue in fair order.
-    pub async fn fetch(&self, queue: &QueueName, wanted: usize) -> Result<Fetched, FetchError> {
+    /// Leases up to `wanted` jobs of a shard in fair order.
+    pub async fn fetch(&self, shard: &Shard, wanted: usize) -> Result<Fetched, FetchError> {
         let token = LeaseToken::random();
-        let FetchedIds { state, ids, next } = self.index.fetch(queue, wanted, self.lease, token).await?;
+        let FetchedIds { state, ids, next } = self.index.fetch(shard, wanted, self.lease, token).await?;
         let taken = ids.len();
         if ids.is_empty() {
             return Ok(Fetched { state, leases: Vec::new(), taken, next });
         }
         match self.read(&ids).await {
-            Ok(rows) => Ok(Fetched { state, leases: self.judge(queue, token, &ids, rows).await?, taken, next }),
+            Ok(rows) => Ok(Fetched { state, leases: self.judge(shard, token, &ids, rows).await?, taken, next }),
             Err(error) => {
                 let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
-                self.index.settle(queue, &back).await?;
+                self.index.settle(shard, &back).await?;
                 Err(error.into())
             }
         }
@@ -163,7 +163,7 @@ impl Consumer {
     /// Keeps what is to be run now, in the order of the index, and settles the rest.
     async fn judge(
         &self,
-        queue: &QueueName,
+        shard: &Shard,
         token: LeaseToken,
         ids: &[LeasedId],
         mut rows: HashMap<Uuid, Row>,
@@ -178,7 +178,7 @@ impl Consumer {
                     rest.push(Settlement { id: leased.id, token, ran: None, again: None });
                 }
                 Some(row) if !row.state.is_final() && !row.not_due => {
-                    leases.push(row.into_lease(queue, token, leased.priority));
+                    leases.push(row.into_lease(shard, token, leased.priority));
                 }
                 Some(row) if !row.state.is_final() => {
                     let again = Some((row.run_at.timestamp_millis(), leased.priority));
@@ -188,7 +188,7 @@ impl Consumer {
             }
         }
         if !rest.is_empty() {
-            self.index.settle(queue, &rest).await?;
+            self.index.settle(shard, &rest).await?;
         }
         self.discard(&expired).await;
         Ok(leases)
@@ -210,11 +210,11 @@ impl LeasedId {
 }
 
 impl Row {
-    fn into_lease(self, queue: &QueueName, token: LeaseToken, fallback: Priority) -> Lease {
+    fn into_lease(self, shard: &Shard, token: LeaseToken, fallback: Priority) -> Lease {
         Lease {
             id: self.id,
             tenant: TenantId::new(self.tenant_id),
-            queue: queue.clone(),
+            shard: shard.clone(),
             kind: self.kind.into(),
             args: self.args.0.into(),
             attempt: self.attempt,

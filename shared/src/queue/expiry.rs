@@ -10,7 +10,7 @@ use super::{
     Index, JobState, QueueName,
     aftermath::{self, Aftermath, Final},
 };
-use crate::{db::SystemDb, telemetry::names};
+use crate::{db::SystemDb, telemetry::names, tenancy::TenantId};
 
 const BATCH: i64 = 500;
 
@@ -27,6 +27,7 @@ pub enum ExpiryError {
 
 struct Expired {
     id: Uuid,
+    tenant_id: Uuid,
     queue: String,
     expires_at: DateTime<Utc>,
 }
@@ -89,7 +90,7 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
 async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) -> Result<Vec<Expired>, sqlx::Error> {
     sqlx::query_as!(
         Expired,
-        r#"select id, queue, expires_at as "expires_at!" from jobs
+        r#"select id, tenant_id, queue, expires_at as "expires_at!" from jobs
            where expires_at is not null and state in ('scheduled', 'available', 'retryable')
              and expires_at <= now() and (expires_at, id) > ($1, $2)
            order by expires_at, id limit $3"#,
@@ -107,10 +108,11 @@ async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<Uuid>, red
     queues.dedup();
     let mut idle = Vec::with_capacity(page.len());
     for queue in queues {
-        let ids: Vec<Uuid> = page.iter().filter(|job| job.queue == queue).map(|job| job.id).collect();
+        let jobs = page.iter().filter(|job| job.queue == queue);
+        let jobs: Vec<_> = jobs.map(|job| (job.id, TenantId::new(job.tenant_id))).collect();
         let Ok(name) = queue.parse::<QueueName>() else { continue };
-        let leased = index.leased(&name, &ids).await?;
-        idle.extend(ids.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|(id, _)| id));
+        let leased = index.leased(&name, &jobs).await?;
+        idle.extend(jobs.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|((id, _), _)| id));
     }
     Ok(idle)
 }

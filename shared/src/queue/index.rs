@@ -1,7 +1,7 @@
 //! The index in Redis: who is next, who holds what. One method for each script in `lua/`.
 //!
 //! Invariant: nothing here is the truth. Every method may be repeated, and every answer is judged by the ledger.
-//! Next: `lua/prelude.lua` for the layout of a queue's keys, [`records`] for what goes in and comes out.
+//! Next: [`sharding`] for which part of a queue a call goes to, `lua/prelude.lua` for the layout of its keys, [`records`] for what goes in and comes out.
 
 mod building;
 mod limiting;
@@ -9,6 +9,7 @@ mod listening;
 mod looking;
 mod records;
 mod scripts;
+mod sharding;
 mod standing;
 
 use std::{sync::Arc, time::Duration};
@@ -20,15 +21,17 @@ use redis::{
 use uuid::Uuid;
 
 pub use self::records::{IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
-use self::{
-    listening::Listening,
-    scripts::{CANCEL, EXPIRED, FETCH, PUSH, RENEW, SETTLE, WATCH},
-};
 pub(super) use self::{
+    limiting::LimitChange,
     records::{FetchedIds, LeasedId},
     standing::{Place, Standing},
 };
-use super::{Priority, QueueName, keys};
+use self::{
+    listening::Listening,
+    scripts::{CANCEL, EXPIRED, FETCH, PUSH, RENEW, SETTLE, WATCH},
+    sharding::{Split, all},
+};
+use super::{Priority, QueueName, Shard, ShardCounts, keys};
 use crate::tenancy::TenantId;
 
 /// More ids than this in one call and Lua's `unpack` runs out of stack; it also bounds how long Redis is busy with one call.
@@ -46,6 +49,8 @@ pub struct IndexSettings {
     pub prefix: String,
     /// After this long without an answer a call fails.
     pub response_timeout: Duration,
+    /// Which queues are split, and into how many shards; the same for all processes.
+    pub shards: ShardCounts,
 }
 
 /// A connection to the index. Cheap to clone; reconnects by itself.
@@ -54,6 +59,7 @@ pub struct Index {
     manager: ConnectionManager,
     client: redis::Client,
     prefix: Arc<str>,
+    shards: ShardCounts,
     response_timeout: Duration,
     listening: Arc<Listening>,
 }
@@ -73,6 +79,7 @@ impl Index {
             manager,
             client,
             prefix: settings.prefix.as_str().into(),
+            shards: settings.shards.clone(),
             response_timeout: settings.response_timeout,
             listening: Arc::new(Listening::new()),
         })
@@ -80,8 +87,15 @@ impl Index {
 
     /// Makes waiting jobs known. Repeating it is harmless.
     pub async fn push(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
+        match self.split(queue, jobs, |job| job.tenant) {
+            Split::Whole(shard) => self.push_to(&shard, jobs).await,
+            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.push_to(shard, jobs))).await,
+        }
+    }
+
+    async fn push_to(&self, shard: &Shard, jobs: &[WaitingJob]) -> Result<(), RedisError> {
         for chunk in jobs.chunks(MAX_BATCH) {
-            let mut call = self.call(&PUSH, queue);
+            let mut call = self.call(&PUSH, shard);
             for job in chunk {
                 call.arg(job.id.as_bytes())
                     .arg(job.tenant.as_uuid().as_bytes())
@@ -95,13 +109,13 @@ impl Index {
 
     pub(super) async fn fetch(
         &self,
-        queue: &QueueName,
+        shard: &Shard,
         wanted: usize,
         lease: Duration,
         token: LeaseToken,
     ) -> Result<FetchedIds, RedisError> {
         let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, Vec<f64>, i64) = self
-            .call(&FETCH, queue)
+            .call(&FETCH, shard)
             .arg(wanted.min(MAX_BATCH))
             .arg(millis(lease))
             .arg(token.bytes())
@@ -118,10 +132,10 @@ impl Index {
         })
     }
 
-    /// Ends leases; those that other tokens hold by now are left alone.
-    pub async fn settle(&self, queue: &QueueName, settlements: &[Settlement]) -> Result<(), RedisError> {
+    /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
+    pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(MAX_BATCH) {
-            let mut call = self.call(&SETTLE, queue);
+            let mut call = self.call(&SETTLE, shard);
             for end in chunk {
                 let ran_ms = end.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
                 call.arg(end.id.as_bytes()).arg(end.token.bytes()).arg(ran_ms);
@@ -135,16 +149,16 @@ impl Index {
         Ok(())
     }
 
-    /// Extends leases and returns the ids of those that are lost, with the state of the index.
+    /// Extends leases that came from this shard and returns the ids of those that are lost, with the state of the index.
     pub async fn renew(
         &self,
-        queue: &QueueName,
+        shard: &Shard,
         lease: Duration,
         held: &[(Uuid, LeaseToken, TenantId)],
     ) -> Result<(IndexState, Vec<Uuid>), RedisError> {
         let (mut state, mut lost) = (IndexState::Ready, Vec::new());
         for chunk in held.chunks(MAX_BATCH) {
-            let mut call = self.call(&RENEW, queue);
+            let mut call = self.call(&RENEW, shard);
             call.arg(millis(lease));
             for (id, token, tenant) in chunk {
                 call.arg(id.as_bytes()).arg(token.bytes()).arg(tenant.as_uuid().as_bytes());
@@ -158,8 +172,8 @@ impl Index {
     }
 
     /// Leases that ran out, oldest first. They stay until they are settled.
-    pub(super) async fn expired(&self, queue: &QueueName, limit: usize) -> Result<Vec<(Uuid, LeaseToken)>, RedisError> {
-        let flat: Vec<Vec<u8>> = self.call(&EXPIRED, queue).arg(limit).invoke_async(&mut self.connection()).await?;
+    pub(super) async fn expired(&self, shard: &Shard, limit: usize) -> Result<Vec<(Uuid, LeaseToken)>, RedisError> {
+        let flat: Vec<Vec<u8>> = self.call(&EXPIRED, shard).arg(limit).invoke_async(&mut self.connection()).await?;
         Ok(flat
             .chunks_exact(2)
             .filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken::parse(&pair[1])?)))
@@ -168,8 +182,15 @@ impl Index {
 
     /// Takes jobs that are final in the ledger out of the index, and tells the holders of running ones.
     pub async fn cancel(&self, queue: &QueueName, jobs: &[(Uuid, TenantId, Priority)]) -> Result<(), RedisError> {
+        match self.split(queue, jobs, |(_, tenant, _)| *tenant) {
+            Split::Whole(shard) => self.cancel_in(&shard, jobs).await,
+            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.cancel_in(shard, jobs))).await,
+        }
+    }
+
+    async fn cancel_in(&self, shard: &Shard, jobs: &[(Uuid, TenantId, Priority)]) -> Result<(), RedisError> {
         for chunk in jobs.chunks(MAX_BATCH) {
-            let mut call = self.call(&CANCEL, queue);
+            let mut call = self.call(&CANCEL, shard);
             for (id, tenant, priority) in chunk {
                 call.arg(id.as_bytes()).arg(tenant.as_uuid().as_bytes()).arg(priority.get());
             }
@@ -179,8 +200,9 @@ impl Index {
     }
 
     /// Has what happens to a job announced for `span`; see [`super::Notices::watch`]. Repeating it prolongs.
-    pub async fn watch(&self, queue: &QueueName, id: Uuid, span: Duration) -> Result<(), RedisError> {
-        let mut call = self.call(&WATCH, queue);
+    pub async fn watch(&self, queue: &QueueName, tenant: TenantId, id: Uuid, span: Duration) -> Result<(), RedisError> {
+        let shard = self.shard_of(queue, tenant);
+        let mut call = self.call(&WATCH, &shard);
         call.arg(id.as_bytes()).arg(millis(span)).invoke_async(&mut self.connection()).await
     }
 
@@ -207,8 +229,8 @@ impl Index {
         &self.prefix
     }
 
-    fn call<'a>(&self, script: &'a Script, queue: &QueueName) -> ScriptInvocation<'a> {
-        script.key(keys::root(&self.prefix, queue))
+    fn call<'a>(&self, script: &'a Script, shard: &Shard) -> ScriptInvocation<'a> {
+        script.key(keys::root(&self.prefix, shard))
     }
 }
 

@@ -10,7 +10,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Index, JobState, QueueName, progress::Progress};
-use crate::db::{SystemDb, TenantTx};
+use crate::{
+    db::{SystemDb, TenantTx},
+    tenancy::TenantId,
+};
 
 /// One job as its tenant sees it.
 #[derive(Debug, Serialize)]
@@ -123,7 +126,7 @@ pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let Some(mut job) = merge_running(index, vec![row]).await.pop() else { return Ok(None) };
+    let Some(mut job) = merge_running(index, transaction.tenant(), vec![row]).await.pop() else { return Ok(None) };
     if job.state == ShownState::Running {
         job.progress = index.progress(id).await.ok().flatten();
     }
@@ -157,7 +160,7 @@ pub async fn list(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    Ok(merge_running(index, rows).await)
+    Ok(merge_running(index, transaction.tenant(), rows).await)
 }
 
 /// Jobs of a queue, of all tenants, whose time has not come.
@@ -181,7 +184,7 @@ pub async fn count_not_due(db: &SystemDb, queue: &QueueName) -> Result<NotDue, s
     Ok(NotDue { scheduled: row.scheduled.unsigned_abs(), retryable: row.retryable.unsigned_abs() })
 }
 
-async fn merge_running(index: &Index, rows: Vec<Row>) -> Vec<JobRecord> {
+async fn merge_running(index: &Index, tenant: TenantId, rows: Vec<Row>) -> Vec<JobRecord> {
     let mut records: Vec<JobRecord> = rows.into_iter().map(Row::into_record).collect();
     let mut queues: Vec<String> =
         records.iter().filter(|record| record.is_waiting()).map(|record| record.queue.clone()).collect();
@@ -190,7 +193,7 @@ async fn merge_running(index: &Index, rows: Vec<Row>) -> Vec<JobRecord> {
     for queue in queues {
         let waiting: Vec<usize> =
             (0..records.len()).filter(|&at| records[at].is_waiting() && records[at].queue == queue).collect();
-        let ids: Vec<Uuid> = waiting.iter().map(|&at| records[at].id).collect();
+        let ids: Vec<_> = waiting.iter().map(|&at| (records[at].id, tenant)).collect();
         let Ok(name) = queue.parse::<QueueName>() else { continue };
         let Ok(leased) = index.leased(&name, &ids).await else { continue };
         for (at, leased) in waiting.into_iter().zip(leased) {

@@ -1,27 +1,33 @@
-//! Every name in Redis. A queue's keys share the hash tag `{queue}`, hence the slot of a Redis Cluster.
+//! Every name in Redis. A shard's keys share the hash tag `{queue}`, of a queue that is split `{queue/0.4}` and so on, hence the slot
+//! of a Redis Cluster.
 
 use uuid::Uuid;
 
-use super::QueueName;
+use super::{QueueName, Shard};
 
-/// The root from which the scripts derive all keys of a queue.
-pub fn root(prefix: &str, queue: &QueueName) -> String {
-    format!("{prefix}:{{{queue}}}")
+/// The root from which the scripts derive all keys of a shard.
+pub fn root(prefix: &str, shard: &Shard) -> String {
+    format!("{prefix}:{{{shard}}}")
 }
 
-/// Where idle workers of a queue hear that there is something to fetch.
-pub fn wake_channel(prefix: &str, queue: &QueueName) -> String {
-    format!("{}:wake", root(prefix, queue))
+/// Into how many shards the leader has split a queue: see [`super::reconcile`].
+pub fn built_shards(prefix: &str, queue: &QueueName) -> String {
+    format!("{prefix}:{{{queue}}}:shards")
 }
 
-/// Where holders of a queue's leases hear that a running job was cancelled; the message is the id's 16 bytes.
-pub fn cancel_channel(prefix: &str, queue: &QueueName) -> String {
-    format!("{}:cancel", root(prefix, queue))
+/// Where idle workers hear that there is something to fetch from a shard.
+pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
+    format!("{}:wake", root(prefix, shard))
 }
 
-/// Where those who follow jobs of a queue hear what happens to them: see `JobChange`.
-pub fn events_channel(prefix: &str, queue: &QueueName) -> String {
-    format!("{}:events", root(prefix, queue))
+/// Where holders of a shard's leases hear that a running job was cancelled; the message is the id's 16 bytes.
+pub fn cancel_channel(prefix: &str, shard: &Shard) -> String {
+    format!("{}:cancel", root(prefix, shard))
+}
+
+/// Where those who follow jobs of a shard hear what happens to them: see `JobChange`.
+pub fn events_channel(prefix: &str, shard: &Shard) -> String {
+    format!("{}:events", root(prefix, shard))
 }
 
 /// Notes that an effect of a job happened, until the ledger says so: see `jobs::effects`.

@@ -23,10 +23,15 @@ pub mod progress;
 pub mod reconcile;
 pub mod rescue;
 pub mod retention;
+mod shard;
+pub mod shard_agreement;
+mod shard_counts;
 pub mod ties;
 mod wake;
 pub mod webhooks;
 
 pub use index::{Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob};
 pub use job::{JobState, NewJob, Priority, QueueName};
+pub use shard::Shard;
+pub use shard_counts::{InvalidShardCounts, MAX_SHARDS, ShardCounts, UnknownQueue};
 pub use wake::{Notice, Notices};

@@ -3,6 +3,11 @@
 //!
 //! Invariant: all of them only push waiting rows, and a push never touches what is leased, so they can run at any time, twice,
 //! and beside live traffic.
+//! Next: [`resharding`] for what goes before when a queue is split otherwise.
+
+mod resharding;
+
+pub use self::resharding::Resharded;
 
 use std::{
     collections::HashMap,

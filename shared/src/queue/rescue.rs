@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Index, JobState, LeaseToken, Priority, QueueName, Settlement,
+    Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard,
     aftermath::{self, Aftermath, Final},
 };
 use crate::{
@@ -47,12 +47,25 @@ pub enum RescueError {
 /// Rescues the jobs of a queue whose leases ran out.
 pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, RescueError> {
     let mut report = RescueReport::default();
+    for shard in index.shards(queue) {
+        rescue_from(db, index, &shard, term, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn rescue_from(
+    db: &SystemDb,
+    index: &Index,
+    shard: &Shard,
+    term: &Term,
+    report: &mut RescueReport,
+) -> Result<(), RescueError> {
     loop {
-        let expired = index.expired(queue, MAX_BATCH).await?;
+        let expired = index.expired(shard, MAX_BATCH).await?;
         if expired.is_empty() {
-            return Ok(report);
+            return Ok(());
         }
-        let Some((rows, aftermath)) = raise_attempts(db, &expired, term).await? else { return Ok(report) };
+        let Some((rows, aftermath)) = raise_attempts(db, &expired, term).await? else { return Ok(()) };
         faults::reach(Point::RescueAfterLedger).await?;
         let settlements: Vec<Settlement> = expired
             .iter()
@@ -66,10 +79,10 @@ pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term
                 Settlement { id, token, ran: None, again }
             })
             .collect();
-        index.settle(queue, &settlements).await?;
+        index.settle(shard, &settlements).await?;
         aftermath.announce(index).await;
         if expired.len() < MAX_BATCH {
-            return Ok(report);
+            return Ok(());
         }
     }
 }

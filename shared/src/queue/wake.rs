@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Index, JobChange, QueueName, keys};
+use super::{Index, JobChange, QueueName, Shard, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 const BUFFERED: usize = 1_024;
@@ -19,8 +19,8 @@ const BUFFERED: usize = 1_024;
 /// What was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// There may be work in this queue.
-    Wake(QueueName),
+    /// There may be work in this shard.
+    Wake(Shard),
     /// This job was cancelled.
     Cancelled(Uuid),
     /// This happened to a followed job.
@@ -35,20 +35,21 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// Listens as a worker of these queues: wake-ups and cancellations.
-    pub fn listen(index: &Index, queues: Vec<QueueName>, stop: CancellationToken) -> Self {
+    /// Listens as a worker of these shards: wake-ups and cancellations.
+    pub fn listen(index: &Index, shards: Vec<Shard>, stop: CancellationToken) -> Self {
         let mut channels = HashMap::new();
-        for queue in queues {
-            channels.insert(keys::cancel_channel(index.prefix(), &queue), Channel::Cancel);
-            channels.insert(keys::wake_channel(index.prefix(), &queue), Channel::Wake(queue));
+        for shard in shards {
+            channels.insert(keys::cancel_channel(index.prefix(), &shard), Channel::Cancel);
+            channels.insert(keys::wake_channel(index.prefix(), &shard), Channel::Wake(shard));
         }
         Self::subscribe(index, channels, stop)
     }
 
     /// Listens to what happens to jobs of these queues that are followed by [`Index::watch`], whoever follows them.
     pub fn watch(index: &Index, queues: &[QueueName], stop: CancellationToken) -> Self {
-        let channel = |queue| (keys::events_channel(index.prefix(), queue), Channel::Events);
-        Self::subscribe(index, queues.iter().map(channel).collect(), stop)
+        let channel = |shard| (keys::events_channel(index.prefix(), &shard), Channel::Events);
+        let shards = queues.iter().flat_map(|queue| index.shards(queue));
+        Self::subscribe(index, shards.map(channel).collect(), stop)
     }
 
     fn subscribe(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
@@ -75,7 +76,7 @@ impl Notices {
 }
 
 enum Channel {
-    Wake(QueueName),
+    Wake(Shard),
     Cancel,
     Events,
 }
@@ -83,7 +84,7 @@ enum Channel {
 impl Channel {
     fn notice(&self, message: &[u8]) -> Option<Notice> {
         match self {
-            Self::Wake(queue) => Some(Notice::Wake(queue.clone())),
+            Self::Wake(shard) => Some(Notice::Wake(shard.clone())),
             Self::Cancel => Uuid::from_slice(message).ok().map(Notice::Cancelled),
             Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use shared::queue::{Index, IndexSettings, QueueName};
+use shared::queue::{Index, IndexSettings, QueueName, ShardCounts};
 use sqlx::{Connection as _, PgConnection};
 use tests::{
     eventually::eventually,
@@ -69,7 +69,7 @@ impl Bed {
         let settings =
             vec![("shared_buffers".to_owned(), "512MB".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: true, settings }).await?;
-        let redis = PrivateRedis::new(RedisOptions { append_only: false }).await?;
+        let redis = PrivateRedis::new(RedisOptions::default()).await?;
         let (port, scheduler_port) = (free_port()?, free_port()?);
         let spec =
             |name: &str| Ok::<_, anyhow::Error>(spec(name, &postgres, &redis, own)?.env("PORT", port.to_string()));
@@ -113,7 +113,8 @@ impl Bed {
     /// The index, as the processes see it.
     pub fn index(&self) -> Result<Index> {
         let response_timeout = Duration::from_secs(10);
-        Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix: "rota".to_owned(), response_timeout })?)
+        let (prefix, shards) = ("rota".to_owned(), ShardCounts::default());
+        Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix, response_timeout, shards })?)
     }
 
     /// Waits until the leader has built the index, to its end, from the epoch that the ledger names.

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
     queue::{
-        QueueName,
+        QueueName, Shard,
         consumer::{Consumer, Lease},
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
@@ -72,7 +72,7 @@ impl Scene {
     }
 
     async fn fetch(&self, wanted: usize) -> Result<Vec<Lease>> {
-        Ok(self.consumer.fetch(&queue(), wanted).await?.leases)
+        Ok(self.consumer.fetch(&Shard::whole(queue()), wanted).await?.leases)
     }
 
     async fn limit(&self, row: LimitRow) -> Result<()> {

@@ -18,7 +18,7 @@ use tests::{
     system::TestSystem,
 };
 
-use super::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, queue, reaches};
+use super::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, queue, reaches, shard};
 
 /// Two tenants, and a consumer that leases by hand.
 struct Scene {
@@ -52,13 +52,13 @@ impl Scene {
     }
 
     async fn fetch(&self, wanted: usize) -> Result<Vec<Lease>> {
-        Ok(self.consumer.fetch(&queue(), wanted).await?.leases)
+        Ok(self.consumer.fetch(&shard(), wanted).await?.leases)
     }
 
     async fn settle(&self, leases: &[Lease]) -> Result<()> {
         let ran = Some(Duration::from_millis(1));
         let end = |lease: &Lease| Settlement { id: lease.id, token: lease.token, ran, again: None };
-        Ok(self.system.index.settle(&queue(), &leases.iter().map(end).collect::<Vec<_>>()).await?)
+        Ok(self.system.index.settle(&shard(), &leases.iter().map(end).collect::<Vec<_>>()).await?)
     }
 
     fn of_first<'a>(&self, leases: &'a [Lease]) -> Vec<&'a Lease> {
@@ -115,9 +115,9 @@ async fn what_is_handed_back_or_retried_makes_room_under_the_cap() -> Result<()>
     let leases = scene.fetch(10).await?;
     assert_eq!(leases.len(), 2);
     let back: Vec<_> = leases.iter().map(Lease::hand_back).collect();
-    scene.system.index.settle(&queue(), &back).await?;
+    scene.system.index.settle(&shard(), &back).await?;
     // A settlement that comes twice gives no second place.
-    scene.system.index.settle(&queue(), &back).await?;
+    scene.system.index.settle(&shard(), &back).await?;
     assert_eq!(scene.fetch(10).await?.len(), 2);
     assert_eq!(scene.fetch(10).await?.len(), 0);
     Ok(())
@@ -150,7 +150,7 @@ async fn a_rate_lets_a_burst_through_and_then_its_pace() -> Result<()> {
     let leases = scene.fetch(10).await?;
     assert_eq!((leases.len(), scene.of_first(&leases).len()), (10, 3), "the burst, and the other is not held off");
     scene.settle(&leases).await?;
-    let fetched = scene.consumer.fetch(&queue(), 30).await?;
+    let fetched = scene.consumer.fetch(&shard(), 30).await?;
     assert_eq!(scene.of_first(&fetched.leases).len(), 0, "no token yet");
     let next = fetched.next.expect("it is known when the next token comes");
     assert!(next > Duration::ZERO && next <= Duration::from_secs(2), "{next:?}");

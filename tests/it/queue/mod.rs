@@ -21,6 +21,7 @@ mod recording;
 mod retention;
 mod rolling_restart;
 mod schedulers;
+mod shards;
 mod shares;
 mod skew;
 mod steering;

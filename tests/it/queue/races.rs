@@ -13,7 +13,7 @@ use tests::{eventually::eventually, system::TestSystem};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::support::{LEASE, Ledger, PATIENCE, queue, reaches};
+use super::support::{LEASE, Ledger, PATIENCE, reaches, shard};
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Steered> {
     let mut transaction = system.tenants.begin(tenant).await?;
@@ -51,7 +51,7 @@ async fn of_cancel_and_finish_one_wins() -> Result<()> {
             other => panic!("{other:?}"),
         };
         eventually(PATIENCE, "nothing holds the job", async || {
-            (system.index.leased(&queue(), &[*id]).await.ok()? == [false]).then_some(())
+            (system.index.leased_in(&shard(), &[*id]).await.ok()? == [false]).then_some(())
         })
         .await;
         let row = ledger.row(*id).await?;
@@ -107,7 +107,7 @@ async fn cancelling_running_jobs_is_quick() -> Result<()> {
     for id in ids {
         let asked = Instant::now();
         assert!(matches!(cancel(&system, tenant, id).await?, Steered::Done(_)));
-        while system.index.leased(&queue(), &[id]).await? != [false] {
+        while system.index.leased_in(&shard(), &[id]).await? != [false] {
             tokio::task::yield_now().await;
             assert!(asked.elapsed() < PATIENCE, "the job's slot is not freed");
         }

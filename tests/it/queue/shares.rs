@@ -22,7 +22,7 @@ use shared::{
 };
 use tests::system::TestSystem;
 
-use super::support::{LEASE, build_index, indexed, queue};
+use super::support::{LEASE, build_index, indexed, queue, shard};
 
 /// A worker's slots in simulated time.
 struct Slots<'a> {
@@ -48,7 +48,7 @@ impl<'a> Slots<'a> {
         while self.now_ms < until_ms {
             let free = self.size - self.running.len();
             if free > 0 {
-                for lease in self.consumer.fetch(&queue(), free).await?.leases {
+                for lease in self.consumer.fetch(&shard(), free).await?.leases {
                     let length_ms = length_ms(lease.tenant);
                     *self.served_ms.entry(lease.tenant).or_default() += length_ms;
                     self.running.push(Reverse((self.now_ms + length_ms, self.leases.len())));
@@ -71,7 +71,7 @@ impl<'a> Slots<'a> {
             let ran = Some(Duration::from_millis(*length_ms));
             ended.push(Settlement { id: lease.id, token: lease.token, ran, again: None });
         }
-        Ok(self.system.index.settle(&queue(), &ended).await?)
+        Ok(self.system.index.settle(&shard(), &ended).await?)
     }
 
     /// What each tenant got since this was last asked, in ms.

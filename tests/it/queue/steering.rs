@@ -19,7 +19,7 @@ use tests::{
 };
 use uuid::Uuid;
 
-use super::support::{LEASE, Ledger, PATIENCE, callback, queue, reaches};
+use super::support::{LEASE, Ledger, PATIENCE, callback, reaches, shard};
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
     let mut transaction = system.tenants.begin(tenant).await?;
@@ -74,7 +74,7 @@ async fn cancelling_a_running_job_stops_it_and_frees_its_slot() -> Result<()> {
     // The only slot is free only once the long one has been stopped.
     reaches(&system, tenant, next, "completed").await;
     eventually(PATIENCE, "its lease has ended", async || {
-        (system.index.leased(&queue(), &[long]).await.ok()? == [false]).then_some(())
+        (system.index.leased_in(&shard(), &[long]).await.ok()? == [false]).then_some(())
     })
     .await;
     worker.stop().await?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
-    queue::{IndexState, NewJob, QueueName, inspect::JobRecord},
+    queue::{IndexState, NewJob, QueueName, Shard, inspect::JobRecord},
     tenancy::TenantId,
 };
 use sqlx::{Connection as _, PgConnection};
@@ -26,6 +26,11 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// The queue of the test-only kinds.
 pub fn queue() -> QueueName {
     "default".parse().expect("a valid name")
+}
+
+/// The same where it is not split.
+pub fn shard() -> Shard {
+    Shard::whole(queue())
 }
 
 /// A job that posts `token` to the sink.
@@ -166,7 +171,7 @@ pub async fn unleased(system: &TestSystem, id: Uuid) {
 
 async fn lease(system: &TestSystem, id: Uuid, held: bool) {
     eventually(PATIENCE, "the job's lease", async || {
-        (system.index.leased(&queue(), &[id]).await.ok()? == [held]).then_some(())
+        (system.index.leased_in(&shard(), &[id]).await.ok()? == [held]).then_some(())
     })
     .await;
 }

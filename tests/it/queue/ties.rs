@@ -18,7 +18,7 @@ use shared::{
 use tests::{eventually::eventually, system::TestSystem};
 use uuid::Uuid;
 
-use super::support::{LEASE, Ledger, PATIENCE, indexed, queue, reaches};
+use super::support::{LEASE, Ledger, PATIENCE, indexed, queue, reaches, shard};
 
 fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
@@ -71,7 +71,7 @@ async fn a_waiting_dependent_is_in_no_index_however_it_is_built() -> Result<()> 
     let waiting =
         shared::queue::WaitingJob { id: dependent, tenant, priority: shared::queue::Priority::DEFAULT, run_at_ms: 0 };
     system.index.push(&queue(), &[waiting]).await?;
-    let fetched = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&queue(), 10).await?;
+    let fetched = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&shard(), 10).await?;
     assert_eq!(fetched.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [root]);
     Ok(())
 }
@@ -89,7 +89,7 @@ async fn poison_frees_the_key_and_cancels_who_waits() -> Result<()> {
     indexed(&system, 1).await;
     // A holder that is never heard of again.
     let holder = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(300));
-    assert_eq!(holder.fetch(&queue(), 1).await?.leases.len(), 1);
+    assert_eq!(holder.fetch(&shard(), 1).await?.leases.len(), 1);
     reaches(&system, tenant, root, "discarded").await;
     reaches(&system, tenant, dependent, "cancelled").await;
     assert_eq!(rows(&mut ledger).await?, (0, 0, 0));
@@ -105,7 +105,7 @@ async fn hooks_that_come_during_a_run_are_seen_at_its_end() -> Result<()> {
     let _scheduler = system.scheduler();
     let plain = system.enqueue(vec![noop(&system, tenant), noop(&system, tenant)]).await?;
     indexed(&system, 2).await;
-    let leases = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&queue(), 2).await?.leases;
+    let leases = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&shard(), 2).await?.leases;
     let dependent = system.enqueue(vec![after(&system, tenant, &plain[..1])]).await?[0];
     let finish = |lease: &shared::queue::consumer::Lease| {
         assert_eq!(lease.hooks, 0);

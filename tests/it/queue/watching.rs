@@ -42,7 +42,7 @@ async fn a_followed_job_announces_each_step_and_others_do_not() -> Result<()> {
     let (tenant, _scheduler) = (system.tenant("acme").await?, system.scheduler());
     let mut notices = connected(&system, &stop).await;
     let followed = callback(&system, tenant, &sink, "followed");
-    system.index.watch(&queue(), followed.id, SPAN).await?;
+    system.index.watch(&queue(), tenant, followed.id, SPAN).await?;
     let other = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     let id = system.enqueue(vec![followed]).await?[0];
     indexed(&system, 2).await;
@@ -66,7 +66,7 @@ async fn a_followed_job_announces_its_cancellation() -> Result<()> {
     let mut notices = connected(&system, &stop).await;
     let id = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     indexed(&system, 1).await;
-    system.index.watch(&queue(), id, SPAN).await?;
+    system.index.watch(&queue(), tenant, id, SPAN).await?;
     let mut transaction = system.tenants.begin(tenant).await?;
     let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { panic!("not cancelled") };
     transaction.commit().await?;
@@ -85,9 +85,9 @@ async fn following_ends_by_itself() -> Result<()> {
     let job = |_| system.job(tenant, "noop", &json!({}));
     let ids = system.enqueue((0..2).map(job).collect()).await?;
     indexed(&system, 2).await;
-    system.index.watch(&queue(), ids[0], Duration::from_millis(1)).await?;
+    system.index.watch(&queue(), tenant, ids[0], Duration::from_millis(1)).await?;
     // The other one keeps the set of followed jobs alive beyond the first one's span.
-    system.index.watch(&queue(), ids[1], SPAN).await?;
+    system.index.watch(&queue(), tenant, ids[1], SPAN).await?;
     // Twenty of its spans, on any clock.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let worker = system.worker(1, LEASE);

@@ -54,6 +54,21 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn shards_are_the_same_section_for_every_process() {
+    let env = minimal().with("ROTA_QUEUE_SHARDS", "email:4");
+    let email = "email".parse().unwrap();
+    assert_eq!(ApiConfig::load(&env).unwrap().redis.shards.of(&email), 4);
+    assert_eq!(WorkerConfig::load(&env).unwrap().redis.shards.of(&email), 4);
+    assert_eq!(SchedulerConfig::load(&env).unwrap().redis.shards.of(&email), 4);
+    assert_eq!(OperatorConfig::load(&env).unwrap().redis.shards.of(&email), 4);
+    let text = WorkerConfig::load(&env.with("ROTA_QUEUE_SHARDS", "default:2,email:65")).unwrap_err().to_string();
+    insta::assert_snapshot!(text, @r#"
+    1 problem in the configuration
+      ROTA_QUEUE_SHARDS: entry 2, "email:65": the count is not a whole number from 1 to 64; expected queues with their numbers of shards, 1 to 64, separated by commas, such as email:4,default:2
+    "#);
+}
+
+#[test]
 fn production_refuses_what_only_suits_development() {
     let env = minimal().with("ENVIRONMENT", "production").with("ROTA_TEST_KINDS", "1");
     let env = env.with("ROTA_FAULT", "rescue_after_ledger:1:kill");

@@ -36,7 +36,9 @@ impl Standing {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn wait_ms(&self, ahead: u64) -> f64 {
         let (ahead, weight) = (ahead as f64, f64::from(self.limits.weight));
-        let share = f64::from(self.slots) * weight / (weight + self.other_weight);
+        // Workers split their slots evenly over the shards that have work, whatever the weights of those tenants.
+        let slots = f64::from(self.slots) / f64::from(1 + self.other_shards);
+        let share = slots * weight / (weight + self.other_weight);
         let parallel = self.limits.max_running.map_or(share, |cap| share.min(f64::from(cap))).max(f64::MIN_POSITIVE);
         let busy = if f64::from(self.running) >= parallel { 1.0 } else { 0.0 };
         let by_share = (ahead + busy) * self.average_ms.unwrap_or(UNKNOWN_RUN_MS) / parallel;
@@ -69,6 +71,7 @@ mod tests {
             slots: 4,
             other_tenants: 0,
             other_weight: 0.0,
+            other_shards: 0,
         }
     }
 
@@ -86,6 +89,11 @@ mod tests {
     fn beside_others_it_has_its_share() {
         let limits = Limits { weight: 2, ..Limits::default() };
         about(&Standing { limits, other_tenants: 2, other_weight: 6.0, ..standing() }, 10.0 * 50.0);
+    }
+
+    #[test]
+    fn slots_go_round_between_busy_shards() {
+        about(&Standing { other_shards: 1, ..standing() }, 10.0 * 50.0 / 2.0);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::{collections::HashMap, time::Duration};
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{Index, MAX_BATCH, WORKER_SILENCE, millis, scripts};
+use super::{Index, MAX_BATCH, WORKER_SILENCE, all, millis, scripts};
 use crate::{
-    queue::{QueueName, keys},
+    queue::{QueueName, Shard, keys},
     tenancy::TenantId,
 };
 
@@ -17,10 +17,20 @@ use crate::{
 pub(in crate::queue) type LimitChange = (TenantId, String, Option<String>);
 
 impl Index {
-    /// Sets tenants' limits.
-    pub(in crate::queue) async fn limit(&self, queue: &QueueName, changes: &[LimitChange]) -> Result<(), RedisError> {
+    /// Sets a tenant's limits, whatever they are now.
+    pub(in crate::queue) async fn limit(
+        &self,
+        queue: &QueueName,
+        tenant: TenantId,
+        packed: String,
+    ) -> Result<(), RedisError> {
+        self.limit_in(&self.shard_of(queue, tenant), &[(tenant, packed, None)]).await
+    }
+
+    /// Sets limits of tenants who are in this shard.
+    pub(in crate::queue) async fn limit_in(&self, shard: &Shard, changes: &[LimitChange]) -> Result<(), RedisError> {
         for chunk in changes.chunks(MAX_BATCH) {
-            let mut call = self.call(&scripts::LIMIT, queue);
+            let mut call = self.call(&scripts::LIMIT, shard);
             for (tenant, packed, expected) in chunk {
                 call.arg(tenant.as_uuid().as_bytes()).arg(packed).arg(expected.as_deref().unwrap_or("*"));
             }
@@ -29,9 +39,9 @@ impl Index {
         Ok(())
     }
 
-    /// The limits that the scripts go by, packed, by tenant.
-    pub(in crate::queue) async fn limits(&self, queue: &QueueName) -> Result<HashMap<TenantId, String>, RedisError> {
-        let (key, mut cursor, mut found) = (format!("{}:limits", keys::root(self.prefix(), queue)), 0, HashMap::new());
+    /// The limits that a shard's scripts go by, packed, by tenant.
+    pub(in crate::queue) async fn limits(&self, shard: &Shard) -> Result<HashMap<TenantId, String>, RedisError> {
+        let (key, mut cursor, mut found) = (format!("{}:limits", keys::root(self.prefix(), shard)), 0, HashMap::new());
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(&key).arg(cursor).arg("COUNT").arg(MAX_BATCH);
@@ -45,15 +55,15 @@ impl Index {
         }
     }
 
-    /// Stops a queue from handing out jobs or lets it go on, if it was as `expected`.
+    /// Stops a shard from handing out jobs or lets it go on, if it was as `expected`.
     pub(in crate::queue) async fn pause(
         &self,
-        queue: &QueueName,
+        shard: &Shard,
         paused: bool,
         expected: Option<bool>,
     ) -> Result<(), RedisError> {
         let flag = |set| if set { "1" } else { "0" };
-        let mut call = self.call(&scripts::PAUSE, queue);
+        let mut call = self.call(&scripts::PAUSE, shard);
         call.arg(flag(paused)).arg(expected.map_or("*", flag)).invoke_async(&mut self.connection()).await
     }
 
@@ -74,7 +84,11 @@ impl Index {
         slots: usize,
         remembered: Duration,
     ) -> Result<(), RedisError> {
-        let mut call = self.call(&scripts::BEAT, queue);
-        call.arg(process.as_bytes()).arg(slots).arg(millis(remembered)).invoke_async(&mut self.connection()).await
+        // In every shard: each tells of its own who serves it.
+        let beats = self.shards(queue).map(async |shard| {
+            let mut call = self.call(&scripts::BEAT, &shard);
+            call.arg(process.as_bytes()).arg(slots).arg(millis(remembered)).invoke_async(&mut self.connection()).await
+        });
+        all(beats).await
     }
 }

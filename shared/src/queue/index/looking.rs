@@ -6,7 +6,10 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::{Index, IndexState, IndexStatus, LaneDepth, MAX_BATCH, WORKER_SILENCE, millis, scripts};
-use crate::queue::{QueueName, keys};
+use crate::{
+    queue::{QueueName, Shard, keys},
+    tenancy::TenantId,
+};
 
 impl Index {
     /// Answers when Redis does: for readiness.
@@ -14,9 +17,19 @@ impl Index {
         redis::cmd("PING").query_async(&mut self.connection()).await
     }
 
-    /// What the index says of a queue.
+    /// What the index says of a queue, all its shards together.
     pub async fn status(&self, queue: &QueueName) -> Result<IndexStatus, RedisError> {
-        let mut call = self.call(&scripts::STATUS, queue);
+        let mut whole: Option<IndexStatus> = None;
+        for shard in self.shards(queue) {
+            let status = self.shard_status(&shard).await?;
+            whole = Some(whole.map_or(status, |others| others.beside(status)));
+        }
+        Ok(whole.expect("a queue has at least one shard"))
+    }
+
+    /// What the index says of one shard.
+    pub(in crate::queue) async fn shard_status(&self, shard: &Shard) -> Result<IndexStatus, RedisError> {
+        let mut call = self.call(&scripts::STATUS, shard);
         let answer = call.arg(millis(WORKER_SILENCE)).invoke_async(&mut self.connection()).await?;
         let (state, epoch, complete, tenants_waiting, due, leased, tenants_parked, paused, workers, slots): (
             String,
@@ -46,15 +59,22 @@ impl Index {
 
     /// Counts the jobs in lanes, a bounded number of tenants a call.
     pub async fn depth(&self, queue: &QueueName) -> Result<LaneDepth, RedisError> {
+        let mut whole = LaneDepth::default();
+        for shard in self.shards(queue) {
+            whole = whole.beside(self.shard_depth(&shard).await?);
+        }
+        Ok(whole)
+    }
+
+    async fn shard_depth(&self, shard: &Shard) -> Result<LaneDepth, RedisError> {
         let mut depth = LaneDepth::default();
         for tenants in ["ring", "parked"] {
             let mut from = 0;
             loop {
-                let mut call = self.call(&scripts::DEPTH, queue);
+                let mut call = self.call(&scripts::DEPTH, shard);
                 call.arg(tenants).arg(from).arg(from + MAX_BATCH - 1);
                 let (seen, available, oldest): (usize, u64, String) = call.invoke_async(&mut self.connection()).await?;
-                depth.available += available;
-                depth.oldest_run_at_ms = [depth.oldest_run_at_ms, oldest.parse().ok()].into_iter().flatten().min();
+                depth = depth.beside(LaneDepth { available, oldest_run_at_ms: oldest.parse().ok() });
                 from += MAX_BATCH;
                 if seen < MAX_BATCH {
                     break;
@@ -64,10 +84,26 @@ impl Index {
         Ok(depth)
     }
 
-    /// Which of `ids` are leased right now.
-    pub async fn leased(&self, queue: &QueueName, ids: &[Uuid]) -> Result<Vec<bool>, RedisError> {
+    /// Which of the jobs are leased right now.
+    pub async fn leased(&self, queue: &QueueName, jobs: &[(Uuid, TenantId)]) -> Result<Vec<bool>, RedisError> {
+        let mut leased = vec![false; jobs.len()];
+        for shard in self.shards(queue) {
+            let here: Vec<usize> = (0..jobs.len()).filter(|&at| shard.holds(jobs[at].1)).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let ids: Vec<Uuid> = here.iter().map(|&at| jobs[at].0).collect();
+            for (at, held) in here.into_iter().zip(self.leased_in(&shard, &ids).await?) {
+                leased[at] = held;
+            }
+        }
+        Ok(leased)
+    }
+
+    /// Which of `ids` are leased from this shard right now.
+    pub async fn leased_in(&self, shard: &Shard, ids: &[Uuid]) -> Result<Vec<bool>, RedisError> {
         let mut command = redis::cmd("HMGET");
-        command.arg(format!("{}:held", keys::root(self.prefix(), queue)));
+        command.arg(format!("{}:held", keys::root(self.prefix(), shard)));
         for id in ids {
             command.arg(id.as_bytes());
         }

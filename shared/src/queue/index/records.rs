@@ -149,6 +149,31 @@ pub struct IndexStatus {
     pub slots: u64,
 }
 
+impl IndexStatus {
+    /// One status of two shards: as sound as the worse of them, and not sound at all when they come from different rebuilds. A worker
+    /// serves all shards, so workers and slots are not added up.
+    pub(super) fn beside(self, other: Self) -> Self {
+        let state = match (self.state, other.state) {
+            _ if self.epoch != other.epoch => IndexState::Stale,
+            (IndexState::Ready, state) | (state, IndexState::Ready) => state,
+            (IndexState::Grace, IndexState::Grace) => IndexState::Grace,
+            _ => IndexState::Stale,
+        };
+        Self {
+            state,
+            epoch: self.epoch.min(other.epoch),
+            complete: self.complete && other.complete,
+            tenants_waiting: self.tenants_waiting + other.tenants_waiting,
+            due: self.due + other.due,
+            leased: self.leased + other.leased,
+            tenants_parked: self.tenants_parked + other.tenants_parked,
+            paused: self.paused && other.paused,
+            workers: self.workers.max(other.workers),
+            slots: self.slots.max(other.slots),
+        }
+    }
+}
+
 /// How many jobs of a queue wait in lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneDepth {
@@ -156,6 +181,16 @@ pub struct LaneDepth {
     pub available: u64,
     /// The earliest `run_at` (Unix milliseconds) at the head of a lane.
     pub oldest_run_at_ms: Option<i64>,
+}
+
+impl LaneDepth {
+    /// Both together.
+    pub(super) fn beside(self, other: Self) -> Self {
+        Self {
+            available: self.available + other.available,
+            oldest_run_at_ms: [self.oldest_run_at_ms, other.oldest_run_at_ms].into_iter().flatten().min(),
+        }
+    }
 }
 
 impl LeasedId {
@@ -166,5 +201,50 @@ impl LeasedId {
     pub(super) fn parse(id: &[u8], score: f64) -> Option<Self> {
         let priority = Priority::new((score / PRIORITY_SPAN) as i16)?;
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: IndexStatus = IndexStatus {
+        state: IndexState::Ready,
+        epoch: 7,
+        complete: true,
+        tenants_waiting: 3,
+        due: 2,
+        leased: 5,
+        tenants_parked: 1,
+        paused: true,
+        workers: 2,
+        slots: 40,
+    };
+
+    #[test]
+    fn counts_of_shards_are_added_and_workers_are_not() {
+        let both = READY.beside(IndexStatus { workers: 3, slots: 60, ..READY });
+        let sum =
+            IndexStatus { tenants_waiting: 6, due: 4, leased: 10, tenants_parked: 2, workers: 3, slots: 60, ..READY };
+        assert_eq!(both, sum);
+    }
+
+    #[test]
+    fn a_queue_is_as_sound_as_its_worst_shard() {
+        use IndexState::{Grace, Ready, Stale};
+        for (first, second, both) in [
+            (Ready, Ready, Ready),
+            (Ready, Grace, Grace),
+            (Grace, Grace, Grace),
+            (Ready, Stale, Stale),
+            (Grace, Stale, Stale),
+        ] {
+            let (first, second) = (IndexStatus { state: first, ..READY }, IndexStatus { state: second, ..READY });
+            assert_eq!((first.beside(second).state, second.beside(first).state), (both, both));
+        }
+        assert!(!READY.beside(IndexStatus { complete: false, ..READY }).complete);
+        assert!(!READY.beside(IndexStatus { paused: false, ..READY }).paused);
+        let torn = READY.beside(IndexStatus { epoch: 6, ..READY });
+        assert_eq!((torn.state, torn.epoch), (Stale, 6), "of two rebuilds");
     }
 }

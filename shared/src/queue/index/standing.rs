@@ -1,13 +1,15 @@
 //! Where one job stands, for [`crate::queue::explain`].
 //!
-//! Invariant: one look, so that what it says fits together; old as soon as it is read.
+//! Invariant: one look, so that what it says fits together; old as soon as it is read. Of a queue that is split only the sizes of the
+//! other shards' rings are looked at besides.
 
+use futures::future::try_join_all;
 use redis::RedisError;
 use uuid::Uuid;
 
 use super::{Index, IndexState, WORKER_SILENCE, millis, scripts};
 use crate::{
-    queue::{Priority, QueueName, limits::Limits},
+    queue::{Priority, QueueName, Shard, keys, limits::Limits},
     tenancy::TenantId,
 };
 
@@ -39,10 +41,12 @@ pub(in crate::queue) struct Standing {
     pub(in crate::queue) average_ms: Option<f64>,
     pub(in crate::queue) workers: u64,
     pub(in crate::queue) slots: u32,
-    /// Other tenants that have work that may run.
+    /// Other tenants that have work that may run, in all shards.
     pub(in crate::queue) other_tenants: u64,
-    /// The sum of their weights, extrapolated from the first ones.
+    /// The sum of the weights of those in the same shard, extrapolated from the first ones.
     pub(in crate::queue) other_weight: f64,
+    /// Other shards of the queue that have work that may run: the slots go round between them and this one.
+    pub(in crate::queue) other_shards: u32,
 }
 
 impl Index {
@@ -57,14 +61,16 @@ impl Index {
         type Job = (String, i64, String, u64);
         type Tenant = (String, u32, String, String);
         type Queue = (u64, u32, u64, f64);
-        let mut call = self.call(&scripts::STANDING, queue);
+        let shard = self.shard_of(queue, tenant);
+        let mut call = self.call(&scripts::STANDING, &shard);
         call.arg(id.as_bytes()).arg(tenant.as_uuid().as_bytes()).arg(priority.get()).arg(millis(WORKER_SILENCE));
         let values: redis::Value = call.invoke_async(&mut self.connection()).await?;
         let values: Vec<redis::Value> = redis::from_redis_value(values)?;
         let part = |from: usize| redis::Value::Array(values.iter().skip(from).take(4).cloned().collect());
         let (state, paused, place, before): Job = redis::from_redis_value(part(0))?;
         let (limits, running, tokens, average): Tenant = redis::from_redis_value(part(4))?;
-        let (workers, slots, other_tenants, other_weight): Queue = redis::from_redis_value(part(8))?;
+        let (workers, slots, here, other_weight): Queue = redis::from_redis_value(part(8))?;
+        let elsewhere = self.rings_beside(&shard).await?;
         Ok(Standing {
             state: IndexState::parse(&state),
             queue_paused: paused == 1,
@@ -75,9 +81,20 @@ impl Index {
             average_ms: average.parse().ok(),
             workers,
             slots,
-            other_tenants,
+            other_tenants: here + elsewhere.iter().sum::<u64>(),
             other_weight,
+            other_shards: u32::try_from(elsewhere.len()).unwrap_or(u32::MAX),
         })
+    }
+
+    /// How many tenants the rings of the queue's other shards have, those that have any.
+    async fn rings_beside(&self, shard: &Shard) -> Result<Vec<u64>, RedisError> {
+        let others = self.shards(shard.queue()).filter(|other| other != shard);
+        let sizes = others.map(async |other| {
+            let ring = format!("{}:ring", keys::root(self.prefix(), &other));
+            redis::cmd("ZCARD").arg(ring).query_async::<u64>(&mut self.connection()).await
+        });
+        Ok(try_join_all(sizes).await?.into_iter().filter(|&size| size > 0).collect())
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: the copy is corrected by comparing and setting: what the index held is read before the ledger, and only what is
 //! still the same is replaced, so a correction never undoes a change that was pushed meanwhile.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::{
@@ -11,7 +13,10 @@ use super::{
 };
 use crate::{
     db::SystemDb,
-    queue::{Index, QueueName, index::IndexStatus},
+    queue::{
+        Index, QueueName, Shard,
+        index::{IndexStatus, LimitChange},
+    },
     tenancy::TenantId,
 };
 
@@ -55,7 +60,10 @@ impl Limiter {
     /// Stops a queue from handing out jobs, or lets it go on.
     pub async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), LimitError> {
         ledger::pause_queue(&self.db, queue, paused).await?;
-        Ok(self.index.pause(queue, paused, None).await?)
+        for shard in self.index.shards(queue) {
+            self.index.pause(&shard, paused, None).await?;
+        }
+        Ok(())
     }
 
     /// Changes what a tenant's row for `scope` says, and pushes what follows from it to all of `queues` that it is about.
@@ -79,7 +87,7 @@ impl Limiter {
             QueueScope::One(only) => only == *queue,
         };
         for queue in queues.iter().filter(concerned) {
-            self.index.limit(queue, &[(tenant, standing.limits(tenant, queue).pack(), None)]).await?;
+            self.index.limit(queue, tenant, standing.limits(tenant, queue).pack()).await?;
         }
         Ok(())
     }
@@ -87,27 +95,21 @@ impl Limiter {
     /// Brings the index's copy into agreement with the ledger; returns how many entries were wrong.
     pub async fn reconcile(&self, queues: &[QueueName]) -> Result<u64, LimitError> {
         let mut copies = Vec::with_capacity(queues.len());
-        for queue in queues {
-            copies.push((queue, self.index.status(queue).await?.paused, self.index.limits(queue).await?));
+        for shard in queues.iter().flat_map(|queue| self.index.shards(queue)) {
+            let (status, limits) = (self.index.shard_status(&shard).await?, self.index.limits(&shard).await?);
+            copies.push((shard, status.paused, limits));
         }
         let standing = Standing::read(&self.db).await?;
         let mut corrected = 0;
-        for (queue, was_paused, mut copy) in copies {
-            let paused = standing.is_paused(queue);
+        for (shard, was_paused, copy) in copies {
+            let paused = standing.is_paused(shard.queue());
             if paused != was_paused {
-                self.index.pause(queue, paused, Some(was_paused)).await?;
+                self.index.pause(&shard, paused, Some(was_paused)).await?;
                 corrected += 1;
             }
-            let mut changes = Vec::new();
-            for tenant in standing.tenants() {
-                let (is, ought) = (copy.remove(&tenant).unwrap_or_default(), standing.limits(tenant, queue).pack());
-                if is != ought {
-                    changes.push((tenant, ought, Some(is)));
-                }
-            }
-            changes.extend(copy.into_iter().map(|(tenant, is)| (tenant, String::new(), Some(is))));
+            let changes = changes(&standing, &shard, copy);
             corrected += changes.len() as u64;
-            self.index.limit(queue, &changes).await?;
+            self.index.limit_in(&shard, &changes).await?;
         }
         Ok(corrected)
     }
@@ -123,4 +125,17 @@ impl Limiter {
         }
         Ok(overviews)
     }
+}
+
+/// What a shard's copy says wrongly.
+fn changes(standing: &Standing, shard: &Shard, mut copy: HashMap<TenantId, String>) -> Vec<LimitChange> {
+    let mut changes = Vec::new();
+    for tenant in standing.tenants().into_iter().filter(|tenant| shard.holds(*tenant)) {
+        let (is, ought) = (copy.remove(&tenant).unwrap_or_default(), standing.limits(tenant, shard.queue()).pack());
+        if is != ought {
+            changes.push((tenant, ought, Some(is)));
+        }
+    }
+    changes.extend(copy.into_iter().map(|(tenant, is)| (tenant, String::new(), Some(is))));
+    changes
 }

@@ -1,4 +1,4 @@
--- Opens every script. KEYS[1] is the queue's root key; all names below share its hash tag, hence its slot.
+-- Opens every script. KEYS[1] is the root key of a shard, which is the whole queue if that is not split; all names below share its hash tag, hence its slot.
 local root = KEYS[1]
 local ring = root .. ':ring'         -- sorted set: tenant -> virtual time, for tenants with a lane that may run
 local parked = root .. ':parked'     -- sorted set: tenant -> when it may run again (inf: not by itself), for the others
@@ -23,6 +23,7 @@ local function now_ms()
 end
 
 -- 'stale' unless the index was built in this life of Redis: after a restart, a failover or an old dump the run id differs.
+-- 'retired' if the queue was split otherwise since.
 local function index_state()
   local known = redis.call('HMGET', meta, 'state', 'run_id')
   if not known[1] or known[2] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return 'stale' end
@@ -31,9 +32,9 @@ end
 
 local function lane_of(tenant) return root .. ':lane:' .. tenant end
 
--- One message wakes all idle workers; the flag keeps a busy system from publishing for every push.
-local function wake_idle()
-  if redis.call('HGET', meta, 'idle') == '1' then
+-- One message wakes all idle workers; the flag (`idle`, if it was read already) keeps a busy system from publishing for every push.
+local function wake_idle(idle)
+  if (idle or redis.call('HGET', meta, 'idle')) == '1' then
     redis.call('HSET', meta, 'idle', '0')
     redis.call('PUBLISH', root .. ':wake', '')
   end

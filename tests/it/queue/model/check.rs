@@ -7,7 +7,7 @@ use shared::queue::IndexState;
 use uuid::Uuid;
 
 use super::{ledger::Job, scene::Scene};
-use crate::queue::support::queue;
+use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -63,7 +63,7 @@ impl Scene<'_> {
         ensure!(lanes == expected, "in lanes: {}", self.difference(&lanes, &expected));
         let ids: Vec<Uuid> = self.model.ledger.jobs.iter().map(|job| job.id).collect();
         if !ids.is_empty() {
-            let leased = self.index.leased(&queue(), &ids).await?;
+            let leased = self.index.leased_in(&shard(), &ids).await?;
             let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
             let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
             ensure!(held == expected, "held: {}", self.difference(&held, &expected));

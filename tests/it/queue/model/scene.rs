@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use shared::{
     ids,
     queue::{
-        Index, IndexSettings,
+        Index, IndexSettings, ShardCounts,
         consumer::{Consumer, Lease},
         producer::{EnqueueRequest, Producer},
         reconcile::Reconciler,
@@ -60,8 +60,8 @@ impl<'a> Scene<'a> {
         let system = &world.system;
         let prefix = format!("model-{}", ids::new_id(&system.clock).simple());
         let response_timeout = Duration::from_secs(10);
-        let index =
-            Index::open(&IndexSettings { url: system.redis_url.clone(), prefix: prefix.clone(), response_timeout })?;
+        let (url, shards) = (system.redis_url.clone(), ShardCounts::default());
+        let index = Index::open(&IndexSettings { url, prefix: prefix.clone(), response_timeout, shards })?;
         let mut owner = PgConnection::connect(&system.urls.owner).await?;
         sqlx::query("truncate jobs").execute(&mut owner).await?;
         let mut scene = Self {

@@ -16,7 +16,7 @@ use super::{
     scene::{Held, LATER, Scene},
     step::End,
 };
-use crate::queue::support::queue;
+use crate::queue::support::shard;
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
@@ -25,7 +25,7 @@ impl Scene<'_> {
     /// Returns the numbers of the new leases.
     pub async fn fetch(&mut self, wanted: usize) -> Result<Vec<usize>> {
         let before = self.model.index.ids();
-        let fetched = self.consumer.fetch(&queue(), wanted).await?;
+        let fetched = self.consumer.fetch(&shard(), wanted).await?;
         ensure!(fetched.state == self.model.index.state, "the index is {:?}", fetched.state);
         let expected = if fetched.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
         ensure!(fetched.taken == expected, "{} ids taken, {expected} expected", fetched.taken);
@@ -109,7 +109,7 @@ impl Scene<'_> {
             Recorded::RefusedOvertaken => return Ok(()),
         };
         let ran = Some(Duration::from_millis(ran_ms));
-        self.index.settle(&queue(), &[Settlement { id: lease.id, token: lease.token, ran, again }]).await?;
+        self.index.settle(&shard(), &[Settlement { id: lease.id, token: lease.token, ran, again }]).await?;
         let (due, tenant) = (self.model.ledger.job(lease.id).due, self.model.ledger.job(lease.id).tenant);
         if self.model.index.settle(lease.id, number, again.is_some() && due) {
             self.model.fairness.charge(tenant, ran_ms);
@@ -120,7 +120,7 @@ impl Scene<'_> {
     pub async fn hand_back(&mut self, pick: usize) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         let lease = self.leases[number].lease.clone();
-        self.index.settle(&queue(), &[lease.hand_back()]).await?;
+        self.index.settle(&shard(), &[lease.hand_back()]).await?;
         self.leases[number].alive = false;
         self.model.index.settle(lease.id, number, true);
         Ok(())
@@ -130,7 +130,7 @@ impl Scene<'_> {
     pub async fn holder_dies(&mut self, pick: usize) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         let lease = &self.leases[number].lease;
-        let (_, lost) = self.index.renew(&queue(), Duration::ZERO, &[(lease.id, lease.token, lease.tenant)]).await?;
+        let (_, lost) = self.index.renew(&shard(), Duration::ZERO, &[(lease.id, lease.token, lease.tenant)]).await?;
         let id = lease.id;
         self.leases[number].alive = false;
         let held = match self.model.index.state {

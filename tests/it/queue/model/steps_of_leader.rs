@@ -16,7 +16,7 @@ use super::{
     ledger::Crash,
     scene::{LEASE, Scene},
 };
-use crate::queue::support::{PATIENCE, queue};
+use crate::queue::support::{PATIENCE, queue, shard};
 
 /// Several round trips long.
 const GRACE: Duration = Duration::from_millis(250);
@@ -109,7 +109,7 @@ impl Scene<'_> {
         loop {
             // Each for itself: no process holds a job twice.
             for one in held {
-                self.index.renew(&queue(), LEASE, std::slice::from_ref(one)).await?;
+                self.index.renew(&shard(), LEASE, std::slice::from_ref(one)).await?;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -5,6 +5,7 @@
 mod api;
 mod rebuild;
 mod rescue;
+mod resharding;
 mod worker;
 
 use std::{os::unix::process::ExitStatusExt as _, time::Duration};

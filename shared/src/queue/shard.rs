@@ -1,0 +1,132 @@
+//! A part of a queue: the ring over some of its tenants, with a root key, hence a slot, of its own.
+//!
+//! Invariant: a tenant is in one shard of a queue, whoever computes it, so its order, caps, rates and counts are those of one script.
+//! The count is part of a shard's root key: processes that disagree about it never write into each other's rings.
+//! Next: [`super::shard_counts`] for how many there are, `reconcile/resharding.rs` for how that changes.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::QueueName;
+use crate::tenancy::TenantId;
+
+/// One of a queue's parts; a queue that is not split is its only one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    queue: QueueName,
+    number: u16,
+    of: u16,
+}
+
+impl Shard {
+    /// The only shard of a queue that is not split.
+    pub const fn whole(queue: QueueName) -> Self {
+        Self { queue, number: 0, of: 1 }
+    }
+
+    /// All shards of a queue that is split into `of`.
+    pub(super) fn all(queue: &QueueName, of: u16) -> impl Iterator<Item = Self> + use<> {
+        let queue = queue.clone();
+        (0..of).map(move |number| Self { queue: queue.clone(), number, of })
+    }
+
+    /// The shard of a tenant's jobs, in a queue that is split into `of`.
+    pub(super) fn of_tenant(queue: &QueueName, of: u16, tenant: TenantId) -> Self {
+        Self { queue: queue.clone(), number: Self::number_of(tenant, of), of }
+    }
+
+    /// The queue that it is a part of.
+    pub const fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// Whether a tenant's jobs are here.
+    pub fn holds(&self, tenant: TenantId) -> bool {
+        Self::number_of(tenant, self.of) == self.number
+    }
+
+    /// The number of a tenant's shard, from 0.
+    pub(super) fn number_of(tenant: TenantId, of: u16) -> u16 {
+        if of == 1 {
+            return 0;
+        }
+        u16::try_from(spread(tenant.as_uuid()) % u64::from(of))
+            .expect("a remainder is less than what it was divided by")
+    }
+}
+
+/// `email`, or `email/1.4` for the second of four: neither sign can be part of a queue's name.
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.of {
+            1 => self.queue.fmt(f),
+            of => write!(f, "{}/{}.{of}", self.queue, self.number),
+        }
+    }
+}
+
+/// FNV-1a over the 16 bytes, 64 bits wide, the upper half folded into the lower (whose last bits alone mix little). It never
+/// changes: another one would be another configuration.
+fn spread(id: &Uuid) -> u64 {
+    let hash = id
+        .as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> QueueName {
+        "email".parse().unwrap()
+    }
+
+    fn tenant(id: u128) -> TenantId {
+        TenantId::new(Uuid::from_u128(id))
+    }
+
+    #[test]
+    fn a_tenant_is_in_exactly_one_shard() {
+        for of in [1, 2, 3, 64] {
+            for id in 0..200 {
+                let holding: Vec<Shard> = Shard::all(&queue(), of).filter(|shard| shard.holds(tenant(id))).collect();
+                assert_eq!(holding, [Shard::of_tenant(&queue(), of, tenant(id))]);
+            }
+        }
+    }
+
+    /// Processes of different releases must agree for as long as the index lives.
+    #[test]
+    fn the_hash_is_the_same_for_ever() {
+        // Of 16 zero bytes the plain FNV-1a is 0x88201fb960ff6465, by its definition.
+        assert_eq!(spread(&Uuid::nil()), 0x8820_1fb9_60ff_6465 ^ 0x8820_1fb9);
+        let numbers = [0, 1, 2, 3, u128::MAX].map(|id| Shard::number_of(tenant(id), 4));
+        assert_eq!(numbers, [0, 3, 2, 1, 1]);
+    }
+
+    /// Ids that are made one after the other, differing in few bits, must not gather in few shards.
+    #[test]
+    fn tenants_are_spread_evenly_however_their_ids_were_made() {
+        let counted: [fn(u128) -> u128; 3] =
+            [|at| at, |at| at << 64, |at| (0x0197_0000_0000_7000 + at) << 64 | 0x8000_0000_0000_0000];
+        for of in [2, 4, 7, 16, 64] {
+            for make in counted {
+                let mut tenants = vec![0_u32; usize::from(of)];
+                for at in 0..u128::from(of) * 500 {
+                    tenants[usize::from(Shard::number_of(tenant(make(at)), of))] += 1;
+                }
+                assert!(tenants.iter().all(|count| (350..=650).contains(count)), "{of}: {tenants:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_tells_number_and_count() {
+        assert_eq!(Shard::whole(queue()).to_string(), "email");
+        let names: Vec<String> = Shard::all(&queue(), 3).map(|shard| shard.to_string()).collect();
+        assert_eq!(names, ["email/0.3", "email/1.3", "email/2.3"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! Into how many shards each queue is split.
+//!
+//! Invariant: every count is from 1 to [`MAX_SHARDS`], and a queue has one count. All processes of an installation are given the same;
+//! `shard_agreement.rs` tells when they are not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
+
+use super::{QueueName, Shard, job::InvalidQueueName};
+use crate::tenancy::TenantId;
+
+/// Each shard costs an idle worker a call at each poll, and a worker that serves it a place in each round.
+pub const MAX_SHARDS: u16 = 64;
+
+/// Queues with their counts; one that is not named is not split. Cheap to clone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ShardCounts(Arc<BTreeMap<QueueName, u16>>);
+
+/// A text that says nothing of shards.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidShardCounts {
+    /// Not `QUEUE:COUNT`.
+    #[error("entry {0}, {1:?}, is not QUEUE:COUNT")]
+    Form(usize, String),
+    /// Before the colon is no queue.
+    #[error("entry {0}: {1}")]
+    Queue(usize, InvalidQueueName),
+    /// After the colon is no such number.
+    #[error("entry {0}, {1:?}: the count is not a whole number from 1 to {MAX_SHARDS}")]
+    Count(usize, String),
+    /// One queue, two counts.
+    #[error("entry {0}: the queue {1} was named before")]
+    Doubled(usize, QueueName),
+}
+
+/// A queue is to be split that nobody uses.
+#[derive(Debug, thiserror::Error)]
+#[error("ROTA_QUEUE_SHARDS: there is no queue {asked:?}; there are: {known}")]
+pub struct UnknownQueue {
+    asked: String,
+    known: String,
+}
+
+impl ShardCounts {
+    /// The count of a queue.
+    pub fn of(&self, queue: &QueueName) -> u16 {
+        self.0.get(queue).copied().unwrap_or(1)
+    }
+
+    /// All shards of a queue.
+    pub fn shards(&self, queue: &QueueName) -> impl Iterator<Item = Shard> + use<> {
+        Shard::all(queue, self.of(queue))
+    }
+
+    /// The shard of a tenant's jobs.
+    pub fn shard_of(&self, queue: &QueueName, tenant: TenantId) -> Shard {
+        Shard::of_tenant(queue, self.of(queue), tenant)
+    }
+
+    /// Refuses a name that is no queue's: it is a slip.
+    pub fn require_known(&self, queues: &BTreeSet<QueueName>) -> Result<(), UnknownQueue> {
+        let Some(unknown) = self.0.keys().find(|queue| !queues.contains(*queue)) else { return Ok(()) };
+        let known: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
+        Err(UnknownQueue { asked: unknown.to_string(), known: known.join(", ") })
+    }
+}
+
+/// `email:4,default:2`; an empty text splits nothing.
+impl FromStr for ShardCounts {
+    type Err = InvalidShardCounts;
+
+    fn from_str(text: &str) -> Result<Self, InvalidShardCounts> {
+        let mut counts = BTreeMap::new();
+        let entries = text.split(',').map(str::trim).enumerate().map(|(at, entry)| (at + 1, entry));
+        for (at, entry) in entries.filter(|(_, entry)| !entry.is_empty()) {
+            let (queue, count) = entry.split_once(':').ok_or_else(|| InvalidShardCounts::Form(at, entry.to_owned()))?;
+            let queue: QueueName = queue.parse().map_err(|error| InvalidShardCounts::Queue(at, error))?;
+            let count = count.parse().ok().filter(|count| (1..=MAX_SHARDS).contains(count));
+            let count = count.ok_or_else(|| InvalidShardCounts::Count(at, entry.to_owned()))?;
+            if counts.insert(queue.clone(), count).is_some() {
+                return Err(InvalidShardCounts::Doubled(at, queue));
+            }
+        }
+        Ok(Self(Arc::new(counts)))
+    }
+}
+
+impl fmt::Debug for ShardCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(queue, count)| (queue.as_ref(), count))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn counts(text: &str) -> Result<ShardCounts, String> {
+        text.parse().map_err(|error: InvalidShardCounts| error.to_string())
+    }
+
+    fn queue(name: &str) -> QueueName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn queues_are_split_as_they_are_told_and_otherwise_not() {
+        let counts = counts(" email:4, default:1 ,campaigns:64,").unwrap();
+        let of = |name| counts.of(&queue(name));
+        assert_eq!([of("email"), of("default"), of("campaigns"), of("payments")], [4, 1, 64, 1]);
+        assert_eq!(counts.shards(&queue("email")).count(), 4);
+        assert_eq!(counts.shards(&queue("payments")).collect::<Vec<_>>(), [Shard::whole(queue("payments"))]);
+        assert_eq!(counts.shard_of(&queue("default"), TenantId::new(Uuid::max())), Shard::whole(queue("default")));
+        assert_eq!("".parse::<ShardCounts>().unwrap(), ShardCounts::default());
+    }
+
+    #[test]
+    fn a_slip_is_told_with_its_place() {
+        for (text, told) in [
+            ("email", r#"entry 1, "email", is not QUEUE:COUNT"#),
+            (
+                "email:4,Default:2",
+                r#"entry 2: "Default" is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter"#,
+            ),
+            (":2", r#"entry 1: "" is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter"#),
+            ("email:0", r#"entry 1, "email:0": the count is not a whole number from 1 to 64"#),
+            ("email:65", r#"entry 1, "email:65": the count is not a whole number from 1 to 64"#),
+            ("email:", r#"entry 1, "email:": the count is not a whole number from 1 to 64"#),
+            ("email:2:3", r#"entry 1, "email:2:3": the count is not a whole number from 1 to 64"#),
+            ("email:2, email:2", "entry 2: the queue email was named before"),
+        ] {
+            assert_eq!(counts(text).unwrap_err(), told);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_none_is_refused_by_name() {
+        let known = BTreeSet::from([queue("default"), queue("email")]);
+        assert!(counts("email:4").unwrap().require_known(&known).is_ok());
+        assert_eq!(
+            counts("emial:4").unwrap().require_known(&known).unwrap_err().to_string(),
+            r#"ROTA_QUEUE_SHARDS: there is no queue "emial"; there are: default, email"#
+        );
+    }
+}
