@@ -106,7 +106,7 @@ async fn an_end_that_takes_too_long_holds_up_no_other() -> Result<()> {
     for id in others {
         unleased(&system, id).await;
     }
-    assert_eq!(system.index.leased(&queue(), &[slow]).await?, [true]);
+    assert_eq!(system.index.leased(&queue(), &[(slow, tenant)]).await?, [true]);
     heal(&mut ledger).await?;
     reaches(&system, tenant, slow, "completed").await;
     unleased(&system, slow).await;
