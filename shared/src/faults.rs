@@ -18,6 +18,8 @@ use strum::{EnumString, IntoStaticStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Point {
+    /// A group of jobs is committed; an error here is a connection that broke before it said so.
+    AfterCommitBeforeItsReply,
     /// A group of jobs is committed; no client has its answer, the index knows nothing.
     AfterCommitBeforePush,
     /// Clients have their answers, the index knows nothing.
@@ -28,8 +30,12 @@ pub enum Point {
     AfterLeaseBeforeRead,
     /// A run has ended; nobody has been told.
     AfterEffectBeforeFinish,
+    /// The ledger has the ends of some runs; an error here is a connection that broke before it said so.
+    AfterEndBeforeItsReply,
     /// The ledger has the end of a run; its lease goes on.
     AfterLedgerBeforeSettle,
+    /// Jobs that waited for others may run, or are cancelled, by a committed end; the index is not told.
+    AfterAftermathBeforeAnnouncement,
     /// The attempts of lost jobs are raised; their leases are still expired.
     RescueAfterLedger,
     /// The index is empty; no holder has asserted its lease.

@@ -3,7 +3,7 @@
 //! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
 //! are renewed meanwhile, because they stay in [`Holdings`] until they are settled.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use shared::{
     db::{self, SystemDb},
@@ -11,7 +11,7 @@ use shared::{
     queue::{
         Index, Settlement, Shard,
         consumer::Lease,
-        finish::{self, Finish, Outcome, Recorded, Records},
+        finish::{Finish, Outcome, Recorded, Recording, Records},
         ties::hooks,
         webhooks::{self, Watchers},
     },
@@ -30,6 +30,8 @@ const MAX_BATCH: usize = 500;
 /// Runs whose end waits to be written; beyond that, handlers wait, and with them the fetcher.
 const WAITING: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Before an end that took too long is tried again.
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// Batches that are written at the same time.
 const WRITERS: usize = 2;
 /// The shortest time between the beginnings of two batches that are not full.
@@ -113,7 +115,7 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
             Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })
         .collect();
-    let Records { recorded, aftermath } = record_patiently(db, &finishes).await;
+    let Tried { records: Records { recorded, aftermath }, slow } = record_patiently(db, Recording::of(&finishes)).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
@@ -128,40 +130,65 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
         }
     }
     aftermath.announce(index).await;
-    for ended in &batch {
-        holdings.leave(ended.lease.id, ended.lease.token);
-    }
-}
-
-/// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
-/// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(db: &SystemDb, finishes: &[Finish]) -> Records {
-    let mut told = false;
-    loop {
-        match finish::record(db, finishes).await {
-            Ok(records) => return records,
-            Err(error) if db::is_unavailable(&error) => {
-                if !told {
-                    tracing::warn!(jobs = finishes.len(), %error, "finished jobs cannot be written; trying until the ledger answers");
-                    told = true;
-                }
-                sleep(PAUSE).await;
-            }
-            Err(error) if finishes.len() == 1 => {
-                tracing::error!(job_id = %finishes[0].id, %error, "the end of a job cannot be written");
-                return Records::default();
-            }
-            Err(_) => return record_one_by_one(db, finishes).await,
+    for ended in batch {
+        if slow.contains(&ended.lease.id) {
+            write_later(db.clone(), index.clone(), watchers.clone(), holdings.clone(), ended);
+        } else {
+            holdings.leave(ended.lease.id, ended.lease.token);
         }
     }
 }
 
-async fn record_one_by_one(db: &SystemDb, finishes: &[Finish]) -> Records {
-    let mut all = Records::default();
-    for finish in finishes {
-        let one = Box::pin(record_patiently(db, std::slice::from_ref(finish))).await;
-        all.recorded.extend(one.recorded);
-        all.aftermath.extend(one.aftermath);
+/// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
+/// does not wait for it: the lease runs out then, and the job is rescued.
+fn write_later(db: SystemDb, index: Index, watchers: Watchers, holdings: Holdings, ended: Ended) {
+    tokio::spawn(async move {
+        sleep(SLOW_PAUSE).await;
+        write(&db, &index, &watchers, &holdings, vec![ended]).await;
+    });
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Tried {
+    records: Records,
+    /// Jobs whose end took longer than a statement may, although it was written alone.
+    slow: Vec<Uuid>,
+}
+
+/// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
+/// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
+async fn record_patiently(db: &SystemDb, mut recording: Recording<'_>) -> Tried {
+    let mut told = false;
+    loop {
+        match recording.advance(db).await {
+            Ok(()) => return Tried { records: recording.apart().0, slow: Vec::new() },
+            Err(error) if db::is_timed_out(&error) => return record_apart(db, recording, error, true).await,
+            Err(error) if db::is_unavailable(&error) => {
+                if !told {
+                    tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
+                    told = true;
+                }
+                sleep(PAUSE).await;
+            }
+            Err(error) => return record_apart(db, recording, error, false).await,
+        }
+    }
+}
+
+async fn record_apart(db: &SystemDb, recording: Recording<'_>, error: impl Display, timed_out: bool) -> Tried {
+    let (records, mut open) = recording.apart();
+    let mut all = Tried { records, slow: Vec::new() };
+    if open.len() == 1 {
+        let alone: Vec<Uuid> = open.remove(0).open().collect();
+        tracing::error!(job_id = ?alone, %error, timed_out, "the end of a job cannot be written");
+        all.slow.extend(alone.into_iter().filter(|_| timed_out));
+        return all;
+    }
+    for alone in open {
+        let one = Box::pin(record_patiently(db, alone)).await;
+        all.records.extend(one.records);
+        all.slow.extend(one.slow);
     }
     all
 }

@@ -31,3 +31,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+/// Whether a statement took longer than it may, or an operator stopped it. It is an unavailability too; but it may be the fault of
+/// the rows that were asked for.
+pub fn is_timed_out(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
+}

@@ -12,7 +12,7 @@
 mod batches;
 mod dependents;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -23,7 +23,10 @@ use super::{
     ties::hooks,
     webhooks,
 };
-use crate::tenancy::TenantId;
+use crate::{
+    faults::{self, Point},
+    tenancy::TenantId,
+};
 
 pub(super) use self::batches::reopen;
 pub(super) use self::dependents::lock;
@@ -59,6 +62,10 @@ impl Aftermath {
 
     /// Tells the index.
     pub async fn announce(&self, index: &Index) {
+        if *self == Self::default() {
+            return;
+        }
+        faults::pass(Point::AfterAftermathBeforeAnnouncement).await;
         let mut waiting: HashMap<&QueueName, Vec<WaitingJob>> = HashMap::new();
         for (queue, job) in &self.waiting {
             waiting.entry(queue).or_default().push(*job);
@@ -82,9 +89,34 @@ pub(super) async fn settle(connection: &mut PgConnection, ended: Vec<Final>) -> 
     }
     let tied = ended.iter().any(|job| job.hooks != 0 || job.waits_for != 0);
     let ended = if tied { untie(connection, ended, &mut aftermath).await? } else { ended };
-    let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
-    aftermath.waiting.extend(webhooks::raise(connection, &ids).await?);
+    tell(connection, &ended, &mut aftermath).await?;
     Ok(aftermath)
+}
+
+/// For jobs that came to wait for some that had ended before: what that end meant for those that waited then. It has been told of
+/// itself already; only the ends that follow from it now are news.
+pub(super) async fn settle_latecomers(
+    connection: &mut PgConnection,
+    ended_before: Vec<Final>,
+) -> Result<Aftermath, sqlx::Error> {
+    let mut aftermath = Aftermath::default();
+    if ended_before.is_empty() {
+        return Ok(aftermath);
+    }
+    let told: HashSet<Uuid> = ended_before.iter().map(|job| job.id).collect();
+    let mut ended = untie(connection, ended_before, &mut aftermath).await?;
+    ended.retain(|job| !told.contains(&job.id));
+    tell(connection, &ended, &mut aftermath).await?;
+    Ok(aftermath)
+}
+
+/// Raises events for those who listen.
+async fn tell(connection: &mut PgConnection, ended: &[Final], aftermath: &mut Aftermath) -> Result<(), sqlx::Error> {
+    if !ended.is_empty() {
+        let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
+        aftermath.waiting.extend(webhooks::raise(connection, &ids).await?);
+    }
+    Ok(())
 }
 
 /// Frees what the ended jobs held and what waited for them. Returns all that ended, with the cascade.

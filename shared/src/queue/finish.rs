@@ -5,6 +5,7 @@
 //! all others, nearly all there are, in one statement for many.
 
 mod outcome;
+mod recording;
 
 use std::collections::HashMap;
 
@@ -12,11 +13,15 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use self::outcome::{MAX_RESULT_BYTES, Outcome};
+pub use self::recording::Recording;
 use super::{
     JobState, Priority,
     aftermath::{self, Aftermath, Final},
 };
-use crate::db::SystemDb;
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+};
 
 /// The end of one run.
 #[derive(Clone, Debug)]
@@ -53,30 +58,19 @@ pub struct Records {
     pub aftermath: Aftermath,
 }
 
-/// Writes a batch of finishes, at most one for each job: in one or two statements, and a transaction for the jobs whose end
-/// matters to others.
+/// Writes a batch of finishes, at most one for each job, in one try.
 pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<Records, sqlx::Error> {
-    let mut records = Records { recorded: HashMap::with_capacity(finishes.len()), aftermath: Aftermath::default() };
-    let (hooked, free): (Vec<&Finish>, Vec<&Finish>) =
-        finishes.iter().partition(|finish| finish.hooks != 0 && finish.outcome.is_final());
-    let (plain, rest): (Vec<&Finish>, Vec<&Finish>) =
-        free.into_iter().partition(|finish| matches!(finish.outcome, Outcome::Completed { result: None }));
-    end_with_aftermath(db, &hooked, &mut records).await?;
-    if !plain.is_empty() {
-        complete(db, &plain, &mut records.recorded).await?;
+    let mut recording = Recording::of(finishes);
+    recording.advance(db).await?;
+    Ok(recording.apart().0)
+}
+
+impl Records {
+    /// Adds what was written by itself.
+    pub fn extend(&mut self, other: Self) {
+        self.recorded.extend(other.recorded);
+        self.aftermath.extend(other.aftermath);
     }
-    if !rest.is_empty() {
-        let written = change(db.pool(), &rest, false).await?;
-        records.recorded.extend(written.into_iter().map(|row| (row.id, row.recorded())));
-    }
-    if records.recorded.len() < finishes.len() {
-        let late = explain_refusals(db, finishes, &mut records.recorded).await?;
-        end_with_aftermath(db, &late, &mut records).await?;
-        for finish in late {
-            records.recorded.entry(finish.id).or_insert(Recorded::RefusedOvertaken);
-        }
-    }
-    Ok(records)
 }
 
 /// The way of the jobs that have hooks.
@@ -115,6 +109,7 @@ async fn complete(
     )
     .fetch_all(db.pool())
     .await?;
+    faults::reach(Point::AfterEndBeforeItsReply).await?;
     recorded.extend(written.into_iter().map(|id| (id, Recorded::Final)));
     Ok(())
 }
@@ -183,25 +178,33 @@ async fn change(
 /// Says why the rest was not written, and returns those that were held up by hooks that came while they ran.
 async fn explain_refusals<'a>(
     db: &SystemDb,
-    finishes: &'a [Finish],
+    finishes: &[&'a Finish],
+    in_doubt: bool,
     recorded: &mut HashMap<Uuid, Recorded>,
 ) -> Result<Vec<&'a Finish>, sqlx::Error> {
-    let refused: Vec<&Finish> = finishes.iter().filter(|finish| !recorded.contains_key(&finish.id)).collect();
+    let refused: Vec<&Finish> = finishes.iter().copied().filter(|finish| !recorded.contains_key(&finish.id)).collect();
     let ids: Vec<Uuid> = refused.iter().map(|finish| finish.id).collect();
     let rows = sqlx::query!(
-        "select id, attempt, hooks from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",
+        "select id, attempt, hooks, run_at, priority from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",
         &ids
     )
     .fetch_all(db.pool())
     .await?;
-    let waiting: HashMap<Uuid, (i32, i16)> = rows.into_iter().map(|row| (row.id, (row.attempt, row.hooks))).collect();
+    let waiting: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
     let mut late = Vec::new();
     for finish in refused {
-        match waiting.get(&finish.id) {
-            Some(&(attempt, hooks)) if attempt == finish.attempt && hooks != 0 => late.push(finish),
-            Some(_) => drop(recorded.insert(finish.id, Recorded::RefusedOvertaken)),
-            None => drop(recorded.insert(finish.id, Recorded::RefusedFinal)),
-        }
+        let refusal = match waiting.get(&finish.id) {
+            Some(row) if row.attempt == finish.attempt && row.hooks != 0 => {
+                late.push(finish);
+                continue;
+            }
+            Some(row) if in_doubt && finish.is_followed_by(row.attempt) => {
+                Recorded::Again(row.run_at.timestamp_millis(), Priority::from_ledger(row.priority))
+            }
+            Some(_) => Recorded::RefusedOvertaken,
+            None => Recorded::RefusedFinal,
+        };
+        recorded.insert(finish.id, refusal);
     }
     Ok(late)
 }

@@ -1,8 +1,11 @@
 //! How long finished work is kept.
 //!
-//! Invariant: only final jobs are deleted, in small statements, so the queue never waits for a clean-up.
+//! Invariant: only what is over is deleted, in small statements, so the queue never waits for a clean-up. Each statement asks once
+//! more of the row itself, in case it was redriven or taken over while the statement waited for it.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
+
+use sqlx::postgres::PgQueryResult;
 
 use crate::db::SystemDb;
 
@@ -10,6 +13,8 @@ const BATCH: i64 = 1_000;
 const BATCHES: usize = 50;
 /// How long a client may repeat a request with the same idempotency key.
 const KEEP_KEYS: Duration = Duration::from_hours(24);
+/// How long a tenant can see what its webhook endpoints were sent.
+const KEEP_DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
 /// What a pass removed and made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct RetentionReport {
     pub keys: u64,
     /// Batches and unique keys deleted.
     pub ties: u64,
+    /// Webhook deliveries deleted.
+    pub deliveries: u64,
 }
 
 /// Makes the coming months' partitions and removes what is older than its time.
@@ -31,42 +38,101 @@ pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport
     let mut report = RetentionReport { partitions_made: ensure_partitions(db).await?, ..RetentionReport::default() };
     let keep = keep_jobs.as_secs_f64();
     report.partitions_dropped = drop_partitions(db, keep).await?;
+    report.jobs = delete_jobs(db, keep).await?;
+    report.keys = delete_idempotency_keys(db).await?;
+    report.ties = delete_unique_keys(db).await? + delete_batches(db, keep).await?;
+    report.deliveries = delete_deliveries(db).await?;
+    Ok(report)
+}
+
+/// Deletes until less than a whole batch is left, or for as long as one pass may take; the next pass goes on.
+async fn in_batches<F>(delete: impl Fn() -> F) -> Result<u64, sqlx::Error>
+where
+    F: Future<Output = Result<PgQueryResult, sqlx::Error>>,
+{
+    let mut deleted = 0;
     for _ in 0..BATCHES {
-        let deleted = sqlx::query!(
+        let batch = delete().await?.rows_affected();
+        deleted += batch;
+        if batch < BATCH.unsigned_abs() {
+            break;
+        }
+    }
+    Ok(deleted)
+}
+
+async fn delete_jobs(db: &SystemDb, keep: f64) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
             "delete from jobs where id in (
                select id from jobs
                where id < uuid_at(now() - make_interval(secs => $1)) and state in ('completed', 'cancelled', 'discarded')
                  and finalized_at < now() - make_interval(secs => $1)
-               order by id limit $2)",
+               order by id limit $2)
+             and state in ('completed', 'cancelled', 'discarded')",
             keep,
             BATCH
         )
         .execute(db.pool())
-        .await?
-        .rows_affected();
-        report.jobs += deleted;
-        if deleted < BATCH.unsigned_abs() {
-            break;
-        }
-    }
-    report.keys = sqlx::query!(
-        "delete from idempotency_keys where created_at < now() - make_interval(secs => $1)",
-        KEEP_KEYS.as_secs_f64()
-    )
-    .execute(db.pool())
-    .await?
-    .rows_affected();
-    report.ties = delete_ties(db, keep).await?;
-    Ok(report)
+    })
+    .await
 }
 
-/// Batches go like jobs; unique keys when their period is over.
-async fn delete_ties(db: &SystemDb, keep: f64) -> Result<u64, sqlx::Error> {
-    let keys = sqlx::query!("delete from unique_keys where expires_at < now()").execute(db.pool()).await?;
-    let batches = sqlx::query!("delete from batches where finished_at < now() - make_interval(secs => $1)", keep)
+async fn delete_idempotency_keys(db: &SystemDb) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from idempotency_keys where (tenant_id, key) in (
+               select tenant_id, key from idempotency_keys
+               where created_at < now() - make_interval(secs => $1) order by created_at limit $2)",
+            KEEP_KEYS.as_secs_f64(),
+            BATCH
+        )
         .execute(db.pool())
-        .await?;
-    Ok(keys.rows_affected() + batches.rows_affected())
+    })
+    .await
+}
+
+/// Those whose period is over.
+async fn delete_unique_keys(db: &SystemDb) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from unique_keys where (tenant_id, key) in (
+               select tenant_id, key from unique_keys where expires_at < now() order by expires_at limit $1)
+             and expires_at < now()",
+            BATCH
+        )
+        .execute(db.pool())
+    })
+    .await
+}
+
+/// Batches go like jobs.
+async fn delete_batches(db: &SystemDb, keep: f64) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from batches where (tenant_id, id) in (
+               select tenant_id, id from batches
+               where finished_at < now() - make_interval(secs => $1) order by finished_at limit $2)",
+            keep,
+            BATCH
+        )
+        .execute(db.pool())
+    })
+    .await
+}
+
+async fn delete_deliveries(db: &SystemDb) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from webhook_deliveries where (tenant_id, id) in (
+               select tenant_id, id from webhook_deliveries
+               where created_at < now() - make_interval(secs => $1) order by created_at limit $2)",
+            KEEP_DELIVERIES.as_secs_f64(),
+            BATCH
+        )
+        .execute(db.pool())
+    })
+    .await
 }
 
 async fn ensure_partitions(db: &SystemDb) -> Result<i32, sqlx::Error> {

@@ -19,6 +19,9 @@ pub mod hooks {
     pub const WEBHOOKS: i16 = 8;
 }
 
+/// Jobs that may wait for one: its end locks and releases them in one transaction, beside the ends of other tenants' jobs.
+pub const MAX_DEPENDENTS: u16 = 10_000;
+
 /// Everything that ties one job to others.
 #[derive(Clone, Debug, Default)]
 pub struct Ties {
@@ -102,6 +105,11 @@ pub enum Refusal {
     },
     /// The tenant has no job of these ids to wait for.
     UnknownDependencies {
+        /// Places in [`Ties::after`].
+        places: Vec<usize>,
+    },
+    /// As many jobs as may wait for one, [`MAX_DEPENDENTS`], wait for these already.
+    TooManyDependents {
         /// Places in [`Ties::after`].
         places: Vec<usize>,
     },

@@ -187,3 +187,18 @@ async fn to_send_with_the_draft_needs_the_scope_to_send() -> Result<()> {
     assert_eq!(writer.get(CAMPAIGNS).await?.ok(200)["items"], json!([]));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nul_in_a_draft_is_refused_with_its_place() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    for place in ["/name", "/subject", "/text", "/html", "/from/name", "/from/email"] {
+        let mut body = draft();
+        body["html"] = "<p></p>".into();
+        *body.pointer_mut(place).expect("a member") = "a\0b".into();
+        let answer = api.post(CAMPAIGNS, &body).await?;
+        answer.problem(422, "invalid_body");
+        assert_eq!(answer.only_error().0, place);
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use futures::future::join_all;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tests::{
     eventually::eventually,
     test_app::{ApiClient, TestApp},
@@ -222,4 +223,33 @@ async fn ends_from_all_sides_do_not_lock_each_other_out() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Both sides of the limit, in one request and in the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_jobs_may_wait_for_one() -> Result<()> {
+    let app = TestApp::start().await?;
+    let tenant = app.tenant("acme").await?;
+    let api = tenant.api;
+    let (parent, idle) = (api.post(JOBS, &noop_after(&[])).await?.id(), api.post(JOBS, &noop_after(&[])).await?.id());
+    api.post(JOBS, &noop_after(&[parent])).await?.ok(202);
+    let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
+    let fill = "insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
+                select $1, gen_random_uuid(), $2, true from generate_series(1, 9997)";
+    sqlx::query(fill).bind(tenant.id.as_uuid()).bind(parent).execute(&mut owner).await?;
+    // 9,998 wait; of three more that come together two have room.
+    let body = json!({ "jobs": [noop_after(&[parent]), noop_after(&[parent]), noop_after(&[idle, parent]), noop_after(&[idle])] });
+    let answer = api.post("/api/v1/jobs/batch", &body).await?;
+    assert_eq!((&answer.ok(202)["accepted"], &answer.body["rejected"]), (&json!(3), &json!(1)), "{}", answer.text);
+    assert_eq!(answer.body["results"][2]["errors"][0]["pointer"], "/after/1");
+    let full = api.post(JOBS, &noop_after(&[parent])).await?;
+    full.problem(422, "invalid_body");
+    let (pointer, detail) = full.only_error();
+    assert_eq!(pointer, "/after/0");
+    assert!(detail.contains("10000 jobs wait"), "{detail}");
+    Ok(())
+}
+
+fn noop_after(ids: &[Uuid]) -> Value {
+    json!({ "kind": "noop", "after": ids })
 }

@@ -94,6 +94,9 @@ async fn a_query_that_is_not_understood_is_refused() -> Result<()> {
             answer.problem(400, "invalid_query");
         }
     }
+    for refused in ["kind=%00", "queue=a%00b", "state=%00", "cursor=%00", "limit=1&kind=x%00"] {
+        api.get(&format!("{JOBS}?{refused}")).await?.problem(400, "invalid_query");
+    }
     let answer = api.get(&format!("{JOBS}?state=done")).await?;
     let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("completed"), "it tells which states there are: {detail}");

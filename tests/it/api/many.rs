@@ -131,3 +131,22 @@ async fn states_and_limits_are_checked() -> Result<()> {
     api.post(&format!("{JOBS}/retry"), &json!({ "filter": {} })).await?.problem(422, "invalid_body");
     Ok(())
 }
+
+/// PostgreSQL's text holds no NUL: the client is told, instead of a statement failing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nul_in_a_filter_is_refused_with_its_place() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    for (action, state) in [("retry", "discarded"), ("cancel", "available")] {
+        for member in ["kind", "queue", "error"] {
+            let mut filter = json!({ "state": state });
+            filter[member] = "a\0b".into();
+            let answer = api.post(&format!("{JOBS}/{action}"), &json!({ "filter": filter })).await?;
+            answer.problem(422, "invalid_body");
+            assert_eq!(answer.only_error().0, format!("/filter/{member}"));
+            filter[member] = serde_json::Value::Null;
+            api.post(&format!("{JOBS}/{action}"), &json!({ "filter": filter })).await?.ok(200);
+        }
+    }
+    Ok(())
+}

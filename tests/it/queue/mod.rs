@@ -18,6 +18,7 @@ mod planned_faults;
 mod poison;
 mod promotion;
 mod races;
+mod recording;
 mod retention;
 mod rolling_restart;
 mod schedulers;

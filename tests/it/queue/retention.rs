@@ -127,3 +127,46 @@ async fn idempotency_keys_are_kept_for_a_day() -> Result<()> {
     assert_eq!(keys, ["young"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhook_deliveries_are_kept_for_thirty_days() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let tenant = system.tenant("acme").await?;
+    for (state, age) in [("delivered", "30 days 1 hour"), ("held", "31 days"), ("failed", "29 days 23 hours")] {
+        let insert = "insert into webhook_deliveries (tenant_id, id, endpoint_id, event_type, body, delivery_job_id, state, created_at)
+                      values ($1, gen_random_uuid(), gen_random_uuid(), 'job.completed', '{}', gen_random_uuid(), $2, now() - $3::interval)";
+        sqlx::query(insert).bind(tenant.as_uuid()).bind(state).bind(age).execute(&mut ledger.0).await?;
+    }
+    assert_eq!(retention::clean(&system.system, 365 * DAY).await?.deliveries, 2);
+    let kept: Vec<String> = sqlx::query_scalar("select state from webhook_deliveries").fetch_all(&mut ledger.0).await?;
+    assert_eq!(kept, ["failed"]);
+    Ok(())
+}
+
+/// More than a statement takes, and less: one pass removes all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_goes_in_batches_and_the_rest_stays() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let tenant = system.tenant("acme").await?;
+    let fill = format!(
+        "insert into idempotency_keys (tenant_id, key, fingerprint, first_id, created_at)
+           select '{tenant}', n::text, '', gen_random_uuid(), now() - interval '25 hours' from generate_series(1, 2001) n;
+         insert into unique_keys (tenant_id, key, job_id, expires_at)
+           select '{tenant}', n::text, gen_random_uuid(), now() - interval '1 second' from generate_series(1, 1000) n;
+         insert into unique_keys (tenant_id, key, job_id, expires_at) values
+           ('{tenant}', 'held', gen_random_uuid(), null), ('{tenant}', 'young', gen_random_uuid(), now() + interval '1 hour');
+         insert into batches (tenant_id, id, total, pending, completed, completion_job, finished_at)
+           select '{tenant}', gen_random_uuid(), 1, 0, 1, gen_random_uuid(), now() - interval '2 days' from generate_series(1, 999);
+         insert into batches (tenant_id, id, total, pending, completion_job) values ('{tenant}', gen_random_uuid(), 1, 1, gen_random_uuid())",
+        tenant = tenant.as_uuid()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
+    let report = retention::clean(&system.system, DAY).await?;
+    assert_eq!((report.keys, report.ties), (2_001, 1_000 + 999));
+    let left = "select (select count(*) from idempotency_keys), (select count(*) from unique_keys), (select count(*) from batches)";
+    let left: (i64, i64, i64) = sqlx::query_as(left).fetch_one(&mut ledger.0).await?;
+    assert_eq!(left, (0, 2, 1));
+    Ok(())
+}

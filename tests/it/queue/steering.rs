@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use http::StatusCode;
 use serde_json::json;
 use shared::{
-    queue::control::{self, Position, Steered},
+    queue::{
+        JobState,
+        control::{self, Position, SteerFilter, Steered},
+    },
     tenancy::TenantId,
 };
 use tests::{
@@ -158,5 +161,42 @@ async fn a_cancelled_run_is_charged_with_what_it_used() -> Result<()> {
     // Divided by the tenant's weight, which is 8 at the most.
     let charged_ms = virtual_time(&system, tenant).await?;
     assert!(charged_ms >= 300.0 / 8.0, "{charged_ms} ms of virtual time");
+    Ok(())
+}
+
+/// Rows are counted as PostgreSQL counts them, in the transaction that read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let fill = format!(
+        "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
+         select overlay(gen_random_uuid()::text placing left(uuid_at(now())::text, 13) from 1 for 13)::uuid, '{}', 'default', 'noop', '{{}}',
+                (case when n <= 20 then 'discarded' else 'completed' end)::job_state, 2, 20, now()
+         from generate_series(1, 5000) n;
+         analyze jobs",
+        tenant.as_uuid()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
+    let filter = |state, error: Option<&str>| SteerFilter {
+        states: vec![state],
+        kind: None,
+        queue: None,
+        finalized_after: None,
+        finalized_before: None,
+        error: error.map(str::to_owned),
+    };
+    for (filter, expected) in [
+        (filter(JobState::Discarded, None), 20),
+        (filter(JobState::Discarded, Some("no such error")), 0),
+        (filter(JobState::Cancelled, None), 0),
+    ] {
+        let mut transaction = system.tenants.begin(tenant).await?;
+        assert_eq!(control::count_matching(&mut transaction, &filter, 10_000).await?, expected);
+        let read = "select sum(seq_tup_read + idx_tup_fetch)::int8 from pg_stat_xact_user_tables where relname like 'jobs\\_2%'";
+        let read: i64 = sqlx::query_scalar(read).fetch_one(&mut *transaction).await?;
+        assert!((expected..100).contains(&usize::try_from(read)?), "{read} rows were read for {filter:?}");
+    }
     Ok(())
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use futures::future::try_join_all;
 use serde_json::json;
 use shared::{
     queue::{
         NewJob,
         consumer::Consumer,
         finish::{self, Finish, Outcome, Recorded},
-        producer::{EnqueueRequest, Enqueued, Producer},
+        producer::{EnqueueRequest, Enqueued, Idempotency, Producer},
         ties::{Refusal, Ties, UniqueKey, UniqueUntil, hooks},
     },
     tenancy::TenantId,
@@ -156,5 +157,25 @@ async fn ties_of_a_business_transaction_are_committed_with_it() -> Result<()> {
     reaches(&system, tenant, dependent.id, "completed").await;
     let request = EnqueueRequest { jobs: vec![first], idempotency: None };
     assert!(matches!(system.producer.enqueue(request).await?, Enqueued::Created));
+    Ok(())
+}
+
+/// Repeats that are committed together with a request that is refused are not told that it did the work.
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_of_a_refused_request_are_refused_like_it() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let holder = system.enqueue(vec![unique(&system, tenant, "held")]).await?[0];
+    for _ in 0..5 {
+        let answers = (0..30).map(|_| {
+            let idempotency = Idempotency { key: "repeat".into(), fingerprint: b"body".to_vec(), response: None };
+            let jobs = vec![unique(&system, tenant, "held")];
+            system.producer.enqueue(EnqueueRequest { jobs, idempotency: Some(idempotency) })
+        });
+        for answer in try_join_all(answers).await? {
+            let Enqueued::CreatedExcept(refused) = answer else { bail!("told of a job that never was: {answer:?}") };
+            assert_eq!(refused[0].refusal, Refusal::Duplicate { holder });
+        }
+    }
     Ok(())
 }

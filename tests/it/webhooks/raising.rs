@@ -121,3 +121,20 @@ async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
     message(&sink, job).await;
     Ok(())
 }
+
+/// A dependent that comes after the failure is cancelled, which is told; the failure is not told again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_once_whoever_comes_to_wait_for_it_later() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let endpoint = endpoint(&api, &WebhookSink::answering(&[]).await?).await?;
+    let failed = submit(&api, &json!({ "kind": "noop" })).await?;
+    api.act(&format!("{JOBS}/{failed}/cancel")).await?.ok(200);
+    let runs = json!({ "kind": "noop", "after": [failed], "on_dependency_failure": "run" });
+    submit(&api, &runs).await?;
+    let cancelled = submit(&api, &json!({ "kind": "noop", "after": [failed] })).await?;
+    let shown = api.get(&format!("{}/deliveries", endpoint.path)).await?.ok(200)["items"].clone();
+    let told: Vec<&Value> = shown.as_array().into_iter().flatten().map(|delivery| &delivery["job_id"]).collect();
+    assert_eq!(told, [&json!(cancelled), &json!(failed)], "the newest first");
+    Ok(())
+}

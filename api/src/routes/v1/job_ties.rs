@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use shared::queue::ties::{DependencyFailure, Refusal, Ties, UniqueKey, UniqueUntil};
+use shared::queue::ties::{DependencyFailure, MAX_DEPENDENTS, Refusal, Ties, UniqueKey, UniqueUntil};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -131,14 +131,19 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Duplicate { holder } => duplicate(holder),
-            Refusal::UnknownDependencies { places } => {
-                let error =
-                    |place| FieldError { pointer: format!("/after/{place}"), detail: "there is no such job".into() };
-                Self::new(ProblemCode::InvalidBody).errors(places.into_iter().map(error).collect())
-            }
+            Refusal::UnknownDependencies { places } => wrong_dependencies(&places, "there is no such job"),
+            Refusal::TooManyDependents { places } => wrong_dependencies(
+                &places,
+                &format!("{MAX_DEPENDENTS} jobs wait for that job already, and no more can"),
+            ),
             Refusal::DependencyRefused { place } => wrong(format!("/after/{place}"), "that job was refused".into()),
         }
     }
+}
+
+fn wrong_dependencies(places: &[usize], detail: &str) -> Problem {
+    let error = |place: &usize| FieldError { pointer: format!("/after/{place}"), detail: detail.into() };
+    Problem::new(ProblemCode::InvalidBody).errors(places.iter().map(error).collect())
 }
 
 fn wrong(pointer: String, detail: String) -> Problem {

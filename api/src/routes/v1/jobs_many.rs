@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{JobsControl, Permit},
-    extract::Json,
+    extract::{Json, optional_storable},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -36,14 +36,17 @@ pub struct ManyFilter {
     #[schema(value_type = String)]
     state: JobState,
     /// Only this kind.
+    #[serde(default, deserialize_with = "optional_storable")]
     kind: Option<String>,
     /// Only this queue.
+    #[serde(default, deserialize_with = "optional_storable")]
     queue: Option<String>,
     /// Only jobs that became final after this.
     finalized_after: Option<DateTime<Utc>>,
     /// Only jobs that became final before this.
     finalized_before: Option<DateTime<Utc>>,
     /// Only jobs whose last error contains this text.
+    #[serde(default, deserialize_with = "optional_storable")]
     error: Option<String>,
 }
 

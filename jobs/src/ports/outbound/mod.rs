@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is asked before [`Target`] has judged the URL and, where the host is a name, [`resolver`] the
 //! addresses that the connection then goes to. Redirects are not followed, proxies of the environment not used, and an answer is
-//! read up to [`MAX_ANSWER_BYTES`] within [`TIMEOUT`].
+//! read up to [`MAX_ANSWER_BYTES`] within [`TIMEOUT`]. Its head is the answer; what of its body does not come is not missed.
 
 mod address;
 mod resolver;
@@ -69,7 +69,7 @@ pub enum OutboundError {
     #[error(transparent)]
     Forbidden(#[from] ForbiddenAddress),
     /// It took too long.
-    #[error("no whole answer within {} s", TIMEOUT.as_secs())]
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
     /// The connection failed.
     #[error("{}", causes(.0))]
@@ -101,23 +101,24 @@ impl Outbound {
     pub async fn post(&self, url: &str, headers: HeaderMap, body: String) -> Result<Answer, OutboundError> {
         let target = Target::parse(url, &self.policy)?;
         let answer = self.client.post(target.url().clone()).headers(headers).body(body).send().await?;
-        let (status, beginning) = (answer.status().as_u16(), beginning(answer).await?);
-        Ok(Answer { status, beginning })
+        let status = answer.status().as_u16();
+        Ok(Answer { status, beginning: beginning(answer).await })
     }
 }
 
-/// Reads the body, so that the other side sees its answer taken, but no more of it than is reasonable.
-async fn beginning(mut answer: Response) -> Result<String, reqwest::Error> {
+/// Reads the body, so that the other side sees its answer taken, but no more of it than is reasonable. It is for people to read: the
+/// other side has acted by its status, and would act again if a body that breaks off or does not end counted as no answer.
+async fn beginning(mut answer: Response) -> String {
     let (mut kept, mut read) = (Vec::new(), 0);
     while read < MAX_ANSWER_BYTES
-        && let Some(chunk) = answer.chunk().await?
+        && let Ok(Some(chunk)) = answer.chunk().await
     {
         read += chunk.len();
         let missing = KEPT_ANSWER_BYTES.saturating_sub(kept.len());
         kept.extend_from_slice(&chunk[..chunk.len().min(missing)]);
     }
     // PostgreSQL's jsonb holds no NUL.
-    Ok(String::from_utf8_lossy(&kept).replace('\0', "\u{fffd}"))
+    String::from_utf8_lossy(&kept).replace('\0', "\u{fffd}")
 }
 
 impl From<reqwest::Error> for OutboundError {

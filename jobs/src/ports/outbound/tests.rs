@@ -118,6 +118,21 @@ async fn an_answer_is_read_within_bounds() {
     assert!(!answer.beginning.contains('\0'));
 }
 
+/// The status says what the other side did, whatever becomes of the body.
+#[tokio::test]
+async fn an_answer_whose_body_breaks_off_is_an_answer() {
+    let outbound = outbound(Scripted::new(&[&["127.0.0.2"]]));
+    for status in [200, 410, 500] {
+        let cut = format!("HTTP/1.1 {status} Cut\r\ncontent-length: 100\r\n\r\nbeginning");
+        let (address, _) = server("127.0.0.2", cut).await;
+        let answer = post(&outbound, &format!("http://{address}/")).await.unwrap();
+        assert_eq!(answer, Answer { status, beginning: "beginning".into() });
+    }
+    let (address, _) = server("127.0.0.2", "HTTP/1.1 200 OK\r\ncontent-le".into()).await;
+    let cut = post(&outbound, &format!("http://{address}/")).await;
+    assert!(matches!(cut, Err(OutboundError::Failed(_))), "half a head is none: {cut:?}");
+}
+
 #[tokio::test]
 async fn what_fails_says_why_without_the_url() {
     let outbound = outbound(Scripted::new(&[&[]]));

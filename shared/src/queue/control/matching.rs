@@ -25,6 +25,33 @@ pub struct SteerFilter {
     pub error: Option<String>,
 }
 
+/// `$among` says in the statement what the states have in common, so that it can be answered from an index over just those.
+macro_rules! matching {
+    ($transaction:expr, $filter:expr, $before:expr, $limit:expr, $among:literal) => {{
+        let (tenant, states) = (*$transaction.tenant().as_uuid(), $filter.state_names());
+        sqlx::query_scalar!(
+            "select id from jobs
+             where tenant_id = $1 and id < $2 and state = any($3::text[]::job_state[])
+               and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
+               and ($6::timestamptz is null or finalized_at > $6) and ($7::timestamptz is null or finalized_at < $7)
+               and ($8::text is null or position($8 in errors -> -1 ->> 'error') > 0) and "
+                + $among
+                + " order by id desc limit $9",
+            tenant,
+            $before,
+            &states,
+            $filter.kind,
+            $filter.queue,
+            $filter.finalized_after,
+            $filter.finalized_before,
+            $filter.error,
+            $limit
+        )
+        .fetch_all(&mut **$transaction)
+        .await
+    }};
+}
+
 /// The newest ids before `before` that the filter means, `limit` at most.
 pub async fn next_matching(
     transaction: &mut TenantTx,
@@ -32,27 +59,11 @@ pub async fn next_matching(
     before: Uuid,
     limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    let tenant = *transaction.tenant().as_uuid();
-    let states = filter.state_names();
-    sqlx::query_scalar!(
-        "select id from jobs
-         where tenant_id = $1 and id < $2 and state = any($3::text[]::job_state[])
-           and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
-           and ($6::timestamptz is null or finalized_at > $6) and ($7::timestamptz is null or finalized_at < $7)
-           and ($8::text is null or position($8 in errors -> -1 ->> 'error') > 0)
-         order by id desc limit $9",
-        tenant,
-        before,
-        &states,
-        filter.kind,
-        filter.queue,
-        filter.finalized_after,
-        filter.finalized_before,
-        filter.error,
-        limit
-    )
-    .fetch_all(&mut **transaction)
-    .await
+    if filter.states.iter().all(|state| matches!(state, JobState::Discarded | JobState::Cancelled)) {
+        // From `jobs_given_up`: what was completed, nearly all there is, is not read.
+        return matching!(transaction, filter, before, limit, "state in ('discarded', 'cancelled')");
+    }
+    matching!(transaction, filter, before, limit, "state in ('scheduled', 'available', 'retryable')")
 }
 
 /// How many jobs the filter means, counted up to `limit`.

@@ -1,7 +1,12 @@
 //! One writer: takes what waits, commits it as one group, answers, and has it pushed.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use sqlx::error::DatabaseError;
 use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep},
@@ -11,6 +16,7 @@ use super::{Committed, EnqueueError, Enqueued, Waiting, pusher::Pusher, statemen
 use crate::{
     db::{self, SystemDb},
     faults::{self, Point},
+    tenancy::TenantId,
 };
 
 const MAX_REQUESTS: usize = 500;
@@ -26,12 +32,13 @@ pub(super) async fn write(db: SystemDb, pusher: Pusher, receiver: Arc<Mutex<mpsc
             return;
         }
         for part in apart(group) {
-            commit(&db, &pusher, part).await;
+            commit(&db, &pusher, part, false).await;
         }
     }
 }
 
-/// Jobs without ties go together in one statement, before all others.
+/// Jobs without ties go together in one statement, before all others. With ties a request may be refused as a whole, and then its
+/// idempotency key is free: one with the same key waits for a later part, so that it is never told of what does not come to be.
 fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     if !group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs)) {
         return vec![group];
@@ -39,8 +46,26 @@ fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let (tied, plain): (Vec<_>, Vec<_>) = group.into_iter().partition(|waiting| tied::is_tied(&waiting.request.jobs));
     let (alone, together): (Vec<_>, Vec<_>) =
         tied.into_iter().partition(|waiting| tied::must_be_alone(&waiting.request.jobs));
-    let parts = [plain, together].into_iter().chain(alone.into_iter().map(|waiting| vec![waiting]));
+    let parts = [plain].into_iter().chain(keys_apart(together)).chain(alone.into_iter().map(|waiting| vec![waiting]));
     parts.filter(|part| !part.is_empty()).collect()
+}
+
+/// The nth request with a key goes into the nth part.
+fn keys_apart(requests: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+    let mut uses = HashMap::<(TenantId, String), usize>::new();
+    let mut parts: Vec<Vec<Waiting>> = Vec::new();
+    for waiting in requests {
+        let part = waiting.request.idempotency.as_ref().map_or(0, |idempotency| {
+            let used = uses.entry((waiting.request.jobs[0].tenant, idempotency.key.clone())).or_default();
+            *used += 1;
+            *used - 1
+        });
+        if part >= parts.len() {
+            parts.push(Vec::new());
+        }
+        parts[part].push(waiting);
+    }
+    parts
 }
 
 async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
@@ -55,8 +80,9 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     group
 }
 
-async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
-    match persist(db, &group).await {
+/// `in_doubt`: whether an earlier try may have been committed.
+async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>, in_doubt: bool) {
+    match persist(db, &group, in_doubt).await {
         Ok(Committed { answers, idle }) => {
             faults::pass(Point::AfterCommitBeforePush).await;
             for (waiting, answer) in group.into_iter().zip(answers) {
@@ -68,12 +94,12 @@ async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>) {
             }
         }
         // One request's rows can spoil a statement for all: find out whose, so that the others get through.
-        Err(error) if group.len() > 1 && !db::is_unavailable(&error) => {
+        Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
             for waiting in group {
-                Box::pin(commit(db, pusher, vec![waiting])).await;
+                Box::pin(commit(db, pusher, vec![waiting], in_doubt)).await;
             }
         }
-        Err(error) => refuse(group, error),
+        Err(Failed { error, .. }) => refuse(group, error),
     }
 }
 
@@ -87,27 +113,42 @@ fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     }
 }
 
-/// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-async fn persist(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut result = insert(db, group, false).await;
-    while let Err(error) = &result {
-        if !db::is_unavailable(error) || Instant::now() >= deadline {
-            break;
-        }
-        sleep(PAUSE).await;
-        result = insert(db, group, true).await;
-    }
-    result
+struct Failed {
+    error: sqlx::Error,
+    in_doubt: bool,
 }
 
-async fn insert(db: &SystemDb, group: &[Waiting], is_repeat: bool) -> Result<Committed, sqlx::Error> {
+/// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
+async fn persist(db: &SystemDb, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = match insert(db, group, in_doubt).await {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        let broken = db::is_unavailable(&error);
+        // Ids are used once: if they are there, the first try was committed after the second had looked.
+        let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
+        if !(broken || came_through) || Instant::now() >= deadline {
+            return Err(Failed { error, in_doubt });
+        }
+        in_doubt = true;
+        sleep(PAUSE).await;
+    }
+}
+
+async fn insert(db: &SystemDb, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
     let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
-    let answers = match (is_tied, is_repeat) {
-        (true, false) => return tied::insert(db, group).await,
-        (true, true) => return tied::insert_missing(db, group).await,
-        (false, false) => statements::insert(db, group).await?,
-        (false, true) => statements::insert_missing(db, group).await?,
+    let committed = match (is_tied, in_doubt) {
+        (true, false) => tied::insert(db, group).await?,
+        (true, true) => tied::insert_missing(db, group).await?,
+        (false, false) => untied(statements::insert(db, group).await?),
+        (false, true) => untied(statements::insert_missing(db, group).await?),
     };
-    Ok(Committed { answers, idle: HashSet::new() })
+    faults::reach(Point::AfterCommitBeforeItsReply).await?;
+    Ok(committed)
+}
+
+fn untied(answers: Vec<Enqueued>) -> Committed {
+    Committed { answers, idle: HashSet::new() }
 }

@@ -182,31 +182,48 @@ pub(super) async fn replays(
 ) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
     let mut answers = HashMap::with_capacity(refused.len());
     for waiting in refused {
-        let Some(idempotency) = &waiting.request.idempotency else { continue };
-        let earlier = sqlx::query!(
-            r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>", refused as "refused: Json<Vec<Refused>>"
-               from idempotency_keys where tenant_id = $1 and key = $2"#,
-            waiting.request.jobs[0].tenant.as_uuid(),
-            idempotency.key
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        // Our own first try, whose commit came through after its connection had broken.
-        if earlier.first_id == first_job(waiting) {
-            continue;
+        match user_of_key(connection, waiting).await? {
+            KeyUser::Another(answer) => drop(answers.insert(first_job(waiting), answer)),
+            KeyUser::Itself => {}
+            // It grew too old between two statements: nothing was written, and tried alone it is free.
+            KeyUser::Nobody => return Err(sqlx::Error::RowNotFound),
         }
-        let answer = if earlier.fingerprint == idempotency.fingerprint {
-            Enqueued::Replayed {
-                first_job: earlier.first_id,
-                response: earlier.response.map(|Json(response)| response),
-                refused: earlier.refused.map_or_else(Vec::new, |Json(refused)| refused),
-            }
-        } else {
-            Enqueued::KeyReused
-        };
-        answers.insert(first_job(waiting), answer);
     }
     Ok(answers)
+}
+
+/// Who used a request's key.
+pub(super) enum KeyUser {
+    /// The key is free, or the request has none.
+    Nobody,
+    /// The request's own first try, whose commit came through after its connection had broken.
+    Itself,
+    /// An earlier request, which got this answer.
+    Another(Enqueued),
+}
+
+pub(super) async fn user_of_key(connection: &mut PgConnection, waiting: &Waiting) -> Result<KeyUser, sqlx::Error> {
+    let Some(idempotency) = &waiting.request.idempotency else { return Ok(KeyUser::Nobody) };
+    let used = sqlx::query!(
+        r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>", refused as "refused: Json<Vec<Refused>>"
+               from idempotency_keys where tenant_id = $1 and key = $2"#,
+        waiting.request.jobs[0].tenant.as_uuid(),
+        idempotency.key
+    )
+    .fetch_optional(connection)
+    .await?;
+    let Some(earlier) = used else { return Ok(KeyUser::Nobody) };
+    if earlier.first_id == first_job(waiting) {
+        return Ok(KeyUser::Itself);
+    }
+    if earlier.fingerprint != idempotency.fingerprint {
+        return Ok(KeyUser::Another(Enqueued::KeyReused));
+    }
+    Ok(KeyUser::Another(Enqueued::Replayed {
+        first_job: earlier.first_id,
+        response: earlier.response.map(|Json(response)| response),
+        refused: earlier.refused.map_or_else(Vec::new, |Json(refused)| refused),
+    }))
 }
 
 pub(super) fn first_job(waiting: &Waiting) -> Uuid {

@@ -9,12 +9,15 @@ mod plan;
 mod statements;
 mod write;
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Committed, Enqueued, Waiting, statements::first_job, statements::replays};
+use super::{
+    Committed, Enqueued, Waiting,
+    statements::{KeyUser, first_job, replays, user_of_key},
+};
 use crate::{
     db::{SystemDb, TenantTx},
     queue::{
@@ -66,18 +69,21 @@ pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<C
     if present.is_empty() {
         return insert(db, group).await;
     }
-    // One transaction wrote them, so what is not there had been refused or answered before.
+    // One transaction wrote them, so what is not there had been refused, or answered before. What was refused as a whole gave its
+    // key back, which says nothing of it any more.
     let present: HashSet<Uuid> = present.into_iter().collect();
     let mut connection = db.pool().acquire().await?;
     let group: Vec<&Waiting> = group.iter().collect();
-    let missing = |waiting: &&&Waiting| waiting.request.jobs.iter().all(|job| !present.contains(&job.id));
-    let refused: Vec<&Waiting> = group.iter().filter(missing).copied().collect();
-    let mut answers = replays(&mut connection, &refused).await?;
+    let mut answers = HashMap::with_capacity(group.len());
     for waiting in &group {
-        if let Entry::Vacant(unanswered) = answers.entry(first_job(waiting)) {
-            let refused = explain(&mut connection, waiting, &present).await?;
-            unanswered.insert(Enqueued::created_except(refused));
-        }
+        let missing = waiting.request.jobs.iter().all(|job| !present.contains(&job.id));
+        let answer = match if missing { user_of_key(&mut connection, waiting).await? } else { KeyUser::Itself } {
+            KeyUser::Another(answer) => answer,
+            KeyUser::Itself | KeyUser::Nobody => {
+                Enqueued::created_except(explain(&mut connection, waiting, &present).await?)
+            }
+        };
+        answers.insert(first_job(waiting), answer);
     }
     // Which of them may run is not known here any more; the sweep tells the index.
     Ok(committed(&group, answers, ids.into_iter().collect()))

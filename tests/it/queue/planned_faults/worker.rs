@@ -1,12 +1,19 @@
 //! A worker that ends between lease and read, effect and finish, ledger and index.
 
 use anyhow::Result;
-use shared::tenancy::TenantId;
-use tests::{http_sink::HttpSink, system::TestSystem};
+use shared::{
+    queue::{NewJob, ties::Ties},
+    tenancy::TenantId,
+};
+use tests::{
+    eventually::eventually,
+    http_sink::{Behaviour, HttpSink},
+    system::TestSystem,
+};
 use uuid::Uuid;
 
 use super::{LEASE, is_killed};
-use crate::queue::support::{self, Ledger, callback, indexed, reaches, worker_spec};
+use crate::queue::support::{self, Ledger, PATIENCE, callback, indexed, reaches, worker_spec};
 
 struct Scene {
     system: TestSystem,
@@ -88,4 +95,60 @@ async fn hung_between_lease_and_read_the_job_goes_to_another() -> Result<()> {
     let row = Ledger::open(&scene.system).await?.row(scene.id).await?;
     assert_eq!((scene.sink.count("effect"), row.attempt, row.crashes), (1, 2, 1));
     Ok(())
+}
+
+/// The end of a run that is to be repeated is in the ledger, and the worker does not hear of it: no crash is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_whose_reply_was_lost_costs_no_crash() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let worker = worker_spec(&system, 1, LEASE)?.env("ROTA_FAULT", "after_end_before_its_reply:1:error").start()?;
+    let id = system.enqueue(vec![system.job(tenant, "fail", &serde_json::json!({ "times": 1 }))]).await?[0];
+    reaches(&system, tenant, id, "completed").await;
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.attempt, row.failures, row.crashes), (2, 1, 0), "{}", worker.output()?);
+    Ok(())
+}
+
+/// Jobs that the end of another releases and cancels are known to the ledger alone: the dependent runs, once, although the sweep
+/// has been past its row long before.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_it_announced_an_aftermath_the_dependent_runs() -> Result<()> {
+    let scene = scene().await?;
+    scene.sink.set("effect", Behaviour::Hang);
+    let (system, tenant) = (&scene.system, scene.tenant);
+    let waits = Ties { after: vec![scene.id], ..Ties::default() };
+    let dependent = NewJob { ties: Some(Box::new(waits)), ..callback(system, tenant, &scene.sink, "dependent") };
+    let dependent = system.enqueue(vec![dependent]).await?[0];
+    let _scheduler = system.scheduler();
+    indexed(system, 1).await;
+    let fault = "after_aftermath_before_announcement:1:kill";
+    let mut doomed = worker_spec(system, 1, LEASE)?.env("ROTA_FAULT", fault).start()?;
+    scene.sink.wait_for("effect", PATIENCE).await;
+    swept(system, dependent).await;
+    scene.sink.release("effect");
+    is_killed(&mut doomed).await?;
+    assert_eq!(scene.sink.count("dependent"), 0);
+    let mut ledger = Ledger::open(system).await?;
+    assert_eq!(
+        (ledger.row(scene.id).await?.state, ledger.row(dependent).await?.state),
+        ("completed".into(), "available".into())
+    );
+    let heir = system.worker(1, LEASE);
+    reaches(system, tenant, dependent, "completed").await;
+    heir.stop().await?;
+    let row = ledger.row(dependent).await?;
+    assert_eq!((scene.sink.count("effect"), scene.sink.count("dependent"), row.attempt), (1, 1, 1));
+    Ok(())
+}
+
+/// Waits until the sweep behind new rows has passed this one.
+async fn swept(system: &TestSystem, id: Uuid) {
+    eventually(PATIENCE, "the sweep has come by", async || {
+        let old = "select inserted_at < now() - interval '5 seconds' from jobs where id = $1";
+        let old = sqlx::query_scalar::<_, bool>(old).bind(id).fetch_one(&mut Ledger::open(system).await.ok()?.0).await;
+        old.ok()?.then_some(())
+    })
+    .await;
 }

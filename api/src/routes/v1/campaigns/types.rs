@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
+    extract::{optional_storable, storable},
     leads_import::ImportReport,
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
@@ -27,13 +28,17 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct CampaignDraft {
     /// For people.
+    #[serde(deserialize_with = "storable")]
     pub(super) name: String,
     /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
     #[schema(example = "Hello {{ first_name }}")]
+    #[serde(deserialize_with = "storable")]
     pub(super) subject: String,
     /// Template of the plain text.
+    #[serde(deserialize_with = "storable")]
     pub(super) text: String,
     /// Template of the HTML; values are escaped.
+    #[serde(default, deserialize_with = "optional_storable")]
     pub(super) html: Option<String>,
     /// Who it is from.
     pub(super) from: Sender,
@@ -52,6 +57,7 @@ pub struct Sender {
     #[schema(example = "news@example.com")]
     pub(super) email: String,
     /// The name shown with it.
+    #[serde(default, deserialize_with = "optional_storable")]
     pub(super) name: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::statements::Dependency;
 use crate::queue::{
     JobState, NewJob,
     ties::{BatchPart, Refusal, Ties},
@@ -16,8 +17,8 @@ pub(super) struct Plan<'a> {
     pub(super) jobs: Vec<&'a NewJob>,
     pub(super) refused: HashMap<Uuid, Refusal>,
     ids: HashSet<Uuid>,
-    /// The jobs outside of this transaction that are waited for, by tenant, and their states.
-    found: HashMap<(Uuid, Uuid), JobState>,
+    /// The jobs outside of this transaction that are waited for, by tenant.
+    found: HashMap<(Uuid, Uuid), Dependency>,
 }
 
 impl<'a> Plan<'a> {
@@ -40,18 +41,30 @@ impl<'a> Plan<'a> {
         outside
     }
 
-    /// Refuses jobs that wait for what the tenant does not have.
-    pub(super) fn find(&mut self, found: HashMap<(Uuid, Uuid), JobState>) {
-        self.found = found;
+    /// Refuses jobs that wait for what the tenant does not have, or for what enough others wait for.
+    pub(super) fn find(&mut self, mut found: HashMap<(Uuid, Uuid), Dependency>) {
         for job in &self.jobs {
             let Some(ties) = job.ties.as_deref() else { continue };
             let tenant = *job.tenant.as_uuid();
-            let known = |id: &Uuid| self.ids.contains(id) || self.found.contains_key(&(*id, tenant));
-            let places: Vec<usize> = (0..ties.after.len()).filter(|&at| !known(&ties.after[at])).collect();
-            if !places.is_empty() {
-                self.refused.insert(job.id, Refusal::UnknownDependencies { places });
+            let places = |wrong: &dyn Fn(&Uuid) -> bool| -> Vec<usize> {
+                (0..ties.after.len()).filter(|&at| wrong(&ties.after[at])).collect()
+            };
+            let unknown = places(&|id| !self.ids.contains(id) && !found.contains_key(&(*id, tenant)));
+            let full = places(&|id| found.get(&(*id, tenant)).is_some_and(|dependency| dependency.room == 0));
+            if !unknown.is_empty() {
+                self.refused.insert(job.id, Refusal::UnknownDependencies { places: unknown });
+            } else if !full.is_empty() {
+                self.refused.insert(job.id, Refusal::TooManyDependents { places: full });
+            } else {
+                let named: HashSet<&Uuid> = ties.after.iter().collect();
+                for id in named {
+                    if let Some(dependency) = found.get_mut(&(*id, tenant)) {
+                        dependency.room -= 1;
+                    }
+                }
             }
         }
+        self.found = found;
         self.cascade();
     }
 
@@ -96,9 +109,9 @@ impl<'a> Plan<'a> {
     /// What a job is to wait for, each once: jobs of this transaction, and outside ones that did not complete already.
     pub(super) fn open_dependencies(&self, job: &NewJob, ties: &Ties) -> Vec<Uuid> {
         let tenant = *job.tenant.as_uuid();
-        let state = |id: &Uuid| self.found.get(&(*id, tenant));
+        let state = |id: &Uuid| self.found.get(&(*id, tenant)).map(|dependency| dependency.state);
         let mut open: Vec<Uuid> =
-            ties.after.iter().copied().filter(|id| state(id) != Some(&JobState::Completed)).collect();
+            ties.after.iter().copied().filter(|id| state(id) != Some(JobState::Completed)).collect();
         open.sort_unstable();
         open.dedup();
         open
@@ -107,7 +120,8 @@ impl<'a> Plan<'a> {
     /// Outside jobs that ended without completing: those that wait for them are judged in this very transaction.
     pub(super) fn failed(&self) -> impl Iterator<Item = (Uuid, Uuid, JobState)> {
         let failed = |state: JobState| state.is_final() && state != JobState::Completed;
-        self.found.iter().filter(move |(_, state)| failed(**state)).map(|((id, tenant), state)| (*id, *tenant, *state))
+        let found = self.found.iter().filter(move |(_, dependency)| failed(dependency.state));
+        found.map(|((id, tenant), dependency)| (*id, *tenant, dependency.state))
     }
 }
 

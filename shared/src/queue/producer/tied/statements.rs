@@ -12,7 +12,7 @@ use crate::queue::{
         Waiting,
         statements::{Columns, first_job},
     },
-    ties::{Refused, UniqueUntil},
+    ties::{MAX_DEPENDENTS, Refused, UniqueUntil, hooks},
 };
 
 /// A job as it is inserted.
@@ -90,26 +90,60 @@ pub(super) async fn note_refused(
     .map(drop)
 }
 
+/// A job that is waited for, as it stands under its lock.
+#[derive(Clone, Copy)]
+pub(super) struct Dependency {
+    pub(super) state: JobState,
+    /// How many may come to wait for it yet.
+    pub(super) room: i64,
+}
+
 /// Locks the jobs that are waited for and marks those that are not final, so that their end looks for dependents. What is not
 /// in the answer does not exist for that tenant.
 pub(super) async fn hook_dependencies(
     connection: &mut PgConnection,
     outside: &[(Uuid, Uuid)],
-) -> Result<HashMap<(Uuid, Uuid), JobState>, sqlx::Error> {
+) -> Result<HashMap<(Uuid, Uuid), Dependency>, sqlx::Error> {
     let (ids, tenants): (Vec<Uuid>, Vec<Uuid>) = outside.iter().copied().unzip();
     let rows = sqlx::query!(
-        r#"select j.id, j.tenant_id, j.state as "state: JobState" from unnest($1::uuid[], $2::uuid[]) as i (id, tenant_id)
+        r#"select j.id, j.tenant_id, j.state as "state: JobState", j.hooks from unnest($1::uuid[], $2::uuid[]) as i (id, tenant_id)
            join jobs j on j.id = i.id and j.tenant_id = i.tenant_id order by j.id for no key update of j"#,
         &ids,
         &tenants
     )
     .fetch_all(&mut *connection)
     .await?;
-    let open: Vec<Uuid> = rows.iter().filter(|row| !row.state.is_final()).map(|row| row.id).collect();
-    sqlx::query!("update jobs set hooks = hooks | 4 where id = any($1) and hooks & 4 = 0", &open)
-        .execute(connection)
-        .await?;
-    Ok(rows.into_iter().map(|row| ((row.id, row.tenant_id), row.state)).collect())
+    let open = || rows.iter().filter(|row| !row.state.is_final());
+    let watched = open().filter(|row| row.hooks & hooks::DEPENDENTS != 0).map(|row| (row.id, row.tenant_id));
+    let dependents = count_dependents(connection, watched.unzip()).await?;
+    let unmarked: Vec<Uuid> = open().filter(|row| row.hooks & hooks::DEPENDENTS == 0).map(|row| row.id).collect();
+    sqlx::query!("update jobs set hooks = hooks | 4 where id = any($1)", &unmarked).execute(connection).await?;
+    let found = rows.into_iter().map(|row| {
+        let room = i64::from(MAX_DEPENDENTS) - dependents.get(&row.id).copied().unwrap_or_default();
+        ((row.id, row.tenant_id), Dependency { state: row.state, room })
+    });
+    Ok(found.collect())
+}
+
+/// How many wait for each already, up to the bound. A statement of its own, after the locks: until the commit none is added.
+async fn count_dependents(
+    connection: &mut PgConnection,
+    (ids, tenants): (Vec<Uuid>, Vec<Uuid>),
+) -> Result<HashMap<Uuid, i64>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"select i.id as "id!", d.dependents as "dependents!" from unnest($1::uuid[], $2::uuid[]) as i (id, tenant_id)
+           cross join lateral (select count(*) as dependents from (
+             select from job_dependencies d where d.tenant_id = i.tenant_id and d.depends_on = i.id limit $3) d) d"#,
+        &ids,
+        &tenants,
+        i64::from(MAX_DEPENDENTS)
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.dependents)).collect())
 }
 
 /// Takes the keys that are free or whose period is over; returns who holds each now. Their rows stay locked until the commit,

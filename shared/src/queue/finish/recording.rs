@@ -1,0 +1,88 @@
+//! The writing of a batch of finishes over several tries, while the ledger comes and goes.
+//!
+//! Invariant: what a try has written is kept with its aftermath, whatever fails after it; and an end whose reply was lost is known
+//! again for what it is, so that it is not taken for a crash.
+
+use uuid::Uuid;
+
+use super::{Finish, Outcome, Recorded, Records, change, complete, end_with_aftermath, explain_refusals};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+};
+
+/// The writing of a batch of finishes, which may take several tries: what one of them has written is kept, not written again.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    finishes: Vec<&'a Finish>,
+    records: Records,
+    /// Whether an earlier try may have written more than it was told.
+    in_doubt: bool,
+}
+
+impl<'a> Recording<'a> {
+    /// Of finishes that were not tried yet, at most one for each job.
+    pub fn of(finishes: &'a [Finish]) -> Self {
+        Self { finishes: finishes.iter().collect(), records: Records::default(), in_doubt: false }
+    }
+
+    /// Writes what is not yet written: in one or two statements, and a transaction for the jobs whose end matters to others.
+    pub async fn advance(&mut self, db: &SystemDb) -> Result<(), sqlx::Error> {
+        let tried = self.write(db).await;
+        self.in_doubt |= tried.is_err();
+        tried
+    }
+
+    /// What was written, and what was not, each by itself.
+    pub fn apart(self) -> (Records, Vec<Self>) {
+        let Self { finishes, records, in_doubt } = self;
+        let open = finishes.into_iter().filter(|finish| !records.recorded.contains_key(&finish.id));
+        let alone = |finish| Self { finishes: vec![finish], records: Records::default(), in_doubt };
+        let alone = open.map(alone).collect();
+        (records, alone)
+    }
+
+    /// Those that are not written yet.
+    pub fn open(&self) -> impl Iterator<Item = Uuid> {
+        self.finishes.iter().map(|finish| finish.id).filter(|id| !self.records.recorded.contains_key(id))
+    }
+
+    async fn write(&mut self, db: &SystemDb) -> Result<(), sqlx::Error> {
+        let records = &mut self.records;
+        let open: Vec<&Finish> =
+            self.finishes.iter().copied().filter(|finish| !records.recorded.contains_key(&finish.id)).collect();
+        let (hooked, free): (Vec<&Finish>, Vec<&Finish>) =
+            open.iter().copied().partition(|finish| finish.hooks != 0 && finish.outcome.is_final());
+        let (plain, rest): (Vec<&Finish>, Vec<&Finish>) =
+            free.into_iter().partition(|finish| matches!(finish.outcome, Outcome::Completed { result: None }));
+        end_with_aftermath(db, &hooked, records).await?;
+        if !plain.is_empty() {
+            complete(db, &plain, &mut records.recorded).await?;
+        }
+        if !rest.is_empty() {
+            let written = change(db.pool(), &rest, false).await?;
+            faults::reach(Point::AfterEndBeforeItsReply).await?;
+            records.recorded.extend(written.into_iter().map(|row| (row.id, row.recorded())));
+        }
+        if records.recorded.len() < self.finishes.len() {
+            let late = explain_refusals(db, &open, self.in_doubt, &mut records.recorded).await?;
+            end_with_aftermath(db, &late, records).await?;
+            for finish in late {
+                records.recorded.entry(finish.id).or_insert(Recorded::RefusedOvertaken);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Finish {
+    /// Whether a row that waits with `attempt` is what this end makes of it, if an earlier try may have written it.
+    ///
+    /// Up to that try the row had our attempt, and we the lease. What raises it by one is our end; or a rescue, or a cancellation and
+    /// then a redrive. Which of them it was need not be known. In each case our attempt is over and the job waits by its row; and a
+    /// settlement, which tells the index so, counts only as long as the index has the lease under our token. The others end that
+    /// lease or let it run out: before, the settlement does what they are about to do; after, it does nothing.
+    pub(super) fn is_followed_by(&self, attempt: i32) -> bool {
+        self.outcome.delay().is_some() && attempt == self.attempt + 1
+    }
+}
