@@ -174,7 +174,7 @@ async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
         "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
          select overlay(gen_random_uuid()::text placing left(uuid_at(now())::text, 13) from 1 for 13)::uuid, '{}', 'default', 'noop', '{{}}',
                 (case when n <= 20 then 'discarded' else 'completed' end)::job_state, 2, 20, now()
-         from generate_series(1, 5000) n;
+         from generate_series(1, 50000) n;
          analyze jobs",
         tenant.as_uuid()
     );
