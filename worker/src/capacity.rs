@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use shared::tenancy::TenantId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::slots::{Slot, Slots};
 
 /// The most that is fetched at once, and ahead.
 pub const MAX_FETCH: usize = 500;
@@ -36,34 +39,34 @@ pub fn observe(average_us: &AtomicU64, ran: Duration) {
 /// The slots, and the places for what is held.
 pub struct Capacity {
     places: Arc<Semaphore>,
-    running: Semaphore,
+    running: Slots,
     slots: usize,
     /// Moving average of run time, in microseconds.
-    average_us: AtomicU64,
+    average_us: Arc<AtomicU64>,
     ahead: Mutex<usize>,
 }
 
 impl Capacity {
     /// Room for `slots` running jobs.
     pub fn new(slots: usize) -> Self {
+        let average_us = Arc::new(AtomicU64::new(UNKNOWN));
         Self {
             places: Arc::new(Semaphore::new(slots)),
-            running: Semaphore::new(slots),
+            running: Slots::new(slots, Arc::clone(&average_us)),
             slots,
-            average_us: AtomicU64::new(UNKNOWN),
+            average_us,
             ahead: Mutex::new(0),
         }
     }
 
-    /// Waits for a slot; the run ends when the permit is dropped.
-    pub async fn slot(&self) -> SemaphorePermit<'_> {
-        self.running.acquire().await.expect("the slots stay open as long as the process")
+    /// Waits for a slot for a tenant's job.
+    pub async fn slot(&self, tenant: TenantId) -> Slot {
+        self.running.take(tenant).await
     }
 
     /// How many slots have a job, and how many have none.
     pub fn busy_and_free(&self) -> (usize, usize) {
-        let free = self.running.available_permits();
-        (self.slots.saturating_sub(free), free)
+        self.running.busy_and_free()
     }
 
     /// Learns how long jobs take.

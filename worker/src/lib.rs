@@ -17,4 +17,5 @@ pub mod renewer;
 pub mod runner;
 pub mod runtime;
 mod skew;
+pub mod slots;
 pub mod sources;

@@ -74,7 +74,7 @@ async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: Cancellation
         tokio::select! {
             biased;
             () = stop.cancelled() => runner.hand_back(lease).await,
-            _slot = capacity.slot() => {
+            _slot = capacity.slot(lease.tenant) => {
                 if let Some(ran) = runner.run(lease, cancelled).await {
                     capacity.observe(ran);
                     place.observe(ran);

@@ -1,0 +1,306 @@
+//! The slots: how many jobs run at once, and whose job gets the next one.
+//!
+//! Invariant: a slot that comes free goes to the waiting tenant that has the fewest jobs running here, so a quiet tenant's job does not
+//! queue behind what was fetched ahead for a busy one. A slot is free again however its run ends.
+//!
+//! Starts are spread: jobs of one length that began together would end together, and who comes in between would wait for all of them.
+//! So slots that come free at once are not all filled at once, unless by tenants that have nothing running.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use shared::tenancy::TenantId;
+use tokio::sync::oneshot;
+
+/// Starts are counted over this time.
+const TICK: Duration = Duration::from_millis(1);
+/// Slots may be filled so many times faster than jobs of the average length free them.
+const HASTE: f64 = 1.5;
+
+/// The slots of a worker. Cheap to clone.
+#[derive(Clone)]
+pub struct Slots {
+    shared: Arc<Shared>,
+}
+
+/// A slot, taken until it is dropped.
+pub struct Slot {
+    /// `None` if it was never handed over.
+    shared: Option<Arc<Shared>>,
+    tenant: TenantId,
+}
+
+struct Shared {
+    count: usize,
+    /// Moving average of run time, in microseconds.
+    average_us: Arc<AtomicU64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    free: usize,
+    running: HashMap<TenantId, usize>,
+    waiting: HashMap<TenantId, Line>,
+    /// The tenants in `waiting`: those with the fewest running first, among equals who waits longest.
+    order: BTreeSet<(usize, u64, TenantId)>,
+    lines: u64,
+    starts: f64,
+    counted_at: Instant,
+    /// Somebody comes back at the next tick.
+    ticking: bool,
+}
+
+/// Jobs of one tenant that wait for a slot.
+struct Line {
+    since: u64,
+    jobs: VecDeque<oneshot::Sender<Slot>>,
+}
+
+impl Slots {
+    /// So many slots, for jobs of this average length.
+    pub fn new(count: usize, average_us: Arc<AtomicU64>) -> Self {
+        let state = State {
+            free: count,
+            running: HashMap::new(),
+            waiting: HashMap::new(),
+            order: BTreeSet::new(),
+            lines: 0,
+            starts: 0.0,
+            counted_at: Instant::now(),
+            ticking: false,
+        };
+        Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state) }) }
+    }
+
+    /// Waits for a slot.
+    pub async fn take(&self, tenant: TenantId) -> Slot {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.free > 0 && (state.waiting.is_empty() || state.runs(tenant) == 0) {
+                state.start(tenant);
+                return Slot { shared: Some(Arc::clone(&self.shared)), tenant };
+            }
+            state.join(tenant, sender);
+        }
+        receiver.await.expect("whoever waits is not forgotten while the slots are there")
+    }
+
+    /// How many are taken, and how many are free.
+    pub fn busy_and_free(&self) -> (usize, usize) {
+        let free = self.shared.lock().free;
+        (self.shared.count.saturating_sub(free), free)
+    }
+}
+
+impl Shared {
+    /// A panic while the lock is held leaves counts that are still whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands free slots to those who wait.
+    fn hand_out(self: &Arc<Self>, state: &mut State) {
+        while state.free > 0
+            && let Some(&(running, _, tenant)) = state.order.first()
+        {
+            if running > 0 && !state.may_start(self.starts_per_tick()) {
+                self.come_back(state);
+                return;
+            }
+            let Some(job) = state.leave(tenant) else { continue };
+            if let Err(mut slot) = job.send(Slot { shared: Some(Arc::clone(self)), tenant }) {
+                // It waits no more.
+                slot.shared = None;
+            } else {
+                state.start(tenant);
+            }
+        }
+    }
+
+    /// At least one, so that an average of the past cannot stop what is shorter now.
+    #[expect(clippy::cast_precision_loss, reason = "slots are thousands, and a length of 2^53 µs is endless anyway")]
+    fn starts_per_tick(&self) -> f64 {
+        let average_us = self.average_us.load(Ordering::Relaxed).max(1) as f64;
+        (HASTE * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
+    }
+
+    fn come_back(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.ticking, true) {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(TICK).await;
+                let mut state = shared.lock();
+                state.ticking = false;
+                shared.hand_out(&mut state);
+            });
+        }
+    }
+}
+
+impl State {
+    fn runs(&self, tenant: TenantId) -> usize {
+        self.running.get(&tenant).copied().unwrap_or(0)
+    }
+
+    /// Enters a job into its tenant's line.
+    fn join(&mut self, tenant: TenantId, job: oneshot::Sender<Slot>) {
+        let running = self.runs(tenant);
+        let line = self.waiting.entry(tenant).or_insert_with(|| {
+            self.lines += 1;
+            self.order.insert((running, self.lines, tenant));
+            Line { since: self.lines, jobs: VecDeque::new() }
+        });
+        line.jobs.push_back(job);
+    }
+
+    /// Takes the first job out of a tenant's line.
+    fn leave(&mut self, tenant: TenantId) -> Option<oneshot::Sender<Slot>> {
+        let running = self.runs(tenant);
+        let line = self.waiting.get_mut(&tenant)?;
+        let (job, since) = (line.jobs.pop_front(), line.since);
+        if line.jobs.is_empty() {
+            self.waiting.remove(&tenant);
+            self.order.remove(&(running, since, tenant));
+        }
+        job
+    }
+
+    fn start(&mut self, tenant: TenantId) {
+        self.free -= 1;
+        self.count(tenant, |running| running + 1);
+    }
+
+    fn end(&mut self, tenant: TenantId) {
+        self.free += 1;
+        self.count(tenant, |running| running.saturating_sub(1));
+    }
+
+    fn count(&mut self, tenant: TenantId, change: impl FnOnce(usize) -> usize) {
+        let before = self.runs(tenant);
+        let after = change(before);
+        if after == 0 {
+            self.running.remove(&tenant);
+        } else {
+            self.running.insert(tenant, after);
+        }
+        if let Some(line) = self.waiting.get(&tenant) {
+            self.order.remove(&(before, line.since, tenant));
+            self.order.insert((after, line.since, tenant));
+        }
+    }
+
+    /// Whether another start is due, which then counts.
+    fn may_start(&mut self, per_tick: f64) -> bool {
+        let now = Instant::now();
+        let ticks = now.duration_since(self.counted_at).as_secs_f64() / TICK.as_secs_f64();
+        (self.starts, self.counted_at) = ((self.starts + ticks * per_tick).min(per_tick), now);
+        let due = self.starts >= 1.0;
+        if due {
+            self.starts -= 1.0;
+        }
+        due
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            let mut state = shared.lock();
+            state.end(self.tenant);
+            shared.hand_out(&mut state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::FutureExt as _;
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn slots(count: usize, average: Duration) -> Slots {
+        Slots::new(count, Arc::new(AtomicU64::new(u64::try_from(average.as_micros()).unwrap())))
+    }
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::new(Uuid::from_u128(number))
+    }
+
+    #[tokio::test]
+    async fn the_tenant_with_the_fewest_running_is_next_whoever_came_first() {
+        let slots = slots(3, Duration::from_micros(1));
+        let (busy, quiet) = (tenant(1), tenant(2));
+        let held = [slots.take(busy).await, slots.take(busy).await, slots.take(busy).await];
+        let (mut early, mut late) = (Box::pin(slots.take(busy)), Box::pin(slots.take(quiet)));
+        assert!(early.as_mut().now_or_never().is_none() && late.as_mut().now_or_never().is_none());
+        let [first, ..] = held;
+        drop(first);
+        let quiet = late.await;
+        assert!(early.as_mut().now_or_never().is_none());
+        drop(quiet);
+        timeout(PATIENCE, early).await.expect("then it is the other's turn");
+    }
+
+    #[tokio::test]
+    async fn who_waits_no_more_costs_no_slot() {
+        let slots = slots(1, Duration::from_micros(1));
+        let held = slots.take(tenant(1)).await;
+        let mut asked = Box::pin(slots.take(tenant(1)));
+        assert!(asked.as_mut().now_or_never().is_none());
+        // Handed over, and never picked up.
+        let mut given = Box::pin(slots.take(tenant(2)));
+        assert!(given.as_mut().now_or_never().is_none());
+        drop(asked);
+        drop(held);
+        drop(given);
+        timeout(PATIENCE, slots.take(tenant(3))).await.expect("the slot is free");
+        assert_eq!(slots.busy_and_free(), (0, 1));
+    }
+
+    /// 20 slots and jobs of 5 ms are 4 starts a millisecond, so 6 at once at the most.
+    #[tokio::test]
+    async fn slots_that_come_free_together_are_filled_one_after_the_other() {
+        let slots = slots(20, Duration::from_millis(5));
+        let busy = tenant(1);
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(slots.take(busy).await);
+        }
+        let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(slots.take(busy))).collect();
+        assert!(waiting.iter_mut().all(|job| job.as_mut().now_or_never().is_none()));
+        let mut last = held.pop();
+        drop(held);
+        let started = slots.busy_and_free().0;
+        assert!((1..=12).contains(&started), "{started} hold a slot");
+        // A tenant with nothing running does not wait for that.
+        assert!(slots.take(tenant(2)).now_or_never().is_some());
+        drop(last.take());
+        let all = futures::future::join_all(waiting);
+        assert_eq!(timeout(PATIENCE, all).await.expect("in the end all start").len(), 20);
+        assert_eq!(slots.busy_and_free(), (0, 20));
+    }
+
+    #[tokio::test]
+    async fn an_average_of_the_past_does_not_stop_short_jobs() {
+        let slots = slots(2, Duration::from_hours(1));
+        let busy = tenant(1);
+        let _other = slots.take(busy).await;
+        let mut slot = slots.take(busy).await;
+        for _ in 0..100 {
+            let next = slots.take(busy);
+            drop(slot);
+            slot = timeout(PATIENCE, next).await.expect("one a millisecond at least");
+        }
+    }
+}
