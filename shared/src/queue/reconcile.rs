@@ -119,7 +119,7 @@ impl Reconciler {
         let (mut cursor, mut swept) = (cursor, 0);
         while cursor < until {
             let page = self.page(queue, cursor, until).await?;
-            self.index.push(queue, &page.jobs).await?;
+            self.index.push_gently(queue, &page.jobs).await?;
             swept += page.jobs.len() as u64;
             cursor = page.next.unwrap_or(until);
         }
@@ -130,7 +130,7 @@ impl Reconciler {
     /// other way found, such as a row whose transaction was open for longer than the sweep's lag.
     pub async fn crawl(&self, queue: &QueueName, cursor: Uuid) -> Result<Option<Uuid>, ReconcileError> {
         let page = self.page(queue, cursor, Uuid::max()).await?;
-        self.index.push(queue, &page.jobs).await?;
+        self.index.push_gently(queue, &page.jobs).await?;
         Ok(page.next)
     }
 

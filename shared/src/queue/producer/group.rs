@@ -85,13 +85,16 @@ async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>, in_doubt: b
     match persist(db, &group, in_doubt).await {
         Ok(Committed { answers, idle }) => {
             faults::pass(Point::AfterCommitBeforePush).await;
-            for (waiting, answer) in group.into_iter().zip(answers) {
+            let mut created = Vec::with_capacity(group.len());
+            for (Waiting { request, answer: client }, answer) in group.into_iter().zip(answers) {
                 if matches!(answer, Enqueued::Created | Enqueued::CreatedExcept(_)) {
-                    pusher.announce(waiting.request.jobs.iter().filter(|job| !idle.contains(&job.id)));
+                    created.push(request.jobs);
                 }
                 // The client may have gone; its jobs are committed all the same.
-                let _ = waiting.answer.send(Ok(answer));
+                let _ = client.send(Ok(answer));
             }
+            // Last, because tokio runs next what was woken last: workers begin while the answers are being written.
+            pusher.announce(created.iter().flatten().filter(|job| !idle.contains(&job.id)));
         }
         // One request's rows can spoil a statement for all: find out whose, so that the others get through.
         Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
