@@ -41,6 +41,8 @@ struct Source {
     ask_at: Instant,
     /// When it last gave a job.
     worked_at: Option<Instant>,
+    /// It was said to have work that is new, so it goes first.
+    woken: bool,
 }
 
 /// What a source holds; its places know it too.
@@ -83,6 +85,7 @@ impl Sources {
             }),
             ask_at: Instant::now(),
             worked_at: None,
+            woken: false,
         };
         Self { list: shards.into_iter().map(source).collect(), slots, turn: 0, wake }
     }
@@ -118,7 +121,12 @@ impl Sources {
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
-        for _ in 0..places {
+        let mut left = places;
+        for candidate in candidates.iter_mut().filter(|candidate| self.list[candidate.at].woken) {
+            candidate.wanted = candidate.room.min(left).min(1);
+            left -= candidate.wanted;
+        }
+        for _ in 0..left {
             let open = candidates.iter_mut().filter(|candidate| candidate.wanted < candidate.room);
             let Some(least) = open.min_by(|one, other| one.part().total_cmp(&other.part())) else { break };
             least.wanted += 1;
@@ -131,6 +139,7 @@ impl Sources {
     pub fn answered(&mut self, at: usize, gave: usize, again_in: Duration) {
         let (now, source) = (Instant::now(), &mut self.list[at]);
         source.ask_at = now + again_in;
+        source.woken = false;
         if gave > 0 {
             source.worked_at = Some(now);
         }
@@ -148,6 +157,7 @@ impl Sources {
         for (at, source) in self.list.iter_mut().enumerate() {
             if self.wake.take(at) {
                 source.ask_at = Instant::now();
+                source.woken = true;
             }
         }
     }
@@ -276,6 +286,17 @@ mod tests {
         held.pop();
         tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("it is woken");
         assert_eq!(wanted(&mut sources, SLOTS), [1, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_source_with_something_new_goes_first() {
+        let (mut sources, permits) = (sources(3), Arc::new(Semaphore::new(100)));
+        let _held: Vec<Place> = (0..8).map(|_| take(&sources, 2, &permits)).collect();
+        let shard = sources.shard(2).clone();
+        sources.wake.up(Some(&shard));
+        assert_eq!(wanted(&mut sources, 1), [0, 0, 1]);
+        sources.answered(2, 1, Duration::ZERO);
+        assert_eq!(wanted(&mut sources, 2), [1, 1, 0], "once");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 -- Where waiting jobs stand, and who takes part in the ring.
-local entered, arrivals = {}, {}
+local entered, arrivals, somebody_new = {}, {}, false
 
 -- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
 local function join_ring(tenant)
@@ -14,6 +14,7 @@ local function enter_ring(tenant)
   entered[tenant] = true
   if redis.call('ZSCORE', ring, tenant) or redis.call('ZSCORE', parked, tenant) then return end
   join_ring(tenant)
+  somebody_new = true
 end
 
 -- Takes a tenant off the ring: it has work that may not run until `ready_at`, and nobody looks at it before.

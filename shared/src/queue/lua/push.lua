@@ -1,6 +1,6 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
 -- ARGV: id, tenant, priority, run_at in ms, for each job. Returns how many were not leased already.
-local flags = redis.call('HMGET', meta, 'idle', 'state')
+local flags = redis.call('HMGET', meta, 'idle', 'state', 'told')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
 local now, ids = now_ms(), {}
@@ -17,4 +17,9 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
 end
 enter_lanes()
 if placed > 0 then wake_idle(flags[1]) end
+-- Busy workers are told as well, now and then, of a tenant that had nothing waiting: those of many queues then ask this one first.
+if somebody_new and flags[1] ~= '1' and now - (tonumber(flags[3]) or 0) >= 5 then
+  redis.call('HSET', meta, 'told', now)
+  redis.call('PUBLISH', root .. ':wake', '')
+end
 return placed
