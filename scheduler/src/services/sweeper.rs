@@ -42,6 +42,21 @@ impl Sweeper {
         }
         Ok(())
     }
+
+    /// One full page a round, whatever the number of queues; the next round begins with the next queue.
+    async fn crawl(&mut self) -> anyhow::Result<()> {
+        for _ in 0..self.queues.len() {
+            self.queues.rotate_left(1);
+            let queue = &self.queues[0];
+            let from = self.crawled_to.get(queue).copied().unwrap_or_default();
+            let next = self.reconciler.crawl(queue, from).await?;
+            self.crawled_to.insert(queue.clone(), next.unwrap_or_default());
+            if next.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Service for Sweeper {
@@ -60,11 +75,9 @@ impl Service for Sweeper {
             let cursor = self.swept_to.get(queue).copied().unwrap_or_default();
             let (cursor, swept) = self.reconciler.sweep(queue, cursor, LAG).await?;
             self.swept_to.insert(queue.clone(), cursor);
-            let from = self.crawled_to.get(queue).copied().unwrap_or_default();
-            let next = self.reconciler.crawl(queue, from).await?;
-            self.crawled_to.insert(queue.clone(), next.unwrap_or_default());
             seen += swept;
         }
+        self.crawl().await?;
         metrics::counter!(names::INDEX_SWEPT_TOTAL).increment(seen);
         Ok(seen)
     }
