@@ -59,7 +59,9 @@ impl Fetcher {
     pub async fn run(mut self, stop: CancellationToken) {
         let last_chances = self.last_chances.clone();
         while !stop.is_cancelled() {
-            let Some(places) = stop.run_until_cancelled(self.capacity.places()).await else { return };
+            let Some(places) = stop.run_until_cancelled(self.capacity.places(self.sources.told())).await else {
+                return;
+            };
             if stop.run_until_cancelled(self.sources.ready()).await.is_none() {
                 return;
             }

@@ -5,6 +5,7 @@
 
 use std::{fmt::Display, time::Duration};
 
+use futures::future::join_all;
 use shared::{
     db::{self, SystemDb},
     faults::{self, Point},
@@ -123,12 +124,13 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }
-    for (shard, settlements) in by_shard {
+    let settle = async |(shard, settlements): (&Shard, Vec<Settlement>)| {
         if let Err(error) = index.settle(shard, &settlements).await {
             // The lease will run out; the rescuer then finds the row final, or waiting with its next attempt.
             tracing::debug!(%shard, %error, "leases could not be settled");
         }
-    }
+    };
+    join_all(by_shard.into_iter().map(settle)).await;
     aftermath.announce(index).await;
     for ended in batch {
         if slow.contains(&ended.lease.id) {

@@ -95,6 +95,11 @@ impl Sources {
         &self.list[at].shard
     }
 
+    /// Waits until one of them says something.
+    pub async fn told(&self) {
+        self.wake.heard().await;
+    }
+
     /// Waits until one of them is worth asking.
     pub async fn ready(&mut self) {
         loop {
