@@ -80,15 +80,10 @@ impl Capacity {
         self.average_us.fetch_max(waited_us, Ordering::Relaxed);
     }
 
-    /// Waits until so many places are free that they are worth a round trip, or for the first one once it is `urgent`; then takes all
-    /// that are free, as many as one fetch can fill.
-    pub async fn places(&self, urgent: impl Future<Output = ()>) -> OwnedSemaphorePermit {
+    /// Waits until so many places are free that they are worth a round trip, then takes all of them, as many as one fetch can fill.
+    pub async fn places(&self) -> OwnedSemaphorePermit {
         let worth = self.adjust();
-        let taken = tokio::select! {
-            biased;
-            taken = Arc::clone(&self.places).acquire_many_owned(worth) => taken,
-            () = urgent => Arc::clone(&self.places).acquire_owned().await,
-        };
+        let taken = Arc::clone(&self.places).acquire_many_owned(worth).await;
         // The semaphore is never closed.
         let mut taken = taken.expect("the places stay open as long as the fetcher");
         let more = self.places.available_permits().min(MAX_FETCH - taken.num_permits());

@@ -36,6 +36,17 @@ pub struct Dispatch {
     pub place: Place,
 }
 
+/// Where leased jobs are entered and sent on. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    /// What this process holds.
+    pub holdings: Holdings,
+    /// Where leased jobs go.
+    pub dispatches: mpsc::Sender<Dispatch>,
+    /// Tells how long jobs waited.
+    pub clock: Clock,
+}
+
 /// Leases jobs and sends them on to the slots.
 pub struct Fetcher {
     /// Asks index and ledger.
@@ -44,12 +55,8 @@ pub struct Fetcher {
     pub sources: Sources,
     /// How much may be held.
     pub capacity: Arc<Capacity>,
-    /// Where leases are entered.
-    pub holdings: Holdings,
-    /// Where leased jobs go.
-    pub dispatches: mpsc::Sender<Dispatch>,
-    /// Tells how long jobs waited.
-    pub clock: Clock,
+    /// Where leases are entered and sent on.
+    pub desk: Desk,
     /// While one is under way nothing is leased.
     pub last_chances: LastChances,
 }
@@ -59,7 +66,7 @@ impl Fetcher {
     pub async fn run(mut self, stop: CancellationToken) {
         let last_chances = self.last_chances.clone();
         while !stop.is_cancelled() {
-            let Some(places) = stop.run_until_cancelled(self.capacity.places(self.sources.told())).await else {
+            let Some(places) = stop.run_until_cancelled(self.capacity.places()).await else {
                 return;
             };
             if stop.run_until_cancelled(self.sources.ready()).await.is_none() {
@@ -79,7 +86,10 @@ impl Fetcher {
             match answer {
                 Ok(fetched) => {
                     self.sources.answered(at, fetched.taken, again_in(&fetched, wanted));
-                    self.dispatch(at, fetched.leases, &mut places).await;
+                    for lease in fetched.leases {
+                        let permit = places.split(1).expect("no more is leased than there are places");
+                        self.desk.dispatch(lease, self.sources.place(at, permit)).await;
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(source = %self.sources.shard(at), %error, "nothing could be fetched");
@@ -88,17 +98,16 @@ impl Fetcher {
             }
         }
     }
+}
 
-    async fn dispatch(&self, at: usize, leases: Vec<Lease>, places: &mut OwnedSemaphorePermit) {
-        for lease in leases {
-            let cancelled = self.holdings.enter(&lease);
-            let permit = places.split(1).expect("no more is leased than there are places");
-            let place = self.sources.place(at, permit);
-            let waited = self.clock.now().signed_duration_since(lease.run_at).to_std().unwrap_or_default();
-            crate::metrics::started(&lease, waited);
-            // The receiver is dropped after the fetcher has stopped.
-            let _ = self.dispatches.send(Dispatch { lease, cancelled, place }).await;
-        }
+impl Desk {
+    /// Enters a lease and sends it on to the slots.
+    pub async fn dispatch(&self, lease: Lease, place: Place) {
+        let cancelled = self.holdings.enter(&lease);
+        let waited = self.clock.now().signed_duration_since(lease.run_at).to_std().unwrap_or_default();
+        crate::metrics::started(&lease, waited);
+        // The receiver is dropped after those who fetch have stopped.
+        let _ = self.dispatches.send(Dispatch { lease, cancelled, place }).await;
     }
 }
 

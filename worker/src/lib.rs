@@ -12,6 +12,7 @@ pub mod holdings;
 pub mod last_chance;
 pub mod listener;
 mod metrics;
+pub mod newcomers;
 pub mod process;
 pub mod renewer;
 pub mod runner;

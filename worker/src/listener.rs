@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use shared::queue::{Notice, Notices, Shard};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::holdings::Holdings;
 
@@ -51,13 +51,15 @@ impl Wake {
 }
 
 /// Listens until the notices end.
-pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>) {
+pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>, newcomers: mpsc::Sender<Shard>) {
     while let Some(notice) = notices.next().await {
         match notice {
             Notice::Cancelled(id) => holdings.cancel(id),
             // A worker follows nothing.
             Notice::Changed(..) => {}
             Notice::Wake(shard) => wake.up(Some(&shard)),
+            // If there are too many to be told, the rounds find them.
+            Notice::Newcomer(shard) => drop(newcomers.try_send(shard)),
             Notice::Connected => wake.up(None),
         }
     }

@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::Capacity,
-    fetcher::Fetcher,
+    fetcher::{Desk, Fetcher},
     finisher::Finisher,
     heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
     listener::{self, Wake},
-    metrics, renewer,
+    metrics,
+    newcomers::{self, Newcomers},
+    renewer,
     runner::Runner,
     runtime,
     sources::Sources,
@@ -63,27 +65,31 @@ pub async fn work(
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
     let wake = Arc::new(Wake::new(&sources));
     let notices = Notices::listen(&index, sources.clone(), background.clone());
-    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake)));
+    let (newcomer, newcomers) = mpsc::channel(newcomers::NOTICES);
+    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
-    let fetcher = Fetcher {
-        consumer: Consumer::new(system, index.clone(), settings.lease),
-        sources: Sources::new(sources, settings.slots, wake),
-        capacity: Arc::clone(&capacity),
-        holdings: holdings.clone(),
-        dispatches,
-        clock: environment.clock.clone(),
+    let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
+    let consumer = Consumer::new(system, index.clone(), settings.lease);
+    let sources = Sources::new(sources, settings.slots, wake);
+    let newcomers = Newcomers {
+        consumer: consumer.clone(),
+        notices: newcomers,
+        usages: sources.usages(),
+        desk: desk.clone(),
         last_chances: last_chances.clone(),
     };
+    let fetcher =
+        Fetcher { consumer, sources, capacity: Arc::clone(&capacity), desk, last_chances: last_chances.clone() };
     let process = ids::new_id(&environment.clock);
     let beating =
         tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, stop.clone()));
     let fetched = CancellationToken::new();
     let (fetcher_stop, fetcher_ended) = (stop.clone(), fetched.clone().drop_guard());
     let fetching = tokio::spawn(async move {
-        fetcher.run(fetcher_stop).await;
+        tokio::join!(fetcher.run(fetcher_stop.clone()), newcomers.run(fetcher_stop));
         drop(fetcher_ended);
     });
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances));

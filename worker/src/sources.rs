@@ -5,6 +5,7 @@
 //! said to have more. Next: [`crate::fetcher`], which asks.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -41,8 +42,6 @@ struct Source {
     ask_at: Instant,
     /// When it last gave a job.
     worked_at: Option<Instant>,
-    /// It was said to have work that is new, so it goes first.
-    woken: bool,
 }
 
 /// What a source holds; its places know it too.
@@ -54,6 +53,9 @@ struct Usage {
     held_off: AtomicBool,
     wake: Arc<Wake>,
 }
+
+/// What each source holds.
+pub struct Usages(HashMap<Shard, Arc<Usage>>);
 
 /// A place among what a worker may hold, taken by a job of one source until it is dropped.
 pub struct Place {
@@ -85,7 +87,6 @@ impl Sources {
             }),
             ask_at: Instant::now(),
             worked_at: None,
-            woken: false,
         };
         Self { list: shards.into_iter().map(source).collect(), slots, turn: 0, wake }
     }
@@ -93,11 +94,6 @@ impl Sources {
     /// The shard of a source.
     pub fn shard(&self, at: usize) -> &Shard {
         &self.list[at].shard
-    }
-
-    /// Waits until one of them says something.
-    pub async fn told(&self) {
-        self.wake.heard().await;
     }
 
     /// Waits until one of them is worth asking.
@@ -126,12 +122,7 @@ impl Sources {
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
-        let mut left = places;
-        for candidate in candidates.iter_mut().filter(|candidate| self.list[candidate.at].woken) {
-            candidate.wanted = candidate.room.min(left).min(1);
-            left -= candidate.wanted;
-        }
-        for _ in 0..left {
+        for _ in 0..places {
             let open = candidates.iter_mut().filter(|candidate| candidate.wanted < candidate.room);
             let Some(least) = open.min_by(|one, other| one.part().total_cmp(&other.part())) else { break };
             least.wanted += 1;
@@ -144,7 +135,6 @@ impl Sources {
     pub fn answered(&mut self, at: usize, gave: usize, again_in: Duration) {
         let (now, source) = (Instant::now(), &mut self.list[at]);
         source.ask_at = now + again_in;
-        source.woken = false;
         if gave > 0 {
             source.worked_at = Some(now);
         }
@@ -152,9 +142,12 @@ impl Sources {
 
     /// Takes a place for a job of a source.
     pub fn place(&self, at: usize, permit: OwnedSemaphorePermit) -> Place {
-        let usage = Arc::clone(&self.list[at].usage);
-        usage.held.fetch_add(1, Ordering::AcqRel);
-        Place { usage, _permit: permit }
+        Place::taken(&self.list[at].usage, permit)
+    }
+
+    /// What they hold, for those who lease beside the fetcher.
+    pub fn usages(&self) -> Usages {
+        Usages(self.list.iter().map(|source| (source.shard.clone(), Arc::clone(&source.usage))).collect())
     }
 
     /// Those that were said to have work are worth asking now.
@@ -162,7 +155,6 @@ impl Sources {
         for (at, source) in self.list.iter_mut().enumerate() {
             if self.wake.take(at) {
                 source.ask_at = Instant::now();
-                source.woken = true;
             }
         }
     }
@@ -203,7 +195,19 @@ fn fraction(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
+impl Usages {
+    /// Takes a place for a job of a source.
+    pub fn place(&self, shard: &Shard, permit: OwnedSemaphorePermit) -> Option<Place> {
+        self.0.get(shard).map(|usage| Place::taken(usage, permit))
+    }
+}
+
 impl Place {
+    fn taken(usage: &Arc<Usage>, permit: OwnedSemaphorePermit) -> Self {
+        usage.held.fetch_add(1, Ordering::AcqRel);
+        Self { usage: Arc::clone(usage), _permit: permit }
+    }
+
     /// Learns how long the source's jobs take.
     pub fn observe(&self, ran: Duration) {
         capacity::observe(&self.usage.average_us, ran);
@@ -291,17 +295,6 @@ mod tests {
         held.pop();
         tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("it is woken");
         assert_eq!(wanted(&mut sources, SLOTS), [1, 0]);
-    }
-
-    #[tokio::test]
-    async fn a_source_with_something_new_goes_first() {
-        let (mut sources, permits) = (sources(3), Arc::new(Semaphore::new(100)));
-        let _held: Vec<Place> = (0..8).map(|_| take(&sources, 2, &permits)).collect();
-        let shard = sources.shard(2).clone();
-        sources.wake.up(Some(&shard));
-        assert_eq!(wanted(&mut sources, 1), [0, 0, 1]);
-        sources.answered(2, 1, Duration::ZERO);
-        assert_eq!(wanted(&mut sources, 2), [1, 1, 0], "once");
     }
 
     #[tokio::test]

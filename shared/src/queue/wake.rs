@@ -21,6 +21,8 @@ const BUFFERED: usize = 1_024;
 pub enum Notice {
     /// There may be work in this shard.
     Wake(Shard),
+    /// A tenant has work in this shard that had none, while the shard is busy with others'.
+    Newcomer(Shard),
     /// This job was cancelled.
     Cancelled(Uuid),
     /// This happened to a followed job.
@@ -84,7 +86,8 @@ enum Channel {
 impl Channel {
     fn notice(&self, message: &[u8]) -> Option<Notice> {
         match self {
-            Self::Wake(shard) => Some(Notice::Wake(shard.clone())),
+            Self::Wake(shard) if message.is_empty() => Some(Notice::Wake(shard.clone())),
+            Self::Wake(shard) => Some(Notice::Newcomer(shard.clone())),
             Self::Cancel => Uuid::from_slice(message).ok().map(Notice::Cancelled),
             Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
         }

@@ -17,9 +17,9 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
 end
 enter_lanes()
 if placed > 0 then wake_idle(flags[1]) end
--- Busy workers are told as well, now and then, of a tenant that had nothing waiting: those of many queues then ask this one first.
+-- Busy workers are told as well, now and then, of a tenant that had nothing waiting, and fetch its job beside their rounds.
 if somebody_new and flags[1] ~= '1' and now - (tonumber(flags[3]) or 0) >= 5 then
   redis.call('HSET', meta, 'told', now)
-  redis.call('PUBLISH', root .. ':wake', '')
+  redis.call('PUBLISH', root .. ':wake', 'new')
 end
 return placed

@@ -1,0 +1,52 @@
+//! Getting the first job of a tenant that comes new to a busy queue, beside the fetcher's rounds.
+//!
+//! Invariant: at most [`GUESTS`] jobs are held for that, beyond the places. They take slots like all others; only the way there is shorter,
+//! because neither a round under way nor places that others hold are waited for.
+
+use std::sync::Arc;
+
+use shared::queue::{Shard, consumer::Consumer};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{fetcher::Desk, last_chance::LastChances, sources::Usages};
+
+const GUESTS: usize = 2;
+/// More notices than these are left to the fetcher's rounds.
+pub const NOTICES: usize = 16;
+
+/// Leases the jobs of newcomers.
+pub struct Newcomers {
+    /// Asks index and ledger.
+    pub consumer: Consumer,
+    /// Where somebody is new.
+    pub notices: mpsc::Receiver<Shard>,
+    /// Counts what each source holds.
+    pub usages: Usages,
+    /// Where leases are entered and sent on.
+    pub desk: Desk,
+    /// While one is under way nothing is leased.
+    pub last_chances: LastChances,
+}
+
+impl Newcomers {
+    /// Fetches until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let guests = Arc::new(Semaphore::new(GUESTS));
+        while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
+            let Some(permit) = stop.run_until_cancelled(Arc::clone(&guests).acquire_owned()).await else { return };
+            let Some(_door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
+            match self.consumer.fetch(&shard, 1).await {
+                Ok(fetched) => {
+                    let mut permit = permit.ok();
+                    for lease in fetched.leases {
+                        if let Some(place) = permit.take().and_then(|permit| self.usages.place(&shard, permit)) {
+                            self.desk.dispatch(lease, place).await;
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(source = %shard, %error, "a newcomer's job could not be fetched"),
+            }
+        }
+    }
+}
