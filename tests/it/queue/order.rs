@@ -63,6 +63,9 @@ async fn a_time_before_1970_runs_at_once_and_reaches_into_no_other_priority() ->
     let tenant = system.tenant("acme").await?;
     let sink = HttpSink::start().await?;
     let _scheduler = system.scheduler();
+    for token in ["first", "second", "third"] {
+        sink.set(token, UNHURRIED);
+    }
     let job = |token: &str, priority: i16, run_at: &str| -> Result<NewJob> {
         let mut job = callback(&system, tenant, &sink, token);
         job.priority = priority.try_into().map_err(anyhow::Error::msg)?;
