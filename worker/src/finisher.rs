@@ -3,7 +3,7 @@
 //! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
 //! are renewed meanwhile, because they stay in [`Holdings`] until they are settled.
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use futures::future::join_all;
 use shared::{
@@ -22,8 +22,6 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use uuid::Uuid;
-
-use std::collections::HashMap;
 
 use crate::holdings::Holdings;
 

@@ -35,14 +35,12 @@ impl Newcomers {
         let guests = Arc::new(Semaphore::new(GUESTS));
         while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
             let Some(permit) = stop.run_until_cancelled(Arc::clone(&guests).acquire_owned()).await else { return };
+            let permit = permit.expect("the guests' places stay open as long as this");
             let Some(_door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
             match self.consumer.fetch(&shard, 1).await {
-                Ok(fetched) => {
-                    let mut permit = permit.ok();
-                    for lease in fetched.leases {
-                        if let Some(place) = permit.take().and_then(|permit| self.usages.place(&shard, permit)) {
-                            self.desk.dispatch(lease, place).await;
-                        }
+                Ok(mut fetched) => {
+                    if let Some(lease) = fetched.leases.pop() {
+                        self.desk.dispatch(lease, self.usages.place(&shard, permit)).await;
                     }
                 }
                 Err(error) => tracing::debug!(source = %shard, %error, "a newcomer's job could not be fetched"),

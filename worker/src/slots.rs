@@ -23,8 +23,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// Slots may be filled so many times faster than jobs of the average length free them.
 const HASTE: f64 = 1.25;
 
-/// The slots of a worker. Cheap to clone.
-#[derive(Clone)]
+/// The slots of a worker.
 pub struct Slots {
     shared: Arc<Shared>,
 }

@@ -100,9 +100,11 @@ impl Sources {
     pub async fn ready(&mut self) {
         loop {
             self.hear();
-            let asked_at = (0..self.list.len()).filter(|&at| self.room(at) > 0).map(|at| self.list[at].ask_at).min();
-            match asked_at {
-                Some(at) if at <= Instant::now() => return,
+            let now = Instant::now();
+            let active = self.active(now);
+            let open = self.list.iter().filter(|source| source.room(self.slots, active, now) > 0);
+            match open.map(|source| source.ask_at).min() {
+                Some(at) if at <= now => return,
                 // Elapsed is as good as heard.
                 Some(at) => drop(timeout_at(at, self.wake.heard()).await),
                 // All hold what they may: the next place that is given back wakes.
@@ -116,9 +118,10 @@ impl Sources {
         self.hear();
         self.turn += 1;
         let (now, count) = (Instant::now(), self.list.len());
+        let active = self.active(now);
         let order = (0..count).map(|at| (self.turn + at) % count);
         let mut candidates: Vec<Candidate> =
-            order.filter(|&at| self.list[at].ask_at <= now).map(|at| self.candidate(at)).collect();
+            order.filter(|&at| self.list[at].ask_at <= now).map(|at| self.candidate(at, active, now)).collect();
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
@@ -159,25 +162,39 @@ impl Sources {
         }
     }
 
-    fn candidate(&self, at: usize) -> Candidate {
-        let usage = &self.list[at].usage;
-        let alone = self.slots + capacity::ahead(self.slots, usage.average_us.load(Ordering::Relaxed));
-        Candidate { at, room: self.room(at), held: usage.held.load(Ordering::Acquire), alone, wanted: 0 }
+    fn candidate(&self, at: usize, active: usize, now: Instant) -> Candidate {
+        let source = &self.list[at];
+        let (held, alone) = (source.usage.held.load(Ordering::Acquire), self.slots + source.ahead(self.slots));
+        Candidate { at, room: source.room(self.slots, active, now), held, alone, wanted: 0 }
     }
 
-    /// How many places a source may take: some slots are left to the others that had work lately, so that long jobs, taken while those
-    /// happened to have none, do not make them wait for their end.
-    fn room(&self, at: usize) -> usize {
-        let lately = |source: &Source| source.worked_at.is_some_and(|worked_at| worked_at.elapsed() < LATELY);
-        let others = self.list.iter().enumerate().filter(|&(other, source)| other != at && lately(source)).count();
-        let left = (others * (self.slots / LEFT_TO_OTHERS).max(1)).min(self.slots / 2);
-        let usage = &self.list[at].usage;
-        let most = self.slots - left + capacity::ahead(self.slots, usage.average_us.load(Ordering::Relaxed));
+    /// How many had work lately.
+    fn active(&self, now: Instant) -> usize {
+        self.list.iter().filter(|source| source.worked_lately(now)).count()
+    }
+}
+
+impl Source {
+    fn worked_lately(&self, now: Instant) -> bool {
+        self.worked_at.is_some_and(|worked_at| now.duration_since(worked_at) < LATELY)
+    }
+
+    /// How many of its jobs are worth holding beyond the slots.
+    fn ahead(&self, slots: usize) -> usize {
+        capacity::ahead(slots, self.usage.average_us.load(Ordering::Relaxed))
+    }
+
+    /// How many places it may take: some slots are left to the others that had work lately (`active` of all), so that long jobs, taken
+    /// while those happened to have none, do not make them wait for their end.
+    fn room(&self, slots: usize, active: usize, now: Instant) -> usize {
+        let others = active - usize::from(self.worked_lately(now));
+        let left = (others * (slots / LEFT_TO_OTHERS).max(1)).min(slots / 2);
+        let most = slots - left + self.ahead(slots);
         // The mark first: a place that is given back after it wakes.
-        usage.held_off.store(true, Ordering::SeqCst);
-        let room = most.saturating_sub(usage.held.load(Ordering::SeqCst));
+        self.usage.held_off.store(true, Ordering::SeqCst);
+        let room = most.saturating_sub(self.usage.held.load(Ordering::SeqCst));
         if room > 0 {
-            usage.held_off.store(false, Ordering::SeqCst);
+            self.usage.held_off.store(false, Ordering::SeqCst);
         }
         room
     }
@@ -197,8 +214,8 @@ fn fraction(part: usize, whole: usize) -> f64 {
 
 impl Usages {
     /// Takes a place for a job of a source.
-    pub fn place(&self, shard: &Shard, permit: OwnedSemaphorePermit) -> Option<Place> {
-        self.0.get(shard).map(|usage| Place::taken(usage, permit))
+    pub fn place(&self, shard: &Shard, permit: OwnedSemaphorePermit) -> Place {
+        Place::taken(self.0.get(shard).expect("only sources are listened to"), permit)
     }
 }
 

@@ -44,6 +44,22 @@ pub(super) struct Final {
     pub(super) waits_for: i16,
 }
 
+/// Makes a [`Final`] of a row that an update returned. Each `query!` has a row type of its own; what they share is the columns.
+macro_rules! final_of {
+    ($row:expr) => {
+        $crate::queue::aftermath::Final {
+            id: $row.id,
+            tenant: $row.tenant_id,
+            state: $row.state,
+            hooks: $row.hooks,
+            unique_key: $row.unique_key,
+            batch_id: $row.batch_id,
+            waits_for: $row.waits_for,
+        }
+    };
+}
+pub(super) use final_of;
+
 /// What the index is to be told after the commit. Losing it costs time, not jobs: the crawl and the judge at fetch make up for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aftermath {

@@ -99,6 +99,9 @@ pub enum FetchError {
     /// PostgreSQL did not answer; what was leased has been given back.
     #[error("ledger: {0}")]
     Ledger(Arc<sqlx::Error>),
+    /// PostgreSQL answered when half of the leases' time was over; what was leased has been given back.
+    #[error("ledger: it took too long to read the jobs")]
+    TooLate,
 }
 
 /// Leases jobs of queues.
@@ -152,14 +155,14 @@ impl Consumer {
         let rows = if ids.is_empty() { Ok(HashMap::new()) } else { self.read(&ids).await };
         let mut rows = match rows {
             // Nobody has renewed them meanwhile; too late, and they are another's before they run.
-            Ok(_) if asked.elapsed() > self.lease / 2 => Err(Arc::new(sqlx::Error::PoolTimedOut)),
-            rows => rows.map_err(Arc::new),
+            Ok(_) if asked.elapsed() > self.lease / 2 => Err(None),
+            rows => rows.map_err(|error| Some(Arc::new(error))),
         };
         let mut results = Vec::with_capacity(wishes.len());
         for (&(shard, _), answer) in wishes.iter().zip(answers) {
             results.push(match (answer, &mut rows) {
                 (Ok(fetched), Ok(rows)) => Ok(self.judge(shard, token, fetched, rows).await),
-                (Ok(fetched), Err(error)) => Err(self.hand_back(shard, token, &fetched.ids, error).await),
+                (Ok(fetched), Err(error)) => Err(self.hand_back(shard, token, &fetched.ids, error.as_ref()).await),
                 (Err(error), _) => Err(error.into()),
             });
         }
@@ -171,11 +174,11 @@ impl Consumer {
         shard: &Shard,
         token: LeaseToken,
         ids: &[LeasedId],
-        reason: &Arc<sqlx::Error>,
+        reason: Option<&Arc<sqlx::Error>>,
     ) -> FetchError {
         let back: Vec<_> = ids.iter().map(|leased| leased.hand_back(token)).collect();
         match self.index.settle(shard, &back).await {
-            Ok(()) => FetchError::Ledger(Arc::clone(reason)),
+            Ok(()) => reason.map_or(FetchError::TooLate, |error| FetchError::Ledger(Arc::clone(error))),
             Err(error) => error.into(),
         }
     }
@@ -209,19 +212,18 @@ impl Consumer {
         for leased in &ids {
             match rows.remove(&leased.id) {
                 // It waits for other jobs: the index should not know it yet.
-                Some(row) if !row.is_free => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
+                Some(row) if !row.is_free => rest.push(leased.unrun(token, None)),
                 Some(row) if !row.state.is_final() && row.is_expired => {
                     expired.push(leased.id);
-                    rest.push(Settlement { id: leased.id, token, ran: None, again: None });
+                    rest.push(leased.unrun(token, None));
                 }
                 Some(row) if !row.state.is_final() && !row.not_due => {
                     leases.push(row.into_lease(shard, token, leased.priority));
                 }
                 Some(row) if !row.state.is_final() => {
-                    let again = Some((row.run_at.timestamp_millis(), leased.priority));
-                    rest.push(Settlement { id: leased.id, token, ran: None, again });
+                    rest.push(leased.unrun(token, Some((row.run_at.timestamp_millis(), leased.priority))));
                 }
-                _ => rest.push(Settlement { id: leased.id, token, ran: None, again: None }),
+                _ => rest.push(leased.unrun(token, None)),
             }
         }
         if !rest.is_empty()
@@ -249,7 +251,12 @@ impl Consumer {
 
 impl LeasedId {
     const fn hand_back(&self, token: LeaseToken) -> Settlement {
-        Settlement { id: self.id, token, ran: None, again: Some((self.run_at_ms, self.priority)) }
+        self.unrun(token, Some((self.run_at_ms, self.priority)))
+    }
+
+    /// Ends the lease without a run.
+    const fn unrun(&self, token: LeaseToken, again: Option<(i64, Priority)>) -> Settlement {
+        Settlement { id: self.id, token, ran: None, again }
     }
 }
 

@@ -16,7 +16,7 @@ pub use self::matching::{SteerFilter, count_matching, next_matching};
 pub use self::redrive::{Redriven, redrive, redrive_all};
 use super::{
     Index, JobState, Priority, QueueName, WaitingJob,
-    aftermath::{self, Aftermath, Final},
+    aftermath::{self, Aftermath, final_of},
 };
 use crate::{
     db::TenantTx,
@@ -76,15 +76,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     .await?;
     let tenant = transaction.tenant();
     let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority)).collect();
-    let ended = rows.into_iter().map(|row| Final {
-        id: row.id,
-        tenant: row.tenant_id,
-        state: row.state,
-        hooks: row.hooks,
-        unique_key: row.unique_key,
-        batch_id: row.batch_id,
-        waits_for: row.waits_for,
-    });
+    let ended = rows.into_iter().map(|row| final_of!(row));
     let ended = ended.collect();
     Ok((positions, aftermath::settle(transaction, ended).await?))
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Index, IndexState, JobState, QueueName,
-    aftermath::{self, Aftermath, Final},
+    aftermath::{self, Aftermath, final_of},
 };
 use crate::{db::SystemDb, telemetry::names, tenancy::TenantId};
 
@@ -73,15 +73,7 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
             .increment(1);
     }
     let count = rows.len() as u64;
-    let ended = rows.into_iter().map(|row| Final {
-        id: row.id,
-        tenant: row.tenant_id,
-        state: row.state,
-        hooks: row.hooks,
-        unique_key: row.unique_key,
-        batch_id: row.batch_id,
-        waits_for: row.waits_for,
-    });
+    let ended = rows.into_iter().map(|row| final_of!(row));
     let aftermath = aftermath::settle(&mut transaction, ended.collect()).await?;
     transaction.commit().await?;
     Ok((count, aftermath))

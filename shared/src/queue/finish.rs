@@ -16,7 +16,7 @@ pub use self::outcome::{MAX_RESULT_BYTES, Outcome};
 pub use self::recording::Recording;
 use super::{
     JobState, Priority,
-    aftermath::{self, Aftermath, Final},
+    aftermath::{self, Aftermath, Final, final_of},
 };
 use crate::{
     db::SystemDb,
@@ -219,15 +219,7 @@ impl Written {
     }
 
     fn into_final(self) -> Option<Final> {
-        self.state.is_final().then_some(Final {
-            id: self.id,
-            tenant: self.tenant_id,
-            state: self.state,
-            hooks: self.hooks,
-            unique_key: self.unique_key,
-            batch_id: self.batch_id,
-            waits_for: self.waits_for,
-        })
+        self.state.is_final().then_some(final_of!(self))
     }
 }
 

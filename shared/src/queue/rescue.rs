@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard,
-    aftermath::{self, Aftermath, Final},
+    aftermath::{self, Aftermath, final_of},
 };
 use crate::{
     db::SystemDb,
@@ -127,15 +127,7 @@ async fn raise_attempts(
         let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
         raised.insert(row.id, Raised { again, poisoned });
         if poisoned {
-            ended.push(Final {
-                id: row.id,
-                tenant: row.tenant_id,
-                state: row.state,
-                hooks: row.hooks,
-                unique_key: row.unique_key,
-                batch_id: row.batch_id,
-                waits_for: row.waits_for,
-            });
+            ended.push(final_of!(row));
         }
     }
     let aftermath = aftermath::settle(&mut transaction, ended).await?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Aftermath, Final, waiting};
+use super::{Aftermath, Final, final_of, waiting};
 use crate::{
     queue::{JobState, Priority, QueueName, WaitingJob, control::Position, ties::hooks},
     tenancy::TenantId,
@@ -170,15 +170,7 @@ async fn cancel(
             let (tenant, priority) = (TenantId::new(row.tenant_id), Priority::from_ledger(row.priority));
             aftermath.cancelled.push(Position { id: row.id, tenant, queue, priority, aftermath: Aftermath::default() });
         }
-        ended.push(Final {
-            id: row.id,
-            tenant: row.tenant_id,
-            state: row.state,
-            hooks: row.hooks,
-            unique_key: row.unique_key,
-            batch_id: row.batch_id,
-            waits_for: row.waits_for,
-        });
+        ended.push(final_of!(row));
     }
     Ok(ended)
 }
