@@ -190,12 +190,15 @@ impl Reconciler {
         }
     }
 
+    /// The bounds name the queue so that only the index of what waits gives rows in this order. Given `queue = $1` and a range of ids, the
+    /// planner, whose statistics are older than the backlog, took the primary key and read every finished job in between.
     async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
         let rows = sqlx::query_as!(
             Row,
             "select id, tenant_id, priority, run_at from jobs
-             where queue = $1 and state in ('scheduled', 'available', 'retryable') and waits_for = 0 and id > $2 and id <= $3
-             order by id limit $4",
+             where (queue, id) > ($1, $2) and (queue, id) <= ($1, $3)
+               and state in ('scheduled', 'available', 'retryable') and waits_for = 0
+             order by queue, id limit $4",
             queue.as_ref(),
             after,
             until,

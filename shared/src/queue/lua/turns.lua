@@ -41,15 +41,20 @@ local function read_page(length)
   horizon = #tenants == length and tonumber(page[#page]) or math.huge
 end
 
+-- Worker time in ms for which a turn goes on at least, where the tenant's jobs are shorter: going from lane to lane costs more than such
+-- a job does, and nobody feels so short a wait.
+local TURN_MS = 1
+
 -- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none.
 local function turn(entry, most, now)
   if not entry.left then
     entry.about = known[entry.tenant]
-    entry.cost = (entry.about.average or 1) / entry.about.weight
+    local average = entry.about.average or 1
+    entry.cost, entry.least = average / entry.about.weight, math.max(1, math.floor(TURN_MS / average))
     entry.waiting = redis.call('ZCARD', lane_of(entry.tenant))
     entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
   end
   local second = math.min(horizon, size > 1 and heap[2].time or math.huge, size > 2 and heap[3].time or math.huge)
-  if second < math.huge then most = math.min(most, math.max(1, math.floor((second - entry.time) / entry.cost) + 1)) end
+  if second < math.huge then most = math.min(most, math.max(entry.least, math.floor((second - entry.time) / entry.cost) + 1)) end
   return math.min(most, entry.left)
 end
