@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
-    services::{Cleaner, Depth, Expirer, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
+    services::{Cleaner, Crawler, Depth, Expirer, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
 };
 
 /// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
 const LIMITS_EVERY: u32 = 5;
+/// Pages of the crawl in the time of one reconciliation.
+const CRAWLED_PAGES: u32 = 10;
 
 /// How a scheduler works.
 #[derive(Clone, Debug)]
@@ -49,11 +51,13 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     let keeper = IndexKeeper::new(reconciler.clone(), queues.clone(), reconcile);
     let limit_keeper =
         LimitKeeper::new(Limiter::new(db.clone(), index.clone()), queues.clone(), reconcile * LIMITS_EVERY);
+    let crawler = Crawler::new(reconciler.clone(), queues.clone(), reconcile / CRAWLED_PAGES);
     let sweeper = Sweeper::new(reconciler, queues.clone(), reconcile);
     services.spawn(maintain(promoter, leadership.clone(), stop.clone()));
     services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
     services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(limit_keeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(crawler, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));

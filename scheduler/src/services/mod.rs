@@ -1,6 +1,7 @@
 //! What a leader does, one file each, all of the shape [`crate::maintainer::Service`].
 
 mod cleaner;
+mod crawler;
 mod depth;
 mod expirer;
 mod limit_keeper;
@@ -10,6 +11,7 @@ mod rescuer;
 mod sweeper;
 
 pub use cleaner::Cleaner;
+pub use crawler::Crawler;
 pub use depth::Depth;
 pub use expirer::Expirer;
 pub use limit_keeper::LimitKeeper;

@@ -1,7 +1,6 @@
 //! Bringing into the index what is in the ledger and was never told: the API died between commit and push, or Redis was away.
 //!
-//! Two passes of one kind: close behind the newest rows, each seen once a few seconds after its insert; and a slow crawl over
-//! everything that waits, which finds the rest (a transaction that stayed open for longer than the sweep's lag).
+//! It follows close behind the newest rows; each is seen once, a few seconds after its insert.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,13 +24,12 @@ pub struct Sweeper {
     interval: Duration,
     term: Option<i64>,
     swept_to: HashMap<QueueName, Uuid>,
-    crawled_to: HashMap<QueueName, Uuid>,
 }
 
 impl Sweeper {
     /// A sweeper that looks every `interval`.
     pub fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
-        Self { reconciler, queues, interval, term: None, swept_to: HashMap::new(), crawled_to: HashMap::new() }
+        Self { reconciler, queues, interval, term: None, swept_to: HashMap::new() }
     }
 
     async fn begin_term(&mut self, term: i64) -> anyhow::Result<()> {
@@ -39,21 +37,6 @@ impl Sweeper {
             let cursor = self.reconciler.cursor_before(LOOK_BACK).await?;
             self.swept_to = self.queues.iter().map(|queue| (queue.clone(), cursor)).collect();
             self.term = Some(term);
-        }
-        Ok(())
-    }
-
-    /// One full page a round, whatever the number of queues; the next round begins with the next queue.
-    async fn crawl(&mut self) -> anyhow::Result<()> {
-        for _ in 0..self.queues.len() {
-            self.queues.rotate_left(1);
-            let queue = &self.queues[0];
-            let from = self.crawled_to.get(queue).copied().unwrap_or_default();
-            let next = self.reconciler.crawl(queue, from).await?;
-            self.crawled_to.insert(queue.clone(), next.unwrap_or_default());
-            if next.is_some() {
-                break;
-            }
         }
         Ok(())
     }
@@ -77,7 +60,6 @@ impl Service for Sweeper {
             self.swept_to.insert(queue.clone(), cursor);
             seen += swept;
         }
-        self.crawl().await?;
         metrics::counter!(names::INDEX_SWEPT_TOTAL).increment(seen);
         Ok(seen)
     }

@@ -30,6 +30,8 @@ use crate::{
 
 /// Rows read from the ledger at a time.
 pub const PAGE: i64 = 5_000;
+/// Of the crawl, which never ends: so few that nobody's statement waits for a processor because of it.
+pub const CRAWL_PAGE: i64 = 500;
 
 /// Why the index could not be brought into agreement; trying again later is right.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,13 @@ pub enum ReconcileError {
     /// Another leader has begun a later rebuild, or Redis was lost again in the middle of this one.
     #[error("the rebuild was overtaken")]
     Overtaken,
+}
+
+/// Where a crawl has come to; the default is its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CrawlCursor {
+    queue: String,
+    id: Uuid,
 }
 
 /// A finished rebuild.
@@ -126,12 +135,35 @@ impl Reconciler {
         Ok((cursor, swept))
     }
 
-    /// Pushes one page of all that waits, beginning after `cursor`; returns where to go on, or `None` at the end. Finds what no
-    /// other way found, such as a row whose transaction was open for longer than the sweep's lag.
-    pub async fn crawl(&self, queue: &QueueName, cursor: Uuid) -> Result<Option<Uuid>, ReconcileError> {
-        let page = self.page(queue, cursor, Uuid::max()).await?;
-        self.index.push_gently(queue, &page.jobs).await?;
-        Ok(page.next)
+    /// Pushes one small page of all that waits in any of the queues, beginning after `cursor`; returns where to go on, or `None` at the
+    /// end. Finds what no other way found, such as a row whose transaction was open for longer than the sweep's lag.
+    pub async fn crawl(
+        &self,
+        queues: &[QueueName],
+        cursor: Option<CrawlCursor>,
+    ) -> Result<Option<CrawlCursor>, ReconcileError> {
+        let CrawlCursor { queue, id } = cursor.unwrap_or_default();
+        let rows = sqlx::query!(
+            "select queue, id, tenant_id, priority, run_at from jobs
+             where (queue, id) > ($1, $2) and state in ('scheduled', 'available', 'retryable') and waits_for = 0
+             order by queue, id limit $3",
+            queue,
+            id,
+            CRAWL_PAGE
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        let last = is_full(&rows, CRAWL_PAGE).then(|| rows.last()).flatten();
+        let next = last.map(|row| CrawlCursor { queue: row.queue.clone(), id: row.id });
+        let mut found = by_queue(rows.into_iter().map(|row| {
+            (row.queue, Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at })
+        }));
+        // What is in a queue that nobody configured stays in the ledger.
+        found.retain(|queue, _| queues.contains(queue));
+        for (queue, jobs) in &found {
+            self.index.push_gently(queue, jobs).await?;
+        }
+        Ok(next)
     }
 
     /// The smallest id of the time `back` before now, on PostgreSQL's clock: where a sweep begins or ends.
@@ -206,7 +238,7 @@ impl Reconciler {
         )
         .fetch_all(self.db.pool())
         .await?;
-        let next = is_full(&rows).then(|| rows.last().map(|row| row.id)).flatten();
+        let next = is_full(&rows, PAGE).then(|| rows.last().map(|row| row.id)).flatten();
         Ok(Page { jobs: rows.iter().map(Row::waiting).collect(), next })
     }
 
@@ -222,14 +254,10 @@ impl Reconciler {
         )
         .fetch_all(self.db.pool())
         .await?;
-        let next = is_full(&rows).then(|| rows.last().map(|row| (row.run_at, row.id))).flatten();
-        let mut jobs: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
-        for row in rows {
-            if let Ok(queue) = row.queue.parse() {
-                let row = Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at };
-                jobs.entry(queue).or_default().push(row.waiting());
-            }
-        }
+        let next = is_full(&rows, PAGE).then(|| rows.last().map(|row| (row.run_at, row.id))).flatten();
+        let jobs = by_queue(rows.into_iter().map(|row| {
+            (row.queue, Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at })
+        }));
         Ok(DuePage { jobs, next })
     }
 }
@@ -253,8 +281,19 @@ struct DuePage {
     next: Option<(DateTime<Utc>, Uuid)>,
 }
 
-fn is_full<T>(rows: &[T]) -> bool {
-    i64::try_from(rows.len()) == Ok(PAGE)
+/// Rows whose queue has a name that no queue can have are left out.
+fn by_queue(rows: impl Iterator<Item = (String, Row)>) -> HashMap<QueueName, Vec<WaitingJob>> {
+    let mut jobs: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
+    for (queue, row) in rows {
+        if let Ok(queue) = queue.parse() {
+            jobs.entry(queue).or_default().push(row.waiting());
+        }
+    }
+    jobs
+}
+
+fn is_full<T>(rows: &[T], page: i64) -> bool {
+    i64::try_from(rows.len()) == Ok(page)
 }
 
 impl Row {

@@ -54,8 +54,10 @@ async fn take(
 
     batches(bed.port, flooder, size.jobs, items).await?;
     backlog::indexed(bed, &queues, size.jobs).await?;
-    // What a bulk load leaves behind for the autovacuum is no part of what one tenant does to another.
-    sqlx::query("vacuum analyze jobs").execute(&mut bed.owner().await?).await?;
+    // What a bulk load leaves behind for the autovacuum and the disk is no part of what one tenant does to another.
+    let mut owner = bed.owner().await?;
+    sqlx::query("vacuum analyze jobs").execute(&mut owner).await?;
+    sqlx::query("checkpoint").execute(&mut owner).await?;
     let _worker = bed.worker(SLOTS).await?;
     eventually(PATIENCE, "every slot is busy", async || {
         let mut leased = 0;

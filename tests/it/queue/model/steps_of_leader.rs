@@ -131,7 +131,7 @@ impl Scene<'_> {
     }
 
     pub async fn sweep(&mut self) -> Result<()> {
-        let next = self.reconciler.crawl(&queue(), Uuid::nil()).await?;
+        let next = self.reconciler.crawl(&[queue()], None).await?;
         ensure!(next.is_none(), "the case fits into one page");
         self.model.index.push_waiting(&self.model.ledger, |_| true);
         Ok(())
