@@ -270,3 +270,27 @@ async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     assert!((used - 30_000.0).abs() < 1_000.0, "60 s over a weight of 2 are {used} ms of virtual time");
     Ok(())
 }
+
+/// Going from tenant to tenant costs more than a job that takes a tenth of a millisecond. Longer ones are taken one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_far_below_a_millisecond_share_a_turn() -> Result<()> {
+    // At the end of a turn times may be equal but for the last digit.
+    for (ran, turn) in [(Duration::from_micros(100), 9..=11), (Duration::from_micros(700), 1..=2)] {
+        let system = TestSystem::start().await?;
+        build_index(&system).await;
+        let tenants = tenants(&system, 2).await?;
+        for tenant in &tenants {
+            weigh(&system, *tenant, 1).await?;
+            enqueue(&system, *tenant, 50).await?;
+        }
+        indexed(&system, 100).await;
+        let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+        let settle = |lease: &Lease| Settlement { id: lease.id, token: lease.token, ran: Some(ran), again: None };
+        let first = consumer.fetch(&shard(), 2).await?.leases;
+        system.index.settle(&shard(), &first.iter().map(settle).collect::<Vec<_>>()).await?;
+        let leases = consumer.fetch(&shard(), 40).await?.leases;
+        let taken: Vec<usize> = leases.chunk_by(|one, other| one.tenant == other.tenant).map(<[_]>::len).collect();
+        assert!(taken.iter().all(|jobs| turn.contains(jobs)), "{taken:?} of {ran:?} each were taken in a turn");
+    }
+    Ok(())
+}
