@@ -3,7 +3,7 @@
 //!
 //! Walks over everything that waits, again and again, one small page a round.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::queue::{
     QueueName,
@@ -12,18 +12,22 @@ use shared::queue::{
 
 use crate::{elector::Leading, maintainer::Service};
 
+/// A page takes at most one of so many parts of the time: what died since the last vacuum can make it slow.
+const REST: u32 = 20;
+
 /// Crawls over all queues, one after the other.
 pub struct Crawler {
     reconciler: Reconciler,
     queues: Vec<QueueName>,
     interval: Duration,
     cursor: Option<CrawlCursor>,
+    rests_until: Option<Instant>,
 }
 
 impl Crawler {
     /// A crawler that reads a page every `interval`.
     pub const fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
-        Self { reconciler, queues, interval, cursor: None }
+        Self { reconciler, queues, interval, cursor: None, rests_until: None }
     }
 }
 
@@ -36,7 +40,12 @@ impl Service for Crawler {
     }
 
     async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<()> {
+        let began = Instant::now();
+        if self.rests_until.is_some_and(|until| began < until) {
+            return Ok(());
+        }
         self.cursor = self.reconciler.crawl(&self.queues, self.cursor.clone()).await?;
+        self.rests_until = Some(began + began.elapsed() * REST);
         Ok(())
     }
 }

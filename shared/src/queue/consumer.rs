@@ -25,6 +25,9 @@ use crate::{
     tenancy::TenantId,
 };
 
+/// The clocks of Redis, which promotes jobs, and of PostgreSQL differ a little.
+const TOLERANCE_MS: i64 = 1_000;
+
 /// A job that this process may run until the lease ends.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -127,7 +130,7 @@ struct Row {
     hooks: i16,
     args_version: i16,
     batch_id: Option<Uuid>,
-    not_due: bool,
+    due_in_ms: i64,
     is_free: bool,
     is_expired: bool,
 }
@@ -186,11 +189,11 @@ impl Consumer {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them.
-        // A second of tolerance: the clocks of Redis, which promoted the job, and of PostgreSQL differ a little.
         let rows = sqlx::query_as!(
             Row,
             r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>", state as "state: JobState", priority, attempt,
-                      failures, crashes, max_attempts, run_at, hooks, args_version, batch_id, run_at > now() + interval '1 second' as "not_due!",
+                      failures, crashes, max_attempts, run_at, hooks, args_version, batch_id,
+                      (extract(epoch from run_at - now()) * 1000)::int8 as "due_in_ms!",
                       waits_for = 0 as "is_free!", coalesce(expires_at <= now(), false) as "is_expired!"
                from jobs where id = any($1) and id between $2 and $3"#,
             ids,
@@ -210,7 +213,7 @@ impl Consumer {
         fetched: FetchedIds,
         rows: &mut HashMap<Uuid, Row>,
     ) -> Fetched {
-        let FetchedIds { state, ids, next } = fetched;
+        let FetchedIds { state, ids, next, now_ms } = fetched;
         let (mut leases, mut rest, mut expired) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         for leased in &ids {
             match rows.remove(&leased.id) {
@@ -220,11 +223,12 @@ impl Consumer {
                     expired.push(leased.id);
                     rest.push(leased.unrun(token, None));
                 }
-                Some(row) if !row.state.is_final() && !row.not_due => {
+                Some(row) if !row.state.is_final() && row.due_in_ms <= TOLERANCE_MS => {
                     leases.push(row.into_lease(shard, token, leased.priority));
                 }
+                // By the clock that promotes it: by the other it would be due there at once, and come again and again.
                 Some(row) if !row.state.is_final() => {
-                    rest.push(leased.unrun(token, Some((row.run_at.timestamp_millis(), leased.priority))));
+                    rest.push(leased.unrun(token, Some((now_ms + row.due_in_ms, leased.priority))));
                 }
                 _ => rest.push(leased.unrun(token, None)),
             }

@@ -141,6 +141,7 @@ impl Index {
             state: IndexState::parse(&state),
             ids,
             next: u64::try_from(next_ms).ok().map(Duration::from_millis),
+            now_ms,
         })
     }
 

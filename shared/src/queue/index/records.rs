@@ -122,6 +122,8 @@ pub(in crate::queue) struct FetchedIds {
     pub(in crate::queue) state: IndexState,
     pub(in crate::queue) ids: Vec<LeasedId>,
     pub(in crate::queue) next: Option<Duration>,
+    /// The time of Redis, in Unix milliseconds.
+    pub(in crate::queue) now_ms: i64,
 }
 
 /// The end of a lease.
