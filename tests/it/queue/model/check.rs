@@ -19,6 +19,7 @@ struct Row {
     due: bool,
     run_at_ms: i64,
     finalized: bool,
+    expiry: String,
 }
 
 impl Scene<'_> {
@@ -38,7 +39,8 @@ impl Scene<'_> {
     async fn check_ledger(&mut self) -> Result<()> {
         let rows: Vec<Row> = sqlx::query_as(
             "select id, state::text, attempt, failures, crashes, run_at <= now() as due,
-                    (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized
+                    (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized,
+                    case when expires_at is null then 'never' when expires_at > now() then 'later' else 'over' end as expiry
              from jobs",
         )
         .fetch_all(&mut self.owner)
@@ -51,7 +53,9 @@ impl Scene<'_> {
             let real = (row.state.as_str(), row.attempt, row.failures, row.crashes, row.finalized);
             let expected = (job.state, job.attempt, job.failures, job.crashes, job.is_final());
             ensure!(real == expected, "the row is {real:?}, the model says {job:?}");
-            ensure!(job.is_final() || row.due == job.due, "due: {}, the model says {job:?}", row.due);
+            let real = (row.due, row.expiry.as_str());
+            let expected = (job.due, job.expiry.as_str());
+            ensure!(job.is_final() || real == expected, "due and expiry are {real:?}, the model says {job:?}");
         }
         Ok(())
     }

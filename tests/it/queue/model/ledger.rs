@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use shared::queue::rescue::MAX_CRASHES;
 use uuid::Uuid;
 
-use super::step::End;
+use super::{
+    request::{Expiry, Request},
+    step::End,
+};
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,7 @@ pub struct Job {
     pub crashes: i16,
     /// Its time has come.
     pub due: bool,
+    pub expiry: Expiry,
     /// As the ledger has it; read after each step, for the order inside a tenant.
     pub run_at_ms: i64,
 }
@@ -32,7 +36,12 @@ impl Job {
 
     /// Whether a worker may run it.
     pub fn is_eligible(&self) -> bool {
-        !self.is_final() && self.due
+        !self.is_final() && self.due && self.expiry != Expiry::Over
+    }
+
+    /// Whether no run of it may begin any more, though it was never decided what becomes of it.
+    pub fn is_expired(&self) -> bool {
+        !self.is_final() && self.expiry == Expiry::Over
     }
 }
 
@@ -61,9 +70,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn commit(&mut self, id: Uuid, tenant: usize, priority: i16, due: bool) {
+    pub fn commit(&mut self, id: Uuid, request: &Request) {
+        let &Request { tenant, priority, due, expiry, .. } = request;
         let state = if due { "available" } else { "scheduled" };
-        let job = Job { id, tenant, priority, state, attempt: 1, failures: 0, crashes: 0, due, run_at_ms: 0 };
+        let job = Job { id, tenant, priority, state, attempt: 1, failures: 0, crashes: 0, due, expiry, run_at_ms: 0 };
         self.jobs.push(job);
     }
 
@@ -133,7 +143,18 @@ impl Ledger {
             job.due = true;
             job.attempt += 1;
             (job.failures, job.crashes) = (0, 0);
+            // To ask for it again is to want it in spite of its time.
+            if job.expiry == Expiry::Over {
+                job.expiry = Expiry::Never;
+            }
         }
         allowed
+    }
+
+    /// It was not begun in time.
+    pub fn expire(&mut self, id: Uuid) {
+        let job = self.job_mut(id);
+        assert!(job.is_expired(), "only what expired and is not final is discarded for that");
+        job.state = "discarded";
     }
 }

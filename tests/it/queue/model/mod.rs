@@ -1,8 +1,8 @@
 //! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
 //!
 //! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`index`] knows lanes, leases and whether the index can be
-//! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, a lease has run
-//! out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
+//! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, expired or not, a lease
+//! has run out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
 //! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
 //! the real thing, [`check`] compares after each step.
 //!
@@ -12,10 +12,13 @@ mod check;
 mod fairness;
 mod index;
 mod ledger;
+mod request;
 mod scene;
 mod step;
 mod steps_of_holders;
 mod steps_of_leader;
+mod steps_of_tenants;
+mod steps_of_time;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
@@ -33,6 +36,7 @@ use shared::{
 use tests::system::TestSystem;
 
 use self::{
+    request::Request,
     scene::Scene,
     step::{BusySteps, Step, Steps, TENANTS},
 };
@@ -89,6 +93,17 @@ fn the_queue_behaves_as_its_model() -> Result<()> {
 #[test]
 fn tenants_with_work_waiting_get_alike() -> Result<()> {
     try_all::<BusySteps>(&BusySteps::backlog(), BUSY_CASES)
+}
+
+/// Sequences that failed once. The seeds in `regressions.txt` stand for other steps as soon as more can happen.
+#[test]
+fn what_failed_once_holds() -> Result<()> {
+    let enqueue = Step::Enqueue { request: Request::plain(0, 1), told: true };
+    let (fetch, rebuild) = (Step::Fetch { wanted: 1 }, |asserted| Step::Rebuild { asserted });
+    // Two hold one job, and both assert it.
+    let two_holders = [enqueue, fetch.clone(), rebuild(false), fetch, rebuild(true)];
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async { World::new().await?.follow(&[], &two_holders, None).await })
 }
 
 /// Tries cases of steps, each after the same beginning.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use chrono::TimeDelta;
 use redis::aio::MultiplexedConnection;
 use shared::{
@@ -12,16 +12,15 @@ use shared::{
     queue::{
         Index, IndexSettings, ShardCounts,
         consumer::{Consumer, Lease},
-        producer::{EnqueueRequest, Producer},
+        producer::Producer,
         reconcile::Reconciler,
     },
 };
 use sqlx::{Connection as _, PgConnection};
-use tests::eventually::poll_until;
 use uuid::Uuid;
 
 use super::{World, fairness::Fairness, index, ledger::Ledger, step::Step};
-use crate::queue::support::{PATIENCE, queue};
+use crate::queue::support::queue;
 
 /// Nothing runs out by itself.
 pub const LEASE: Duration = Duration::from_hours(1);
@@ -46,7 +45,7 @@ pub struct Scene<'a> {
     pub index: Index,
     pub consumer: Consumer,
     pub reconciler: Reconciler,
-    producer: Producer,
+    pub producer: Producer,
     pub owner: PgConnection,
     redis: MultiplexedConnection,
     prefix: String,
@@ -82,9 +81,7 @@ impl<'a> Scene<'a> {
 
     pub async fn take(&mut self, step: &Step) -> Result<()> {
         match *step {
-            Step::Enqueue { tenant, jobs, priority, due, told } => {
-                self.enqueue(tenant, jobs, priority, due, told).await
-            }
+            Step::Enqueue { ref request, told } => self.enqueue(request, told).await,
             Step::Fetch { wanted } => self.fetch(wanted).await.map(drop),
             Step::WorkOff { wanted, ran_ms } => self.work_off(wanted, ran_ms).await,
             Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
@@ -100,35 +97,9 @@ impl<'a> Scene<'a> {
             Step::Sweep => self.sweep().await,
             Step::FallDue { pick } => self.fall_due(pick).await,
             Step::Promote => self.promote().await,
+            Step::TimeIsUp { pick } => self.time_is_up(pick).await,
+            Step::Expire => self.expire().await,
         }
-    }
-
-    async fn enqueue(&mut self, tenant: usize, jobs: usize, priority: i16, due: bool, told: bool) -> Result<()> {
-        let system = &self.world.system;
-        let mut new = Vec::new();
-        for _ in 0..jobs {
-            let mut job = system.job(self.world.tenants[tenant], "noop", &serde_json::json!({}));
-            job.priority = priority.try_into().map_err(anyhow::Error::msg)?;
-            job.run_at = (!due).then(|| system.clock.now() + LATER);
-            self.model.ledger.commit(job.id, tenant, priority, due);
-            new.push(job);
-        }
-        if !told {
-            let mut transaction = system.tenants.begin(self.world.tenants[tenant]).await?;
-            Producer::enqueue_in(&mut transaction, &new).await?;
-            return Ok(transaction.commit().await?);
-        }
-        let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
-        self.producer.enqueue(EnqueueRequest { jobs: new, idempotency: None }).await?;
-        for id in &ids {
-            self.model.index.push(*id, due);
-        }
-        // The push comes after the answer.
-        let expected = self.model.index.ids();
-        let pushed =
-            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
-        ensure!(pushed.await.is_some(), "what was committed was not pushed");
-        Ok(())
     }
 
     /// What the index could hand out, read from its lanes.

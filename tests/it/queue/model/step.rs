@@ -3,6 +3,8 @@
 use proptest::{prelude::*, strategy::Union};
 use proptest_state_machine::ReferenceStateMachine;
 
+use super::request::Request;
+
 /// Few, so that they meet often.
 pub const TENANTS: usize = 3;
 /// A run is charged at most this many milliseconds.
@@ -29,10 +31,7 @@ pub enum End {
 pub enum Step {
     /// Jobs are committed; `told`: the push of the producer arrives.
     Enqueue {
-        tenant: usize,
-        jobs: usize,
-        priority: i16,
-        due: bool,
+        request: Request,
         told: bool,
     },
     /// A worker leases.
@@ -89,6 +88,12 @@ pub enum Step {
         pick: usize,
     },
     Promote,
+    /// The time after which one job is not to be begun any more passes.
+    TimeIsUp {
+        pick: usize,
+    },
+    /// The leader discards what was not begun in time.
+    Expire,
 }
 
 /// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
@@ -120,6 +125,8 @@ impl ReferenceStateMachine for Steps {
             (4, Just(Step::Sweep).boxed()),
             (4, pick(|pick| Step::FallDue { pick })),
             (3, Just(Step::Promote).boxed()),
+            (4, pick(|pick| Step::TimeIsUp { pick })),
+            (3, Just(Step::Expire).boxed()),
         ])
         .boxed()
     }
@@ -133,7 +140,7 @@ pub struct BusySteps;
 impl BusySteps {
     /// What they begin with.
     pub fn backlog() -> Vec<Step> {
-        (0..TENANTS).map(|tenant| Step::Enqueue { tenant, jobs: 60, priority: 2, due: true, told: true }).collect()
+        (0..TENANTS).map(|tenant| Step::Enqueue { request: Request::plain(tenant, 60), told: true }).collect()
     }
 }
 
@@ -162,9 +169,7 @@ impl ReferenceStateMachine for BusySteps {
 }
 
 fn enqueue() -> BoxedStrategy<Step> {
-    (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), prop::bool::weighted(0.8))
-        .prop_map(|(tenant, jobs, priority, due, told)| Step::Enqueue { tenant, jobs, priority, due, told })
-        .boxed()
+    (Request::any(), prop::bool::weighted(0.8)).prop_map(|(request, told)| Step::Enqueue { request, told }).boxed()
 }
 
 fn work_off() -> BoxedStrategy<Step> {

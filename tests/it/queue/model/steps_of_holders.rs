@@ -1,14 +1,14 @@
-//! What workers and tenants do: lease, finish, hand back, die, cancel, redrive.
+//! What workers do: lease, finish, hand back, die.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use shared::queue::{
     IndexState, Settlement,
     consumer::Lease,
-    control::{self, Steered},
     finish::{self, Finish, Outcome, Recorded},
 };
+use tests::eventually::poll_until;
 use uuid::Uuid;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     scene::{Held, LATER, Scene},
     step::End,
 };
-use crate::queue::support::shard;
+use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
@@ -37,6 +37,7 @@ impl Scene<'_> {
         for id in &taken {
             self.model.index.lanes.remove(id);
         }
+        self.give_up_expired(&taken).await?;
         let first = self.leases.len();
         for lease in fetched.leases {
             self.model.index.lease(lease.id, self.leases.len());
@@ -57,6 +58,26 @@ impl Scene<'_> {
             let given = (lease.attempt, lease.failures, lease.crashes, lease.priority.get(), lease.tenant);
             ensure!(given == row, "leased as {given:?}, the ledger says {row:?}");
         }
+        Ok(())
+    }
+
+    /// What a worker meets too late it discards, after the answer.
+    async fn give_up_expired(&mut self, taken: &BTreeSet<Uuid>) -> Result<()> {
+        let expired = |id: &Uuid| self.model.ledger.job(*id).is_expired();
+        let expired: Vec<Uuid> = taken.iter().copied().filter(expired).collect();
+        if expired.is_empty() {
+            return Ok(());
+        }
+        for id in &expired {
+            self.model.ledger.expire(*id);
+        }
+        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
+        let owner = &mut self.owner;
+        let discarded = poll_until(PATIENCE, async || {
+            let all: bool = sqlx::query_scalar(count).bind(&expired).fetch_one(&mut *owner).await.ok()?;
+            all.then_some(())
+        });
+        ensure!(discarded.await.is_some(), "a worker met {expired:?} too late, and did not discard it");
         Ok(())
     }
 
@@ -151,51 +172,6 @@ impl Scene<'_> {
     fn living(&self, pick: usize) -> Option<usize> {
         let living: Vec<usize> = (0..self.leases.len()).filter(|number| self.leases[*number].alive).collect();
         (!living.is_empty()).then(|| living[pick % living.len()])
-    }
-
-    pub async fn cancel(&mut self, pick: usize, told: bool) -> Result<()> {
-        let Some(id) = self.any_job(pick) else { return Ok(()) };
-        let allowed = self.model.ledger.cancel(id);
-        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
-        let steered = control::cancel(&mut transaction, id).await?;
-        transaction.commit().await?;
-        match steered {
-            Steered::Done(position) if allowed && told => {
-                control::announce_cancelled(&self.index, &position).await;
-                self.model.index.lanes.remove(&id);
-            }
-            Steered::Done(_) if allowed => {}
-            Steered::Refused(_) if !allowed => {}
-            other => bail!("cancelling was {other:?}, the model says allowed: {allowed}"),
-        }
-        Ok(())
-    }
-
-    pub async fn redrive(&mut self, pick: usize, told: bool) -> Result<()> {
-        let Some(id) = self.any_job(pick) else { return Ok(()) };
-        let allowed = self.model.ledger.redrive(id);
-        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
-        let steered = control::redrive(&mut transaction, id).await?;
-        transaction.commit().await?;
-        match steered {
-            Steered::Done(position) if allowed && told => {
-                control::announce_redriven(&self.index, &position, self.world.system.clock.now_ms()).await;
-                self.model.index.push(id, true);
-            }
-            Steered::Done(_) if allowed => {}
-            Steered::Refused(_) if !allowed => {}
-            other => bail!("redriving was {other:?}, the model says allowed: {allowed}"),
-        }
-        Ok(())
-    }
-
-    pub fn any_job(&self, pick: usize) -> Option<Uuid> {
-        let jobs = &self.model.ledger.jobs;
-        (!jobs.is_empty()).then(|| jobs[pick % jobs.len()].id)
-    }
-
-    fn tenant_of(&self, id: Uuid) -> shared::tenancy::TenantId {
-        self.world.tenants[self.model.ledger.job(id).tenant]
     }
 }
 

@@ -1,10 +1,10 @@
-//! What the leader and the fates do: rescue, rebuild, sweep, promote; losses of the index, and the passing of time.
+//! What the leader and the fates do: rescue, rebuild, sweep, promote, expire; and losses of the index.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, rescue};
+use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, expiry, rescue};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
@@ -137,22 +137,27 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub async fn fall_due(&mut self, pick: usize) -> Result<()> {
-        let waiting: Vec<Uuid> =
-            self.model.ledger.jobs.iter().filter(|job| !job.is_final() && !job.due).map(|job| job.id).collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let id = waiting[pick % waiting.len()];
-        let statement = "update jobs set run_at = now() where id = $1";
-        sqlx::query(statement).bind(id).execute(&mut self.owner).await?;
-        self.model.ledger.job_mut(id).due = true;
-        Ok(())
-    }
-
     pub async fn promote(&mut self) -> Result<()> {
         self.reconciler.promote(DateTime::UNIX_EPOCH, AHEAD).await?;
         self.model.index.push_waiting(&self.model.ledger, |job| matches!(job.state, "scheduled" | "retryable"));
+        Ok(())
+    }
+
+    /// What somebody holds is left alone; and while the index cannot say who holds what, all is.
+    pub async fn expire(&mut self) -> Result<()> {
+        let mut expected = 0;
+        if self.model.index.state == IndexState::Ready {
+            let held = &self.model.index.held;
+            let jobs = self.model.ledger.jobs.iter();
+            let over = jobs.filter(|job| job.is_expired() && !held.contains_key(&job.id));
+            let over: Vec<Uuid> = over.map(|job| job.id).collect();
+            expected = over.len() as u64;
+            for id in over {
+                self.model.ledger.expire(id);
+            }
+        }
+        let discarded = expiry::sweep(&self.world.system.system, &self.index).await?;
+        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
         Ok(())
     }
 }
