@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
         let (url, shards) = (system.redis_url.clone(), ShardCounts::default());
         let index = Index::open(&IndexSettings { url, prefix: prefix.clone(), response_timeout, shards })?;
         let mut owner = PgConnection::connect(&system.urls.owner).await?;
-        sqlx::query("truncate jobs").execute(&mut owner).await?;
+        sqlx::query("truncate jobs, unique_keys, job_dependencies, batches").execute(&mut owner).await?;
         let mut scene = Self {
             world,
             consumer: Consumer::new(system.system.clone(), index.clone(), LEASE),
@@ -97,7 +97,7 @@ impl<'a> Scene<'a> {
             Step::Sweep => self.sweep().await,
             Step::FallDue { pick } => self.fall_due(pick).await,
             Step::Promote => self.promote().await,
-            Step::TimeIsUp { pick } => self.time_is_up(pick).await,
+            Step::TimeIsUp { pick, held } => self.time_is_up(pick, held).await,
             Step::Expire => self.expire().await,
         }
     }

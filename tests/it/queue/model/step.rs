@@ -91,6 +91,8 @@ pub enum Step {
     /// The time after which one job is not to be begun any more passes.
     TimeIsUp {
         pick: usize,
+        /// Of one that is held, if any of those can expire.
+        held: bool,
     },
     /// The leader discards what was not begun in time.
     Expire,
@@ -125,8 +127,8 @@ impl ReferenceStateMachine for Steps {
             (4, Just(Step::Sweep).boxed()),
             (4, pick(|pick| Step::FallDue { pick })),
             (3, Just(Step::Promote).boxed()),
-            (4, pick(|pick| Step::TimeIsUp { pick })),
-            (3, Just(Step::Expire).boxed()),
+            (6, pick_flag(0.5, |pick, held| Step::TimeIsUp { pick, held })),
+            (5, Just(Step::Expire).boxed()),
         ])
         .boxed()
     }
@@ -195,5 +197,9 @@ fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
 }
 
 fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
-    (any::<u16>(), prop::bool::weighted(0.7)).prop_map(move |(pick, told)| step(pick.into(), told)).boxed()
+    pick_flag(0.7, step)
+}
+
+fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+    (any::<u16>(), prop::bool::weighted(set)).prop_map(move |(pick, flag)| step(pick.into(), flag)).boxed()
 }

@@ -14,8 +14,11 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub async fn time_is_up(&mut self, pick: usize) -> Result<()> {
-        let Some(id) = self.waiting(pick, |job| job.expiry == Expiry::Later) else { return Ok(()) };
+    pub async fn time_is_up(&mut self, pick: usize, held: bool) -> Result<()> {
+        let expires = |job: &Job| job.expiry == Expiry::Later;
+        let of_held =
+            held.then(|| self.waiting(pick, |job| expires(job) && self.model.index.held.contains_key(&job.id)));
+        let Some(id) = of_held.flatten().or_else(|| self.waiting(pick, expires)) else { return Ok(()) };
         let statement = "update jobs set expires_at = now() where id = $1";
         sqlx::query(statement).bind(id).execute(&mut self.owner).await?;
         self.model.ledger.job_mut(id).expiry = Expiry::Over;
