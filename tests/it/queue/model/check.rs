@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use shared::queue::IndexState;
 use uuid::Uuid;
 
-use super::{ledger::Job, scene::Scene};
+use super::{ledger::Job, scene::Scene, steps_of_tenants::key_text};
 use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
@@ -26,6 +26,7 @@ impl Scene<'_> {
     /// Compares everything.
     pub async fn check(&mut self) -> Result<()> {
         self.check_ledger().await?;
+        self.check_keys().await?;
         self.check_index().await?;
         let waiting: BTreeSet<usize> =
             self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
@@ -57,6 +58,16 @@ impl Scene<'_> {
             let expected = (job.due, job.expiry.as_str());
             ensure!(job.is_final() || real == expected, "due and expiry are {real:?}, the model says {job:?}");
         }
+        Ok(())
+    }
+
+    async fn check_keys(&mut self) -> Result<()> {
+        let rows = sqlx::query_as("select tenant_id, key, job_id from unique_keys").fetch_all(&mut self.owner).await?;
+        let real: BTreeSet<(Uuid, String, Uuid)> = rows.into_iter().collect();
+        let held = self.model.ledger.keys.held.iter();
+        let held = held.map(|(&(tenant, key), job)| (*self.world.tenants[tenant].as_uuid(), key_text(key), *job));
+        let expected: BTreeSet<_> = held.collect();
+        ensure!(real == expected, "the keys are {real:?}, the model says {expected:?}");
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use shared::queue::rescue::MAX_CRASHES;
 use uuid::Uuid;
 
 use super::{
+    keys::{Key, Keys},
     request::{Expiry, Request},
     step::End,
 };
@@ -25,6 +26,8 @@ pub struct Job {
     /// Its time has come.
     pub due: bool,
     pub expiry: Expiry,
+    /// Nobody else of its tenant may have this key until it is final.
+    pub key: Option<Key>,
     /// As the ledger has it; read after each step, for the order inside a tenant.
     pub run_at_ms: i64,
 }
@@ -63,18 +66,32 @@ pub enum Crash {
     Finished,
 }
 
+/// What becomes of a wish to have a job again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redrive {
+    Done,
+    Refused,
+    /// Another has its key by now.
+    KeyHeld(Uuid),
+}
+
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub jobs: Vec<Job>,
+    pub keys: Keys,
     accepted: BTreeSet<(Uuid, i32)>,
 }
 
 impl Ledger {
-    pub fn commit(&mut self, id: Uuid, request: &Request) {
-        let &Request { tenant, priority, due, expiry, .. } = request;
+    /// A job of a request; or nothing, because this other job has its key.
+    pub fn commit(&mut self, id: Uuid, request: &Request) -> Result<(), Uuid> {
+        let &Request { tenant, priority, due, expiry, key, .. } = request;
+        self.keys.take(tenant, key, id)?;
         let state = if due { "available" } else { "scheduled" };
-        let job = Job { id, tenant, priority, state, attempt: 1, failures: 0, crashes: 0, due, expiry, run_at_ms: 0 };
+        let (attempt, failures, crashes, run_at_ms) = (1, 0, 0, 0);
+        let job = Job { id, tenant, priority, state, attempt, failures, crashes, due, expiry, key, run_at_ms };
         self.jobs.push(job);
+        Ok(())
     }
 
     pub fn job(&self, id: Uuid) -> &Job {
@@ -99,7 +116,7 @@ impl Ledger {
             job.attempt += 1;
             job.due = end == End::RetryNow;
         }
-        job.state = match end {
+        let state = match end {
             End::Completed => "completed",
             End::RetryNow | End::RetryLater => "retryable",
             End::Snoozed => "scheduled",
@@ -107,7 +124,12 @@ impl Ledger {
             End::Cancelled => "cancelled",
         };
         assert!(self.accepted.insert((id, attempt)), "two finishes of one attempt");
-        if again { Verdict::Again } else { Verdict::Final }
+        if again {
+            self.job_mut(id).state = state;
+            return Verdict::Again;
+        }
+        self.end(id, state);
+        Verdict::Final
     }
 
     pub fn crash(&mut self, id: Uuid) -> Crash {
@@ -120,41 +142,49 @@ impl Ledger {
         if job.crashes < MAX_CRASHES {
             return Crash::Rescued;
         }
-        job.state = "discarded";
+        self.end(id, "discarded");
         Crash::Poisoned
     }
 
     /// Whether it was allowed.
     pub fn cancel(&mut self, id: Uuid) -> bool {
-        let job = self.job_mut(id);
-        let allowed = !job.is_final();
+        let allowed = !self.job(id).is_final();
         if allowed {
-            job.state = "cancelled";
+            self.end(id, "cancelled");
         }
         allowed
     }
 
-    /// Whether it was allowed.
-    pub fn redrive(&mut self, id: Uuid) -> bool {
-        let job = self.job_mut(id);
-        let allowed = matches!(job.state, "discarded" | "cancelled");
-        if allowed {
-            job.state = "available";
-            job.due = true;
-            job.attempt += 1;
-            (job.failures, job.crashes) = (0, 0);
-            // To ask for it again is to want it in spite of its time.
-            if job.expiry == Expiry::Over {
-                job.expiry = Expiry::Never;
-            }
+    pub fn redrive(&mut self, id: Uuid) -> Redrive {
+        let &Job { tenant, key, state, .. } = self.job(id);
+        if !matches!(state, "discarded" | "cancelled") {
+            return Redrive::Refused;
         }
-        allowed
+        if let Err(holder) = self.keys.take(tenant, key, id) {
+            return Redrive::KeyHeld(holder);
+        }
+        let job = self.job_mut(id);
+        job.state = "available";
+        job.due = true;
+        job.attempt += 1;
+        (job.failures, job.crashes) = (0, 0);
+        // To ask for it again is to want it in spite of its time.
+        if job.expiry == Expiry::Over {
+            job.expiry = Expiry::Never;
+        }
+        Redrive::Done
     }
 
     /// It was not begun in time.
     pub fn expire(&mut self, id: Uuid) {
+        assert!(self.job(id).is_expired(), "only what expired and is not final is discarded for that");
+        self.end(id, "discarded");
+    }
+
+    fn end(&mut self, id: Uuid, state: &'static str) {
         let job = self.job_mut(id);
-        assert!(job.is_expired(), "only what expired and is not final is discarded for that");
-        job.state = "discarded";
+        job.state = state;
+        let (tenant, key) = (job.tenant, job.key);
+        self.keys.free(tenant, key);
     }
 }

@@ -1,6 +1,6 @@
 //! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
 //!
-//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`index`] knows lanes, leases and whether the index can be
+//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`index`] knows lanes, leases and whether the index can be
 //! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, expired or not, a lease
 //! has run out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
 //! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
@@ -11,6 +11,7 @@
 mod check;
 mod fairness;
 mod index;
+mod keys;
 mod ledger;
 mod request;
 mod scene;

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::step::TENANTS;
+use super::{
+    keys::{KEYS, Key},
+    step::TENANTS,
+};
 
 /// Whether a job's time runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +33,19 @@ pub struct Request {
     pub priority: i16,
     pub due: bool,
     pub expiry: Expiry,
+    pub key: Option<Key>,
 }
 
 impl Request {
     /// Jobs without anything special, to be run at once.
     pub const fn plain(tenant: usize, jobs: usize) -> Self {
-        Self { tenant, jobs, priority: 2, due: true, expiry: Expiry::Never }
+        Self { tenant, jobs, priority: 2, due: true, expiry: Expiry::Never, key: None }
     }
 
     pub fn any() -> impl Strategy<Value = Self> {
-        let expiry = prop_oneof![8 => Just(Expiry::Never), 2 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
-        (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), expiry)
-            .prop_map(|(tenant, jobs, priority, due, expiry)| Self { tenant, jobs, priority, due, expiry })
+        let expiry = prop_oneof![6 => Just(Expiry::Never), 4 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
+        let key = prop::option::weighted(0.3, 0..KEYS);
+        (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), expiry, key)
+            .prop_map(|(tenant, jobs, priority, due, expiry, key)| Self { tenant, jobs, priority, due, expiry, key })
     }
 }
