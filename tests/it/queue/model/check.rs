@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use shared::queue::IndexState;
 use uuid::Uuid;
 
-use super::{ledger::Job, scene::Scene, steps_of_tenants::key_text};
+use super::{dependents::Aftermath, ledger::Job, scene::Scene, steps_of_tenants::key_text};
 use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
@@ -20,6 +20,7 @@ struct Row {
     run_at_ms: i64,
     finalized: bool,
     expiry: String,
+    waits_for: i16,
 }
 
 impl Scene<'_> {
@@ -27,6 +28,7 @@ impl Scene<'_> {
     pub async fn check(&mut self) -> Result<()> {
         self.check_ledger().await?;
         self.check_keys().await?;
+        self.check_dependencies().await?;
         self.check_index().await?;
         let waiting: BTreeSet<usize> =
             self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
@@ -41,7 +43,7 @@ impl Scene<'_> {
         let rows: Vec<Row> = sqlx::query_as(
             "select id, state::text, attempt, failures, crashes, run_at <= now() as due,
                     (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized,
-                    case when expires_at is null then 'never' when expires_at > now() then 'later' else 'over' end as expiry
+                    case when expires_at is null then 'never' when expires_at > now() then 'later' else 'over' end as expiry, waits_for
              from jobs",
         )
         .fetch_all(&mut self.owner)
@@ -54,9 +56,9 @@ impl Scene<'_> {
             let real = (row.state.as_str(), row.attempt, row.failures, row.crashes, row.finalized);
             let expected = (job.state, job.attempt, job.failures, job.crashes, job.is_final());
             ensure!(real == expected, "the row is {real:?}, the model says {job:?}");
-            let real = (row.due, row.expiry.as_str());
-            let expected = (job.due, job.expiry.as_str());
-            ensure!(job.is_final() || real == expected, "due and expiry are {real:?}, the model says {job:?}");
+            let real = (row.due, row.expiry.as_str(), usize::try_from(row.waits_for)?);
+            let expected = (job.due, job.expiry.as_str(), job.after.len());
+            ensure!(job.is_final() || real == expected, "due, expiry, waits for: {real:?}, the model says {job:?}");
         }
         Ok(())
     }
@@ -71,6 +73,20 @@ impl Scene<'_> {
         Ok(())
     }
 
+    async fn check_dependencies(&mut self) -> Result<()> {
+        let statement = "select tenant_id, job_id, depends_on, run_on_failure from job_dependencies";
+        let rows = sqlx::query_as(statement).fetch_all(&mut self.owner).await?;
+        let real: BTreeSet<(Uuid, Uuid, Uuid, bool)> = rows.into_iter().collect();
+        let edges = |job: &Job| {
+            let (tenant, id, run_on_failure) = (*self.world.tenants[job.tenant].as_uuid(), job.id, job.run_on_failure);
+            job.after.iter().map(|parent| (tenant, id, *parent, run_on_failure)).collect::<Vec<_>>()
+        };
+        let expected: BTreeSet<_> = self.model.ledger.jobs.iter().flat_map(edges).collect();
+        ensure!(real == expected, "waiting for others: {real:?}, the model says {expected:?}");
+        ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step forgot what an end means for others");
+        Ok(())
+    }
+
     async fn check_index(&mut self) -> Result<()> {
         let state = self.index.status(&queue()).await?.state;
         ensure!(state == self.model.index.state, "the index is {state:?}, the model says {:?}", self.model.index.state);
@@ -82,6 +98,8 @@ impl Scene<'_> {
             let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
             let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
             ensure!(held == expected, "held: {}", self.difference(&held, &expected));
+            let waits = held.iter().find(|id| !self.model.ledger.job(**id).is_free());
+            ensure!(waits.is_none(), "{waits:?} is held and waits for others");
         }
         for (id, at) in &mut self.model.index.lanes {
             at.get_or_insert(self.model.ledger.job(*id).run_at_ms);
@@ -112,11 +130,11 @@ impl Scene<'_> {
         }
         self.sweep().await?;
         self.check().await?;
-        let waiting: BTreeSet<Uuid> =
-            self.model.ledger.jobs.iter().filter(|job| !job.is_final()).map(|job| job.id).collect();
+        let jobs = self.model.ledger.jobs.iter();
+        let waiting: BTreeSet<Uuid> = jobs.filter(|job| !job.is_final() && job.is_free()).map(|job| job.id).collect();
         ensure!(waiting.is_subset(&self.model.index.ids()), "something that waits is not in the index");
         while !self.model.index.lanes.is_empty() {
-            self.work_off(super::step::WIDEST_FETCH, 1).await?;
+            self.work_off(super::step::WIDEST_FETCH, 1, false).await?;
             self.check().await?;
         }
         ensure!(self.model.ledger.jobs.iter().all(Job::is_final), "something was never handed out");

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use shared::queue::rescue::MAX_CRASHES;
+use shared::queue::{rescue::MAX_CRASHES, ties::Refusal};
 use uuid::Uuid;
 
 use super::{
+    dependents::Aftermath,
     keys::{Key, Keys},
-    request::{Expiry, Request},
+    request::{Expiry, Request, Wish},
     step::End,
 };
 
@@ -28,6 +29,9 @@ pub struct Job {
     pub expiry: Expiry,
     /// Nobody else of its tenant may have this key until it is final.
     pub key: Option<Key>,
+    /// What it still waits for; none of them is final.
+    pub after: BTreeSet<Uuid>,
+    pub run_on_failure: bool,
     /// As the ledger has it; read after each step, for the order inside a tenant.
     pub run_at_ms: i64,
 }
@@ -37,9 +41,18 @@ impl Job {
         matches!(self.state, "completed" | "cancelled" | "discarded")
     }
 
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.state, "discarded" | "cancelled")
+    }
+
     /// Whether a worker may run it.
     pub fn is_eligible(&self) -> bool {
-        !self.is_final() && self.due && self.expiry != Expiry::Over
+        !self.is_final() && self.is_free() && self.due && self.expiry != Expiry::Over
+    }
+
+    /// Whether it waits for no other job.
+    pub fn is_free(&self) -> bool {
+        self.after.is_empty()
     }
 
     /// Whether no run of it may begin any more, though it was never decided what becomes of it.
@@ -79,19 +92,42 @@ pub enum Redrive {
 pub struct Ledger {
     pub jobs: Vec<Job>,
     pub keys: Keys,
+    /// What the ends since the last look meant for others.
+    pub(super) aftermath: Aftermath,
     accepted: BTreeSet<(Uuid, i32)>,
 }
 
 impl Ledger {
-    /// A job of a request; or nothing, because this other job has its key.
-    pub fn commit(&mut self, id: Uuid, request: &Request) -> Result<(), Uuid> {
-        let &Request { tenant, priority, due, expiry, key, .. } = request;
-        self.keys.take(tenant, key, id)?;
-        let state = if due { "available" } else { "scheduled" };
-        let (attempt, failures, crashes, run_at_ms) = (1, 0, 0, 0);
-        let job = Job { id, tenant, priority, state, attempt, failures, crashes, due, expiry, key, run_at_ms };
-        self.jobs.push(job);
+    /// A job of a request; or nothing, because another has its key, or it would wait for one that never came to be.
+    /// [`Self::settle`] follows when the whole request is committed: what failed before counts as failed a moment later.
+    pub fn commit(&mut self, id: Uuid, request: &Request, wish: &Wish) -> Result<(), Refusal> {
+        let &Request { tenant, priority, due, expiry, run_on_failure, .. } = request;
+        if let Some(place) = wish.after.iter().position(|parent| !self.knows(*parent)) {
+            return Err(Refusal::DependencyRefused { place });
+        }
+        self.keys.take(tenant, wish.key, id).map_err(|holder| Refusal::Duplicate { holder })?;
+        let completed = |parent: &Uuid| self.job(*parent).state == "completed";
+        let after: BTreeSet<Uuid> = wish.after.iter().copied().filter(|parent| !completed(parent)).collect();
+        self.jobs.push(Job {
+            id,
+            tenant,
+            priority,
+            state: if due && after.is_empty() { "available" } else { "scheduled" },
+            attempt: 1,
+            failures: 0,
+            crashes: 0,
+            due,
+            expiry,
+            key: wish.key,
+            after,
+            run_on_failure,
+            run_at_ms: 0,
+        });
         Ok(())
+    }
+
+    fn knows(&self, id: Uuid) -> bool {
+        self.jobs.iter().any(|job| job.id == id)
     }
 
     pub fn job(&self, id: Uuid) -> &Job {
@@ -156,8 +192,8 @@ impl Ledger {
     }
 
     pub fn redrive(&mut self, id: Uuid) -> Redrive {
-        let &Job { tenant, key, state, .. } = self.job(id);
-        if !matches!(state, "discarded" | "cancelled") {
+        let &Job { tenant, key, .. } = self.job(id);
+        if !self.job(id).is_given_up() {
             return Redrive::Refused;
         }
         if let Err(holder) = self.keys.take(tenant, key, id) {
@@ -175,15 +211,25 @@ impl Ledger {
         Redrive::Done
     }
 
-    /// It was not begun in time.
-    pub fn expire(&mut self, id: Uuid) {
-        assert!(self.job(id).is_expired(), "only what expired and is not final is discarded for that");
-        self.end(id, "discarded");
+    /// They were not begun in time. They end together: none of them is cancelled because of another.
+    pub fn expire(&mut self, ids: &[Uuid]) {
+        for id in ids {
+            assert!(self.job(*id).is_expired(), "only what expired and is not final is discarded for that");
+            self.conclude(*id, "discarded");
+        }
+        self.settle();
     }
 
     fn end(&mut self, id: Uuid, state: &'static str) {
+        self.conclude(id, state);
+        self.settle();
+    }
+
+    /// An end, without what it means for others.
+    pub(super) fn conclude(&mut self, id: Uuid, state: &'static str) {
         let job = self.job_mut(id);
         job.state = state;
+        job.after.clear();
         let (tenant, key) = (job.tenant, job.key);
         self.keys.free(tenant, key);
     }

@@ -1,6 +1,6 @@
 //! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
 //!
-//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`index`] knows lanes, leases and whether the index can be
+//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`dependents`] who waits for whom; [`index`] knows lanes, leases and whether the index can be
 //! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, expired or not, a lease
 //! has run out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
 //! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
@@ -8,7 +8,10 @@
 //!
 //! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose how many cases and which; a failing seed is kept in `regressions.txt` and tried first.
 
+mod announcement;
 mod check;
+mod dependents;
+mod ends;
 mod fairness;
 mod index;
 mod keys;
@@ -20,6 +23,7 @@ mod steps_of_holders;
 mod steps_of_leader;
 mod steps_of_tenants;
 mod steps_of_time;
+mod tied_steps;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
@@ -40,11 +44,13 @@ use self::{
     request::Request,
     scene::Scene,
     step::{BusySteps, Step, Steps, TENANTS},
+    tied_steps::TiedSteps,
 };
 
 /// This many cases, fewer of the long ones, and this many steps each at the most.
 const CASES: u32 = 24;
 const BUSY_CASES: u32 = 10;
+const TIED_CASES: u32 = 40;
 const STEPS: usize = 40;
 const SEED: u64 = 1;
 /// What proptest tries if nobody says anything.
@@ -94,6 +100,11 @@ fn the_queue_behaves_as_its_model() -> Result<()> {
 #[test]
 fn tenants_with_work_waiting_get_alike() -> Result<()> {
     try_all::<BusySteps>(&BusySteps::backlog(), BUSY_CASES)
+}
+
+#[test]
+fn ends_mean_for_others_what_the_model_says() -> Result<()> {
+    try_all::<TiedSteps>(&[], TIED_CASES)
 }
 
 /// Sequences that failed once. The seeds in `regressions.txt` stand for other steps as soon as more can happen.

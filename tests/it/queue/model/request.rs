@@ -1,6 +1,9 @@
-//! What a tenant asks for: jobs of one request, all alike.
+//! What a tenant asks for: jobs of one request, alike but for their place in it.
+
+use std::ops::Range;
 
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::{
     keys::{KEYS, Key},
@@ -25,6 +28,14 @@ impl Expiry {
     }
 }
 
+/// An earlier job that the jobs of a request wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent {
+    pub pick: usize,
+    /// Of those that are not final, if there are any.
+    pub open: bool,
+}
+
 /// Jobs that are committed together.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -34,18 +45,78 @@ pub struct Request {
     pub due: bool,
     pub expiry: Expiry,
     pub key: Option<Key>,
+    pub parents: Vec<Parent>,
+    /// They run when all that they wait for are final, however those ended; otherwise the failure of one cancels them.
+    pub run_on_failure: bool,
+    /// Each waits for the one before it, and the first alone wants the key.
+    pub chained: bool,
+}
+
+/// What one job of a request is tied to.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    pub key: Option<Key>,
+    pub after: Vec<Uuid>,
 }
 
 impl Request {
     /// Jobs without anything special, to be run at once.
-    pub const fn plain(tenant: usize, jobs: usize) -> Self {
-        Self { tenant, jobs, priority: 2, due: true, expiry: Expiry::Never, key: None }
+    pub fn plain(tenant: usize, jobs: usize) -> Self {
+        let (expiry, parents) = (Expiry::Never, Vec::new());
+        Self { tenant, jobs, priority: 2, due: true, expiry, key: None, parents, run_on_failure: false, chained: false }
     }
 
+    /// Mostly plain.
     pub fn any() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![6 => Just(Expiry::Never), 4 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
-        let key = prop::option::weighted(0.3, 0..KEYS);
-        (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), expiry, key)
-            .prop_map(|(tenant, jobs, priority, due, expiry, key)| Self { tenant, jobs, priority, due, expiry, key })
+        let parents = prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(Parent::any(), 1..=2)];
+        let chained = prop::bool::weighted(0.15);
+        Self::of(1..12, expiry, prop::option::weighted(0.2, 0..KEYS), parents, chained)
+    }
+
+    /// Few jobs of two tenants, most of them tied to something.
+    pub fn tied() -> impl Strategy<Value = Self> {
+        let expiry = prop_oneof![4 => Just(Expiry::Never), 6 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
+        let parents = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(Parent::any(), 1..=2)];
+        let chained = prop::bool::weighted(0.4);
+        Self::of(1..4, expiry, prop::option::weighted(0.5, 0..KEYS), parents, chained)
+            .prop_map(|request| Self { tenant: request.tenant % 2, ..request })
+    }
+
+    fn of(
+        jobs: Range<usize>,
+        expiry: impl Strategy<Value = Expiry>,
+        key: impl Strategy<Value = Option<Key>>,
+        parents: impl Strategy<Value = Vec<Parent>>,
+        chained: impl Strategy<Value = bool>,
+    ) -> impl Strategy<Value = Self> {
+        let plain = (0..TENANTS, jobs, 1_i16..=4, prop::bool::weighted(0.8));
+        (plain, expiry, key, parents, prop::bool::weighted(0.3), chained).prop_map(
+            |((tenant, jobs, priority, due), expiry, key, parents, run_on_failure, chained)| Self {
+                tenant,
+                jobs,
+                priority,
+                due,
+                expiry,
+                key,
+                parents,
+                run_on_failure,
+                chained,
+            },
+        )
+    }
+
+    /// What the next job is tied to, after the request's earlier ones.
+    pub fn wish(&self, parents: &[Uuid], earlier: Option<Uuid>) -> Wish {
+        let key = self.key.filter(|_| !self.chained || earlier.is_none());
+        let mut after = parents.to_vec();
+        after.extend(earlier.filter(|_| self.chained));
+        Wish { key, after }
+    }
+}
+
+impl Parent {
+    fn any() -> impl Strategy<Value = Self> {
+        (any::<u16>(), prop::bool::weighted(0.8)).prop_map(|(pick, open)| Self { pick: pick.into(), open })
     }
 }

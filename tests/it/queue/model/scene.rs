@@ -19,7 +19,13 @@ use shared::{
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::{World, fairness::Fairness, index, ledger::Ledger, step::Step};
+use super::{
+    World,
+    fairness::Fairness,
+    index,
+    ledger::{Job, Ledger},
+    step::Step,
+};
 use crate::queue::support::queue;
 
 /// Nothing runs out by itself.
@@ -83,13 +89,13 @@ impl<'a> Scene<'a> {
         match *step {
             Step::Enqueue { ref request, told } => self.enqueue(request, told).await,
             Step::Fetch { wanted } => self.fetch(wanted).await.map(drop),
-            Step::WorkOff { wanted, ran_ms } => self.work_off(wanted, ran_ms).await,
+            Step::WorkOff { wanted, ran_ms, discards } => self.work_off(wanted, ran_ms, discards).await,
             Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
             Step::HandBack { pick } => self.hand_back(pick).await,
             Step::HolderDies { pick } => self.holder_dies(pick).await,
             Step::Rescue => self.rescue().await,
             Step::Cancel { pick, told } => self.cancel(pick, told).await,
-            Step::Redrive { pick, told } => self.redrive(pick, told).await,
+            Step::Redrive { pick, given_up, told } => self.redrive(pick, given_up, told).await,
             Step::LoseIndex => self.lose_index().await,
             Step::OldState { pick } => self.old_state(pick).await,
             Step::Rebuild { asserted } => self.rebuild(asserted).await,
@@ -100,6 +106,12 @@ impl<'a> Scene<'a> {
             Step::TimeIsUp { pick, held } => self.time_is_up(pick, held).await,
             Step::Expire => self.expire().await,
         }
+    }
+
+    /// One of the jobs of which this is true.
+    pub fn job_where(&self, pick: usize, which: impl Fn(&Job) -> bool) -> Option<Uuid> {
+        let ids: Vec<Uuid> = self.model.ledger.jobs.iter().filter(|job| which(job)).map(|job| job.id).collect();
+        (!ids.is_empty()).then(|| ids[pick % ids.len()])
     }
 
     /// What the index could hand out, read from its lanes.
@@ -114,6 +126,24 @@ impl<'a> Scene<'a> {
             ids.extend(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()));
         }
         Ok(ids)
+    }
+
+    /// What the index believes to be due soon: the ids, and how it writes each.
+    pub async fn due(&self) -> Result<Vec<(Uuid, Vec<u8>)>> {
+        let mut connection = self.redis.clone();
+        let members: Vec<Vec<u8>> =
+            redis::cmd("ZRANGE").arg(self.due_key()).arg(0).arg(-1).query_async(&mut connection).await?;
+        let named = |member: Vec<u8>| Some((Uuid::from_slice(member.get(..16)?).ok()?, member));
+        Ok(members.into_iter().filter_map(named).collect())
+    }
+
+    pub async fn forget_due(&self, member: &[u8]) -> Result<()> {
+        let mut connection = self.redis.clone();
+        Ok(redis::cmd("ZREM").arg(self.due_key()).arg(member).query_async(&mut connection).await?)
+    }
+
+    fn due_key(&self) -> String {
+        format!("{}:{{{}}}:due", self.prefix, queue())
     }
 
     /// Deletes all that the index has.

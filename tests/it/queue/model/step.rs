@@ -38,10 +38,11 @@ pub enum Step {
     Fetch {
         wanted: usize,
     },
-    /// A worker leases, and completes all of it.
+    /// A worker leases, and completes all of it; `discards`: but for the first, which fails for good.
     WorkOff {
         wanted: usize,
         ran_ms: u64,
+        discards: bool,
     },
     /// A run ends, a zombie's too; `settled`: the holder lives to tell the index.
     Finish {
@@ -67,6 +68,8 @@ pub enum Step {
     },
     Redrive {
         pick: usize,
+        /// Of what was given up, if there is anything.
+        given_up: bool,
         told: bool,
     },
     /// Redis loses everything.
@@ -113,13 +116,13 @@ impl ReferenceStateMachine for Steps {
         Union::new_weighted(vec![
             (14, enqueue()),
             (10, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
-            (10, work_off()),
+            (10, work_off(0.1)),
             (14, finish()),
             (3, pick(|pick| Step::HandBack { pick })),
             (6, pick(|pick| Step::HolderDies { pick })),
             (6, Just(Step::Rescue).boxed()),
             (5, pick_told(|pick, told| Step::Cancel { pick, told })),
-            (4, pick_told(|pick, told| Step::Redrive { pick, told })),
+            (6, redrive()),
             (2, Just(Step::LoseIndex).boxed()),
             (2, pick(|pick| Step::OldState { pick })),
             (4, any::<bool>().prop_map(|asserted| Step::Rebuild { asserted }).boxed()),
@@ -157,7 +160,7 @@ impl ReferenceStateMachine for BusySteps {
     fn transitions((): &()) -> BoxedStrategy<Step> {
         Union::new_weighted(vec![
             (2, enqueue()),
-            (20, work_off()),
+            (20, work_off(0.0)),
             (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (4, finish()),
             (1, pick(|pick| Step::HandBack { pick })),
@@ -174,11 +177,13 @@ fn enqueue() -> BoxedStrategy<Step> {
     (Request::any(), prop::bool::weighted(0.8)).prop_map(|(request, told)| Step::Enqueue { request, told }).boxed()
 }
 
-fn work_off() -> BoxedStrategy<Step> {
-    (1..=WIDEST_FETCH, 1..=LONGEST_MS).prop_map(|(wanted, ran_ms)| Step::WorkOff { wanted, ran_ms }).boxed()
+pub fn work_off(discards: f64) -> BoxedStrategy<Step> {
+    (1..=WIDEST_FETCH, 1..=LONGEST_MS, prop::bool::weighted(discards))
+        .prop_map(|(wanted, ran_ms, discards)| Step::WorkOff { wanted, ran_ms, discards })
+        .boxed()
 }
 
-fn finish() -> BoxedStrategy<Step> {
+pub fn finish() -> BoxedStrategy<Step> {
     let end = prop_oneof![
         4 => Just(End::Completed),
         2 => Just(End::RetryNow),
@@ -192,14 +197,20 @@ fn finish() -> BoxedStrategy<Step> {
         .boxed()
 }
 
-fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
+pub fn redrive() -> BoxedStrategy<Step> {
+    (any::<u16>(), prop::bool::weighted(0.7), prop::bool::weighted(0.7))
+        .prop_map(|(pick, given_up, told)| Step::Redrive { pick: pick.into(), given_up, told })
+        .boxed()
+}
+
+pub fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
     any::<u16>().prop_map(move |pick| step(pick.into())).boxed()
 }
 
-fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+pub fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
     pick_flag(0.7, step)
 }
 
-fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+pub fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
     (any::<u16>(), prop::bool::weighted(set)).prop_map(move |(pick, flag)| step(pick.into(), flag)).boxed()
 }

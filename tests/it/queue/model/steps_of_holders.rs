@@ -1,21 +1,13 @@
-//! What workers do: lease, finish, hand back, die.
+//! What workers do but for the ends of runs: lease, hand back, die.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use shared::queue::{
-    IndexState, Settlement,
-    consumer::Lease,
-    finish::{self, Finish, Outcome, Recorded},
-};
+use anyhow::{Result, ensure};
+use shared::queue::{IndexState, consumer::Lease};
 use tests::eventually::poll_until;
 use uuid::Uuid;
 
-use super::{
-    ledger::Verdict,
-    scene::{Held, LATER, Scene},
-    step::End,
-};
+use super::scene::{Held, Scene};
 use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
@@ -25,6 +17,7 @@ impl Scene<'_> {
     /// Returns the numbers of the new leases.
     pub async fn fetch(&mut self, wanted: usize) -> Result<Vec<usize>> {
         let before = self.model.index.ids();
+        let marked = self.mark_who_may_be_cancelled(&before).await?;
         let fetched = self.consumer.fetch(&shard(), wanted).await?;
         ensure!(fetched.state == self.model.index.state, "the index is {:?}", fetched.state);
         let expected = if fetched.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
@@ -37,7 +30,7 @@ impl Scene<'_> {
         for id in &taken {
             self.model.index.lanes.remove(id);
         }
-        self.give_up_expired(&taken).await?;
+        self.give_up_expired(&taken, &marked).await?;
         let first = self.leases.len();
         for lease in fetched.leases {
             self.model.index.lease(lease.id, self.leases.len());
@@ -62,15 +55,13 @@ impl Scene<'_> {
     }
 
     /// What a worker meets too late it discards, after the answer.
-    async fn give_up_expired(&mut self, taken: &BTreeSet<Uuid>) -> Result<()> {
-        let expired = |id: &Uuid| self.model.ledger.job(*id).is_expired();
-        let expired: Vec<Uuid> = taken.iter().copied().filter(expired).collect();
+    async fn give_up_expired(&mut self, taken: &BTreeSet<Uuid>, marked: &[Uuid]) -> Result<()> {
+        let expired: Vec<Uuid> = taken.iter().copied().filter(|id| self.is_to_be_given_up(*id)).collect();
         if expired.is_empty() {
-            return Ok(());
+            return self.until_cancelled(marked, &[]).await;
         }
-        for id in &expired {
-            self.model.ledger.expire(*id);
-        }
+        self.model.ledger.expire(&expired);
+        let aftermath = self.announced();
         let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
         let owner = &mut self.owner;
         let discarded = poll_until(PATIENCE, async || {
@@ -78,7 +69,24 @@ impl Scene<'_> {
             all.then_some(())
         });
         ensure!(discarded.await.is_some(), "a worker met {expired:?} too late, and did not discard it");
-        Ok(())
+        self.until_pushed().await?;
+        self.until_cancelled(marked, &aftermath.cancelled).await
+    }
+
+    /// Only where a worker may give up what others wait for.
+    async fn mark_who_may_be_cancelled(&self, before: &BTreeSet<Uuid>) -> Result<Vec<Uuid>> {
+        if !before.iter().any(|id| self.is_to_be_given_up(*id)) {
+            return Ok(Vec::new());
+        }
+        let jobs = self.model.ledger.jobs.iter().filter(|job| !job.is_free() && !job.run_on_failure);
+        let ids: Vec<Uuid> = jobs.map(|job| job.id).filter(|id| !before.contains(id)).collect();
+        self.mark(&ids).await?;
+        Ok(ids)
+    }
+
+    fn is_to_be_given_up(&self, id: Uuid) -> bool {
+        let job = self.model.ledger.job(id);
+        job.is_free() && job.is_expired()
     }
 
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
@@ -94,46 +102,6 @@ impl Scene<'_> {
                     || (job.priority == taken_job.priority && at + SAME_TIME_MS < taken_at);
                 ensure!(!before, "{taken_job:?} was taken before {job:?}");
             }
-        }
-        Ok(())
-    }
-
-    pub async fn work_off(&mut self, wanted: usize, ran_ms: u64) -> Result<()> {
-        for lease in self.fetch(wanted).await? {
-            self.end(lease, End::Completed, ran_ms, true).await?;
-        }
-        Ok(())
-    }
-
-    pub async fn finish(&mut self, pick: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
-        if self.leases.is_empty() {
-            return Ok(());
-        }
-        self.end(pick % self.leases.len(), end, ran_ms, settled).await
-    }
-
-    /// As `worker::finisher` does it: the ledger first, then the index with what the ledger said.
-    async fn end(&mut self, number: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
-        let lease = self.leases[number].lease.clone();
-        let finish = Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) };
-        let recorded = finish::record(&self.world.system.system, &[finish]).await?.recorded;
-        let recorded = *recorded.get(&lease.id).context("an answer for every id")?;
-        let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
-        ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");
-        self.leases[number].alive = false;
-        if !settled {
-            return Ok(());
-        }
-        let again = match recorded {
-            Recorded::Final | Recorded::RefusedFinal => None,
-            Recorded::Again(run_at_ms, priority) => Some((run_at_ms, priority)),
-            Recorded::RefusedOvertaken => return Ok(()),
-        };
-        let ran = Some(Duration::from_millis(ran_ms));
-        self.index.settle(&shard(), &[Settlement { id: lease.id, token: lease.token, ran, again }]).await?;
-        let (due, tenant) = (self.model.ledger.job(lease.id).due, self.model.ledger.job(lease.id).tenant);
-        if self.model.index.settle(lease.id, number, again.is_some() && due) {
-            self.model.fairness.charge(tenant, ran_ms);
         }
         Ok(())
     }
@@ -172,26 +140,5 @@ impl Scene<'_> {
     fn living(&self, pick: usize) -> Option<usize> {
         let living: Vec<usize> = (0..self.leases.len()).filter(|number| self.leases[*number].alive).collect();
         (!living.is_empty()).then(|| living[pick % living.len()])
-    }
-}
-
-fn outcome(end: End) -> Outcome {
-    let (error, later) = ("as asked".to_owned(), LATER.to_std().unwrap_or_default());
-    match end {
-        End::Completed => Outcome::Completed { result: None },
-        End::RetryNow => Outcome::Retry { error, delay: Duration::ZERO },
-        End::RetryLater => Outcome::Retry { error, delay: later },
-        End::Snoozed => Outcome::Snoozed { delay: later },
-        End::Discarded => Outcome::Discarded { error },
-        End::Cancelled => Outcome::Cancelled { reason: error },
-    }
-}
-
-fn said(recorded: Recorded) -> Verdict {
-    match recorded {
-        Recorded::Final => Verdict::Final,
-        Recorded::Again(..) => Verdict::Again,
-        Recorded::RefusedFinal => Verdict::RefusedFinal,
-        Recorded::RefusedOvertaken => Verdict::RefusedOvertaken,
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     index,
-    ledger::Crash,
+    ledger::{Crash, Job},
     scene::{LEASE, Scene},
 };
 use crate::queue::support::{PATIENCE, queue, shard};
@@ -43,6 +43,7 @@ impl Scene<'_> {
             let lease = self.model.index.held[&id].lease;
             self.model.index.settle(id, lease, again);
         }
+        self.announced();
         ensure!(report == expected, "rescued {report:?}, the model says {expected:?}");
         Ok(())
     }
@@ -54,9 +55,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// An old dump knows as waiting what is finished by now.
+    /// An old dump knows as waiting what is finished by now. Of what waits for others it should know nothing, and is not trusted.
     pub async fn old_state(&mut self, pick: usize) -> Result<()> {
-        let finished: Vec<_> = self.model.ledger.jobs.iter().filter(|job| job.is_final()).cloned().collect();
+        let wrong = |job: &&Job| job.is_final() || !job.is_free();
+        let finished: Vec<_> = self.model.ledger.jobs.iter().filter(wrong).cloned().collect();
         if finished.is_empty() {
             return Ok(());
         }
@@ -69,6 +71,9 @@ impl Scene<'_> {
         };
         self.index.push(&queue(), &[waiting]).await?;
         self.model.index.push(job.id, true);
+        if let Some(at) = self.model.index.lanes.get_mut(&job.id) {
+            *at = Some(waiting.run_at_ms);
+        }
         Ok(())
     }
 
@@ -152,9 +157,8 @@ impl Scene<'_> {
             let over = jobs.filter(|job| job.is_expired() && !held.contains_key(&job.id));
             let over: Vec<Uuid> = over.map(|job| job.id).collect();
             expected = over.len() as u64;
-            for id in over {
-                self.model.ledger.expire(id);
-            }
+            self.model.ledger.expire(&over);
+            self.announced();
         }
         let discarded = expiry::sweep(&self.world.system.system, &self.index).await?;
         ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");

@@ -6,45 +6,50 @@ use shared::{
         NewJob,
         control::{self, Steered},
         producer::{EnqueueRequest, Enqueued, Producer},
-        ties::{Refusal, Refused, Ties, UniqueKey, UniqueUntil},
+        ties::{DependencyFailure, Refused, Ties, UniqueKey, UniqueUntil},
     },
     tenancy::TenantId,
 };
-use tests::eventually::poll_until;
 use uuid::Uuid;
 
 use super::{
     keys::Key,
-    ledger::Redrive,
-    request::{Expiry, Request},
-    scene::{LATER, Scene},
+    ledger::{Job, Redrive},
+    request::{Expiry, Parent, Request, Wish},
+    scene::{LATER, Model, Scene},
 };
-use crate::queue::support::PATIENCE;
 
 impl Scene<'_> {
     pub async fn enqueue(&mut self, request: &Request, told: bool) -> Result<()> {
-        let new: Vec<NewJob> = (0..request.jobs).map(|_| self.new_job(request)).collect::<Result<_>>()?;
-        let mut expected = Vec::new();
-        for &NewJob { id, .. } in &new {
-            if let Err(holder) = self.model.ledger.commit(id, request) {
-                expected.push(Refused { id, refusal: Refusal::Duplicate { holder } });
+        let parents: Vec<Uuid> =
+            request.parents.iter().filter_map(|parent| self.parent(request.tenant, *parent)).collect();
+        let (mut new, mut expected) = (Vec::<NewJob>::new(), Vec::new());
+        for _ in 0..request.jobs {
+            let wish = request.wish(&parents, new.last().map(|job| job.id));
+            let job = self.new_job(request, &wish)?;
+            if let Err(refusal) = self.model.ledger.commit(job.id, request, &wish) {
+                expected.push(Refused { id: job.id, refusal });
             }
+            new.push(job);
         }
+        self.model.ledger.settle();
+        // Those that came too late for what they wait for are among the new, and told as they are.
+        self.unannounced();
         let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
         let refused = if told { self.commit(new).await? } else { self.commit_untold(request.tenant, &new).await? };
         ensure!(refused == expected, "refused were {refused:?}, the model says {expected:?}");
         if !told {
             return Ok(());
         }
-        for id in ids.into_iter().filter(|id| expected.iter().all(|refused| refused.id != *id)) {
-            self.model.index.push(id, request.due);
-        }
-        // The push comes after the answer.
-        let expected = self.model.index.ids();
-        let pushed =
-            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
-        ensure!(pushed.await.is_some(), "what was committed was not pushed");
-        Ok(())
+        let Model { ledger, index, .. } = &mut self.model;
+        index.push_waiting(ledger, |job| ids.contains(&job.id));
+        self.until_pushed().await
+    }
+
+    fn parent(&self, tenant: usize, parent: Parent) -> Option<Uuid> {
+        let own = |job: &Job| job.tenant == tenant;
+        let of_open = parent.open.then(|| self.job_where(parent.pick, |job| own(job) && !job.is_final()));
+        of_open.flatten().or_else(|| self.job_where(parent.pick, own))
     }
 
     async fn commit(&self, jobs: Vec<NewJob>) -> Result<Vec<Refused>> {
@@ -63,7 +68,7 @@ impl Scene<'_> {
         Ok(refused)
     }
 
-    fn new_job(&self, request: &Request) -> Result<NewJob> {
+    fn new_job(&self, request: &Request, wish: &Wish) -> Result<NewJob> {
         let system = &self.world.system;
         let now = system.clock.now();
         Ok(NewJob {
@@ -74,7 +79,7 @@ impl Scene<'_> {
                 Expiry::Later => Some(now + LATER),
                 Expiry::Over => Some(now - LATER),
             },
-            ties: request.key.map(|key| Box::new(Ties { unique: Some(unique_key(key)), ..Ties::default() })),
+            ties: ties(request, wish),
             ..system.job(self.world.tenants[request.tenant], "noop", &serde_json::json!({}))
         })
     }
@@ -89,16 +94,18 @@ impl Scene<'_> {
             Steered::Done(position) if allowed && told => {
                 control::announce_cancelled(&self.index, &position).await;
                 self.model.index.lanes.remove(&id);
+                self.announced();
             }
-            Steered::Done(_) if allowed => {}
+            Steered::Done(_) if allowed => self.unannounced(),
             Steered::Refused(_) if !allowed => {}
             other => bail!("cancelling was {other:?}, the model says allowed: {allowed}"),
         }
         Ok(())
     }
 
-    pub async fn redrive(&mut self, pick: usize, told: bool) -> Result<()> {
-        let Some(id) = self.any_job(pick) else { return Ok(()) };
+    pub async fn redrive(&mut self, pick: usize, given_up: bool, told: bool) -> Result<()> {
+        let of_given_up = given_up.then(|| self.job_where(pick, Job::is_given_up)).flatten();
+        let Some(id) = of_given_up.or_else(|| self.any_job(pick)) else { return Ok(()) };
         let expected = self.model.ledger.redrive(id);
         let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
         let steered = control::redrive(&mut transaction, id).await?;
@@ -119,9 +126,8 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub fn any_job(&self, pick: usize) -> Option<Uuid> {
-        let jobs = &self.model.ledger.jobs;
-        (!jobs.is_empty()).then(|| jobs[pick % jobs.len()].id)
+    fn any_job(&self, pick: usize) -> Option<Uuid> {
+        self.job_where(pick, |_| true)
     }
 
     fn tenant_of(&self, id: Uuid) -> TenantId {
@@ -134,6 +140,9 @@ pub fn key_text(key: Key) -> String {
     format!("key-{key}")
 }
 
-fn unique_key(key: Key) -> UniqueKey {
-    UniqueKey { key: key_text(key), until: UniqueUntil::Final }
+fn ties(request: &Request, wish: &Wish) -> Option<Box<Ties>> {
+    let unique = wish.key.map(|key| UniqueKey { key: key_text(key), until: UniqueUntil::Final });
+    let on_dependency_failure = if request.run_on_failure { DependencyFailure::Run } else { DependencyFailure::Cancel };
+    let ties = Ties { unique, after: wish.after.clone(), on_dependency_failure, batch: None };
+    (ties.unique.is_some() || !ties.after.is_empty()).then(|| Box::new(ties))
 }
