@@ -29,6 +29,7 @@ impl Scene<'_> {
         self.check_ledger().await?;
         self.check_keys().await?;
         self.check_dependencies().await?;
+        self.check_batches().await?;
         self.check_index().await?;
         let waiting: BTreeSet<usize> =
             self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
@@ -57,7 +58,7 @@ impl Scene<'_> {
             let expected = (job.state, job.attempt, job.failures, job.crashes, job.is_final());
             ensure!(real == expected, "the row is {real:?}, the model says {job:?}");
             let real = (row.due, row.expiry.as_str(), usize::try_from(row.waits_for)?);
-            let expected = (job.due, job.expiry.as_str(), job.after.len());
+            let expected = (job.due, job.expiry.as_str(), job.after.len() + usize::from(job.completes.is_some()));
             ensure!(job.is_final() || real == expected, "due, expiry, waits for: {real:?}, the model says {job:?}");
         }
         Ok(())
@@ -84,6 +85,17 @@ impl Scene<'_> {
         let expected: BTreeSet<_> = self.model.ledger.jobs.iter().flat_map(edges).collect();
         ensure!(real == expected, "waiting for others: {real:?}, the model says {expected:?}");
         ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step forgot what an end means for others");
+        Ok(())
+    }
+
+    async fn check_batches(&mut self) -> Result<()> {
+        let statement = "select id, total, pending, finished_at is not null from batches order by id";
+        let real: Vec<(Uuid, i32, i32, bool)> = sqlx::query_as(statement).fetch_all(&mut self.owner).await?;
+        let mut expected = Vec::new();
+        for (id, batch) in &self.model.ledger.batches.0 {
+            expected.push((*id, batch.total.try_into()?, batch.pending.len().try_into()?, batch.finished));
+        }
+        ensure!(real == expected, "the batches are {real:?}, the model says {expected:?}");
         Ok(())
     }
 

@@ -32,6 +32,7 @@ impl Ledger {
                 Fate::Freed => {
                     let job = self.job_mut(id);
                     job.after.clear();
+                    job.completes = None;
                     job.state = if job.due { "available" } else { "scheduled" };
                     self.aftermath.freed.push(id);
                 }
@@ -41,17 +42,18 @@ impl Ledger {
         for job in &mut self.jobs {
             job.after.retain(|parent| !over.contains(parent));
         }
+        self.batches.close();
     }
 
     fn fate(&self, job: &Job) -> Option<Fate> {
         if job.is_free() {
             return None;
         }
-        let failed = |parent: &Job| parent.is_final() && parent.state != "completed";
         let parents = || job.after.iter().map(|id| self.job(*id));
-        if !job.run_on_failure && parents().any(failed) {
+        if !job.run_on_failure && parents().any(Job::is_given_up) {
             return Some(Fate::Cancelled);
         }
-        parents().all(Job::is_final).then_some(Fate::Freed)
+        let completes = job.completes.is_none_or(|batch| self.batches.is_over(batch));
+        (completes && parents().all(Job::is_final)).then_some(Fate::Freed)
     }
 }

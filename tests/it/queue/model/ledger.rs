@@ -4,10 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use shared::queue::{rescue::MAX_CRASHES, ties::Refusal};
+use shared::queue::{
+    rescue::MAX_CRASHES,
+    ties::{BatchPart, Refusal},
+};
 use uuid::Uuid;
 
 use super::{
+    batches::Batches,
     dependents::Aftermath,
     keys::{Key, Keys},
     request::{Expiry, Request, Wish},
@@ -32,6 +36,8 @@ pub struct Job {
     /// What it still waits for; none of them is final.
     pub after: BTreeSet<Uuid>,
     pub run_on_failure: bool,
+    /// The batch that is to be over before it may run.
+    pub completes: Option<Uuid>,
     /// As the ledger has it; read after each step, for the order inside a tenant.
     pub run_at_ms: i64,
 }
@@ -50,9 +56,9 @@ impl Job {
         !self.is_final() && self.is_free() && self.due && self.expiry != Expiry::Over
     }
 
-    /// Whether it waits for no other job.
+    /// Whether it waits for no other job, nor for a batch.
     pub fn is_free(&self) -> bool {
-        self.after.is_empty()
+        self.after.is_empty() && self.completes.is_none()
     }
 
     /// Whether no run of it may begin any more, though it was never decided what becomes of it.
@@ -92,6 +98,7 @@ pub enum Redrive {
 pub struct Ledger {
     pub jobs: Vec<Job>,
     pub keys: Keys,
+    pub batches: Batches,
     /// What the ends since the last look meant for others.
     pub(super) aftermath: Aftermath,
     accepted: BTreeSet<(Uuid, i32)>,
@@ -105,14 +112,24 @@ impl Ledger {
         if let Some(place) = wish.after.iter().position(|parent| !self.knows(*parent)) {
             return Err(Refusal::DependencyRefused { place });
         }
+        let completes = match wish.batch {
+            Some(BatchPart::Completion(batch)) => Some(batch),
+            _ => None,
+        };
+        if completes.is_some_and(|batch| !self.batches.has(batch)) {
+            return Err(Refusal::DependencyRefused { place: 0 });
+        }
         self.keys.take(tenant, wish.key, id).map_err(|holder| Refusal::Duplicate { holder })?;
         let completed = |parent: &Uuid| self.job(*parent).state == "completed";
         let after: BTreeSet<Uuid> = wish.after.iter().copied().filter(|parent| !completed(parent)).collect();
+        if let Some(BatchPart::Member(batch)) = wish.batch {
+            self.batches.join(batch, id);
+        }
         self.jobs.push(Job {
             id,
             tenant,
             priority,
-            state: if due && after.is_empty() { "available" } else { "scheduled" },
+            state: if due && after.is_empty() && completes.is_none() { "available" } else { "scheduled" },
             attempt: 1,
             failures: 0,
             crashes: 0,
@@ -121,6 +138,7 @@ impl Ledger {
             key: wish.key,
             after,
             run_on_failure,
+            completes,
             run_at_ms: 0,
         });
         Ok(())
@@ -208,6 +226,7 @@ impl Ledger {
         if job.expiry == Expiry::Over {
             job.expiry = Expiry::Never;
         }
+        self.batches.count_redrive(id);
         Redrive::Done
     }
 
@@ -230,7 +249,9 @@ impl Ledger {
         let job = self.job_mut(id);
         job.state = state;
         job.after.clear();
+        job.completes = None;
         let (tenant, key) = (job.tenant, job.key);
         self.keys.free(tenant, key);
+        self.batches.count_end(id);
     }
 }

@@ -1,6 +1,6 @@
 //! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
 //!
-//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`dependents`] who waits for whom; [`index`] knows lanes, leases and whether the index can be
+//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`dependents`] who waits for whom, and [`batches`] for how many; [`index`] knows lanes, leases and whether the index can be
 //! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, expired or not, a lease
 //! has run out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
 //! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
@@ -9,6 +9,7 @@
 //! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose how many cases and which; a failing seed is kept in `regressions.txt` and tried first.
 
 mod announcement;
+mod batches;
 mod check;
 mod dependents;
 mod ends;
@@ -48,11 +49,13 @@ use self::{
 };
 
 /// This many cases, fewer of the long ones, and this many steps each at the most.
-const CASES: u32 = 24;
-const BUSY_CASES: u32 = 10;
-const TIED_CASES: u32 = 40;
+const CASES: u32 = 20;
+const BUSY_CASES: u32 = 8;
+const TIED_CASES: u32 = 36;
 const STEPS: usize = 40;
 const SEED: u64 = 1;
+/// How long a failure is made smaller. Some of them show only after patient waiting.
+const SHRINK_MS: u32 = 90_000;
 /// What proptest tries if nobody says anything.
 const PROPTESTS_CASES: u32 = 256;
 
@@ -136,5 +139,12 @@ fn config(cases: u32) -> Config {
     let seed = if given.rng_seed == RngSeed::Random { RngSeed::Fixed(SEED) } else { given.rng_seed };
     let cases = if given.cases == PROPTESTS_CASES { cases } else { given.cases };
     let regressions = FileFailurePersistence::Direct("it/queue/model/regressions.txt");
-    Config { cases, rng_seed: seed, max_shrink_iters: 200, failure_persistence: Some(Box::new(regressions)), ..given }
+    Config {
+        cases,
+        rng_seed: seed,
+        max_shrink_iters: 200,
+        max_shrink_time: SHRINK_MS,
+        failure_persistence: Some(Box::new(regressions)),
+        ..given
+    }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
+use shared::queue::ties::BatchPart;
 use uuid::Uuid;
 
 use super::{
@@ -36,6 +37,16 @@ pub struct Parent {
     pub open: bool,
 }
 
+/// How the jobs of a request hang together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Apart,
+    /// Each waits for the one before it, and the first alone wants the key.
+    Chain,
+    /// One more job runs when all of them are over.
+    Batch,
+}
+
 /// Jobs that are committed together.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -48,8 +59,7 @@ pub struct Request {
     pub parents: Vec<Parent>,
     /// They run when all that they wait for are final, however those ended; otherwise the failure of one cancels them.
     pub run_on_failure: bool,
-    /// Each waits for the one before it, and the first alone wants the key.
-    pub chained: bool,
+    pub shape: Shape,
 }
 
 /// What one job of a request is tied to.
@@ -57,29 +67,39 @@ pub struct Request {
 pub struct Wish {
     pub key: Option<Key>,
     pub after: Vec<Uuid>,
+    pub batch: Option<BatchPart>,
 }
 
 impl Request {
     /// Jobs without anything special, to be run at once.
     pub fn plain(tenant: usize, jobs: usize) -> Self {
-        let (expiry, parents) = (Expiry::Never, Vec::new());
-        Self { tenant, jobs, priority: 2, due: true, expiry, key: None, parents, run_on_failure: false, chained: false }
+        Self {
+            tenant,
+            jobs,
+            priority: 2,
+            due: true,
+            expiry: Expiry::Never,
+            key: None,
+            parents: Vec::new(),
+            run_on_failure: false,
+            shape: Shape::Apart,
+        }
     }
 
     /// Mostly plain.
     pub fn any() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![6 => Just(Expiry::Never), 4 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
         let parents = prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(Parent::any(), 1..=2)];
-        let chained = prop::bool::weighted(0.15);
-        Self::of(1..12, expiry, prop::option::weighted(0.2, 0..KEYS), parents, chained)
+        let shape = prop_oneof![8 => Just(Shape::Apart), 1 => Just(Shape::Chain), 1 => Just(Shape::Batch)];
+        Self::of(1..12, expiry, prop::option::weighted(0.2, 0..KEYS), parents, shape)
     }
 
     /// Few jobs of two tenants, most of them tied to something.
     pub fn tied() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![4 => Just(Expiry::Never), 6 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
         let parents = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(Parent::any(), 1..=2)];
-        let chained = prop::bool::weighted(0.4);
-        Self::of(1..4, expiry, prop::option::weighted(0.5, 0..KEYS), parents, chained)
+        let shape = prop_oneof![2 => Just(Shape::Apart), 2 => Just(Shape::Chain), 1 => Just(Shape::Batch)];
+        Self::of(1..4, expiry, prop::option::weighted(0.5, 0..KEYS), parents, shape)
             .prop_map(|request| Self { tenant: request.tenant % 2, ..request })
     }
 
@@ -88,11 +108,11 @@ impl Request {
         expiry: impl Strategy<Value = Expiry>,
         key: impl Strategy<Value = Option<Key>>,
         parents: impl Strategy<Value = Vec<Parent>>,
-        chained: impl Strategy<Value = bool>,
+        shape: impl Strategy<Value = Shape>,
     ) -> impl Strategy<Value = Self> {
         let plain = (0..TENANTS, jobs, 1_i16..=4, prop::bool::weighted(0.8));
-        (plain, expiry, key, parents, prop::bool::weighted(0.3), chained).prop_map(
-            |((tenant, jobs, priority, due), expiry, key, parents, run_on_failure, chained)| Self {
+        (plain, expiry, key, parents, prop::bool::weighted(0.3), shape).prop_map(
+            |((tenant, jobs, priority, due), expiry, key, parents, run_on_failure, shape)| Self {
                 tenant,
                 jobs,
                 priority,
@@ -101,17 +121,17 @@ impl Request {
                 key,
                 parents,
                 run_on_failure,
-                chained,
+                shape,
             },
         )
     }
 
     /// What the next job is tied to, after the request's earlier ones.
-    pub fn wish(&self, parents: &[Uuid], earlier: Option<Uuid>) -> Wish {
-        let key = self.key.filter(|_| !self.chained || earlier.is_none());
+    pub fn wish(&self, parents: &[Uuid], earlier: Option<Uuid>, batch: Option<Uuid>) -> Wish {
+        let key = self.key.filter(|_| self.shape != Shape::Chain || earlier.is_none());
         let mut after = parents.to_vec();
-        after.extend(earlier.filter(|_| self.chained));
-        Wish { key, after }
+        after.extend(earlier.filter(|_| self.shape == Shape::Chain));
+        Wish { key, after, batch: batch.map(BatchPart::Member) }
     }
 }
 

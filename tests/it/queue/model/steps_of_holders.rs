@@ -78,7 +78,7 @@ impl Scene<'_> {
         if !before.iter().any(|id| self.is_to_be_given_up(*id)) {
             return Ok(Vec::new());
         }
-        let jobs = self.model.ledger.jobs.iter().filter(|job| !job.is_free() && !job.run_on_failure);
+        let jobs = self.model.ledger.jobs.iter().filter(|job| !job.after.is_empty() && !job.run_on_failure);
         let ids: Vec<Uuid> = jobs.map(|job| job.id).filter(|id| !before.contains(id)).collect();
         self.mark(&ids).await?;
         Ok(ids)

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail, ensure};
 use shared::{
+    ids,
     queue::{
         NewJob,
         control::{self, Steered},
         producer::{EnqueueRequest, Enqueued, Producer},
-        ties::{DependencyFailure, Refused, Ties, UniqueKey, UniqueUntil},
+        ties::{BatchPart, DependencyFailure, Refused, Ties, UniqueKey, UniqueUntil},
     },
     tenancy::TenantId,
 };
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::{
     keys::Key,
     ledger::{Job, Redrive},
-    request::{Expiry, Parent, Request, Wish},
+    request::{Expiry, Parent, Request, Shape, Wish},
     scene::{LATER, Model, Scene},
 };
 
@@ -23,9 +24,14 @@ impl Scene<'_> {
     pub async fn enqueue(&mut self, request: &Request, told: bool) -> Result<()> {
         let parents: Vec<Uuid> =
             request.parents.iter().filter_map(|parent| self.parent(request.tenant, *parent)).collect();
+        let batch = (request.shape == Shape::Batch).then(|| ids::new_id(&self.world.system.clock));
         let (mut new, mut expected) = (Vec::<NewJob>::new(), Vec::new());
-        for _ in 0..request.jobs {
-            let wish = request.wish(&parents, new.last().map(|job| job.id));
+        for at in 0..=request.jobs {
+            let wish = match batch {
+                _ if at < request.jobs => request.wish(&parents, new.last().map(|job| job.id), batch),
+                Some(batch) => Wish { batch: Some(BatchPart::Completion(batch)), ..Wish::default() },
+                None => break,
+            };
             let job = self.new_job(request, &wish)?;
             if let Err(refusal) = self.model.ledger.commit(job.id, request, &wish) {
                 expected.push(Refused { id: job.id, refusal });
@@ -143,6 +149,6 @@ pub fn key_text(key: Key) -> String {
 fn ties(request: &Request, wish: &Wish) -> Option<Box<Ties>> {
     let unique = wish.key.map(|key| UniqueKey { key: key_text(key), until: UniqueUntil::Final });
     let on_dependency_failure = if request.run_on_failure { DependencyFailure::Run } else { DependencyFailure::Cancel };
-    let ties = Ties { unique, after: wish.after.clone(), on_dependency_failure, batch: None };
-    (ties.unique.is_some() || !ties.after.is_empty()).then(|| Box::new(ties))
+    let ties = Ties { unique, after: wish.after.clone(), on_dependency_failure, batch: wish.batch };
+    (ties.unique.is_some() || !ties.after.is_empty() || ties.batch.is_some()).then(|| Box::new(ties))
 }
