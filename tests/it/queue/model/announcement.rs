@@ -40,7 +40,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Lets the index believe that these are due soon. It must forget them when it is told that they were cancelled.
+    /// Lets the index believe that these are due soon. It forgets them when it is told that they were cancelled.
     pub async fn mark(&self, ids: &[Uuid]) -> Result<()> {
         let run_at_ms = self.world.system.clock.now_ms() + i64::try_from(SOON.as_millis())?;
         let waiting = ids.iter().map(|id| {
@@ -51,18 +51,13 @@ impl Scene<'_> {
         Ok(self.index.push(&queue(), &waiting.collect::<Vec<_>>()).await?)
     }
 
-    /// Waits until the marks of what was cancelled are gone, and takes the other marks away.
-    pub async fn until_cancelled(&mut self, marked: &[Uuid], cancelled: &[Uuid]) -> Result<()> {
+    /// Waits until it was told.
+    pub async fn until_unmarked(&self, ids: &[Uuid]) -> Result<()> {
         let told = poll_until(PATIENCE, async || {
             let due = self.due().await.ok()?;
-            due.iter().all(|(id, _)| !cancelled.contains(id)).then_some(())
+            due.is_disjoint(&ids.iter().copied().collect()).then_some(())
         });
-        ensure!(told.await.is_some(), "the index was not told that {cancelled:?} were cancelled");
-        for (id, member) in self.due().await? {
-            if marked.contains(&id) {
-                self.forget_due(&member).await?;
-            }
-        }
+        ensure!(told.await.is_some(), "the index was not told that {ids:?} were cancelled");
         Ok(())
     }
 }

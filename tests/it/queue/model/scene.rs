@@ -128,22 +128,12 @@ impl<'a> Scene<'a> {
         Ok(ids)
     }
 
-    /// What the index believes to be due soon: the ids, and how it writes each.
-    pub async fn due(&self) -> Result<Vec<(Uuid, Vec<u8>)>> {
+    /// What the index believes to be due soon.
+    pub async fn due(&self) -> Result<BTreeSet<Uuid>> {
         let mut connection = self.redis.clone();
-        let members: Vec<Vec<u8>> =
-            redis::cmd("ZRANGE").arg(self.due_key()).arg(0).arg(-1).query_async(&mut connection).await?;
-        let named = |member: Vec<u8>| Some((Uuid::from_slice(member.get(..16)?).ok()?, member));
-        Ok(members.into_iter().filter_map(named).collect())
-    }
-
-    pub async fn forget_due(&self, member: &[u8]) -> Result<()> {
-        let mut connection = self.redis.clone();
-        Ok(redis::cmd("ZREM").arg(self.due_key()).arg(member).query_async(&mut connection).await?)
-    }
-
-    fn due_key(&self) -> String {
-        format!("{}:{{{}}}:due", self.prefix, queue())
+        let key = format!("{}:{{{}}}:due", self.prefix, queue());
+        let members: Vec<Vec<u8>> = redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await?;
+        Ok(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()).collect())
     }
 
     /// Deletes all that the index has.

@@ -17,7 +17,7 @@ impl Scene<'_> {
     /// Returns the numbers of the new leases.
     pub async fn fetch(&mut self, wanted: usize) -> Result<Vec<usize>> {
         let before = self.model.index.ids();
-        let marked = self.mark_who_may_be_cancelled(&before).await?;
+        let over = self.hold_expired(&before).await?;
         let fetched = self.consumer.fetch(&shard(), wanted).await?;
         ensure!(fetched.state == self.model.index.state, "the index is {:?}", fetched.state);
         let expected = if fetched.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
@@ -30,7 +30,7 @@ impl Scene<'_> {
         for id in &taken {
             self.model.index.lanes.remove(id);
         }
-        self.give_up_expired(&taken, &marked).await?;
+        self.give_up_expired(&over, &taken).await?;
         let first = self.leases.len();
         for lease in fetched.leases {
             self.model.index.lease(lease.id, self.leases.len());
@@ -54,39 +54,39 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// What a worker meets too late it discards, after the answer.
-    async fn give_up_expired(&mut self, taken: &BTreeSet<Uuid>, marked: &[Uuid]) -> Result<()> {
-        let expired: Vec<Uuid> = taken.iter().copied().filter(|id| self.is_to_be_given_up(*id)).collect();
-        if expired.is_empty() {
-            return self.until_cancelled(marked, &[]).await;
+    /// What a worker meets too late it discards after its answer. The rows are locked, so that the lanes are read before that.
+    async fn hold_expired(&mut self, before: &BTreeSet<Uuid>) -> Result<Vec<Uuid>> {
+        let over = before.iter().copied().filter(|id| {
+            let job = self.model.ledger.job(*id);
+            job.is_free() && job.is_expired()
+        });
+        let over: Vec<Uuid> = over.collect();
+        if !over.is_empty() {
+            sqlx::query("begin").execute(&mut self.owner).await?;
+            let lock = "select id from jobs where id = any($1) for update";
+            sqlx::query(lock).bind(&over).execute(&mut self.owner).await?;
         }
-        self.model.ledger.expire(&expired);
-        let aftermath = self.announced();
+        Ok(over)
+    }
+
+    async fn give_up_expired(&mut self, over: &[Uuid], taken: &BTreeSet<Uuid>) -> Result<()> {
+        if over.is_empty() {
+            return Ok(());
+        }
+        let given_up: Vec<Uuid> = over.iter().copied().filter(|id| taken.contains(id)).collect();
+        self.model.ledger.expire(&given_up);
+        let cancelled = self.announced().cancelled;
+        self.mark(&cancelled).await?;
+        sqlx::query("commit").execute(&mut self.owner).await?;
         let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
         let owner = &mut self.owner;
         let discarded = poll_until(PATIENCE, async || {
-            let all: bool = sqlx::query_scalar(count).bind(&expired).fetch_one(&mut *owner).await.ok()?;
+            let all: bool = sqlx::query_scalar(count).bind(&given_up).fetch_one(&mut *owner).await.ok()?;
             all.then_some(())
         });
-        ensure!(discarded.await.is_some(), "a worker met {expired:?} too late, and did not discard it");
+        ensure!(discarded.await.is_some(), "a worker met {given_up:?} too late, and did not discard it");
         self.until_pushed().await?;
-        self.until_cancelled(marked, &aftermath.cancelled).await
-    }
-
-    /// Only where a worker may give up what others wait for.
-    async fn mark_who_may_be_cancelled(&self, before: &BTreeSet<Uuid>) -> Result<Vec<Uuid>> {
-        if !before.iter().any(|id| self.is_to_be_given_up(*id)) {
-            return Ok(Vec::new());
-        }
-        let jobs = self.model.ledger.jobs.iter().filter(|job| !job.after.is_empty() && !job.run_on_failure);
-        let ids: Vec<Uuid> = jobs.map(|job| job.id).filter(|id| !before.contains(id)).collect();
-        self.mark(&ids).await?;
-        Ok(ids)
-    }
-
-    fn is_to_be_given_up(&self, id: Uuid) -> bool {
-        let job = self.model.ledger.job(id);
-        job.is_free() && job.is_expired()
+        self.until_unmarked(&cancelled).await
     }
 
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
