@@ -71,6 +71,8 @@ struct Candidate {
     held: usize,
     /// What it would hold alone.
     alone: usize,
+    /// How many places it takes at a time.
+    turn: usize,
     wanted: usize,
 }
 
@@ -125,10 +127,13 @@ impl Sources {
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
-        for _ in 0..places {
+        let mut left = places;
+        while left > 0 {
             let open = candidates.iter_mut().filter(|candidate| candidate.wanted < candidate.room);
             let Some(least) = open.min_by(|one, other| one.part().total_cmp(&other.part())) else { break };
-            least.wanted += 1;
+            let taken = least.turn.min(least.room - least.wanted).min(left);
+            least.wanted += taken;
+            left -= taken;
         }
         let asked = candidates.iter().filter(|candidate| candidate.wanted > 0);
         asked.map(|candidate| (candidate.at, candidate.wanted)).collect()
@@ -164,8 +169,10 @@ impl Sources {
 
     fn candidate(&self, at: usize, active: usize, now: Instant) -> Candidate {
         let source = &self.list[at];
-        let (held, alone) = (source.usage.held.load(Ordering::Acquire), self.slots + source.ahead(self.slots));
-        Candidate { at, room: source.room(self.slots, active, now), held, alone, wanted: 0 }
+        let (held, ahead) = (source.usage.held.load(Ordering::Acquire), source.ahead(self.slots));
+        // One after the other: with many short jobs each, to ask all of them for a few was most of the work.
+        let turn = (ahead / 2).max(1);
+        Candidate { at, room: source.room(self.slots, active, now), held, alone: self.slots + ahead, turn, wanted: 0 }
     }
 
     /// How many had work lately.
@@ -294,6 +301,20 @@ mod tests {
         let _short: Vec<Place> = (0..180).map(|_| take(&sources, 0, &permits)).collect();
         let _longs: Vec<Place> = (0..9).map(|_| take(&sources, 1, &permits)).collect();
         assert_eq!(wanted(&mut sources, 10), [10, 0], "half of the slots are held by the long ones already");
+    }
+
+    /// 20 slots work off 8 jobs of 5 ms in the time for which is fetched ahead.
+    #[tokio::test]
+    async fn sources_of_short_jobs_take_turns() {
+        let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(100)));
+        for at in 0..2 {
+            take(&sources, at, &permits).observe(Duration::from_millis(5));
+        }
+        let first = wanted(&mut sources, 4);
+        let served = first.iter().position(|&jobs| jobs == 4).expect("one of them gets all of four places");
+        let _held: Vec<Place> = (0..4).map(|_| take(&sources, served, &permits)).collect();
+        assert_eq!(wanted(&mut sources, 4)[1 - served], 4, "then it is the other's turn");
+        assert_eq!(wanted(&mut sources, 12).iter().sum::<usize>(), 12);
     }
 
     #[tokio::test]

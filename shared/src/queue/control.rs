@@ -68,7 +68,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     let rows = sqlx::query!(
         r#"update jobs j set state = 'cancelled', finalized_at = now()
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
-           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         ids
     )

@@ -62,7 +62,7 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
              errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
                  'error', 'expired: it was not to be started after its expires_at')
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
-           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable') and j.expires_at <= now()
+           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded') and j.expires_at <= now()
            returning j.id, j.tenant_id, j.queue, j.kind, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         ids
     )

@@ -3,6 +3,9 @@
 //! Invariant: a finish counts only if the row still waits with the attempt that was leased. Whoever was rescued, cancelled
 //! or overtaken in the meantime matches no row and changes nothing. A job with hooks ends in a transaction with its aftermath;
 //! all others, nearly all there are, in one statement for many.
+//!
+//! Whatever finds jobs by their ids says which states they are not in. Said the other way round, it would fit the partial index of what waits, which
+//! the planner takes for a look-up while it is empty, and then keeps reading all of it for each job when it is not.
 
 mod outcome;
 mod recording;
@@ -102,7 +105,7 @@ async fn complete(
     let written = sqlx::query_scalar!(
         "update jobs j set state = 'completed', finalized_at = now()
          from (select * from unnest($1::uuid[], $2::int[]) as t (id, attempt) order by id) i
-         where j.id = i.id and j.attempt = i.attempt and j.state in ('scheduled', 'available', 'retryable') and j.hooks = 0
+         where j.id = i.id and j.attempt = i.attempt and j.state not in ('completed', 'cancelled', 'discarded') and j.hooks = 0
          returning j.id",
         &ids,
         &attempts
@@ -159,7 +162,7 @@ async fn change(
              result = coalesce(i.result::json, j.result)
            from (select * from unnest($1::uuid[], $2::int[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::bool[])
                    as t (id, attempt, state, delay, error, result, failed) order by id) i
-           where j.id = i.id and j.attempt = i.attempt and j.state in ('scheduled', 'available', 'retryable')
+           where j.id = i.id and j.attempt = i.attempt and j.state not in ('completed', 'cancelled', 'discarded')
              and (j.hooks = 0 or $8 or i.delay is not null)
            returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
@@ -185,7 +188,7 @@ async fn explain_refusals<'a>(
     let refused: Vec<&Finish> = finishes.iter().copied().filter(|finish| !recorded.contains_key(&finish.id)).collect();
     let ids: Vec<Uuid> = refused.iter().map(|finish| finish.id).collect();
     let rows = sqlx::query!(
-        "select id, attempt, hooks, run_at, priority from jobs where id = any($1) and state in ('scheduled', 'available', 'retryable')",
+        "select id, attempt, hooks, run_at, priority from jobs where id = any($1) and state not in ('completed', 'cancelled', 'discarded')",
         &ids
     )
     .fetch_all(db.pool())

@@ -114,7 +114,7 @@ async fn raise_attempts(
                  case when j.crashes + 1 >= $2 then 'poison: the worker was lost in this and in every attempt that counted, so it is not run again'
                       else 'the worker was lost: it crashed, was killed, or did not renew its lease' end)
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
-           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         i32::from(MAX_CRASHES)
@@ -138,7 +138,7 @@ async fn raise_attempts(
 /// Where one of the jobs is about to end as poison and others care, all rows that this touches are locked in the common order.
 async fn lock_poisoned(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     let poisoned = sqlx::query_scalar!(
-        "select id from jobs where id = any($1) and hooks <> 0 and crashes + 1 >= $2 and state in ('scheduled', 'available', 'retryable')",
+        "select id from jobs where id = any($1) and hooks <> 0 and crashes + 1 >= $2 and state not in ('completed', 'cancelled', 'discarded')",
         ids,
         i32::from(MAX_CRASHES)
     )

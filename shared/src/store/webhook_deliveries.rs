@@ -121,7 +121,7 @@ pub async fn list(
         r#"select d.id, event_type, job_id, shown.state as "state!", attempt_count,
                   case when shown.state = 'pending' then j.run_at end as next_attempt_at, created_at, delivered_at
            from webhook_deliveries d
-           left join jobs j on j.id = d.delivery_job_id and j.state in ('scheduled', 'available', 'retryable')
+           left join jobs j on j.id = d.delivery_job_id and j.state not in ('completed', 'cancelled', 'discarded')
            cross join lateral (select case when d.state = 'pending' and j.id is null then 'failed' else d.state end as state) shown
            where d.tenant_id = $1 and endpoint_id = $2 and d.id < $3 and ($4::text is null or shown.state = $4)
            order by d.id desc limit $5"#,
@@ -237,7 +237,7 @@ pub async fn send_again(transaction: &mut TenantTx, deliveries: &[Uuid], jobs: &
          from unnest($2::uuid[], $3::uuid[]) as i (id, job_id)
          where d.tenant_id = $1 and d.id = i.id
            and not (d.state = 'pending' and exists (
-             select from jobs j where j.id = d.delivery_job_id and j.state in ('scheduled', 'available', 'retryable')))",
+             select from jobs j where j.id = d.delivery_job_id and j.state not in ('completed', 'cancelled', 'discarded')))",
         tenant,
         deliveries,
         jobs

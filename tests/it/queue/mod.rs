@@ -15,6 +15,7 @@ mod loss_of_redis;
 mod model;
 mod order;
 mod planned_faults;
+mod plans;
 mod poison;
 mod promotion;
 mod races;

@@ -138,6 +138,45 @@ impl Ledger {
         Ok(count.bind(state).bind(attempt).fetch_one(&mut self.0).await?)
     }
 
+    /// Adds jobs of an hour ago whose rows lie in the order of their ids.
+    pub async fn fill(&mut self, tenant: TenantId, state: &str, jobs: u64) -> Result<()> {
+        let fill = sqlx::query(
+            "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
+             select overlay(gen_random_uuid()::text placing left(uuid_at(clock_timestamp() - interval '1 hour')::text, 13) from 1 for 13)::uuid, $1,
+                    'default', 'noop', '{}', $2::job_state, 2, 20, case when $2 = 'completed' then now() end
+             from generate_series(1, $3)",
+        );
+        fill.bind(tenant.as_uuid()).bind(state).bind(i64::try_from(jobs)?).execute(&mut self.0).await?;
+        Ok(())
+    }
+
+    /// Has PostgreSQL take note of how many jobs there are; it plans statements anew then.
+    pub async fn analyze(&mut self) -> Result<()> {
+        let used: Vec<String> =
+            sqlx::query_scalar("select distinct tableoid::regclass::text from jobs").fetch_all(&mut self.0).await?;
+        for partition in used {
+            sqlx::query(sqlx::AssertSqlSafe(format!("vacuum analyze {partition}"))).execute(&mut self.0).await?;
+        }
+        Ok(())
+    }
+
+    /// How many rows of the table of jobs were read so far, as PostgreSQL counts them; what a connection read is told when it ends.
+    pub async fn rows_read(&mut self) -> Result<i64> {
+        let read = "select coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::int8 from pg_stat_user_tables where relname like 'jobs\\_2%'";
+        Ok(sqlx::query_scalar(read).fetch_one(&mut self.0).await?)
+    }
+
+    /// Waits until no connection has this name.
+    pub async fn ended(&mut self, application: &str) {
+        eventually(PATIENCE, &format!("the connections of {application} have ended"), async || {
+            let left = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity where datname = current_database() and application_name = $1",
+            );
+            (left.bind(application).fetch_one(&mut self.0).await.ok() == Some(0_i64)).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until this many jobs are completed, and says how many of them took one attempt.
     pub async fn completed(&mut self, jobs: i64) -> i64 {
         eventually(2 * PATIENCE, &format!("{jobs} jobs are completed"), async || {

@@ -131,7 +131,7 @@ pub(super) async fn release(
            state = case when j.waits_for = i.count and j.run_at <= now() then 'available'::job_state else j.state end,
            run_at = case when j.waits_for = i.count then greatest(j.run_at, now()) else j.run_at end
          from (select * from unnest($1::uuid[], $2::int2[]) as t (id, count) order by id) i
-         where j.id = i.id and j.waits_for >= i.count and j.state = 'scheduled'
+         where j.id = i.id and j.waits_for >= i.count and j.state not in ('completed', 'cancelled', 'discarded')
          returning j.id, j.tenant_id, j.queue, j.priority, j.run_at, j.waits_for",
         &ids,
         &counts
@@ -157,7 +157,7 @@ async fn cancel(
              errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
                  'error', 'cancelled: job ' || i.cause || ', which it waited for, did not complete')
            from (select * from unnest($1::uuid[], $2::uuid[]) as t (id, cause) order by id) i
-           where j.id = i.id and j.state in ('scheduled', 'available', 'retryable')
+           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         &causes
