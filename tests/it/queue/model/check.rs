@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use shared::queue::IndexState;
 use uuid::Uuid;
 
-use super::{ledger::Job, scene::Scene};
+use super::{dependents::Aftermath, ledger::Job, scene::Scene, steps_of_tenants::key_text};
 use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
@@ -19,12 +19,17 @@ struct Row {
     due: bool,
     run_at_ms: i64,
     finalized: bool,
+    expiry: String,
+    waits_for: i16,
 }
 
 impl Scene<'_> {
     /// Compares everything.
     pub async fn check(&mut self) -> Result<()> {
         self.check_ledger().await?;
+        self.check_keys().await?;
+        self.check_dependencies().await?;
+        self.check_batches().await?;
         self.check_index().await?;
         let waiting: BTreeSet<usize> =
             self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
@@ -38,7 +43,8 @@ impl Scene<'_> {
     async fn check_ledger(&mut self) -> Result<()> {
         let rows: Vec<Row> = sqlx::query_as(
             "select id, state::text, attempt, failures, crashes, run_at <= now() as due,
-                    (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized
+                    (extract(epoch from run_at) * 1000)::bigint as run_at_ms, finalized_at is not null as finalized,
+                    case when expires_at is null then 'never' when expires_at > now() then 'later' else 'over' end as expiry, waits_for
              from jobs",
         )
         .fetch_all(&mut self.owner)
@@ -51,8 +57,45 @@ impl Scene<'_> {
             let real = (row.state.as_str(), row.attempt, row.failures, row.crashes, row.finalized);
             let expected = (job.state, job.attempt, job.failures, job.crashes, job.is_final());
             ensure!(real == expected, "the row is {real:?}, the model says {job:?}");
-            ensure!(job.is_final() || row.due == job.due, "due: {}, the model says {job:?}", row.due);
+            let real = (row.due, row.expiry.as_str(), usize::try_from(row.waits_for)?);
+            let expected = (job.due, job.expiry.as_str(), job.after.len() + usize::from(job.completes.is_some()));
+            ensure!(job.is_final() || real == expected, "due, expiry, waits for: {real:?}, the model says {job:?}");
         }
+        Ok(())
+    }
+
+    async fn check_keys(&mut self) -> Result<()> {
+        let rows = sqlx::query_as("select tenant_id, key, job_id from unique_keys").fetch_all(&mut self.owner).await?;
+        let real: BTreeSet<(Uuid, String, Uuid)> = rows.into_iter().collect();
+        let held = self.model.ledger.keys.held.iter();
+        let held = held.map(|(&(tenant, key), job)| (*self.world.tenants[tenant].as_uuid(), key_text(key), *job));
+        let expected: BTreeSet<_> = held.collect();
+        ensure!(real == expected, "the keys are {real:?}, the model says {expected:?}");
+        Ok(())
+    }
+
+    async fn check_dependencies(&mut self) -> Result<()> {
+        let statement = "select tenant_id, job_id, depends_on, run_on_failure from job_dependencies";
+        let rows = sqlx::query_as(statement).fetch_all(&mut self.owner).await?;
+        let real: BTreeSet<(Uuid, Uuid, Uuid, bool)> = rows.into_iter().collect();
+        let edges = |job: &Job| {
+            let (tenant, id, run_on_failure) = (*self.world.tenants[job.tenant].as_uuid(), job.id, job.run_on_failure);
+            job.after.iter().map(|parent| (tenant, id, *parent, run_on_failure)).collect::<Vec<_>>()
+        };
+        let expected: BTreeSet<_> = self.model.ledger.jobs.iter().flat_map(edges).collect();
+        ensure!(real == expected, "waiting for others: {real:?}, the model says {expected:?}");
+        ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step forgot what an end means for others");
+        Ok(())
+    }
+
+    async fn check_batches(&mut self) -> Result<()> {
+        let statement = "select id, total, pending, finished_at is not null from batches order by id";
+        let real: Vec<(Uuid, i32, i32, bool)> = sqlx::query_as(statement).fetch_all(&mut self.owner).await?;
+        let mut expected = Vec::new();
+        for (id, batch) in &self.model.ledger.batches.0 {
+            expected.push((*id, batch.total.try_into()?, batch.pending.len().try_into()?, batch.finished));
+        }
+        ensure!(real == expected, "the batches are {real:?}, the model says {expected:?}");
         Ok(())
     }
 
@@ -67,6 +110,8 @@ impl Scene<'_> {
             let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
             let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
             ensure!(held == expected, "held: {}", self.difference(&held, &expected));
+            let waits = held.iter().find(|id| !self.model.ledger.job(**id).is_free());
+            ensure!(waits.is_none(), "{waits:?} is held and waits for others");
         }
         for (id, at) in &mut self.model.index.lanes {
             at.get_or_insert(self.model.ledger.job(*id).run_at_ms);
@@ -97,11 +142,11 @@ impl Scene<'_> {
         }
         self.sweep().await?;
         self.check().await?;
-        let waiting: BTreeSet<Uuid> =
-            self.model.ledger.jobs.iter().filter(|job| !job.is_final()).map(|job| job.id).collect();
+        let jobs = self.model.ledger.jobs.iter();
+        let waiting: BTreeSet<Uuid> = jobs.filter(|job| !job.is_final() && job.is_free()).map(|job| job.id).collect();
         ensure!(waiting.is_subset(&self.model.index.ids()), "something that waits is not in the index");
         while !self.model.index.lanes.is_empty() {
-            self.work_off(super::step::WIDEST_FETCH, 1).await?;
+            self.work_off(super::step::WIDEST_FETCH, 1, false).await?;
             self.check().await?;
         }
         ensure!(self.model.ledger.jobs.iter().all(Job::is_final), "something was never handed out");

@@ -37,7 +37,7 @@ impl Index {
     }
 
     pub fn push_waiting(&mut self, ledger: &Ledger, which: impl Fn(&Job) -> bool) {
-        for job in ledger.jobs.iter().filter(|job| !job.is_final() && which(job)) {
+        for job in ledger.jobs.iter().filter(|job| !job.is_final() && job.is_free() && which(job)) {
             self.push(job.id, job.due);
         }
     }

@@ -4,10 +4,19 @@
 
 use std::collections::BTreeSet;
 
-use shared::queue::rescue::MAX_CRASHES;
+use shared::queue::{
+    rescue::MAX_CRASHES,
+    ties::{BatchPart, Refusal},
+};
 use uuid::Uuid;
 
-use super::step::End;
+use super::{
+    batches::Batches,
+    dependents::Aftermath,
+    keys::{Key, Keys},
+    request::{Expiry, Request, Wish},
+    step::End,
+};
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,14 @@ pub struct Job {
     pub crashes: i16,
     /// Its time has come.
     pub due: bool,
+    pub expiry: Expiry,
+    /// Nobody else of its tenant may have this key until it is final.
+    pub key: Option<Key>,
+    /// What it still waits for; none of them is final.
+    pub after: BTreeSet<Uuid>,
+    pub run_on_failure: bool,
+    /// The batch that is to be over before it may run.
+    pub completes: Option<Uuid>,
     /// As the ledger has it; read after each step, for the order inside a tenant.
     pub run_at_ms: i64,
 }
@@ -30,9 +47,23 @@ impl Job {
         matches!(self.state, "completed" | "cancelled" | "discarded")
     }
 
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.state, "discarded" | "cancelled")
+    }
+
     /// Whether a worker may run it.
     pub fn is_eligible(&self) -> bool {
-        !self.is_final() && self.due
+        !self.is_final() && self.is_free() && self.due && self.expiry != Expiry::Over
+    }
+
+    /// Whether it waits for no other job, nor for a batch.
+    pub fn is_free(&self) -> bool {
+        self.after.is_empty() && self.completes.is_none()
+    }
+
+    /// Whether no run of it may begin any more, though it was never decided what becomes of it.
+    pub fn is_expired(&self) -> bool {
+        !self.is_final() && self.expiry == Expiry::Over
     }
 }
 
@@ -54,17 +85,67 @@ pub enum Crash {
     Finished,
 }
 
+/// What becomes of a wish to have a job again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redrive {
+    Done,
+    Refused,
+    /// Another has its key by now.
+    KeyHeld(Uuid),
+}
+
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub jobs: Vec<Job>,
+    pub keys: Keys,
+    pub batches: Batches,
+    /// What the ends since the last look meant for others.
+    pub(super) aftermath: Aftermath,
     accepted: BTreeSet<(Uuid, i32)>,
 }
 
 impl Ledger {
-    pub fn commit(&mut self, id: Uuid, tenant: usize, priority: i16, due: bool) {
-        let state = if due { "available" } else { "scheduled" };
-        let job = Job { id, tenant, priority, state, attempt: 1, failures: 0, crashes: 0, due, run_at_ms: 0 };
-        self.jobs.push(job);
+    /// A job of a request; or nothing, because another has its key, or it would wait for one that never came to be.
+    /// [`Self::settle`] follows when the whole request is committed: what failed before counts as failed a moment later.
+    pub fn commit(&mut self, id: Uuid, request: &Request, wish: &Wish) -> Result<(), Refusal> {
+        let &Request { tenant, priority, due, expiry, run_on_failure, .. } = request;
+        if let Some(place) = wish.after.iter().position(|parent| !self.knows(*parent)) {
+            return Err(Refusal::DependencyRefused { place });
+        }
+        let completes = match wish.batch {
+            Some(BatchPart::Completion(batch)) => Some(batch),
+            _ => None,
+        };
+        if completes.is_some_and(|batch| !self.batches.has(batch)) {
+            return Err(Refusal::DependencyRefused { place: 0 });
+        }
+        self.keys.take(tenant, wish.key, id).map_err(|holder| Refusal::Duplicate { holder })?;
+        let completed = |parent: &Uuid| self.job(*parent).state == "completed";
+        let after: BTreeSet<Uuid> = wish.after.iter().copied().filter(|parent| !completed(parent)).collect();
+        if let Some(BatchPart::Member(batch)) = wish.batch {
+            self.batches.join(batch, id);
+        }
+        self.jobs.push(Job {
+            id,
+            tenant,
+            priority,
+            state: if due && after.is_empty() && completes.is_none() { "available" } else { "scheduled" },
+            attempt: 1,
+            failures: 0,
+            crashes: 0,
+            due,
+            expiry,
+            key: wish.key,
+            after,
+            run_on_failure,
+            completes,
+            run_at_ms: 0,
+        });
+        Ok(())
+    }
+
+    fn knows(&self, id: Uuid) -> bool {
+        self.jobs.iter().any(|job| job.id == id)
     }
 
     pub fn job(&self, id: Uuid) -> &Job {
@@ -89,7 +170,7 @@ impl Ledger {
             job.attempt += 1;
             job.due = end == End::RetryNow;
         }
-        job.state = match end {
+        let state = match end {
             End::Completed => "completed",
             End::RetryNow | End::RetryLater => "retryable",
             End::Snoozed => "scheduled",
@@ -97,7 +178,12 @@ impl Ledger {
             End::Cancelled => "cancelled",
         };
         assert!(self.accepted.insert((id, attempt)), "two finishes of one attempt");
-        if again { Verdict::Again } else { Verdict::Final }
+        if again {
+            self.job_mut(id).state = state;
+            return Verdict::Again;
+        }
+        self.end(id, state);
+        Verdict::Final
     }
 
     pub fn crash(&mut self, id: Uuid) -> Crash {
@@ -110,30 +196,62 @@ impl Ledger {
         if job.crashes < MAX_CRASHES {
             return Crash::Rescued;
         }
-        job.state = "discarded";
+        self.end(id, "discarded");
         Crash::Poisoned
     }
 
     /// Whether it was allowed.
     pub fn cancel(&mut self, id: Uuid) -> bool {
-        let job = self.job_mut(id);
-        let allowed = !job.is_final();
+        let allowed = !self.job(id).is_final();
         if allowed {
-            job.state = "cancelled";
+            self.end(id, "cancelled");
         }
         allowed
     }
 
-    /// Whether it was allowed.
-    pub fn redrive(&mut self, id: Uuid) -> bool {
-        let job = self.job_mut(id);
-        let allowed = matches!(job.state, "discarded" | "cancelled");
-        if allowed {
-            job.state = "available";
-            job.due = true;
-            job.attempt += 1;
-            (job.failures, job.crashes) = (0, 0);
+    pub fn redrive(&mut self, id: Uuid) -> Redrive {
+        let &Job { tenant, key, .. } = self.job(id);
+        if !self.job(id).is_given_up() {
+            return Redrive::Refused;
         }
-        allowed
+        if let Err(holder) = self.keys.take(tenant, key, id) {
+            return Redrive::KeyHeld(holder);
+        }
+        let job = self.job_mut(id);
+        job.state = "available";
+        job.due = true;
+        job.attempt += 1;
+        (job.failures, job.crashes) = (0, 0);
+        // To ask for it again is to want it in spite of its time.
+        if job.expiry == Expiry::Over {
+            job.expiry = Expiry::Never;
+        }
+        self.batches.count_redrive(id);
+        Redrive::Done
+    }
+
+    /// They were not begun in time. They end together: none of them is cancelled because of another.
+    pub fn expire(&mut self, ids: &[Uuid]) {
+        for id in ids {
+            assert!(self.job(*id).is_expired(), "only what expired and is not final is discarded for that");
+            self.conclude(*id, "discarded");
+        }
+        self.settle();
+    }
+
+    fn end(&mut self, id: Uuid, state: &'static str) {
+        self.conclude(id, state);
+        self.settle();
+    }
+
+    /// An end, without what it means for others.
+    pub(super) fn conclude(&mut self, id: Uuid, state: &'static str) {
+        let job = self.job_mut(id);
+        job.state = state;
+        job.after.clear();
+        job.completes = None;
+        let (tenant, key) = (job.tenant, job.key);
+        self.keys.free(tenant, key);
+        self.batches.count_end(id);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use chrono::TimeDelta;
 use redis::aio::MultiplexedConnection;
 use shared::{
@@ -12,16 +12,21 @@ use shared::{
     queue::{
         Index, IndexSettings, ShardCounts,
         consumer::{Consumer, Lease},
-        producer::{EnqueueRequest, Producer},
+        producer::Producer,
         reconcile::Reconciler,
     },
 };
 use sqlx::{Connection as _, PgConnection};
-use tests::eventually::poll_until;
 use uuid::Uuid;
 
-use super::{World, fairness::Fairness, index, ledger::Ledger, step::Step};
-use crate::queue::support::{PATIENCE, queue};
+use super::{
+    World,
+    fairness::Fairness,
+    index,
+    ledger::{Job, Ledger},
+    step::Step,
+};
+use crate::queue::support::queue;
 
 /// Nothing runs out by itself.
 pub const LEASE: Duration = Duration::from_hours(1);
@@ -46,7 +51,7 @@ pub struct Scene<'a> {
     pub index: Index,
     pub consumer: Consumer,
     pub reconciler: Reconciler,
-    producer: Producer,
+    pub producer: Producer,
     pub owner: PgConnection,
     redis: MultiplexedConnection,
     prefix: String,
@@ -63,7 +68,7 @@ impl<'a> Scene<'a> {
         let (url, shards) = (system.redis_url.clone(), ShardCounts::default());
         let index = Index::open(&IndexSettings { url, prefix: prefix.clone(), response_timeout, shards })?;
         let mut owner = PgConnection::connect(&system.urls.owner).await?;
-        sqlx::query("truncate jobs").execute(&mut owner).await?;
+        sqlx::query("truncate jobs, unique_keys, job_dependencies, batches").execute(&mut owner).await?;
         let mut scene = Self {
             world,
             consumer: Consumer::new(system.system.clone(), index.clone(), LEASE),
@@ -82,17 +87,15 @@ impl<'a> Scene<'a> {
 
     pub async fn take(&mut self, step: &Step) -> Result<()> {
         match *step {
-            Step::Enqueue { tenant, jobs, priority, due, told } => {
-                self.enqueue(tenant, jobs, priority, due, told).await
-            }
+            Step::Enqueue { ref request, told } => self.enqueue(request, told).await,
             Step::Fetch { wanted } => self.fetch(wanted).await.map(drop),
-            Step::WorkOff { wanted, ran_ms } => self.work_off(wanted, ran_ms).await,
+            Step::WorkOff { wanted, ran_ms, discards } => self.work_off(wanted, ran_ms, discards).await,
             Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
             Step::HandBack { pick } => self.hand_back(pick).await,
             Step::HolderDies { pick } => self.holder_dies(pick).await,
             Step::Rescue => self.rescue().await,
             Step::Cancel { pick, told } => self.cancel(pick, told).await,
-            Step::Redrive { pick, told } => self.redrive(pick, told).await,
+            Step::Redrive { pick, given_up, told } => self.redrive(pick, given_up, told).await,
             Step::LoseIndex => self.lose_index().await,
             Step::OldState { pick } => self.old_state(pick).await,
             Step::Rebuild { asserted } => self.rebuild(asserted).await,
@@ -100,35 +103,15 @@ impl<'a> Scene<'a> {
             Step::Sweep => self.sweep().await,
             Step::FallDue { pick } => self.fall_due(pick).await,
             Step::Promote => self.promote().await,
+            Step::TimeIsUp { pick, held } => self.time_is_up(pick, held).await,
+            Step::Expire => self.expire().await,
         }
     }
 
-    async fn enqueue(&mut self, tenant: usize, jobs: usize, priority: i16, due: bool, told: bool) -> Result<()> {
-        let system = &self.world.system;
-        let mut new = Vec::new();
-        for _ in 0..jobs {
-            let mut job = system.job(self.world.tenants[tenant], "noop", &serde_json::json!({}));
-            job.priority = priority.try_into().map_err(anyhow::Error::msg)?;
-            job.run_at = (!due).then(|| system.clock.now() + LATER);
-            self.model.ledger.commit(job.id, tenant, priority, due);
-            new.push(job);
-        }
-        if !told {
-            let mut transaction = system.tenants.begin(self.world.tenants[tenant]).await?;
-            Producer::enqueue_in(&mut transaction, &new).await?;
-            return Ok(transaction.commit().await?);
-        }
-        let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
-        self.producer.enqueue(EnqueueRequest { jobs: new, idempotency: None }).await?;
-        for id in &ids {
-            self.model.index.push(*id, due);
-        }
-        // The push comes after the answer.
-        let expected = self.model.index.ids();
-        let pushed =
-            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
-        ensure!(pushed.await.is_some(), "what was committed was not pushed");
-        Ok(())
+    /// One of the jobs of which this is true.
+    pub fn job_where(&self, pick: usize, which: impl Fn(&Job) -> bool) -> Option<Uuid> {
+        let ids: Vec<Uuid> = self.model.ledger.jobs.iter().filter(|job| which(job)).map(|job| job.id).collect();
+        (!ids.is_empty()).then(|| ids[pick % ids.len()])
     }
 
     /// What the index could hand out, read from its lanes.
@@ -143,6 +126,14 @@ impl<'a> Scene<'a> {
             ids.extend(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()));
         }
         Ok(ids)
+    }
+
+    /// What the index believes to be due soon.
+    pub async fn due(&self) -> Result<BTreeSet<Uuid>> {
+        let mut connection = self.redis.clone();
+        let key = format!("{}:{{{}}}:due", self.prefix, queue());
+        let members: Vec<Vec<u8>> = redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query_async(&mut connection).await?;
+        Ok(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()).collect())
     }
 
     /// Deletes all that the index has.

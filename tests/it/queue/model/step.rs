@@ -3,6 +3,8 @@
 use proptest::{prelude::*, strategy::Union};
 use proptest_state_machine::ReferenceStateMachine;
 
+use super::request::Request;
+
 /// Few, so that they meet often.
 pub const TENANTS: usize = 3;
 /// A run is charged at most this many milliseconds.
@@ -29,20 +31,18 @@ pub enum End {
 pub enum Step {
     /// Jobs are committed; `told`: the push of the producer arrives.
     Enqueue {
-        tenant: usize,
-        jobs: usize,
-        priority: i16,
-        due: bool,
+        request: Request,
         told: bool,
     },
     /// A worker leases.
     Fetch {
         wanted: usize,
     },
-    /// A worker leases, and completes all of it.
+    /// A worker leases, and completes all of it; `discards`: but for the first, which fails for good.
     WorkOff {
         wanted: usize,
         ran_ms: u64,
+        discards: bool,
     },
     /// A run ends, a zombie's too; `settled`: the holder lives to tell the index.
     Finish {
@@ -68,6 +68,8 @@ pub enum Step {
     },
     Redrive {
         pick: usize,
+        /// Of what was given up, if there is anything.
+        given_up: bool,
         told: bool,
     },
     /// Redis loses everything.
@@ -89,6 +91,14 @@ pub enum Step {
         pick: usize,
     },
     Promote,
+    /// The time after which one job is not to be begun any more passes.
+    TimeIsUp {
+        pick: usize,
+        /// Of one that is held, if any of those can expire.
+        held: bool,
+    },
+    /// The leader discards what was not begun in time.
+    Expire,
 }
 
 /// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
@@ -106,13 +116,13 @@ impl ReferenceStateMachine for Steps {
         Union::new_weighted(vec![
             (14, enqueue()),
             (10, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
-            (10, work_off()),
+            (10, work_off(0.1)),
             (14, finish()),
             (3, pick(|pick| Step::HandBack { pick })),
             (6, pick(|pick| Step::HolderDies { pick })),
             (6, Just(Step::Rescue).boxed()),
             (5, pick_told(|pick, told| Step::Cancel { pick, told })),
-            (4, pick_told(|pick, told| Step::Redrive { pick, told })),
+            (6, redrive()),
             (2, Just(Step::LoseIndex).boxed()),
             (2, pick(|pick| Step::OldState { pick })),
             (4, any::<bool>().prop_map(|asserted| Step::Rebuild { asserted }).boxed()),
@@ -120,6 +130,8 @@ impl ReferenceStateMachine for Steps {
             (4, Just(Step::Sweep).boxed()),
             (4, pick(|pick| Step::FallDue { pick })),
             (3, Just(Step::Promote).boxed()),
+            (6, pick_flag(0.5, |pick, held| Step::TimeIsUp { pick, held })),
+            (5, Just(Step::Expire).boxed()),
         ])
         .boxed()
     }
@@ -133,7 +145,7 @@ pub struct BusySteps;
 impl BusySteps {
     /// What they begin with.
     pub fn backlog() -> Vec<Step> {
-        (0..TENANTS).map(|tenant| Step::Enqueue { tenant, jobs: 60, priority: 2, due: true, told: true }).collect()
+        (0..TENANTS).map(|tenant| Step::Enqueue { request: Request::plain(tenant, 60), told: true }).collect()
     }
 }
 
@@ -148,7 +160,7 @@ impl ReferenceStateMachine for BusySteps {
     fn transitions((): &()) -> BoxedStrategy<Step> {
         Union::new_weighted(vec![
             (2, enqueue()),
-            (20, work_off()),
+            (20, work_off(0.0)),
             (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (4, finish()),
             (1, pick(|pick| Step::HandBack { pick })),
@@ -162,16 +174,16 @@ impl ReferenceStateMachine for BusySteps {
 }
 
 fn enqueue() -> BoxedStrategy<Step> {
-    (0..TENANTS, 1_usize..12, 1_i16..=4, prop::bool::weighted(0.8), prop::bool::weighted(0.8))
-        .prop_map(|(tenant, jobs, priority, due, told)| Step::Enqueue { tenant, jobs, priority, due, told })
+    (Request::any(), prop::bool::weighted(0.8)).prop_map(|(request, told)| Step::Enqueue { request, told }).boxed()
+}
+
+pub fn work_off(discards: f64) -> BoxedStrategy<Step> {
+    (1..=WIDEST_FETCH, 1..=LONGEST_MS, prop::bool::weighted(discards))
+        .prop_map(|(wanted, ran_ms, discards)| Step::WorkOff { wanted, ran_ms, discards })
         .boxed()
 }
 
-fn work_off() -> BoxedStrategy<Step> {
-    (1..=WIDEST_FETCH, 1..=LONGEST_MS).prop_map(|(wanted, ran_ms)| Step::WorkOff { wanted, ran_ms }).boxed()
-}
-
-fn finish() -> BoxedStrategy<Step> {
+pub fn finish() -> BoxedStrategy<Step> {
     let end = prop_oneof![
         4 => Just(End::Completed),
         2 => Just(End::RetryNow),
@@ -185,10 +197,20 @@ fn finish() -> BoxedStrategy<Step> {
         .boxed()
 }
 
-fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
+pub fn redrive() -> BoxedStrategy<Step> {
+    (any::<u16>(), prop::bool::weighted(0.7), prop::bool::weighted(0.7))
+        .prop_map(|(pick, given_up, told)| Step::Redrive { pick: pick.into(), given_up, told })
+        .boxed()
+}
+
+pub fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
     any::<u16>().prop_map(move |pick| step(pick.into())).boxed()
 }
 
-fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
-    (any::<u16>(), prop::bool::weighted(0.7)).prop_map(move |(pick, told)| step(pick.into(), told)).boxed()
+pub fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+    pick_flag(0.7, step)
+}
+
+pub fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
+    (any::<u16>(), prop::bool::weighted(set)).prop_map(move |(pick, flag)| step(pick.into(), flag)).boxed()
 }

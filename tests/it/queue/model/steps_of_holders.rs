@@ -1,22 +1,14 @@
-//! What workers and tenants do: lease, finish, hand back, die, cancel, redrive.
+//! What workers do but for the ends of runs: lease, hand back, die.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use shared::queue::{
-    IndexState, Settlement,
-    consumer::Lease,
-    control::{self, Steered},
-    finish::{self, Finish, Outcome, Recorded},
-};
+use anyhow::{Result, ensure};
+use shared::queue::{IndexState, consumer::Lease};
+use tests::eventually::poll_until;
 use uuid::Uuid;
 
-use super::{
-    ledger::Verdict,
-    scene::{Held, LATER, Scene},
-    step::End,
-};
-use crate::queue::support::shard;
+use super::scene::{Held, Scene};
+use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
@@ -25,6 +17,7 @@ impl Scene<'_> {
     /// Returns the numbers of the new leases.
     pub async fn fetch(&mut self, wanted: usize) -> Result<Vec<usize>> {
         let before = self.model.index.ids();
+        let over = self.hold_expired(&before).await?;
         let fetched = self.consumer.fetch(&shard(), wanted).await?;
         ensure!(fetched.state == self.model.index.state, "the index is {:?}", fetched.state);
         let expected = if fetched.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
@@ -37,6 +30,7 @@ impl Scene<'_> {
         for id in &taken {
             self.model.index.lanes.remove(id);
         }
+        self.give_up_expired(&over, &taken).await?;
         let first = self.leases.len();
         for lease in fetched.leases {
             self.model.index.lease(lease.id, self.leases.len());
@@ -60,6 +54,41 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// What a worker meets too late it discards after its answer. The rows are locked, so that the lanes are read before that.
+    async fn hold_expired(&mut self, before: &BTreeSet<Uuid>) -> Result<Vec<Uuid>> {
+        let over = before.iter().copied().filter(|id| {
+            let job = self.model.ledger.job(*id);
+            job.is_free() && job.is_expired()
+        });
+        let over: Vec<Uuid> = over.collect();
+        if !over.is_empty() {
+            sqlx::query("begin").execute(&mut self.owner).await?;
+            let lock = "select id from jobs where id = any($1) for update";
+            sqlx::query(lock).bind(&over).execute(&mut self.owner).await?;
+        }
+        Ok(over)
+    }
+
+    async fn give_up_expired(&mut self, over: &[Uuid], taken: &BTreeSet<Uuid>) -> Result<()> {
+        if over.is_empty() {
+            return Ok(());
+        }
+        let given_up: Vec<Uuid> = over.iter().copied().filter(|id| taken.contains(id)).collect();
+        self.model.ledger.expire(&given_up);
+        let cancelled = self.announced().cancelled;
+        self.mark(&cancelled).await?;
+        sqlx::query("commit").execute(&mut self.owner).await?;
+        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
+        let owner = &mut self.owner;
+        let discarded = poll_until(PATIENCE, async || {
+            let all: bool = sqlx::query_scalar(count).bind(&given_up).fetch_one(&mut *owner).await.ok()?;
+            all.then_some(())
+        });
+        ensure!(discarded.await.is_some(), "a worker met {given_up:?} too late, and did not discard it");
+        self.until_pushed().await?;
+        self.until_unmarked(&cancelled).await
+    }
+
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
     fn judge_order(&self, taken: &BTreeSet<Uuid>) -> Result<()> {
         let place = |id: &Uuid| {
@@ -73,46 +102,6 @@ impl Scene<'_> {
                     || (job.priority == taken_job.priority && at + SAME_TIME_MS < taken_at);
                 ensure!(!before, "{taken_job:?} was taken before {job:?}");
             }
-        }
-        Ok(())
-    }
-
-    pub async fn work_off(&mut self, wanted: usize, ran_ms: u64) -> Result<()> {
-        for lease in self.fetch(wanted).await? {
-            self.end(lease, End::Completed, ran_ms, true).await?;
-        }
-        Ok(())
-    }
-
-    pub async fn finish(&mut self, pick: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
-        if self.leases.is_empty() {
-            return Ok(());
-        }
-        self.end(pick % self.leases.len(), end, ran_ms, settled).await
-    }
-
-    /// As `worker::finisher` does it: the ledger first, then the index with what the ledger said.
-    async fn end(&mut self, number: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
-        let lease = self.leases[number].lease.clone();
-        let finish = Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) };
-        let recorded = finish::record(&self.world.system.system, &[finish]).await?.recorded;
-        let recorded = *recorded.get(&lease.id).context("an answer for every id")?;
-        let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
-        ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");
-        self.leases[number].alive = false;
-        if !settled {
-            return Ok(());
-        }
-        let again = match recorded {
-            Recorded::Final | Recorded::RefusedFinal => None,
-            Recorded::Again(run_at_ms, priority) => Some((run_at_ms, priority)),
-            Recorded::RefusedOvertaken => return Ok(()),
-        };
-        let ran = Some(Duration::from_millis(ran_ms));
-        self.index.settle(&shard(), &[Settlement { id: lease.id, token: lease.token, ran, again }]).await?;
-        let (due, tenant) = (self.model.ledger.job(lease.id).due, self.model.ledger.job(lease.id).tenant);
-        if self.model.index.settle(lease.id, number, again.is_some() && due) {
-            self.model.fairness.charge(tenant, ran_ms);
         }
         Ok(())
     }
@@ -151,71 +140,5 @@ impl Scene<'_> {
     fn living(&self, pick: usize) -> Option<usize> {
         let living: Vec<usize> = (0..self.leases.len()).filter(|number| self.leases[*number].alive).collect();
         (!living.is_empty()).then(|| living[pick % living.len()])
-    }
-
-    pub async fn cancel(&mut self, pick: usize, told: bool) -> Result<()> {
-        let Some(id) = self.any_job(pick) else { return Ok(()) };
-        let allowed = self.model.ledger.cancel(id);
-        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
-        let steered = control::cancel(&mut transaction, id).await?;
-        transaction.commit().await?;
-        match steered {
-            Steered::Done(position) if allowed && told => {
-                control::announce_cancelled(&self.index, &position).await;
-                self.model.index.lanes.remove(&id);
-            }
-            Steered::Done(_) if allowed => {}
-            Steered::Refused(_) if !allowed => {}
-            other => bail!("cancelling was {other:?}, the model says allowed: {allowed}"),
-        }
-        Ok(())
-    }
-
-    pub async fn redrive(&mut self, pick: usize, told: bool) -> Result<()> {
-        let Some(id) = self.any_job(pick) else { return Ok(()) };
-        let allowed = self.model.ledger.redrive(id);
-        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
-        let steered = control::redrive(&mut transaction, id).await?;
-        transaction.commit().await?;
-        match steered {
-            Steered::Done(position) if allowed && told => {
-                control::announce_redriven(&self.index, &position).await;
-                self.model.index.push(id, true);
-            }
-            Steered::Done(_) if allowed => {}
-            Steered::Refused(_) if !allowed => {}
-            other => bail!("redriving was {other:?}, the model says allowed: {allowed}"),
-        }
-        Ok(())
-    }
-
-    pub fn any_job(&self, pick: usize) -> Option<Uuid> {
-        let jobs = &self.model.ledger.jobs;
-        (!jobs.is_empty()).then(|| jobs[pick % jobs.len()].id)
-    }
-
-    fn tenant_of(&self, id: Uuid) -> shared::tenancy::TenantId {
-        self.world.tenants[self.model.ledger.job(id).tenant]
-    }
-}
-
-fn outcome(end: End) -> Outcome {
-    let (error, later) = ("as asked".to_owned(), LATER.to_std().unwrap_or_default());
-    match end {
-        End::Completed => Outcome::Completed { result: None },
-        End::RetryNow => Outcome::Retry { error, delay: Duration::ZERO },
-        End::RetryLater => Outcome::Retry { error, delay: later },
-        End::Snoozed => Outcome::Snoozed { delay: later },
-        End::Discarded => Outcome::Discarded { error },
-        End::Cancelled => Outcome::Cancelled { reason: error },
-    }
-}
-
-fn said(recorded: Recorded) -> Verdict {
-    match recorded {
-        Recorded::Final => Verdict::Final,
-        Recorded::Again(..) => Verdict::Again,
-        Recorded::RefusedFinal => Verdict::RefusedFinal,
-        Recorded::RefusedOvertaken => Verdict::RefusedOvertaken,
     }
 }

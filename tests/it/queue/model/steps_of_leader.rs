@@ -1,16 +1,16 @@
-//! What the leader and the fates do: rescue, rebuild, sweep, promote; losses of the index, and the passing of time.
+//! What the leader and the fates do: rescue, rebuild, sweep, promote, expire; and losses of the index.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, rescue};
+use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, expiry, rescue};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
 use super::{
     index,
-    ledger::Crash,
+    ledger::{Crash, Job},
     scene::{LEASE, Scene},
 };
 use crate::queue::support::{PATIENCE, queue, shard};
@@ -43,6 +43,7 @@ impl Scene<'_> {
             let lease = self.model.index.held[&id].lease;
             self.model.index.settle(id, lease, again);
         }
+        self.announced();
         ensure!(report == expected, "rescued {report:?}, the model says {expected:?}");
         Ok(())
     }
@@ -54,9 +55,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// An old dump knows as waiting what is finished by now.
+    /// An old dump knows as waiting what is finished by now. Of what waits for others it should know nothing, and is not trusted.
     pub async fn old_state(&mut self, pick: usize) -> Result<()> {
-        let finished: Vec<_> = self.model.ledger.jobs.iter().filter(|job| job.is_final()).cloned().collect();
+        let wrong = |job: &&Job| job.is_final() || !job.is_free();
+        let finished: Vec<_> = self.model.ledger.jobs.iter().filter(wrong).cloned().collect();
         if finished.is_empty() {
             return Ok(());
         }
@@ -69,6 +71,9 @@ impl Scene<'_> {
         };
         self.index.push(&queue(), &[waiting]).await?;
         self.model.index.push(job.id, true);
+        if let Some(at) = self.model.index.lanes.get_mut(&job.id) {
+            *at = Some(waiting.run_at_ms);
+        }
         Ok(())
     }
 
@@ -137,22 +142,26 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub async fn fall_due(&mut self, pick: usize) -> Result<()> {
-        let waiting: Vec<Uuid> =
-            self.model.ledger.jobs.iter().filter(|job| !job.is_final() && !job.due).map(|job| job.id).collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let id = waiting[pick % waiting.len()];
-        let statement = "update jobs set run_at = now() where id = $1";
-        sqlx::query(statement).bind(id).execute(&mut self.owner).await?;
-        self.model.ledger.job_mut(id).due = true;
-        Ok(())
-    }
-
     pub async fn promote(&mut self) -> Result<()> {
         self.reconciler.promote(DateTime::UNIX_EPOCH, AHEAD).await?;
         self.model.index.push_waiting(&self.model.ledger, |job| matches!(job.state, "scheduled" | "retryable"));
+        Ok(())
+    }
+
+    /// What somebody holds is left alone; and while the index cannot say who holds what, all is.
+    pub async fn expire(&mut self) -> Result<()> {
+        let mut expected = 0;
+        if self.model.index.state == IndexState::Ready {
+            let held = &self.model.index.held;
+            let jobs = self.model.ledger.jobs.iter();
+            let over = jobs.filter(|job| job.is_expired() && !held.contains_key(&job.id));
+            let over: Vec<Uuid> = over.map(|job| job.id).collect();
+            expected = over.len() as u64;
+            self.model.ledger.expire(&over);
+            self.announced();
+        }
+        let discarded = expiry::sweep(&self.world.system.system, &self.index).await?;
+        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
         Ok(())
     }
 }

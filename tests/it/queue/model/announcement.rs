@@ -1,0 +1,63 @@
+//! What the index is told of an end beside the end itself: jobs that are free now, and jobs that were cancelled with it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use shared::queue::{Priority, WaitingJob};
+use tests::eventually::poll_until;
+use uuid::Uuid;
+
+use super::{dependents::Aftermath, scene::Scene};
+use crate::queue::support::{PATIENCE, queue};
+
+/// Longer than a case takes, and near enough for the index.
+const SOON: Duration = Duration::from_secs(55);
+
+impl Scene<'_> {
+    /// Whoever brought the last ends lives to tell what they meant.
+    pub fn announced(&mut self) -> Aftermath {
+        let aftermath = std::mem::take(&mut self.model.ledger.aftermath);
+        for id in &aftermath.freed {
+            self.model.index.push(*id, self.model.ledger.job(*id).due);
+        }
+        for id in &aftermath.cancelled {
+            self.model.index.lanes.remove(id);
+        }
+        aftermath
+    }
+
+    /// He does not.
+    pub fn unannounced(&mut self) {
+        self.model.ledger.aftermath = Aftermath::default();
+    }
+
+    /// Waits for a push that comes after the answer.
+    pub async fn until_pushed(&self) -> Result<()> {
+        let expected = self.model.index.ids();
+        let pushed =
+            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
+        ensure!(pushed.await.is_some(), "what was committed was not pushed");
+        Ok(())
+    }
+
+    /// Lets the index believe that these are due soon. It forgets them when it is told that they were cancelled.
+    pub async fn mark(&self, ids: &[Uuid]) -> Result<()> {
+        let run_at_ms = self.world.system.clock.now_ms() + i64::try_from(SOON.as_millis())?;
+        let waiting = ids.iter().map(|id| {
+            let job = self.model.ledger.job(*id);
+            let (tenant, priority) = (self.world.tenants[job.tenant], Priority::from_ledger(job.priority));
+            WaitingJob { id: *id, tenant, priority, run_at_ms }
+        });
+        Ok(self.index.push(&queue(), &waiting.collect::<Vec<_>>()).await?)
+    }
+
+    /// Waits until it was told.
+    pub async fn until_unmarked(&self, ids: &[Uuid]) -> Result<()> {
+        let told = poll_until(PATIENCE, async || {
+            let due = self.due().await.ok()?;
+            due.is_disjoint(&ids.iter().copied().collect()).then_some(())
+        });
+        ensure!(told.await.is_some(), "the index was not told that {ids:?} were cancelled");
+        Ok(())
+    }
+}

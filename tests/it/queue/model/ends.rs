@@ -1,0 +1,97 @@
+//! How runs end: the ledger is told, then the index with what the ledger said, as `worker::finisher` does it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use shared::queue::{
+    Settlement,
+    finish::{self, Finish, Outcome, Recorded, Records},
+};
+
+use super::{
+    ledger::Verdict,
+    scene::{LATER, Scene},
+    step::End,
+};
+use crate::queue::support::shard;
+
+impl Scene<'_> {
+    /// `discards`: the first of them is given up, the others are completed, in one batch.
+    pub async fn work_off(&mut self, wanted: usize, ran_ms: u64, discards: bool) -> Result<()> {
+        let leases = self.fetch(wanted).await?;
+        let end = |at| if discards && at == 0 { End::Discarded } else { End::Completed };
+        let ends: Vec<_> = leases.into_iter().enumerate().map(|(at, number)| (number, end(at))).collect();
+        self.end(&ends, ran_ms, true).await
+    }
+
+    pub async fn finish(&mut self, pick: usize, end: End, ran_ms: u64, settled: bool) -> Result<()> {
+        if self.leases.is_empty() {
+            return Ok(());
+        }
+        self.end(&[(pick % self.leases.len(), end)], ran_ms, settled).await
+    }
+
+    async fn end(&mut self, ends: &[(usize, End)], ran_ms: u64, settled: bool) -> Result<()> {
+        let finish = |&(number, end): &(usize, End)| {
+            let lease = &self.leases[number].lease;
+            Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) }
+        };
+        let finishes: Vec<Finish> = ends.iter().map(finish).collect();
+        let Records { recorded, aftermath } = finish::record(&self.world.system.system, &finishes).await?;
+        for &(number, end) in ends {
+            let lease = self.leases[number].lease.clone();
+            let recorded = *recorded.get(&lease.id).context("an answer for every id")?;
+            let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
+            ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");
+            self.leases[number].alive = false;
+            if settled {
+                self.settle(number, recorded, ran_ms).await?;
+            }
+        }
+        if settled {
+            aftermath.announce(&self.index).await;
+            self.announced();
+        } else {
+            self.unannounced();
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, number: usize, recorded: Recorded, ran_ms: u64) -> Result<()> {
+        let lease = &self.leases[number].lease;
+        let (id, token) = (lease.id, lease.token);
+        let again = match recorded {
+            Recorded::Final | Recorded::RefusedFinal => None,
+            Recorded::Again(run_at_ms, priority) => Some((run_at_ms, priority)),
+            Recorded::RefusedOvertaken => return Ok(()),
+        };
+        let ran = Some(Duration::from_millis(ran_ms));
+        self.index.settle(&shard(), &[Settlement { id, token, ran, again }]).await?;
+        let (due, tenant) = (self.model.ledger.job(id).due, self.model.ledger.job(id).tenant);
+        if self.model.index.settle(id, number, again.is_some() && due) {
+            self.model.fairness.charge(tenant, ran_ms);
+        }
+        Ok(())
+    }
+}
+
+fn outcome(end: End) -> Outcome {
+    let (error, later) = ("as asked".to_owned(), LATER.to_std().unwrap_or_default());
+    match end {
+        End::Completed => Outcome::Completed { result: None },
+        End::RetryNow => Outcome::Retry { error, delay: Duration::ZERO },
+        End::RetryLater => Outcome::Retry { error, delay: later },
+        End::Snoozed => Outcome::Snoozed { delay: later },
+        End::Discarded => Outcome::Discarded { error },
+        End::Cancelled => Outcome::Cancelled { reason: error },
+    }
+}
+
+fn said(recorded: Recorded) -> Verdict {
+    match recorded {
+        Recorded::Final => Verdict::Final,
+        Recorded::Again(..) => Verdict::Again,
+        Recorded::RefusedFinal => Verdict::RefusedFinal,
+        Recorded::RefusedOvertaken => Verdict::RefusedOvertaken,
+    }
+}

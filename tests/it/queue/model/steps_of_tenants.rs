@@ -1,0 +1,154 @@
+//! What tenants do: enqueue, cancel, redrive.
+
+use anyhow::{Result, bail, ensure};
+use shared::{
+    ids,
+    queue::{
+        NewJob,
+        control::{self, Steered},
+        producer::{EnqueueRequest, Enqueued, Producer},
+        ties::{BatchPart, DependencyFailure, Refused, Ties, UniqueKey, UniqueUntil},
+    },
+    tenancy::TenantId,
+};
+use uuid::Uuid;
+
+use super::{
+    keys::Key,
+    ledger::{Job, Redrive},
+    request::{Expiry, Parent, Request, Shape, Wish},
+    scene::{LATER, Model, Scene},
+};
+
+impl Scene<'_> {
+    pub async fn enqueue(&mut self, request: &Request, told: bool) -> Result<()> {
+        let parents: Vec<Uuid> =
+            request.parents.iter().filter_map(|parent| self.parent(request.tenant, *parent)).collect();
+        let batch = (request.shape == Shape::Batch).then(|| ids::new_id(&self.world.system.clock));
+        let (mut new, mut expected) = (Vec::<NewJob>::new(), Vec::new());
+        for at in 0..=request.jobs {
+            let wish = match batch {
+                _ if at < request.jobs => request.wish(&parents, new.last().map(|job| job.id), batch),
+                Some(batch) => Wish { batch: Some(BatchPart::Completion(batch)), ..Wish::default() },
+                None => break,
+            };
+            let job = self.new_job(request, &wish)?;
+            if let Err(refusal) = self.model.ledger.commit(job.id, request, &wish) {
+                expected.push(Refused { id: job.id, refusal });
+            }
+            new.push(job);
+        }
+        self.model.ledger.settle();
+        // Those that came too late for what they wait for are among the new, and told as they are.
+        self.unannounced();
+        let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
+        let refused = if told { self.commit(new).await? } else { self.commit_untold(request.tenant, &new).await? };
+        ensure!(refused == expected, "refused were {refused:?}, the model says {expected:?}");
+        if !told {
+            return Ok(());
+        }
+        let Model { ledger, index, .. } = &mut self.model;
+        index.push_waiting(ledger, |job| ids.contains(&job.id));
+        self.until_pushed().await
+    }
+
+    fn parent(&self, tenant: usize, parent: Parent) -> Option<Uuid> {
+        let own = |job: &Job| job.tenant == tenant;
+        let of_open = parent.open.then(|| self.job_where(parent.pick, |job| own(job) && !job.is_final()));
+        of_open.flatten().or_else(|| self.job_where(parent.pick, own))
+    }
+
+    async fn commit(&self, jobs: Vec<NewJob>) -> Result<Vec<Refused>> {
+        match self.producer.enqueue(EnqueueRequest { jobs, idempotency: None }).await? {
+            Enqueued::Created => Ok(Vec::new()),
+            Enqueued::CreatedExcept(refused) => Ok(refused),
+            other => bail!("without an idempotency key it was {other:?}"),
+        }
+    }
+
+    /// Whoever committed does not live to tell the index.
+    async fn commit_untold(&self, tenant: usize, jobs: &[NewJob]) -> Result<Vec<Refused>> {
+        let mut transaction = self.world.system.tenants.begin(self.world.tenants[tenant]).await?;
+        let refused = Producer::enqueue_in(&mut transaction, jobs).await?;
+        transaction.commit().await?;
+        Ok(refused)
+    }
+
+    fn new_job(&self, request: &Request, wish: &Wish) -> Result<NewJob> {
+        let system = &self.world.system;
+        let now = system.clock.now();
+        Ok(NewJob {
+            priority: request.priority.try_into().map_err(anyhow::Error::msg)?,
+            run_at: (!request.due).then(|| now + LATER),
+            expires_at: match request.expiry {
+                Expiry::Never => None,
+                Expiry::Later => Some(now + LATER),
+                Expiry::Over => Some(now - LATER),
+            },
+            ties: ties(request, wish),
+            ..system.job(self.world.tenants[request.tenant], "noop", &serde_json::json!({}))
+        })
+    }
+
+    pub async fn cancel(&mut self, pick: usize, told: bool) -> Result<()> {
+        let Some(id) = self.any_job(pick) else { return Ok(()) };
+        let allowed = self.model.ledger.cancel(id);
+        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
+        let steered = control::cancel(&mut transaction, id).await?;
+        transaction.commit().await?;
+        match steered {
+            Steered::Done(position) if allowed && told => {
+                control::announce_cancelled(&self.index, &position).await;
+                self.model.index.lanes.remove(&id);
+                self.announced();
+            }
+            Steered::Done(_) if allowed => self.unannounced(),
+            Steered::Refused(_) if !allowed => {}
+            other => bail!("cancelling was {other:?}, the model says allowed: {allowed}"),
+        }
+        Ok(())
+    }
+
+    pub async fn redrive(&mut self, pick: usize, given_up: bool, told: bool) -> Result<()> {
+        let of_given_up = given_up.then(|| self.job_where(pick, Job::is_given_up)).flatten();
+        let Some(id) = of_given_up.or_else(|| self.any_job(pick)) else { return Ok(()) };
+        let expected = self.model.ledger.redrive(id);
+        let mut transaction = self.world.system.tenants.begin(self.tenant_of(id)).await?;
+        let steered = control::redrive(&mut transaction, id).await?;
+        transaction.commit().await?;
+        let became = match &steered {
+            Steered::Done(_) => Redrive::Done,
+            Steered::Refused(_) => Redrive::Refused,
+            Steered::KeyHeld(holder) => Redrive::KeyHeld(*holder),
+            Steered::NotFound => bail!("the job is not found"),
+        };
+        ensure!(became == expected, "redriving was {became:?}, the model says {expected:?}");
+        if let Steered::Done(position) = steered
+            && told
+        {
+            control::announce_redriven(&self.index, &position).await;
+            self.model.index.push(id, true);
+        }
+        Ok(())
+    }
+
+    fn any_job(&self, pick: usize) -> Option<Uuid> {
+        self.job_where(pick, |_| true)
+    }
+
+    fn tenant_of(&self, id: Uuid) -> TenantId {
+        self.world.tenants[self.model.ledger.job(id).tenant]
+    }
+}
+
+/// As the ledger has it.
+pub fn key_text(key: Key) -> String {
+    format!("key-{key}")
+}
+
+fn ties(request: &Request, wish: &Wish) -> Option<Box<Ties>> {
+    let unique = wish.key.map(|key| UniqueKey { key: key_text(key), until: UniqueUntil::Final });
+    let on_dependency_failure = if request.run_on_failure { DependencyFailure::Run } else { DependencyFailure::Cancel };
+    let ties = Ties { unique, after: wish.after.clone(), on_dependency_failure, batch: wish.batch };
+    (ties.unique.is_some() || !ties.after.is_empty() || ties.batch.is_some()).then(|| Box::new(ties))
+}

@@ -1,0 +1,49 @@
+//! Few jobs whose ends matter to others: keys, expiry and waiting for others meet in every case.
+
+use proptest::{prelude::*, strategy::Union};
+use proptest_state_machine::ReferenceStateMachine;
+
+use super::{
+    request::Request,
+    step::{Step, finish, pick, pick_flag, pick_told, redrive, work_off},
+};
+
+/// As [`super::step::Steps`], of requests that are small and tied.
+pub struct TiedSteps;
+
+impl ReferenceStateMachine for TiedSteps {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        Union::new_weighted(vec![
+            (24, enqueue()),
+            (10, (1..=3_usize).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
+            (6, work_off(0.4)),
+            (14, finish()),
+            (3, pick(|pick| Step::HolderDies { pick })),
+            (3, Just(Step::Rescue).boxed()),
+            (5, pick_told(|pick, told| Step::Cancel { pick, told })),
+            (8, redrive()),
+            (1, Just(Step::LoseIndex).boxed()),
+            (2, pick(|pick| Step::OldState { pick })),
+            (3, any::<bool>().prop_map(|asserted| Step::Rebuild { asserted }).boxed()),
+            (3, Just(Step::Sweep).boxed()),
+            (3, pick(|pick| Step::FallDue { pick })),
+            (2, Just(Step::Promote).boxed()),
+            (8, pick_flag(0.7, |pick, held| Step::TimeIsUp { pick, held })),
+            (6, Just(Step::Expire).boxed()),
+        ])
+        .boxed()
+    }
+
+    fn apply((): (), _step: &Step) {}
+}
+
+fn enqueue() -> BoxedStrategy<Step> {
+    (Request::tied(), prop::bool::weighted(0.8)).prop_map(|(request, told)| Step::Enqueue { request, told }).boxed()
+}
