@@ -3,6 +3,7 @@
 mod clocks;
 mod commands;
 mod crash;
+mod depth;
 mod drain;
 mod enqueue;
 mod expiry;
