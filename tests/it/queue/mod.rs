@@ -14,6 +14,7 @@ mod limits;
 mod loss_of_postgres;
 mod loss_of_redis;
 mod model;
+mod one_broken_queue;
 mod one_instant;
 mod order;
 mod planned_faults;
