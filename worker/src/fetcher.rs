@@ -85,7 +85,7 @@ impl Fetcher {
         for ((at, wanted), answer) in shares.into_iter().zip(answers) {
             match answer {
                 Ok(fetched) => {
-                    self.sources.answered(at, fetched.taken, again_in(&fetched, wanted));
+                    self.sources.answered(at, wanted, fetched.taken, again_in(&fetched, wanted));
                     for lease in fetched.leases {
                         let permit = places.split(1).expect("no more is leased than there are places");
                         self.desk.dispatch(lease, self.sources.place(at, permit)).await;
@@ -93,7 +93,7 @@ impl Fetcher {
                 }
                 Err(error) => {
                     tracing::debug!(source = %self.sources.shard(at), %error, "nothing could be fetched");
-                    self.sources.answered(at, 0, TROUBLE_PAUSE);
+                    self.sources.answered(at, 0, 0, TROUBLE_PAUSE);
                 }
             }
         }

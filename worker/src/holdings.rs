@@ -3,9 +3,9 @@
 //! Invariant: whatever is leased is here, so the renewer extends it; whatever is no longer here is not renewed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use shared::{
@@ -15,10 +15,14 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// From the lease of a job to its entry here: the cancellation of a job that is not here may be for one on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
 /// The leases of this process. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Holdings {
     entries: Arc<Mutex<HashMap<Uuid, Held>>>,
+    missed: Arc<Mutex<VecDeque<(Instant, Uuid)>>>,
 }
 
 struct Held {
@@ -44,6 +48,9 @@ impl Holdings {
         if let Some(lost) = self.lock().insert(lease.id, held) {
             lost.cancelled.cancel();
         }
+        if self.was_missed(lease.id) {
+            cancelled.cancel();
+        }
         cancelled
     }
 
@@ -55,11 +62,23 @@ impl Holdings {
         }
     }
 
-    /// Cancels the run of a job, if it is here.
+    /// Cancels the run of a job, if it is here or on its way.
     pub fn cancel(&self, id: Uuid) {
-        if let Some(held) = self.lock().get(&id) {
-            held.cancelled.cancel();
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        while missed.front().is_some_and(|(at, _)| at.elapsed() > ON_ITS_WAY) {
+            missed.pop_front();
         }
+        match self.lock().get(&id) {
+            Some(held) => held.cancelled.cancel(),
+            None => missed.push_back((Instant::now(), id)),
+        }
+    }
+
+    /// Whether a cancellation came too early, which counts once: a job that was redriven since is handed back and comes again.
+    fn was_missed(&self, id: Uuid) -> bool {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = missed.iter().position(|(at, other)| *other == id && at.elapsed() <= ON_ITS_WAY);
+        at.and_then(|at| missed.remove(at)).is_some()
     }
 
     /// Cancels the run of a job whose lease is lost, unless it is held by a later lease by now.
@@ -99,5 +118,45 @@ impl Holdings {
     /// A panic while the lock is held leaves a map that is still whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{clock::Clock, queue::Priority};
+
+    use super::*;
+
+    fn lease(id: u128) -> Lease {
+        Lease {
+            id: Uuid::from_u128(id),
+            tenant: TenantId::new(Uuid::from_u128(1)),
+            shard: Shard::whole("default".parse().expect("a name")),
+            kind: "noop".into(),
+            args: serde_json::value::RawValue::from_string("{}".to_owned()).expect("an object").into(),
+            attempt: 1,
+            failures: 0,
+            crashes: 0,
+            max_attempts: 1,
+            priority: Priority::DEFAULT,
+            batch_id: None,
+            run_at: Clock::system().now(),
+            hooks: 0,
+            args_version: 1,
+            token: LeaseToken::random(),
+        }
+    }
+
+    /// It was read as waiting, then cancelled, and is entered only now.
+    #[test]
+    fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
+        let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
+        holdings.cancel(one.id);
+        assert!(!holdings.enter(&other).is_cancelled());
+        assert!(holdings.enter(&one).is_cancelled());
+        holdings.leave(one.id, one.token);
+        assert!(!holdings.enter(&one).is_cancelled(), "it counts once");
+        holdings.cancel(other.id);
+        assert!(!holdings.enter(&lease(3)).is_cancelled());
     }
 }

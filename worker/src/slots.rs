@@ -109,6 +109,9 @@ impl Shared {
         while state.free > 0
             && let Some(&(running, _, tenant)) = state.order.first()
         {
+            if !state.anybody_waits(tenant) {
+                continue;
+            }
             if running > 0 && !state.may_start(self.starts_per_tick()) {
                 self.come_back(state);
                 return;
@@ -169,6 +172,17 @@ impl State {
             self.order.remove(&(running, since, tenant));
         }
         job
+    }
+
+    /// Whether the head of a tenant's line still waits, after those who do not were taken out: they must not use up starts.
+    fn anybody_waits(&mut self, tenant: TenantId) -> bool {
+        while let Some(job) = self.waiting.get(&tenant).and_then(|line| line.jobs.front()) {
+            if !job.is_closed() {
+                return true;
+            }
+            self.leave(tenant);
+        }
+        false
     }
 
     fn start(&mut self, tenant: TenantId) {
@@ -265,6 +279,18 @@ mod tests {
         drop(given);
         timeout(PATIENCE, slots.take(tenant(3))).await.expect("the slot is free");
         assert_eq!(slots.busy_and_free(), (0, 1));
+    }
+
+    /// Jobs of an hour start one a millisecond: those that were given back must not count.
+    #[tokio::test]
+    async fn who_waits_no_more_uses_up_no_start() {
+        let (slots, busy) = (slots(2, Duration::from_hours(1)), tenant(1));
+        let (_long, short) = (slots.take(busy).await, slots.take(busy).await);
+        let mut gone: Vec<_> = (0..5_000).map(|_| Box::pin(slots.take(busy))).collect();
+        assert!(gone.iter_mut().all(|job| job.as_mut().now_or_never().is_none()));
+        drop(gone);
+        drop(short);
+        timeout(Duration::from_secs(1), slots.take(busy)).await.expect("the slot is not kept for those who left");
     }
 
     /// 20 slots and jobs of 5 ms are 4 starts a millisecond, so 5 at once at the most.

@@ -42,6 +42,8 @@ struct Source {
     ask_at: Instant,
     /// When it last gave a job.
     worked_at: Option<Instant>,
+    /// How many jobs it likely has: places that it cannot fill are lost to the others for this round.
+    likely: usize,
 }
 
 /// What a source holds; its places know it too.
@@ -89,6 +91,7 @@ impl Sources {
             }),
             ask_at: Instant::now(),
             worked_at: None,
+            likely: usize::MAX,
         };
         Self { list: shards.into_iter().map(source).collect(), slots, turn: 0, wake }
     }
@@ -127,6 +130,9 @@ impl Sources {
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
+        for candidate in &mut candidates {
+            candidate.room = candidate.room.min(self.list[candidate.at].likely);
+        }
         let mut left = places;
         while left > 0 {
             let open = candidates.iter_mut().filter(|candidate| candidate.wanted < candidate.room);
@@ -139,10 +145,11 @@ impl Sources {
         asked.map(|candidate| (candidate.at, candidate.wanted)).collect()
     }
 
-    /// Notes what a source gave, and when it is worth asking again.
-    pub fn answered(&mut self, at: usize, gave: usize, again_in: Duration) {
+    /// Notes what a source gave of how many wanted jobs, and when it is worth asking again.
+    pub fn answered(&mut self, at: usize, wanted: usize, gave: usize, again_in: Duration) {
         let (now, source) = (Instant::now(), &mut self.list[at]);
         source.ask_at = now + again_in;
+        source.likely = if gave < wanted { (2 * gave).max(1) } else { usize::MAX };
         if gave > 0 {
             source.worked_at = Some(now);
         }
@@ -317,10 +324,20 @@ mod tests {
         assert_eq!(wanted(&mut sources, 12).iter().sum::<usize>(), 12);
     }
 
+    /// It is asked all the time, because somebody always brings it one more job.
+    #[tokio::test]
+    async fn who_has_little_is_not_given_the_places_of_the_others() {
+        let mut sources = sources(2);
+        sources.answered(0, SLOTS, 1, Duration::ZERO);
+        assert_eq!(wanted(&mut sources, SLOTS), [2, 18]);
+        sources.answered(0, 2, 2, Duration::ZERO);
+        assert_eq!(wanted(&mut sources, SLOTS), [10, 10], "it has more than it had");
+    }
+
     #[tokio::test]
     async fn some_slots_are_left_to_others_that_had_work_lately() {
         let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(100)));
-        sources.answered(1, 1, Duration::from_mins(1));
+        sources.answered(1, 1, 1, Duration::from_mins(1));
         let mut held: Vec<Place> = Vec::new();
         for _ in 0..3 {
             let places = wanted(&mut sources, SLOTS)[0];
@@ -338,8 +355,8 @@ mod tests {
     #[tokio::test]
     async fn an_empty_source_is_asked_again_when_it_is_woken_or_in_time() {
         let mut sources = sources(2);
-        sources.answered(0, 0, Duration::from_mins(1));
-        sources.answered(1, 0, Duration::from_millis(30));
+        sources.answered(0, 0, 0, Duration::from_mins(1));
+        sources.answered(1, 0, 0, Duration::from_millis(30));
         assert_eq!(wanted(&mut sources, SLOTS), [0, 0]);
         tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("its time comes");
         assert_eq!(wanted(&mut sources, SLOTS), [0, SLOTS]);

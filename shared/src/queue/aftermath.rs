@@ -189,7 +189,7 @@ fn waiting(
         id,
         tenant: TenantId::new(tenant),
         priority: Priority::from_ledger(priority),
-        run_at_ms: run_at.timestamp_millis(),
+        run_at_ms: Some(run_at.timestamp_millis()),
     };
     Some((queue.parse().ok()?, job))
 }

@@ -91,9 +91,8 @@ pub async fn announce_cancelled(index: &Index, job: &Position) {
 }
 
 /// Makes a redriven job known; if that fails, the scheduler's crawl finds it.
-pub async fn announce_redriven(index: &Index, job: &Position, now_ms: i64) {
-    let waiting = WaitingJob { id: job.id, tenant: job.tenant, priority: job.priority, run_at_ms: now_ms };
-    if let Err(error) = index.push(&job.queue, &[waiting]).await {
+pub async fn announce_redriven(index: &Index, job: &Position) {
+    if let Err(error) = index.push(&job.queue, &[job.waiting()]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a redriven job");
     }
 }
@@ -109,14 +108,19 @@ pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
 }
 
 /// Makes redriven jobs known; if that fails, the scheduler's crawl finds them.
-pub async fn announce_all_redriven(index: &Index, jobs: &[Position], now_ms: i64) {
+pub async fn announce_all_redriven(index: &Index, jobs: &[Position]) {
     for (queue, jobs) in by_queue(jobs) {
-        let waiting =
-            |job: &&Position| WaitingJob { id: job.id, tenant: job.tenant, priority: job.priority, run_at_ms: now_ms };
-        let waiting: Vec<WaitingJob> = jobs.iter().map(waiting).collect();
+        let waiting: Vec<WaitingJob> = jobs.iter().map(|job| job.waiting()).collect();
         if let Err(error) = index.push(queue, &waiting).await {
             tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
         }
+    }
+}
+
+impl Position {
+    /// It waits again, and may run at once.
+    const fn waiting(&self) -> WaitingJob {
+        WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms: None }
     }
 }
 

@@ -108,10 +108,11 @@ impl Index {
         for chunk in jobs.chunks(batch) {
             let mut call = self.call(&PUSH, shard);
             for job in chunk {
-                call.arg(job.id.as_bytes())
-                    .arg(job.tenant.as_uuid().as_bytes())
-                    .arg(job.priority.get())
-                    .arg(job.run_at_ms);
+                call.arg(job.id.as_bytes()).arg(job.tenant.as_uuid().as_bytes()).arg(job.priority.get());
+                match job.run_at_ms {
+                    Some(run_at_ms) => call.arg(run_at_ms),
+                    None => call.arg(""),
+                };
             }
             call.invoke_async::<()>(&mut self.connection()).await?;
         }

@@ -145,9 +145,9 @@ impl Producer {
 }
 
 impl NewJob {
-    /// As the index wants it; `now_ms` stands for "at once".
-    pub(super) fn waiting(&self, now_ms: i64) -> WaitingJob {
-        let run_at_ms = self.run_at.map_or(now_ms, |run_at| run_at.timestamp_millis());
+    /// As the index wants it.
+    pub(super) fn waiting(&self) -> WaitingJob {
+        let run_at_ms = self.run_at.map(|run_at| run_at.timestamp_millis());
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms }
     }
 }

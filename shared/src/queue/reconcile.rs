@@ -303,7 +303,7 @@ impl Row {
             id: self.id,
             tenant: TenantId::new(self.tenant_id),
             priority: Priority::from_ledger(self.priority),
-            run_at_ms: self.run_at.timestamp_millis(),
+            run_at_ms: Some(self.run_at.timestamp_millis()),
         }
     }
 }

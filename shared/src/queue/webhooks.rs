@@ -106,8 +106,7 @@ pub(super) async fn raise(
     if !rows.jobs.is_empty() {
         rows.insert(connection).await?;
     }
-    let now_ms = clock.now_ms();
-    Ok(rows.jobs.iter().map(|job| (job.queue.clone(), job.waiting(now_ms))).collect())
+    Ok(rows.jobs.iter().map(|job| (job.queue.clone(), job.waiting())).collect())
 }
 
 /// Deliveries with their jobs, as the columns that `unnest` takes.

@@ -5,9 +5,15 @@ use std::{net::UdpSocket, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use shared::{
+    clock::ManualClock,
+    queue::producer::{EnqueueRequest, Producer},
+};
 use tests::{process::ProcessSpec, system::TestSystem};
 
-use super::support::{Ledger, PATIENCE, indexed, leased, reaches, scheduler_spec, skipped, worker_spec};
+use super::support::{
+    Ledger, PATIENCE, build_index, indexed, leased, queue, reaches, scheduler_spec, skipped, worker_spec,
+};
 
 const LEASE: Duration = Duration::from_secs(2);
 const JUMP: &str = "+2h";
@@ -59,6 +65,21 @@ async fn a_clock_that_jumps_costs_no_job() -> Result<()> {
         seen_by_a_run(&system, tenant).await? > system.clock.now_ms() * 1_000_000 + HOUR_NS,
         "the clock did not jump"
     );
+    Ok(())
+}
+
+/// "At once" is by the clock of Redis, which hands the jobs out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_whose_clock_is_ahead_delays_nothing() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    build_index(&system).await;
+    let ahead = ManualClock::new(system.clock.now() + chrono::TimeDelta::seconds(30));
+    let producer = Producer::start(&system.system, system.index.clone(), ahead.clock());
+    let jobs = vec![system.job(tenant, "noop", &json!({}))];
+    producer.enqueue(EnqueueRequest { jobs, idempotency: None }).await?;
+    indexed(&system, 1).await;
+    assert_eq!(system.index.status(&queue()).await?.due, 0);
     Ok(())
 }
 

@@ -119,7 +119,7 @@ async fn a_discarded_job_runs_again_when_it_is_redriven() -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let Steered::Done(position) = control::redrive(&mut transaction, id).await? else { bail!("not redriven") };
     transaction.commit().await?;
-    control::announce_redriven(&system.index, &position, system.clock.now_ms()).await;
+    control::announce_redriven(&system.index, &position).await;
     let job = reaches(&system, tenant, id, "completed").await;
     assert_eq!((job.attempt, sink.count("token")), (2, 2));
 

@@ -68,8 +68,12 @@ async fn a_waiting_dependent_is_in_no_index_however_it_is_built() -> Result<()> 
     // Should the index know it all the same, the judge does not let it run.
     let ledger_view = system.state(tenant, dependent).await?;
     assert_eq!(ledger_view.map(|job| job.state.as_str()), Some("scheduled"));
-    let waiting =
-        shared::queue::WaitingJob { id: dependent, tenant, priority: shared::queue::Priority::DEFAULT, run_at_ms: 0 };
+    let waiting = shared::queue::WaitingJob {
+        id: dependent,
+        tenant,
+        priority: shared::queue::Priority::DEFAULT,
+        run_at_ms: None,
+    };
     system.index.push(&queue(), &[waiting]).await?;
     let fetched = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&shard(), 10).await?;
     assert_eq!(fetched.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [root]);

@@ -175,7 +175,7 @@ pub async fn retry(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let job = done(control::redrive(&mut transaction, id).await?)?;
     transaction.commit().await?;
-    control::announce_redriven(&state.stores.index, &job, state.clock.now_ms()).await;
+    control::announce_redriven(&state.stores.index, &job).await;
     show(Permit::from(permit), State(state), Path(id)).await
 }
 

@@ -87,7 +87,7 @@ pub async fn retry(
     while let Some((mut transaction, ids)) = steering.next().await? {
         let redriven = control::redrive_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
-        control::announce_all_redriven(&state.stores.index, &redriven.done, state.clock.now_ms()).await;
+        control::announce_all_redriven(&state.stores.index, &redriven.done).await;
         steering.outcome.changed += redriven.done.len();
         steering.outcome.key_held += redriven.key_held.len();
     }

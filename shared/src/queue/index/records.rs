@@ -91,8 +91,8 @@ pub struct WaitingJob {
     pub tenant: TenantId,
     /// Its place among the tenant's jobs.
     pub priority: Priority,
-    /// Unix milliseconds from which it may run.
-    pub run_at_ms: i64,
+    /// Unix milliseconds from which it may run; `None` is at once by the clock of Redis, whatever other clocks say.
+    pub run_at_ms: Option<i64>,
 }
 
 /// A leased id with what is needed to give it back unread.

@@ -1,5 +1,5 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
--- ARGV: id, tenant, priority, run_at in ms, for each job. Returns how many were not leased already.
+-- ARGV: id, tenant, priority, run_at in ms ('' for now), for each job. Returns how many were not leased already.
 local flags = redis.call('HMGET', meta, 'idle', 'state', 'told')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
@@ -11,7 +11,7 @@ local function is_due_later(i) return some_due and redis.call('ZSCORE', due, ARG
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   local i = at * 4 - 3
   if not holder and not is_due_later(i) then
-    place(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), now)
+    place(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]) or now, now)
     placed = placed + 1
   end
 end

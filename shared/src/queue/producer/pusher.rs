@@ -33,8 +33,10 @@ impl Pusher {
         let now_ms = self.clock.now().timestamp_millis();
         let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
         for job in jobs {
-            let waiting = job.waiting(now_ms);
-            if waiting.run_at_ms <= horizon_ms && self.sender.try_send((job.queue.clone(), waiting)).is_err() {
+            let waiting = job.waiting();
+            if waiting.run_at_ms.is_none_or(|run_at_ms| run_at_ms <= horizon_ms)
+                && self.sender.try_send((job.queue.clone(), waiting)).is_err()
+            {
                 return;
             }
         }

@@ -179,7 +179,7 @@ impl Scene<'_> {
         transaction.commit().await?;
         match steered {
             Steered::Done(position) if allowed && told => {
-                control::announce_redriven(&self.index, &position, self.world.system.clock.now_ms()).await;
+                control::announce_redriven(&self.index, &position).await;
                 self.model.index.push(id, true);
             }
             Steered::Done(_) if allowed => {}

@@ -65,7 +65,7 @@ impl Scene<'_> {
             id: job.id,
             tenant: self.world.tenants[job.tenant],
             priority: Priority::from_ledger(job.priority),
-            run_at_ms: job.run_at_ms.min(self.world.system.clock.now_ms() - 1),
+            run_at_ms: Some(job.run_at_ms.min(self.world.system.clock.now_ms() - 1)),
         };
         self.index.push(&queue(), &[waiting]).await?;
         self.model.index.push(job.id, true);

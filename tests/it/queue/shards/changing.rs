@@ -86,7 +86,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     let fetched = holder.fetch(&shard(), 10).await?;
     assert_eq!((fetched.state, fetched.leases.len()), (IndexState::Stale, 0));
     let priority = Priority::DEFAULT;
-    old.push(&queue(), &[WaitingJob { id: ids[1], tenant, priority, run_at_ms: 0 }]).await?;
+    old.push(&queue(), &[WaitingJob { id: ids[1], tenant, priority, run_at_ms: None }]).await?;
     assert_eq!(old.depth(&queue()).await?.available, 0, "nothing that nobody would ever take out again");
 
     let worker = system.worker(1, LEASE);
