@@ -12,6 +12,8 @@ pub async fn counted<T>(
     ledger: &mut Ledger,
     work: impl AsyncFnOnce(SystemDb) -> Result<T>,
 ) -> Result<(T, i64)> {
+    // What the ledger's own connection read before would be told in the middle.
+    sqlx::query("select pg_stat_force_next_flush()").execute(&mut ledger.0).await?;
     let before = ledger.rows_read().await?;
     let alone = PoolSettings { max_connections: 1, ..PoolSettings::default() };
     let given = work(SystemDb::open(&system.urls.system, "counted", alone)?).await?;
