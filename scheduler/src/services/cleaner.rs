@@ -1,4 +1,4 @@
-//! Forgetting finished work when its time is over: whole months by dropping their partition, the rest in small deletes.
+//! Forgetting finished work when its time is over, in small deletes. Whole months are the [`super::MonthDropper`]'s.
 
 use std::time::Duration;
 

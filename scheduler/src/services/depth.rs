@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use shared::{
     clock::Clock,
     db::SystemDb,
     queue::{Index, QueueName, inspect},
     telemetry::names,
 };
+use tokio::time::Instant;
 
 use crate::{elector::Leading, maintainer::Service};
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Counting what is not due takes longer the more there is: it pauses for so many times as long as it took, so that it takes no more than a
+/// small part of PostgreSQL's time.
+const PAUSE_PER_COUNT: u32 = 20;
+/// After a count that ran into the time-out, too, the next is not so far away.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Sets the gauges of queue depth and age.
 pub struct Depth {
@@ -19,25 +26,37 @@ pub struct Depth {
     index: Index,
     queues: Vec<QueueName>,
     clock: Clock,
+    count_after: Instant,
 }
 
 impl Depth {
     /// A meter over these queues.
-    pub const fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, clock: Clock) -> Self {
-        Self { db, index, queues, clock }
+    pub fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, clock: Clock) -> Self {
+        Self { db, index, queues, clock, count_after: Instant::now() }
     }
 
+    /// Jobs not due, which only the ledger knows. The gauges keep their last values in between.
+    async fn count(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        if began < self.count_after {
+            return Ok(());
+        }
+        let counted = inspect::count_not_due(&self.db).await;
+        self.count_after = Instant::now() + (began.elapsed() * PAUSE_PER_COUNT).min(LONGEST_PAUSE);
+        let counted = counted.context("counting what is not due")?;
+        for queue in &self.queues {
+            let not_due = counted.get(queue).copied().unwrap_or_default();
+            gauge(queue, "scheduled", not_due.scheduled);
+            gauge(queue, "retryable", not_due.retryable);
+        }
+        Ok(())
+    }
+
+    /// What the index knows.
     async fn measure(&self, queue: &QueueName) -> anyhow::Result<()> {
         let (status, depth) = (self.index.status(queue).await?, self.index.depth(queue).await?);
-        let waiting = inspect::count_not_due(&self.db, queue).await?;
-        for (state, count) in [
-            ("available", depth.available),
-            ("running", status.leased),
-            ("scheduled", waiting.scheduled),
-            ("retryable", waiting.retryable),
-        ] {
-            gauge(names::QUEUE_DEPTH, &[("queue", queue.as_ref()), ("state", state)], count);
-        }
+        gauge(queue, "available", depth.available);
+        gauge(queue, "running", status.leased);
         let age_ms = depth.oldest_run_at_ms.map_or(0, |oldest| (self.clock.now_ms() - oldest).max(0));
         metrics::gauge!(names::QUEUE_OLDEST_AGE_SECONDS, "queue" => queue.to_string())
             .set(Duration::from_millis(age_ms.unsigned_abs()).as_secs_f64());
@@ -46,9 +65,8 @@ impl Depth {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^52 do not occur")]
-fn gauge(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
-    let labels: Vec<_> = labels.iter().map(|(key, value)| metrics::Label::new(*key, (*value).to_owned())).collect();
-    metrics::gauge!(name, labels).set(value as f64);
+fn gauge(queue: &QueueName, state: &'static str, jobs: u64) {
+    metrics::gauge!(names::QUEUE_DEPTH, "queue" => queue.to_string(), "state" => state).set(jobs as f64);
 }
 
 impl Service for Depth {
@@ -60,9 +78,10 @@ impl Service for Depth {
     }
 
     async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<()> {
+        let mut outcome = self.count().await;
         for queue in &self.queues {
-            self.measure(queue).await?;
+            outcome = outcome.and(self.measure(queue).await.with_context(|| format!("queue {queue}")));
         }
-        Ok(())
+        outcome
     }
 }

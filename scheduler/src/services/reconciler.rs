@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use anyhow::Context as _;
+use futures::future::join_all;
 use shared::{
     queue::{
         QueueName,
@@ -53,7 +54,12 @@ impl Service for IndexKeeper {
     }
 
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
-        let jobs = try_join_all(self.queues.iter().map(|queue| self.keep(queue, leading))).await?;
-        Ok(jobs.into_iter().sum())
+        // All to their ends: a rebuild that is dropped half way leaves workers with half an index until it is begun anew.
+        let kept = join_all(
+            self.queues
+                .iter()
+                .map(async |queue| self.keep(queue, leading).await.with_context(|| format!("queue {queue}"))),
+        );
+        kept.await.into_iter().sum()
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use shared::{
     db::SystemDb,
     queue::{
@@ -60,22 +61,29 @@ impl Service for Rescuer {
     }
 
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<RescueReport> {
-        let mut total = RescueReport::default();
+        let (mut total, mut outcome) = (RescueReport::default(), Ok(()));
         if !self.holders_could_renew().await? {
             return Ok(total);
         }
         for queue in &self.queues {
-            let report = rescue::rescue(&self.db, &self.index, queue, &leading.term).await?;
-            total.rescued += report.rescued;
-            total.poisoned += report.poisoned;
-            total.finished += report.finished;
+            match rescue::rescue(&self.db, &self.index, queue, &leading.term).await {
+                Ok(report) => {
+                    total.rescued += report.rescued;
+                    total.poisoned += report.poisoned;
+                    total.finished += report.finished;
+                }
+                // The other queues' jobs are not to wait for it.
+                Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
+            }
         }
-        // Rescuing many takes a while; that is no interruption.
-        self.last_success = Some(Instant::now());
+        if outcome.is_ok() {
+            // Rescuing many takes a while; that is no interruption.
+            self.last_success = Some(Instant::now());
+        }
         if total.rescued + total.poisoned > 0 {
             tracing::warn!(rescued = total.rescued, poisoned = total.poisoned, "jobs of lost workers");
             metrics::counter!(names::JOBS_RESCUED_TOTAL).increment(total.rescued + total.poisoned);
         }
-        Ok(total)
+        outcome.map(|()| total)
     }
 }

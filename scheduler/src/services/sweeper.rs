@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use anyhow::Context as _;
 use shared::{
     queue::{QueueName, reconcile::Reconciler},
     telemetry::names,
@@ -52,15 +53,20 @@ impl Service for Sweeper {
 
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
         self.begin_term(leading.term.number()).await?;
-        let mut seen = 0;
+        let (mut seen, mut outcome) = (0, Ok(()));
         for queue in &self.queues {
             // Cursors move only after the index took the rows.
             let cursor = self.swept_to.get(queue).copied().unwrap_or_default();
-            let (cursor, swept) = self.reconciler.sweep(queue, cursor, LAG).await?;
-            self.swept_to.insert(queue.clone(), cursor);
-            seen += swept;
+            match self.reconciler.sweep(queue, cursor, LAG).await {
+                Ok((cursor, swept)) => {
+                    self.swept_to.insert(queue.clone(), cursor);
+                    seen += swept;
+                }
+                // The other queues' jobs are not to wait for it.
+                Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
+            }
         }
         metrics::counter!(names::INDEX_SWEPT_TOTAL).increment(seen);
-        Ok(seen)
+        outcome.map(|()| seen)
     }
 }

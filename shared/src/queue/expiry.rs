@@ -79,6 +79,7 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
     Ok((count, aftermath))
 }
 
+/// In the order of `jobs_expiring`, id included: however many jobs share an instant, a page reads no more than a page.
 async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) -> Result<Vec<Expired>, sqlx::Error> {
     sqlx::query_as!(
         Expired,

@@ -3,6 +3,8 @@
 //! Invariant: reads go through [`TenantTx`], so a foreign id is simply not there. If Redis is away, a running job is shown
 //! in its ledger state; reading never fails for that.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -164,7 +166,7 @@ pub async fn list(
 }
 
 /// Jobs of a queue, of all tenants, whose time has not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotDue {
     /// Asked for at a later time.
     pub scheduled: u64,
@@ -172,16 +174,24 @@ pub struct NotDue {
     pub retryable: u64,
 }
 
-/// Counts what is not due yet, for the gauges of queue depth.
-pub async fn count_not_due(db: &SystemDb, queue: &QueueName) -> Result<NotDue, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"select count(*) filter (where state = 'scheduled') as "scheduled!", count(*) filter (where state = 'retryable') as "retryable!"
-           from jobs where state in ('scheduled', 'retryable') and run_at > now() and queue = $1"#,
-        queue.as_ref()
+/// Counts what is not due yet in all queues that have any, for the gauges of queue depth. Reads nothing but the entries of `jobs_due` from
+/// now on, which grow in number with what is counted alone.
+pub async fn count_not_due(db: &SystemDb) -> Result<HashMap<QueueName, NotDue>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select queue, state as "state: JobState", count(*) as "count!" from jobs
+           where state in ('scheduled', 'retryable') and run_at > now() group by queue, state"#
     )
-    .fetch_one(db.pool())
+    .fetch_all(db.pool())
     .await?;
-    Ok(NotDue { scheduled: row.scheduled.unsigned_abs(), retryable: row.retryable.unsigned_abs() })
+    let mut counted: HashMap<QueueName, NotDue> = HashMap::new();
+    for row in rows {
+        // No queue can have any other name.
+        let Ok(queue) = row.queue.parse() else { continue };
+        let not_due = counted.entry(queue).or_default();
+        let count = row.count.unsigned_abs();
+        if row.state == JobState::Retryable { not_due.retryable = count } else { not_due.scheduled = count }
+    }
+    Ok(counted)
 }
 
 async fn merge_running(index: &Index, tenant: TenantId, rows: Vec<Row>) -> Vec<JobRecord> {

@@ -242,6 +242,7 @@ impl Reconciler {
         Ok(Page { jobs: rows.iter().map(Row::waiting).collect(), next })
     }
 
+    /// In the order of `jobs_due`, id included: however many jobs share an instant, a page reads no more than a page.
     async fn due_page(&self, after: (DateTime<Utc>, Uuid), until: DateTime<Utc>) -> Result<DuePage, sqlx::Error> {
         let rows = sqlx::query!(
             "select id, tenant_id, queue, priority, run_at from jobs

@@ -21,8 +21,6 @@ const KEEP_DELIVERIES: Duration = Duration::from_hours(30 * 24);
 pub struct RetentionReport {
     /// Jobs deleted one by one.
     pub jobs: u64,
-    /// Months dropped whole.
-    pub partitions_dropped: Vec<String>,
     /// Months made in advance.
     pub partitions_made: i32,
     /// Idempotency keys deleted.
@@ -33,16 +31,38 @@ pub struct RetentionReport {
     pub deliveries: u64,
 }
 
-/// Makes the coming months' partitions and removes what is older than its time.
+/// Makes the coming months' partitions and removes, row by row, what is older than its time. Each part is tried, whatever became of the
+/// ones before it; the first error is returned.
 pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport, sqlx::Error> {
-    let mut report = RetentionReport { partitions_made: ensure_partitions(db).await?, ..RetentionReport::default() };
     let keep = keep_jobs.as_secs_f64();
-    report.partitions_dropped = drop_partitions(db, keep).await?;
-    report.jobs = delete_jobs(db, keep).await?;
-    report.keys = delete_idempotency_keys(db).await?;
-    report.ties = delete_unique_keys(db).await? + delete_batches(db, keep).await?;
-    report.deliveries = delete_deliveries(db).await?;
-    Ok(report)
+    let partitions_made = ensure_partitions(db).await;
+    let jobs = delete_jobs(db, keep).await;
+    let keys = delete_idempotency_keys(db).await;
+    let unique_keys = delete_unique_keys(db).await;
+    let batches = delete_batches(db, keep).await;
+    let deliveries = delete_deliveries(db).await;
+    Ok(RetentionReport {
+        partitions_made: partitions_made?,
+        jobs: jobs?,
+        keys: keys?,
+        ties: unique_keys? + batches?,
+        deliveries: deliveries?,
+    })
+}
+
+/// Drops the months that ended longer ago than `keep_jobs` and in which nothing else is; returns their partitions' names. To find that out
+/// may mean to read a whole month, so it is apart from [`clean`], and rarer. A lock that is not free within half a second is
+/// left for the next time.
+pub async fn drop_months(db: &SystemDb, keep_jobs: Duration) -> Result<Vec<String>, sqlx::Error> {
+    let keep = keep_jobs.as_secs_f64();
+    let dropped =
+        sqlx::query_scalar!(r#"select drop_finished_job_partitions(make_interval(secs => $1)) as "name!""#, keep)
+            .fetch_all(db.pool())
+            .await;
+    match dropped {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// Deletes until less than a whole batch is left, or for as long as one pass may take; the next pass goes on.
@@ -137,16 +157,4 @@ async fn delete_deliveries(db: &SystemDb) -> Result<u64, sqlx::Error> {
 
 async fn ensure_partitions(db: &SystemDb) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar!(r#"select ensure_job_partitions(3) as "made!""#).fetch_one(db.pool()).await
-}
-
-/// A lock that is not free within half a second is left for the next pass.
-async fn drop_partitions(db: &SystemDb, keep: f64) -> Result<Vec<String>, sqlx::Error> {
-    let dropped =
-        sqlx::query_scalar!(r#"select drop_finished_job_partitions(make_interval(secs => $1)) as "name!""#, keep)
-            .fetch_all(db.pool())
-            .await;
-    match dropped {
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => Ok(Vec::new()),
-        other => other,
-    }
 }

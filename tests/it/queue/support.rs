@@ -101,7 +101,7 @@ pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> 
 }
 
 /// A connection to look behind the index.
-async fn redis(system: &TestSystem) -> Result<redis::aio::MultiplexedConnection> {
+pub async fn redis(system: &TestSystem) -> Result<redis::aio::MultiplexedConnection> {
     Ok(redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?)
 }
 

@@ -1,0 +1,43 @@
+//! How much is not due, of all queues at once.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use shared::queue::inspect::{NotDue, count_not_due};
+use tests::system::TestSystem;
+
+use super::{reads::counted, support::Ledger};
+
+/// Rows, and each of their states, in which nothing is to be counted.
+const OTHERS: i64 = 20_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_statement_counts_what_is_not_due_and_reads_nothing_else() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let columns = "id, tenant_id, queue, kind, args, state, priority, max_attempts, run_at";
+    let rows =
+        format!("gen_random_uuid(), '{}', queue, 'noop', '{{}}', state::job_state, 2, 20, now()", tenant.as_uuid());
+    let id = "overlay(gen_random_uuid()::text placing left(uuid_at(now())::text, 13) from 1 for 13)::uuid";
+    let rows = rows.replacen("gen_random_uuid()", id, 1);
+    let fill = format!(
+        "insert into jobs ({columns}) select {rows} - interval '1 minute'
+           from (values ('default'), ('email')) q (queue), (values ('available'), ('scheduled'), ('retryable')) s (state),
+                generate_series(1, {OTHERS} / 6);
+         insert into jobs ({columns}) select {rows} + interval '1 hour'
+           from (values ('default', 'scheduled', 30), ('default', 'retryable', 20), ('email', 'scheduled', 10)) t (queue, state, jobs),
+                generate_series(1, jobs)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
+    ledger.analyze().await?;
+    let (counts, read) = counted(&system, &mut ledger, async |db| Ok(count_not_due(&db).await?)).await?;
+    let expected = [
+        ("default".parse()?, NotDue { scheduled: 30, retryable: 20 }),
+        ("email".parse()?, NotDue { scheduled: 10, retryable: 0 }),
+    ];
+    assert_eq!(counts, HashMap::from(expected));
+    // None if no other transaction is so old that the pages cannot be known to be visible to all; 60 then.
+    assert!(read <= 60, "{read} rows were read");
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Very many jobs of one instant: each page of them costs a page, not all of them once more.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::DateTime;
+use shared::{
+    queue::{expiry, reconcile::Reconciler},
+    tenancy::TenantId,
+};
+use tests::system::TestSystem;
+
+use super::{
+    reads::counted,
+    support::{Ledger, build_index},
+};
+
+const JOBS: u64 = 20_000;
+const JOBS_READ: i64 = 20_000;
+
+/// Fills the ledger with rows that share one time, a minute ago, in `column`; their ids ascend as the producer's do.
+async fn fill(ledger: &mut Ledger, tenant: TenantId, state: &str, column: &str) -> Result<()> {
+    let fill = format!(
+        "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, {column})
+         select overlay(gen_random_uuid()::text placing left(uuid_at(now() - interval '1 hour' + n * interval '1 ms')::text, 13) from 1 for 13)::uuid,
+                '{}', 'default', 'noop', '{{}}', '{state}', 2, 20, now() - interval '1 minute'
+         from generate_series(1, {JOBS}) n",
+        tenant.as_uuid()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
+    ledger.analyze().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promotion_reads_each_of_them_once() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    fill(&mut ledger, tenant, "scheduled", "run_at").await?;
+    let (promoted, read) = counted(&system, &mut ledger, async |db| {
+        let reconciler = Reconciler::new(db, system.index.clone());
+        Ok(reconciler.promote(DateTime::UNIX_EPOCH, Duration::from_secs(50)).await?.1)
+    })
+    .await?;
+    assert_eq!(promoted, JOBS);
+    assert!((JOBS_READ..2 * JOBS_READ).contains(&read), "{read} rows were read for {JOBS} jobs");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_reads_each_of_them_a_few_times() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    build_index(&system).await;
+    let mut ledger = Ledger::open(&system).await?;
+    fill(&mut ledger, tenant, "available", "expires_at").await?;
+    let (discarded, read) =
+        counted(&system, &mut ledger, async |db| Ok(expiry::sweep(&db, &system.index).await?)).await?;
+    assert_eq!(discarded, JOBS);
+    // It is read to be found, to be locked and to be updated.
+    assert!((JOBS_READ..8 * JOBS_READ).contains(&read), "{read} rows were read for {JOBS} jobs");
+    Ok(())
+}
