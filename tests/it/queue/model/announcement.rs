@@ -46,7 +46,7 @@ impl Scene<'_> {
         let waiting = ids.iter().map(|id| {
             let job = self.model.ledger.job(*id);
             let (tenant, priority) = (self.world.tenants[job.tenant], Priority::from_ledger(job.priority));
-            WaitingJob { id: *id, tenant, priority, run_at_ms }
+            WaitingJob { id: *id, tenant, priority, run_at_ms: Some(run_at_ms) }
         });
         Ok(self.index.push(&queue(), &waiting.collect::<Vec<_>>()).await?)
     }

@@ -72,7 +72,7 @@ impl Scene<'_> {
         self.index.push(&queue(), &[waiting]).await?;
         self.model.index.push(job.id, true);
         if let Some(at) = self.model.index.lanes.get_mut(&job.id) {
-            *at = Some(waiting.run_at_ms);
+            *at = waiting.run_at_ms;
         }
         Ok(())
     }
