@@ -6,4 +6,5 @@ pub mod assembly;
 pub mod elector;
 pub mod maintainer;
 pub mod process;
+mod rest;
 pub mod services;

@@ -15,12 +15,7 @@ use shared::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    capacity::Capacity,
-    holdings::Holdings,
-    last_chance::LastChances,
-    sources::{Place, Sources},
-};
+use crate::{capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, sources::Sources};
 
 /// Without a notice, an empty source is asked this often.
 const POLL: Duration = Duration::from_millis(500);

@@ -21,8 +21,14 @@ const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// The leases of this process. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Holdings {
-    entries: Arc<Mutex<HashMap<Uuid, Held>>>,
-    missed: Arc<Mutex<VecDeque<(Instant, Uuid)>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Uuid, Held>,
+    /// Cancellations of jobs that were not here, oldest first.
+    missed: VecDeque<(Instant, Uuid)>,
 }
 
 struct Held {
@@ -45,10 +51,11 @@ impl Holdings {
             shard: lease.shard.clone(),
             cancelled: cancelled.clone(),
         };
-        if let Some(lost) = self.lock().insert(lease.id, held) {
+        let mut state = self.lock();
+        if let Some(lost) = state.entries.insert(lease.id, held) {
             lost.cancelled.cancel();
         }
-        if self.was_missed(lease.id) {
+        if state.was_missed(lease.id) {
             cancelled.cancel();
         }
         cancelled
@@ -56,7 +63,7 @@ impl Holdings {
 
     /// Takes a lease out, unless the job is held by a later lease by now.
     pub fn leave(&self, id: Uuid, token: LeaseToken) {
-        let mut entries = self.lock();
+        let entries = &mut self.lock().entries;
         if entries.get(&id).is_some_and(|held| held.token == token) {
             entries.remove(&id);
         }
@@ -64,33 +71,26 @@ impl Holdings {
 
     /// Cancels the run of a job, if it is here or on its way.
     pub fn cancel(&self, id: Uuid) {
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { entries, missed } = &mut *self.lock();
         while missed.front().is_some_and(|(at, _)| at.elapsed() > ON_ITS_WAY) {
             missed.pop_front();
         }
-        match self.lock().get(&id) {
+        match entries.get(&id) {
             Some(held) => held.cancelled.cancel(),
             None => missed.push_back((Instant::now(), id)),
         }
     }
 
-    /// Whether a cancellation came too early, which counts once: a job that was redriven since is handed back and comes again.
-    fn was_missed(&self, id: Uuid) -> bool {
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = missed.iter().position(|(at, other)| *other == id && at.elapsed() <= ON_ITS_WAY);
-        at.and_then(|at| missed.remove(at)).is_some()
-    }
-
     /// Cancels the run of a job whose lease is lost, unless it is held by a later lease by now.
     pub fn cancel_if(&self, id: Uuid, token: LeaseToken) {
-        if let Some(held) = self.lock().get(&id).filter(|held| held.token == token) {
+        if let Some(held) = self.lock().entries.get(&id).filter(|held| held.token == token) {
             held.cancelled.cancel();
         }
     }
 
     /// Cancels all runs: the process has no time left.
     pub fn cancel_all(&self) {
-        for held in self.lock().values() {
+        for held in self.lock().entries.values() {
             held.cancelled.cancel();
         }
     }
@@ -98,7 +98,7 @@ impl Holdings {
     /// What is to be renewed, by shard.
     pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
-        for (id, held) in self.lock().iter() {
+        for (id, held) in &self.lock().entries {
             let lease = HeldLease { id: *id, token: held.token, tenant: held.tenant, held_for: held.since.elapsed() };
             shards.entry(held.shard.clone()).or_default().push(lease);
         }
@@ -107,7 +107,7 @@ impl Holdings {
 
     /// How many jobs are held.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().entries.len()
     }
 
     /// Whether nothing is held.
@@ -115,9 +115,17 @@ impl Holdings {
         self.len() == 0
     }
 
-    /// A panic while the lock is held leaves a map that is still whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic while the lock is held leaves maps that are still whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether a cancellation came too early, which counts once: a job that was redriven since is handed back and comes again.
+    fn was_missed(&mut self, id: Uuid) -> bool {
+        let at = self.missed.iter().position(|(at, other)| *other == id && at.elapsed() <= ON_ITS_WAY);
+        at.and_then(|at| self.missed.remove(at)).is_some()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod last_chance;
 pub mod listener;
 mod metrics;
 pub mod newcomers;
+pub mod places;
 pub mod process;
 pub mod renewer;
 pub mod runner;

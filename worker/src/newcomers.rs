@@ -9,7 +9,7 @@ use shared::queue::{Shard, consumer::Consumer};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fetcher::Desk, last_chance::LastChances, sources::Usages};
+use crate::{fetcher::Desk, last_chance::LastChances, places::Usages};
 
 const GUESTS: usize = 2;
 /// More notices than these are left to the fetcher's rounds.

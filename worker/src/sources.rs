@@ -4,14 +4,7 @@
 //! ones give a queue more worker time than another that has work too. A source that is known to be empty is not asked until it is
 //! said to have more. Next: [`crate::fetcher`], which asks.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use shared::queue::Shard;
 use tokio::{
@@ -19,7 +12,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{capacity, listener::Wake};
+use crate::{
+    capacity,
+    listener::Wake,
+    places::{Place, Usage, Usages},
+};
 
 /// A source that had work within this time is taken to have some again soon.
 const LATELY: Duration = Duration::from_secs(1);
@@ -46,25 +43,6 @@ struct Source {
     likely: usize,
 }
 
-/// What a source holds; its places know it too.
-struct Usage {
-    held: AtomicUsize,
-    /// Moving average of run time, in microseconds.
-    average_us: AtomicU64,
-    /// It was not asked because it held too much.
-    held_off: AtomicBool,
-    wake: Arc<Wake>,
-}
-
-/// What each source holds.
-pub struct Usages(HashMap<Shard, Arc<Usage>>);
-
-/// A place among what a worker may hold, taken by a job of one source until it is dropped.
-pub struct Place {
-    usage: Arc<Usage>,
-    _permit: OwnedSemaphorePermit,
-}
-
 /// A source that is worth asking.
 struct Candidate {
     at: usize,
@@ -83,12 +61,7 @@ impl Sources {
     pub fn new(shards: Vec<Shard>, slots: usize, wake: Arc<Wake>) -> Self {
         let source = |shard| Source {
             shard,
-            usage: Arc::new(Usage {
-                held: AtomicUsize::new(0),
-                average_us: AtomicU64::new(capacity::UNKNOWN),
-                held_off: AtomicBool::new(false),
-                wake: Arc::clone(&wake),
-            }),
+            usage: Arc::new(Usage::new(Arc::clone(&wake))),
             ask_at: Instant::now(),
             worked_at: None,
             likely: usize::MAX,
@@ -162,7 +135,7 @@ impl Sources {
 
     /// What they hold, for those who lease beside the fetcher.
     pub fn usages(&self) -> Usages {
-        Usages(self.list.iter().map(|source| (source.shard.clone(), Arc::clone(&source.usage))).collect())
+        Usages::new(self.list.iter().map(|source| (source.shard.clone(), Arc::clone(&source.usage))))
     }
 
     /// Those that were said to have work are worth asking now.
@@ -176,7 +149,7 @@ impl Sources {
 
     fn candidate(&self, at: usize, active: usize, now: Instant) -> Candidate {
         let source = &self.list[at];
-        let (held, ahead) = (source.usage.held.load(Ordering::Acquire), source.ahead(self.slots));
+        let (held, ahead) = (source.usage.held(), source.ahead(self.slots));
         // One after the other: with many short jobs each, to ask all of them for a few was most of the work.
         let turn = (ahead / 2).max(1);
         Candidate { at, room: source.room(self.slots, active, now), held, alone: self.slots + ahead, turn, wanted: 0 }
@@ -195,7 +168,7 @@ impl Source {
 
     /// How many of its jobs are worth holding beyond the slots.
     fn ahead(&self, slots: usize) -> usize {
-        capacity::ahead(slots, self.usage.average_us.load(Ordering::Relaxed))
+        capacity::ahead(slots, self.usage.average_us())
     }
 
     /// How many places it may take: some slots are left to the others that had work lately (`active` of all), so that long jobs, taken
@@ -203,14 +176,7 @@ impl Source {
     fn room(&self, slots: usize, active: usize, now: Instant) -> usize {
         let others = active - usize::from(self.worked_lately(now));
         let left = (others * (slots / LEFT_TO_OTHERS).max(1)).min(slots / 2);
-        let most = slots - left + self.ahead(slots);
-        // The mark first: a place that is given back after it wakes.
-        self.usage.held_off.store(true, Ordering::SeqCst);
-        let room = most.saturating_sub(self.usage.held.load(Ordering::SeqCst));
-        if room > 0 {
-            self.usage.held_off.store(false, Ordering::SeqCst);
-        }
-        room
+        self.usage.room(slots - left + self.ahead(slots))
     }
 }
 
@@ -224,34 +190,6 @@ impl Candidate {
 #[expect(clippy::cast_precision_loss, reason = "both are thousands at the most")]
 fn fraction(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
-}
-
-impl Usages {
-    /// Takes a place for a job of a source.
-    pub fn place(&self, shard: &Shard, permit: OwnedSemaphorePermit) -> Place {
-        Place::taken(self.0.get(shard).expect("only sources are listened to"), permit)
-    }
-}
-
-impl Place {
-    fn taken(usage: &Arc<Usage>, permit: OwnedSemaphorePermit) -> Self {
-        usage.held.fetch_add(1, Ordering::AcqRel);
-        Self { usage: Arc::clone(usage), _permit: permit }
-    }
-
-    /// Learns how long the source's jobs take.
-    pub fn observe(&self, ran: Duration) {
-        capacity::observe(&self.usage.average_us, ran);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.usage.held.fetch_sub(1, Ordering::SeqCst);
-        if self.usage.held_off.swap(false, Ordering::SeqCst) {
-            self.usage.wake.again();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,15 @@
 //!
 //! Walks over everything that waits, again and again, one small page a round.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shared::queue::{
     QueueName,
     reconcile::{CrawlCursor, Reconciler},
 };
+use tokio::time::Instant;
 
-use crate::{elector::Leading, maintainer::Service};
-
-/// A page takes at most one of so many parts of the time: what died since the last vacuum can make it slow.
-const REST: u32 = 20;
+use crate::{elector::Leading, maintainer::Service, rest::Rest};
 
 /// Crawls over all queues, one after the other.
 pub struct Crawler {
@@ -21,13 +19,14 @@ pub struct Crawler {
     queues: Vec<QueueName>,
     interval: Duration,
     cursor: Option<CrawlCursor>,
-    rests_until: Option<Instant>,
+    /// What died since the last vacuum can make a page slow.
+    rest: Rest,
 }
 
 impl Crawler {
     /// A crawler that reads a page every `interval`.
-    pub const fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
-        Self { reconciler, queues, interval, cursor: None, rests_until: None }
+    pub fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
+        Self { reconciler, queues, interval, cursor: None, rest: Rest::at_most(Duration::MAX) }
     }
 }
 
@@ -40,12 +39,12 @@ impl Service for Crawler {
     }
 
     async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<()> {
-        let began = Instant::now();
-        if self.rests_until.is_some_and(|until| began < until) {
+        if !self.rest.is_over() {
             return Ok(());
         }
+        let began = Instant::now();
         self.cursor = self.reconciler.crawl(&self.queues, self.cursor.clone()).await?;
-        self.rests_until = Some(began + began.elapsed() * REST);
+        self.rest.begin(began.elapsed());
         Ok(())
     }
 }

@@ -11,14 +11,11 @@ use shared::{
 };
 use tokio::time::Instant;
 
-use crate::{elector::Leading, maintainer::Service};
+use crate::{elector::Leading, maintainer::Service, rest::Rest};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Counting what is not due takes longer the more there is: it pauses for so many times as long as it took, so that it takes no more than a
-/// small part of PostgreSQL's time.
-const PAUSE_PER_COUNT: u32 = 20;
 /// After a count that ran into the time-out, too, the next is not so far away.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// Sets the gauges of queue depth and age.
 pub struct Depth {
@@ -26,23 +23,24 @@ pub struct Depth {
     index: Index,
     queues: Vec<QueueName>,
     clock: Clock,
-    count_after: Instant,
+    /// Counting what is not due takes longer the more there is.
+    rest: Rest,
 }
 
 impl Depth {
     /// A meter over these queues.
     pub fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, clock: Clock) -> Self {
-        Self { db, index, queues, clock, count_after: Instant::now() }
+        Self { db, index, queues, clock, rest: Rest::at_most(LONGEST_REST) }
     }
 
     /// Jobs not due, which only the ledger knows. The gauges keep their last values in between.
     async fn count(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        if began < self.count_after {
+        if !self.rest.is_over() {
             return Ok(());
         }
+        let began = Instant::now();
         let counted = inspect::count_not_due(&self.db).await;
-        self.count_after = Instant::now() + (began.elapsed() * PAUSE_PER_COUNT).min(LONGEST_PAUSE);
+        self.rest.begin(began.elapsed());
         let counted = counted.context("counting what is not due")?;
         for queue in &self.queues {
             let not_due = counted.get(queue).copied().unwrap_or_default();

@@ -10,7 +10,7 @@ mod system;
 mod tenant;
 
 pub use pool::PoolSettings;
-pub use system::SystemDb;
+pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};
 
 /// Whether an error means that PostgreSQL could not be reached or is restarting, so that trying again later is right.

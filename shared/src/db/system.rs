@@ -5,7 +5,7 @@ use super::pool::{self, PoolSettings, RoleSettings};
 /// Every statement of the machinery finds its rows by an index. Said to the planner, because a plan that was prepared while a
 /// table was small (a scan, a hash join) would be kept while it grows; and for any parameters, because for the very ids of a large batch
 /// it takes comparing them with each row of a table that is not large for a good plan.
-const PLANNER: [(&str, &str); 4] = [
+pub const PLANNER: [(&str, &str); 4] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),

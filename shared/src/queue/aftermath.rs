@@ -12,7 +12,7 @@
 mod batches;
 mod dependents;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     Index, JobState, Priority, QueueName, WaitingJob,
     control::{self, Position},
+    index::by_queue,
     ties::hooks,
     webhooks,
 };
@@ -82,11 +83,7 @@ impl Aftermath {
             return;
         }
         faults::pass(Point::AfterAftermathBeforeAnnouncement).await;
-        let mut waiting: HashMap<&QueueName, Vec<WaitingJob>> = HashMap::new();
-        for (queue, job) in &self.waiting {
-            waiting.entry(queue).or_default().push(*job);
-        }
-        for (queue, jobs) in waiting {
+        for (queue, jobs) in by_queue(self.waiting.iter().map(|(queue, job)| (queue, *job))) {
             if let Err(error) = index.push(queue, &jobs).await {
                 tracing::debug!(%queue, %error, "the index was not told of jobs that stopped waiting");
             }
@@ -177,8 +174,8 @@ async fn release_keys(connection: &mut PgConnection, ended: &[Final]) -> Result<
     Ok(())
 }
 
-/// A row that waits for nothing any more, as the index wants it; `None` if its queue has no valid name.
-fn waiting(
+/// A row as the index wants it; `None` if its queue has a name that no queue can have.
+pub(super) fn waiting(
     id: Uuid,
     tenant: Uuid,
     queue: &str,

@@ -8,8 +8,6 @@
 mod matching;
 mod redrive;
 
-use std::collections::HashMap;
-
 use uuid::Uuid;
 
 pub use self::matching::{SteerFilter, count_matching, next_matching};
@@ -17,6 +15,7 @@ pub use self::redrive::{Redriven, redrive, redrive_all};
 use super::{
     Index, JobState, Priority, QueueName, WaitingJob,
     aftermath::{self, Aftermath, final_of},
+    index::by_queue,
 };
 use crate::{
     db::TenantTx,
@@ -99,7 +98,7 @@ pub async fn announce_redriven(index: &Index, job: &Position) {
 
 /// Takes cancelled jobs out of the index and tells their holders.
 pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
-    for (queue, jobs) in by_queue(jobs) {
+    for (queue, jobs) in by_queue(jobs.iter().map(|job| (&job.queue, job))) {
         let told: Vec<_> = jobs.iter().map(|job| (job.id, job.tenant, job.priority)).collect();
         if let Err(error) = index.cancel(queue, &told).await {
             tracing::debug!(%queue, %error, "the index was not told of cancellations");
@@ -109,7 +108,7 @@ pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
 
 /// Makes redriven jobs known; if that fails, the scheduler's crawl finds them.
 pub async fn announce_all_redriven(index: &Index, jobs: &[Position]) {
-    for (queue, jobs) in by_queue(jobs) {
+    for (queue, jobs) in by_queue(jobs.iter().map(|job| (&job.queue, job))) {
         let waiting: Vec<WaitingJob> = jobs.iter().map(|job| job.waiting()).collect();
         if let Err(error) = index.push(queue, &waiting).await {
             tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
@@ -122,14 +121,6 @@ impl Position {
     const fn waiting(&self) -> WaitingJob {
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms: None }
     }
-}
-
-fn by_queue(jobs: &[Position]) -> HashMap<&QueueName, Vec<&Position>> {
-    let mut by_queue: HashMap<&QueueName, Vec<&Position>> = HashMap::new();
-    for job in jobs {
-        by_queue.entry(&job.queue).or_default().push(job);
-    }
-    by_queue
 }
 
 fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Position {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use self::records::{HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
 pub(super) use self::{
     limiting::LimitChange,
-    records::{FetchedIds, LeasedId},
+    records::{FetchedIds, LeasedId, by_queue},
     standing::{Place, Standing},
 };
 use self::{

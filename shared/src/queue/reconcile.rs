@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use super::{
     Index, IndexState, Priority, QueueName, WaitingJob,
+    aftermath::waiting,
+    index::by_queue,
     limits::{LimitError, Limiter},
 };
 use crate::{
@@ -155,9 +157,8 @@ impl Reconciler {
         .await?;
         let last = is_full(&rows, CRAWL_PAGE).then(|| rows.last()).flatten();
         let next = last.map(|row| CrawlCursor { queue: row.queue.clone(), id: row.id });
-        let mut found = by_queue(rows.into_iter().map(|row| {
-            (row.queue, Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at })
-        }));
+        let jobs = rows.iter().filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at));
+        let mut found = by_queue(jobs);
         // What is in a queue that nobody configured stays in the ledger.
         found.retain(|queue, _| queues.contains(queue));
         for (queue, jobs) in &found {
@@ -256,10 +257,8 @@ impl Reconciler {
         .fetch_all(self.db.pool())
         .await?;
         let next = is_full(&rows, PAGE).then(|| rows.last().map(|row| (row.run_at, row.id))).flatten();
-        let jobs = by_queue(rows.into_iter().map(|row| {
-            (row.queue, Row { id: row.id, tenant_id: row.tenant_id, priority: row.priority, run_at: row.run_at })
-        }));
-        Ok(DuePage { jobs, next })
+        let jobs = rows.iter().filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at));
+        Ok(DuePage { jobs: by_queue(jobs), next })
     }
 }
 
@@ -280,17 +279,6 @@ struct Page {
 struct DuePage {
     jobs: HashMap<QueueName, Vec<WaitingJob>>,
     next: Option<(DateTime<Utc>, Uuid)>,
-}
-
-/// Rows whose queue has a name that no queue can have are left out.
-fn by_queue(rows: impl Iterator<Item = (String, Row)>) -> HashMap<QueueName, Vec<WaitingJob>> {
-    let mut jobs: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
-    for (queue, row) in rows {
-        if let Ok(queue) = queue.parse() {
-            jobs.entry(queue).or_default().push(row.waiting());
-        }
-    }
-    jobs
 }
 
 fn is_full<T>(rows: &[T], page: i64) -> bool {

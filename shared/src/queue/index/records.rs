@@ -1,6 +1,6 @@
 //! What goes into the index and what comes out of it.
 
-use std::time::Duration;
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -93,6 +93,15 @@ pub struct WaitingJob {
     pub priority: Priority,
     /// Unix milliseconds from which it may run; `None` is at once by the clock of Redis, whatever other clocks say.
     pub run_at_ms: Option<i64>,
+}
+
+/// What is told queue by queue, in its order.
+pub(in crate::queue) fn by_queue<Q: Eq + Hash, J>(jobs: impl IntoIterator<Item = (Q, J)>) -> HashMap<Q, Vec<J>> {
+    let mut queues: HashMap<Q, Vec<J>> = HashMap::new();
+    for (queue, job) in jobs {
+        queues.entry(queue).or_default().push(job);
+    }
+    queues
 }
 
 /// A leased id with what is needed to give it back unread.

@@ -1,13 +1,13 @@
 //! Telling the index of committed jobs, apart from the commits, so that Redis can never slow or fail an answer.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     clock::Clock,
     faults::{self, Point},
-    queue::{Index, NewJob, QueueName, WaitingJob},
+    queue::{Index, NewJob, QueueName, WaitingJob, index::by_queue},
 };
 
 /// Jobs that wait to be told. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
@@ -47,11 +47,7 @@ async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)
     let (mut batch, mut failing) = (Vec::with_capacity(MAX_BATCH), false);
     while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
         faults::pass(Point::AfterAnswerBeforePush).await;
-        let mut by_queue: HashMap<QueueName, Vec<WaitingJob>> = HashMap::new();
-        for (queue, job) in batch.drain(..) {
-            by_queue.entry(queue).or_default().push(job);
-        }
-        for (queue, jobs) in by_queue {
+        for (queue, jobs) in by_queue(batch.drain(..)) {
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {
                 (Err(error), false) => {
