@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod process;
 pub mod redis_server;
 pub mod smtp_sink;
+pub mod sql;
 pub mod system;
 pub mod tcp_proxy;
 pub mod test_app;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use shared::queue::{Index, QueueName};
 use sqlx::PgConnection;
-use tests::eventually::eventually;
+use tests::{eventually::eventually, sql::id_at};
 use uuid::Uuid;
 
 use crate::bed::Bed;
@@ -15,11 +15,13 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// Commits jobs of one kind, spread evenly over the tenants, with ids in the order of time as the producer's are.
 /// In `args`, `NUMBER` stands for the nine digits of the job's number.
 pub async fn commit(owner: &mut PgConnection, tenants: &[Uuid], jobs: usize, kind: &str, args: &str) -> Result<()> {
-    let statement = "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, state)
-         select overlay(overlay(gen_random_uuid()::text
-                    placing left(uuid_at(clock_timestamp())::text, 13) from 1 for 13) placing '7' from 15 for 1)::uuid,
-                ($1::uuid[])[1 + n % array_length($1, 1)], 'default', $2, replace($3, 'NUMBER', lpad(n::text, 9, '0'))::json, 2, 20, 'available'
-         from generate_series(0, $4 - 1) as n";
+    let statement = format!(
+        "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, state)
+         select {}, ($1::uuid[])[1 + n % array_length($1, 1)], 'default', $2, replace($3, 'NUMBER', lpad(n::text, 9, '0'))::json, 2, 20, 'available'
+         from generate_series(0, $4 - 1) as n",
+        id_at("clock_timestamp()")
+    );
+    let statement = sqlx::AssertSqlSafe(statement);
     sqlx::query(statement).bind(tenants).bind(kind).bind(args).bind(i32::try_from(jobs)?).execute(&mut *owner).await?;
     sqlx::query("vacuum analyze jobs").execute(owner).await?;
     Ok(())

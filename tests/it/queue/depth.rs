@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use shared::queue::inspect::{NotDue, count_not_due};
-use tests::system::TestSystem;
+use tests::{sql::id_at, system::TestSystem};
 
 use super::{reads::counted, support::Ledger};
 
@@ -17,10 +17,8 @@ async fn one_statement_counts_what_is_not_due_and_reads_nothing_else() -> Result
     let tenant = system.tenant("acme").await?;
     let mut ledger = Ledger::open(&system).await?;
     let columns = "id, tenant_id, queue, kind, args, state, priority, max_attempts, run_at";
-    let rows =
-        format!("gen_random_uuid(), '{}', queue, 'noop', '{{}}', state::job_state, 2, 20, now()", tenant.as_uuid());
-    let id = "overlay(gen_random_uuid()::text placing left(uuid_at(now())::text, 13) from 1 for 13)::uuid";
-    let rows = rows.replacen("gen_random_uuid()", id, 1);
+    let (id, tenant) = (id_at("now()"), tenant.as_uuid());
+    let rows = format!("{id}, '{tenant}', queue, 'noop', '{{}}', state::job_state, 2, 20, now()");
     let fill = format!(
         "insert into jobs ({columns}) select {rows} - interval '1 minute'
            from (values ('default'), ('email')) q (queue), (values ('available'), ('scheduled'), ('retryable')) s (state),

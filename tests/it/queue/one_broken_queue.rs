@@ -13,7 +13,7 @@ use shared::{
     leadership::Candidate,
     queue::{QueueName, consumer::Consumer, reconcile::Reconciler},
 };
-use tests::{eventually::eventually, system::TestSystem};
+use tests::{eventually::eventually, sql::id_at, system::TestSystem};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,10 +34,12 @@ async fn break_queue(system: &TestSystem, queue: &QueueName) -> Result<()> {
 /// A job of ten seconds ago of which no index was told.
 async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName) -> Result<()> {
     let tenant = system.tenant("acme").await?;
-    let insert = "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts)
-                  select overlay(gen_random_uuid()::text placing left(uuid_at(now() - interval '10 s')::text, 13) from 1 for 13)::uuid,
-                         $1, $2, 'noop', '{}', 'available', 2, 20";
-    sqlx::query(insert).bind(tenant.as_uuid()).bind(queue.as_ref()).execute(&mut ledger.0).await?;
+    let insert = format!(
+        "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts)
+         select {}, $1, $2, 'noop', '{{}}', 'available', 2, 20",
+        id_at("now() - interval '10 s'")
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(tenant.as_uuid()).bind(queue.as_ref()).execute(&mut ledger.0).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use shared::{
     queue::{expiry, reconcile::Reconciler},
     tenancy::TenantId,
 };
-use tests::system::TestSystem;
+use tests::{sql::id_at, system::TestSystem};
 
 use super::{
     reads::counted,
@@ -22,9 +22,9 @@ const JOBS_READ: i64 = 20_000;
 async fn fill(ledger: &mut Ledger, tenant: TenantId, state: &str, column: &str) -> Result<()> {
     let fill = format!(
         "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, {column})
-         select overlay(gen_random_uuid()::text placing left(uuid_at(now() - interval '1 hour' + n * interval '1 ms')::text, 13) from 1 for 13)::uuid,
-                '{}', 'default', 'noop', '{{}}', '{state}', 2, 20, now() - interval '1 minute'
+         select {}, '{}', 'default', 'noop', '{{}}', '{state}', 2, 20, now() - interval '1 minute'
          from generate_series(1, {JOBS}) n",
+        id_at("now() - interval '1 hour' + n * interval '1 ms'"),
         tenant.as_uuid()
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 use shared::queue::retention;
-use tests::system::TestSystem;
+use tests::{sql::id_at, system::TestSystem};
 
 use super::support::Ledger;
 
@@ -14,13 +14,19 @@ const DAY: Duration = Duration::from_hours(24);
 /// A row of `state` made and finished so long ago.
 async fn add(system: &TestSystem, ledger: &mut Ledger, state: &str, age: &str) -> Result<()> {
     let tenant = system.tenant("acme").await?;
-    let insert = "
-        insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
-        select overlay(gen_random_uuid()::text placing left(uuid_at(made)::text, 13) from 1 for 13)::uuid,
-               $1, 'default', 'noop', '{}', $2::job_state, 2, 20,
+    let insert = format!(
+        "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
+         select {}, $1, 'default', 'noop', '{{}}', $2::job_state, 2, 20,
                case when $2 in ('completed', 'cancelled', 'discarded') then made end
-        from (select now() - $3::interval as made) t";
-    sqlx::query(insert).bind(tenant.as_uuid()).bind(state).bind(age).execute(&mut ledger.0).await?;
+        from (select now() - $3::interval as made) t",
+        id_at("made")
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert))
+        .bind(tenant.as_uuid())
+        .bind(state)
+        .bind(age)
+        .execute(&mut ledger.0)
+        .await?;
     Ok(())
 }
 

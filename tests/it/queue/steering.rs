@@ -15,6 +15,7 @@ use shared::{
 use tests::{
     eventually::eventually,
     http_sink::{Behaviour, HttpSink},
+    sql::id_at,
     system::TestSystem,
 };
 use uuid::Uuid;
@@ -172,10 +173,11 @@ async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
     let mut ledger = Ledger::open(&system).await?;
     let fill = format!(
         "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
-         select overlay(gen_random_uuid()::text placing left(uuid_at(now())::text, 13) from 1 for 13)::uuid, '{}', 'default', 'noop', '{{}}',
+         select {}, '{}', 'default', 'noop', '{{}}',
                 (case when n <= 20 then 'discarded' else 'completed' end)::job_state, 2, 20, now()
          from generate_series(1, 50000) n;
          analyze jobs",
+        id_at("now()"),
         tenant.as_uuid()
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;

@@ -14,6 +14,7 @@ use tests::{
     eventually::eventually,
     http_sink::HttpSink,
     process::{ProcessSpec, ProcessUnderTest},
+    sql::id_at,
     system::TestSystem,
 };
 use uuid::Uuid;
@@ -140,12 +141,13 @@ impl Ledger {
 
     /// Adds jobs of an hour ago whose rows lie in the order of their ids.
     pub async fn fill(&mut self, tenant: TenantId, state: &str, jobs: u64) -> Result<()> {
-        let fill = sqlx::query(
+        let fill = format!(
             "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
-             select overlay(gen_random_uuid()::text placing left(uuid_at(clock_timestamp() - interval '1 hour')::text, 13) from 1 for 13)::uuid, $1,
-                    'default', 'noop', '{}', $2::job_state, 2, 20, case when $2 = 'completed' then now() end
+             select {}, $1, 'default', 'noop', '{{}}', $2::job_state, 2, 20, case when $2 = 'completed' then now() end
              from generate_series(1, $3)",
+            id_at("clock_timestamp() - interval '1 hour'")
         );
+        let fill = sqlx::query(sqlx::AssertSqlSafe(fill));
         fill.bind(tenant.as_uuid()).bind(state).bind(i64::try_from(jobs)?).execute(&mut self.0).await?;
         Ok(())
     }

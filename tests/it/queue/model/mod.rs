@@ -44,8 +44,8 @@ use tests::system::TestSystem;
 use self::{
     request::Request,
     scene::Scene,
-    step::{BusySteps, Step, Steps, TENANTS},
-    tied_steps::TiedSteps,
+    step::{Any, Busy, Step, Steps, TENANTS},
+    tied_steps::Tied,
 };
 
 /// This many cases, fewer of the long ones, and this many steps each at the most.
@@ -97,17 +97,17 @@ impl World {
 
 #[test]
 fn the_queue_behaves_as_its_model() -> Result<()> {
-    try_all::<Steps>(&[], CASES)
+    try_all::<Steps<Any>>(&[], CASES)
 }
 
 #[test]
 fn tenants_with_work_waiting_get_alike() -> Result<()> {
-    try_all::<BusySteps>(&BusySteps::backlog(), BUSY_CASES)
+    try_all::<Steps<Busy>>(&Busy::backlog(), BUSY_CASES)
 }
 
 #[test]
 fn ends_mean_for_others_what_the_model_says() -> Result<()> {
-    try_all::<TiedSteps>(&[], TIED_CASES)
+    try_all::<Steps<Tied>>(&[], TIED_CASES)
 }
 
 /// Sequences that failed once. The seeds in `regressions.txt` stand for other steps as soon as more can happen.

@@ -1,5 +1,7 @@
 //! What can happen to a queue. A `pick` chooses among what is there when the step is taken; with nothing there the step does nothing.
 
+use std::marker::PhantomData;
+
 use proptest::{prelude::*, strategy::Union};
 use proptest_state_machine::ReferenceStateMachine;
 
@@ -101,10 +103,16 @@ pub enum Step {
     Expire,
 }
 
-/// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
-pub struct Steps;
+/// How often each step is taken, and of what size.
+pub trait Mix: 'static {
+    /// Strategies with their weights.
+    fn weighted() -> Vec<(u32, BoxedStrategy<Step>)>;
+}
 
-impl ReferenceStateMachine for Steps {
+/// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
+pub struct Steps<M>(PhantomData<M>);
+
+impl<M: Mix> ReferenceStateMachine for Steps<M> {
     type State = ();
     type Transition = Step;
 
@@ -113,7 +121,18 @@ impl ReferenceStateMachine for Steps {
     }
 
     fn transitions((): &()) -> BoxedStrategy<Step> {
-        Union::new_weighted(vec![
+        Union::new_weighted(M::weighted()).boxed()
+    }
+
+    fn apply((): (), _step: &Step) {}
+}
+
+/// All that can happen.
+pub struct Any;
+
+impl Mix for Any {
+    fn weighted() -> Vec<(u32, BoxedStrategy<Step>)> {
+        vec![
             (14, enqueue()),
             (10, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (10, work_off(0.1)),
@@ -132,33 +151,23 @@ impl ReferenceStateMachine for Steps {
             (3, Just(Step::Promote).boxed()),
             (6, pick_flag(0.5, |pick, held| Step::TimeIsUp { pick, held })),
             (5, Just(Step::Expire).boxed()),
-        ])
-        .boxed()
+        ]
     }
-
-    fn apply((): (), _step: &Step) {}
 }
 
-/// As [`Steps`], where all tenants have work waiting most of the time: what fairness is about.
-pub struct BusySteps;
+/// All tenants have work waiting most of the time: what fairness is about.
+pub struct Busy;
 
-impl BusySteps {
+impl Busy {
     /// What they begin with.
     pub fn backlog() -> Vec<Step> {
         (0..TENANTS).map(|tenant| Step::Enqueue { request: Request::plain(tenant, 60), told: true }).collect()
     }
 }
 
-impl ReferenceStateMachine for BusySteps {
-    type State = ();
-    type Transition = Step;
-
-    fn init_state() -> BoxedStrategy<()> {
-        Just(()).boxed()
-    }
-
-    fn transitions((): &()) -> BoxedStrategy<Step> {
-        Union::new_weighted(vec![
+impl Mix for Busy {
+    fn weighted() -> Vec<(u32, BoxedStrategy<Step>)> {
+        vec![
             (2, enqueue()),
             (20, work_off(0.0)),
             (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
@@ -166,11 +175,8 @@ impl ReferenceStateMachine for BusySteps {
             (1, pick(|pick| Step::HandBack { pick })),
             (1, pick(|pick| Step::HolderDies { pick })),
             (1, Just(Step::Rescue).boxed()),
-        ])
-        .boxed()
+        ]
     }
-
-    fn apply((): (), _step: &Step) {}
 }
 
 fn enqueue() -> BoxedStrategy<Step> {

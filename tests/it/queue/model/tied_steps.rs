@@ -1,26 +1,18 @@
 //! Few jobs whose ends matter to others: keys, expiry and waiting for others meet in every case.
 
-use proptest::{prelude::*, strategy::Union};
-use proptest_state_machine::ReferenceStateMachine;
+use proptest::prelude::*;
 
 use super::{
     request::Request,
-    step::{Step, finish, pick, pick_flag, pick_told, redrive, work_off},
+    step::{Mix, Step, finish, pick, pick_flag, pick_told, redrive, work_off},
 };
 
-/// As [`super::step::Steps`], of requests that are small and tied.
-pub struct TiedSteps;
+/// Requests are small and tied.
+pub struct Tied;
 
-impl ReferenceStateMachine for TiedSteps {
-    type State = ();
-    type Transition = Step;
-
-    fn init_state() -> BoxedStrategy<()> {
-        Just(()).boxed()
-    }
-
-    fn transitions((): &()) -> BoxedStrategy<Step> {
-        Union::new_weighted(vec![
+impl Mix for Tied {
+    fn weighted() -> Vec<(u32, BoxedStrategy<Step>)> {
+        vec![
             (24, enqueue()),
             (10, (1..=3_usize).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (6, work_off(0.4)),
@@ -37,11 +29,8 @@ impl ReferenceStateMachine for TiedSteps {
             (2, Just(Step::Promote).boxed()),
             (8, pick_flag(0.7, |pick, held| Step::TimeIsUp { pick, held })),
             (6, Just(Step::Expire).boxed()),
-        ])
-        .boxed()
+        ]
     }
-
-    fn apply((): (), _step: &Step) {}
 }
 
 fn enqueue() -> BoxedStrategy<Step> {
