@@ -16,6 +16,7 @@ use shared::clock::Clock;
 use shared::http_server::{self, DrainReport, ServerLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::middleware::{access_log, http_metrics, panic, problem_details, request_body, request_id, time_limit};
@@ -48,22 +49,23 @@ impl Default for HttpSettings {
     }
 }
 
-/// Puts the layers around `router`; the last one named is the outermost.
+/// Puts the layers around `router`; the first one named is the outermost. They are one stack of types: each `Router::layer` would
+/// box what is inside it, and every request copies every box, those inside again for each one outside.
 pub fn layers(router: Router, settings: &HttpSettings) -> Router {
     let no_store = HeaderValue::from_static("no-store");
     let no_sniff = HeaderValue::from_static("nosniff");
-    router
-        .fallback(async || ProblemCode::NotFound)
-        .layer(DefaultBodyLimit::max(settings.body_limit))
-        .layer(from_fn_with_state(settings.body_pause, request_body::handle))
-        .layer(from_fn_with_state(settings.handler_timeout, time_limit::handle))
-        .layer(panic::layer())
-        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
-        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
-        .layer(from_fn(problem_details::handle))
-        .layer(from_fn(http_metrics::handle))
-        .layer(from_fn(access_log::handle))
+    let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(settings.clock.clone(), request_id::handle))
+        .layer(from_fn(access_log::handle))
+        .layer(from_fn(http_metrics::handle))
+        .layer(from_fn(problem_details::handle))
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
+        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
+        .layer(panic::layer())
+        .layer(from_fn_with_state(settings.handler_timeout, time_limit::handle))
+        .layer(from_fn_with_state(settings.body_pause, request_body::handle))
+        .layer(DefaultBodyLimit::max(settings.body_limit));
+    router.fallback(async || ProblemCode::NotFound).layer(layers)
 }
 
 /// Serves `router` with its layers until `stop`, then drains.

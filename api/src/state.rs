@@ -1,15 +1,18 @@
-//! What handlers have at hand. One for the process, cheap to clone.
+//! What handlers have at hand. One for the process.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
 
 use crate::{auth::KeyRing, job_events::JobEvents};
 
-/// The state of all routes under `/api/v1`.
+/// The state of all routes under `/api/v1`. One pointer: every route and extractor of a request has its own.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Parts>);
+
+/// What the state is made of.
+pub struct Parts {
     /// Ledger and index.
     pub stores: Stores,
     /// Commits jobs.
@@ -26,4 +29,18 @@ pub struct AppState {
     pub unsubscribe_links: UnsubscribeLinks,
     /// The time.
     pub clock: Clock,
+}
+
+impl From<Parts> for AppState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }

@@ -11,7 +11,7 @@ use api::{
     job_events::{JobEvents, StreamLimits},
     router::router,
     server::{self, HttpSettings},
-    state::AppState,
+    state::{AppState, Parts},
 };
 use axum::http::{HeaderMap, Method};
 use chrono::{DateTime, Utc};
@@ -82,7 +82,7 @@ impl TestApp {
         let queues: Vec<_> = system.registry.queues().into_iter().collect();
         let stores =
             Stores { tenants: system.tenants.clone(), system: system.system.clone(), index: system.index.clone() };
-        let state = AppState {
+        let state = AppState::from(Parts {
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),
@@ -91,7 +91,7 @@ impl TestApp {
             unsubscribe_links: system.unsubscribe_links(),
             clock: system.clock.clone(),
             stores: stores.clone(),
-        };
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let router = router(state, Arc::new(stores));

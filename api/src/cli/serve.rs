@@ -22,7 +22,7 @@ use crate::{
     router::router,
     routes,
     server::{self, HttpSettings},
-    state::AppState,
+    state::{AppState, Parts},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -59,7 +59,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
     let registry = Arc::new(Registry::new(config.environment.test_kinds));
     let queues: Vec<_> = registry.queues().into_iter().collect();
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
-    AppState {
+    AppState::from(Parts {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry,
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
@@ -68,5 +68,5 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         stores,
         clock,
-    }
+    })
 }
