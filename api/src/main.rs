@@ -2,6 +2,10 @@
 
 use clap::Parser as _;
 
+/// Short-lived small objects of many threads are most of what is allocated: see docs/decisions/0010-speed.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let command = api::cli::Arguments::parse();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command.run())
