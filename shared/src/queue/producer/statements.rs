@@ -55,8 +55,7 @@ macro_rules! insert_jobs {
                     case when run_at > now() then 'scheduled'::job_state else 'available' end, expires_at, args_version
              from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::int2[], $8::timestamptz[],
                          $9::timestamptz[], $10::int2[])
-                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, expires_at, args_version)
-             on conflict (id) do nothing",
+                  as t (id, tenant_id, queue, kind, args, priority, max_attempts, run_at, expires_at, args_version)",
             &$columns.ids,
             &$columns.tenants,
             &$columns.queues,
