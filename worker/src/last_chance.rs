@@ -1,8 +1,8 @@
 //! A process to itself for a job that has cost two workers their life.
 //!
 //! Invariant: while such a job runs, this process holds no other lease. What runs is waited for, what has not begun is handed
-//! back, and nothing more is leased. If the process dies after all, only that job's crash is counted: whoever is discarded as
-//! poison is guilty.
+//! back, and nothing more is leased. That it begins is noted in the ledger first; if the process dies after that, the job is to blame:
+//! whoever is discarded as poison is guilty.
 
 use std::{sync::Arc, time::Duration};
 

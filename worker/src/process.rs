@@ -72,7 +72,7 @@ pub async fn work(
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
-    let consumer = Consumer::new(system, index.clone(), settings.lease);
+    let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
     let sources = Sources::new(sources, settings.slots, wake);
     let newcomers = Newcomers {
         consumer: consumer.clone(),
@@ -92,7 +92,7 @@ pub async fn work(
         tokio::join!(fetcher.run(fetcher_stop.clone()), newcomers.run(fetcher_stop));
         drop(fetcher_ended);
     });
-    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances));
+    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances, system));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let ran = timeout_after_stop(
         &stop,

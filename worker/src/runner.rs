@@ -18,8 +18,9 @@ use jobs::{
     registry::{Kind, Registry},
 };
 use shared::{
+    db::SystemDb,
     faults::{self, Point},
-    queue::{consumer::Lease, finish::Outcome},
+    queue::{consumer::Lease, finish::Outcome, rescue},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -38,6 +39,7 @@ pub struct Runner {
     holdings: Holdings,
     finisher: Finisher,
     last_chances: LastChances,
+    system: SystemDb,
 }
 
 impl Runner {
@@ -48,8 +50,9 @@ impl Runner {
         holdings: Holdings,
         finisher: Finisher,
         last_chances: LastChances,
+        system: SystemDb,
     ) -> Self {
-        Self { registry, environment, holdings, finisher, last_chances }
+        Self { registry, environment, holdings, finisher, last_chances, system }
     }
 
     /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran; `None` if it did not begin.
@@ -69,7 +72,7 @@ impl Runner {
                 return None;
             }
         };
-        let Some(_company) = cancelled.run_until_cancelled(self.company(lease.crashes)).await.flatten() else {
+        let Some(_company) = cancelled.run_until_cancelled(self.company(&lease)).await.flatten() else {
             self.hand_back(lease).await;
             return None;
         };
@@ -82,12 +85,18 @@ impl Runner {
         Some(ran)
     }
 
-    /// Who else may be in the process meanwhile; `None` if the job must give way to another's last chance.
-    async fn company(&self, crashes: i16) -> Option<Company<'_>> {
-        if crashes >= last_chance::CRASHES {
-            self.last_chances.alone(&self.holdings).await.map(Company::Alone)
-        } else {
-            (!self.last_chances.is_announced()).then_some(Company::Others)
+    /// Who else may be in the process meanwhile; `None` if the job must give way to another's last chance, or its own cannot begin.
+    async fn company(&self, lease: &Lease) -> Option<Company<'_>> {
+        if lease.crashes < last_chance::CRASHES {
+            return (!self.last_chances.is_announced()).then_some(Company::Others);
+        }
+        let alone = self.last_chances.alone(&self.holdings).await?;
+        match rescue::begin_last_chance(&self.system, lease).await {
+            Ok(noted) => noted.then_some(Company::Alone(alone)),
+            Err(error) => {
+                tracing::warn!(%error, "the last chance cannot be noted, so it does not begin");
+                None
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the attempt is raised in the ledger before the index makes the job available, so from then on the old holder's
 //! finish matches no row. A crash between the two steps leaves the lease expired, and the next leader repeats the rescue.
+//! Only a job whose last chance had begun under the lease that ran out is discarded as poison.
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard,
     aftermath::{self, Aftermath, final_of},
+    consumer::Lease,
 };
 use crate::{
     db::SystemDb,
@@ -42,6 +44,18 @@ pub enum RescueError {
     /// PostgreSQL did not answer.
     #[error("ledger: {0}")]
     Ledger(#[from] sqlx::Error),
+}
+
+/// Notes that a job which lacks one crash to be poison begins its last chance, alone in its process: from now on that process's death
+/// is its own doing. `false` if the lease is lost.
+pub async fn begin_last_chance(db: &SystemDb, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query!(
+        "update jobs set last_chance = $3 where id = $1 and attempt = $2 and state not in ('completed', 'cancelled', 'discarded')",
+        lease.id,
+        lease.attempt,
+        lease.token.bytes()
+    );
+    Ok(noted.execute(db.pool()).await?.rows_affected() == 1)
 }
 
 /// Rescues the jobs of a queue whose leases ran out.
@@ -103,20 +117,27 @@ async fn raise_attempts(
     if !term.hold(&mut transaction).await? {
         return Ok(None);
     }
-    lock_poisoned(&mut transaction, &ids).await?;
+    let poisoned = poisoned(&mut transaction, expired).await?;
+    if poisoned.values().any(|others_care| *others_care) {
+        // All rows that this touches are locked in the common order.
+        let fails: Vec<bool> = ids.iter().map(|id| poisoned.get(id) == Some(&true)).collect();
+        aftermath::lock(&mut transaction, &ids, &fails).await?;
+    }
+    let poison: Vec<bool> = ids.iter().map(|id| poisoned.contains_key(id)).collect();
     let rows = sqlx::query!(
         r#"update jobs j set
              attempt = j.attempt + 1,
-             crashes = j.crashes + 1,
-             state = case when j.crashes + 1 >= $2 then 'discarded'::job_state else j.state end,
-             finalized_at = case when j.crashes + 1 >= $2 then now() end,
+             crashes = case when i.poison then $3 else least(j.crashes + 1, $3 - 1) end,
+             state = case when i.poison then 'discarded'::job_state else j.state end,
+             finalized_at = case when i.poison then now() end,
              errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error',
-                 case when j.crashes + 1 >= $2 then 'poison: the worker was lost in this and in every attempt that counted, so it is not run again'
+                 case when i.poison then 'poison: the worker was lost in this and in every attempt that counted, so it is not run again'
                       else 'the worker was lost: it crashed, was killed, or did not renew its lease' end)
-           from (select id from unnest($1::uuid[]) as t (id) order by id) i
+           from (select id, poison from unnest($1::uuid[], $2::bool[]) as t (id, poison) order by id) i
            where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
+        &poison,
         i32::from(MAX_CRASHES)
     )
     .fetch_all(&mut *transaction)
@@ -135,18 +156,22 @@ async fn raise_attempts(
     Ok(Some((raised, aftermath)))
 }
 
-/// Where one of the jobs is about to end as poison and others care, all rows that this touches are locked in the common order.
-async fn lock_poisoned(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
-    let poisoned = sqlx::query_scalar!(
-        "select id from jobs where id = any($1) and hooks <> 0 and crashes + 1 >= $2 and state not in ('completed', 'cancelled', 'discarded')",
-        ids,
+/// Which of the jobs had begun their last chance under the lease that ran out, and whether others care about their end.
+async fn poisoned(
+    connection: &mut PgConnection,
+    expired: &[(Uuid, LeaseToken)],
+) -> Result<HashMap<Uuid, bool>, sqlx::Error> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) =
+        expired.iter().map(|(id, token)| (*id, token.bytes().to_vec())).unzip();
+    let rows = sqlx::query!(
+        r#"select j.id, j.hooks <> 0 as "others_care!" from jobs j, unnest($1::uuid[], $2::bytea[]) as i (id, token)
+           where j.id = i.id and j.crashes + 1 >= $3 and j.last_chance = i.token
+             and j.state not in ('completed', 'cancelled', 'discarded')"#,
+        &ids,
+        &tokens,
         i32::from(MAX_CRASHES)
     )
     .fetch_all(&mut *connection)
     .await?;
-    if poisoned.is_empty() {
-        return Ok(());
-    }
-    let fails: Vec<bool> = ids.iter().map(|id| poisoned.contains(id)).collect();
-    aftermath::lock(connection, ids, &fails).await
+    Ok(rows.into_iter().map(|row| (row.id, row.others_care)).collect())
 }

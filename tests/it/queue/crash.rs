@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
+use shared::queue::producer::Producer;
 use tests::{
     http_sink::{Behaviour, HttpSink},
     system::TestSystem,
@@ -70,6 +71,40 @@ async fn a_job_that_kills_three_workers_is_poison_and_its_company_is_not() -> Re
     for id in &ids[1..] {
         reaches(&system, tenant, *id, "completed").await;
     }
+    worker.sigterm()?;
+    assert_eq!(worker.wait_exit(PATIENCE).await?.code(), Some(0));
+    Ok(())
+}
+
+/// Its worker leaves nobody else in the process before a last chance, but those who run already may still kill it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_its_last_chance_is_not_to_blame() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("killer", Behaviour::Hang);
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    let mut worker = worker_process(&system, 2, LEASE)?;
+    let killer = system.enqueue(vec![callback(&system, tenant, &sink, "killer")]).await?[0];
+    sink.wait_for("killer", PATIENCE).await;
+    let bystander = system.job(tenant, "noop", &json!({}));
+    let id = bystander.id;
+    let mut transaction = system.tenants.begin(tenant).await?;
+    Producer::enqueue_in(&mut transaction, std::slice::from_ref(&bystander)).await?;
+    sqlx::query("update jobs set crashes = 2 where id = $1").bind(id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    system.producer.announce(&[bystander]);
+    reaches(&system, tenant, id, "running").await;
+
+    worker.kill9().await?;
+    worker.restart().await?;
+    sink.wait_for_count("killer", 2, LEASE + SOON).await;
+    sink.release("killer");
+    reaches(&system, tenant, killer, "completed").await;
+    let job = reaches(&system, tenant, id, "completed").await;
+    assert_eq!(errors(&job), ["the worker was lost: it crashed, was killed, or did not renew its lease"]);
+    let row = Ledger::open(&system).await?.row(id).await?;
+    assert_eq!((row.attempt, row.crashes), (2, 2));
     worker.sigterm()?;
     assert_eq!(worker.wait_exit(PATIENCE).await?.code(), Some(0));
     Ok(())

@@ -11,6 +11,7 @@ use shared::{
         consumer::Consumer,
         finish::{self, Finish, Outcome, Recorded},
         producer::{EnqueueRequest, Enqueued, Idempotency, Producer},
+        rescue,
         ties::{Refusal, Ties, UniqueKey, UniqueUntil, hooks},
     },
     tenancy::TenantId,
@@ -92,8 +93,10 @@ async fn poison_frees_the_key_and_cancels_who_waits() -> Result<()> {
     sqlx::query("update jobs set crashes = 2 where id = $1").bind(root).execute(&mut ledger.0).await?;
     indexed(&system, 1).await;
     // A holder that is never heard of again.
-    let holder = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(300));
-    assert_eq!(holder.fetch(&shard(), 1).await?.leases.len(), 1);
+    let holder = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_secs(1));
+    let leases = holder.fetch(&shard(), 1).await?.leases;
+    assert_eq!(leases.len(), 1);
+    assert!(rescue::begin_last_chance(&system.system, &leases[0]).await?);
     reaches(&system, tenant, root, "discarded").await;
     reaches(&system, tenant, dependent, "cancelled").await;
     assert_eq!(rows(&mut ledger).await?, (0, 0, 0));

@@ -45,7 +45,7 @@ impl LeaseToken {
         Self(rand::random())
     }
 
-    pub(super) const fn bytes(&self) -> &[u8; 8] {
+    pub(in crate::queue) const fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
 

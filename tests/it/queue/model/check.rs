@@ -133,7 +133,7 @@ impl Scene<'_> {
             self.rebuild(true).await?;
         }
         while self.leases.iter().any(|held| held.alive) {
-            self.holder_dies(0).await?;
+            self.holder_dies(0, true).await?;
         }
         // Zombies of a lost index are not held; whatever is held has run out now or belongs to one that died after its finish.
         self.rebuild(false).await?;

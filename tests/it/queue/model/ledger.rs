@@ -28,6 +28,8 @@ pub struct Job {
     pub attempt: i32,
     pub failures: i16,
     pub crashes: i16,
+    /// The number of the lease under which it last began to run alone.
+    pub last_chance: Option<usize>,
     /// Its time has come.
     pub due: bool,
     pub expiry: Expiry,
@@ -133,6 +135,7 @@ impl Ledger {
             attempt: 1,
             failures: 0,
             crashes: 0,
+            last_chance: None,
             due,
             expiry,
             key: wish.key,
@@ -186,16 +189,31 @@ impl Ledger {
         Verdict::Final
     }
 
-    pub fn crash(&mut self, id: Uuid) -> Crash {
+    /// Whether the lease with this number may begin the job's last chance in this attempt.
+    pub fn begin_last_chance(&mut self, id: Uuid, attempt: i32, lease: usize) -> bool {
+        let job = self.job_mut(id);
+        let allowed = job.attempt == attempt && !job.is_final();
+        if allowed {
+            job.last_chance = Some(lease);
+        }
+        allowed
+    }
+
+    /// The lease with this number ran out.
+    pub fn crash(&mut self, id: Uuid, lease: usize) -> Crash {
         let job = self.job_mut(id);
         if job.is_final() {
             return Crash::Finished;
         }
         job.attempt += 1;
-        job.crashes += 1;
-        if job.crashes < MAX_CRASHES {
+        if job.crashes + 1 < MAX_CRASHES {
+            job.crashes += 1;
             return Crash::Rescued;
         }
+        if job.last_chance != Some(lease) {
+            return Crash::Rescued;
+        }
+        job.crashes += 1;
         self.end(id, "discarded");
         Crash::Poisoned
     }

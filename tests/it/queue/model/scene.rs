@@ -92,7 +92,7 @@ impl<'a> Scene<'a> {
             Step::WorkOff { wanted, ran_ms, discards } => self.work_off(wanted, ran_ms, discards).await,
             Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
             Step::HandBack { pick } => self.hand_back(pick).await,
-            Step::HolderDies { pick } => self.holder_dies(pick).await,
+            Step::HolderDies { pick, begun } => self.holder_dies(pick, begun).await,
             Step::Rescue => self.rescue().await,
             Step::Cancel { pick, told } => self.cancel(pick, told).await,
             Step::Redrive { pick, given_up, told } => self.redrive(pick, given_up, told).await,

@@ -60,6 +60,8 @@ pub enum Step {
     /// A holder dies or freezes: its lease runs out.
     HolderDies {
         pick: usize,
+        /// If it was the job's last chance, that had begun.
+        begun: bool,
     },
     /// The leader takes jobs from the dead.
     Rescue,
@@ -138,7 +140,7 @@ impl Mix for Any {
             (10, work_off(0.1)),
             (14, finish()),
             (3, pick(|pick| Step::HandBack { pick })),
-            (6, pick(|pick| Step::HolderDies { pick })),
+            (6, holder_dies()),
             (6, Just(Step::Rescue).boxed()),
             (5, pick_told(|pick, told| Step::Cancel { pick, told })),
             (6, redrive()),
@@ -173,7 +175,7 @@ impl Mix for Busy {
             (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (4, finish()),
             (1, pick(|pick| Step::HandBack { pick })),
-            (1, pick(|pick| Step::HolderDies { pick })),
+            (1, holder_dies()),
             (1, Just(Step::Rescue).boxed()),
         ]
     }
@@ -201,6 +203,10 @@ pub fn finish() -> BoxedStrategy<Step> {
     (any::<u16>(), end, 1..=LONGEST_MS, prop::bool::weighted(0.8))
         .prop_map(|(pick, end, ran_ms, settled)| Step::Finish { pick: pick.into(), end, ran_ms, settled })
         .boxed()
+}
+
+pub fn holder_dies() -> BoxedStrategy<Step> {
+    pick_flag(0.7, |pick, begun| Step::HolderDies { pick, begun })
 }
 
 pub fn redrive() -> BoxedStrategy<Step> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, ensure};
-use shared::queue::{IndexState, consumer::Lease};
+use shared::queue::{IndexState, consumer::Lease, rescue};
 use tests::eventually::poll_until;
 use uuid::Uuid;
 
@@ -116,8 +116,11 @@ impl Scene<'_> {
     }
 
     /// Renewing a lease for no time at all lets it run out now, without waiting.
-    pub async fn holder_dies(&mut self, pick: usize) -> Result<()> {
+    pub async fn holder_dies(&mut self, pick: usize, begun: bool) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
+        if begun {
+            self.begin_last_chance(number).await?;
+        }
         let lease = &self.leases[number].lease;
         let (_, lost) = self.index.renew(&shard(), Duration::ZERO, &[lease.held(Duration::ZERO)]).await?;
         let id = lease.id;
@@ -134,6 +137,18 @@ impl Scene<'_> {
             }
         };
         ensure!(lost.is_empty() == held, "lost: {lost:?}, but the model says held: {held}");
+        Ok(())
+    }
+
+    /// Only a job that needs it has one.
+    async fn begin_last_chance(&mut self, number: usize) -> Result<()> {
+        let lease = &self.leases[number].lease;
+        if lease.crashes + 1 < rescue::MAX_CRASHES {
+            return Ok(());
+        }
+        let begun = rescue::begin_last_chance(&self.world.system.system, lease).await?;
+        let allowed = self.model.ledger.begin_last_chance(lease.id, lease.attempt, number);
+        ensure!(begun == allowed, "the last chance began: {begun}, the model says {allowed}");
         Ok(())
     }
 

@@ -26,7 +26,8 @@ impl Scene<'_> {
         let mut expected = rescue::RescueReport::default();
         let expired = if self.model.index.state == IndexState::Ready { self.model.index.expired() } else { Vec::new() };
         for id in expired {
-            let again = match self.model.ledger.crash(id) {
+            let lease = self.model.index.held[&id].lease;
+            let again = match self.model.ledger.crash(id, lease) {
                 Crash::Rescued => {
                     expected.rescued += 1;
                     self.model.ledger.job(id).due
@@ -40,7 +41,6 @@ impl Scene<'_> {
                     false
                 }
             };
-            let lease = self.model.index.held[&id].lease;
             self.model.index.settle(id, lease, again);
         }
         self.announced();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     request::Request,
-    step::{Mix, Step, finish, pick, pick_flag, pick_told, redrive, work_off},
+    step::{Mix, Step, finish, holder_dies, pick, pick_flag, pick_told, redrive, work_off},
 };
 
 /// Requests are small and tied.
@@ -17,7 +17,7 @@ impl Mix for Tied {
             (10, (1..=3_usize).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (6, work_off(0.4)),
             (14, finish()),
-            (3, pick(|pick| Step::HolderDies { pick })),
+            (3, holder_dies()),
             (3, Just(Step::Rescue).boxed()),
             (5, pick_told(|pick, told| Step::Cancel { pick, told })),
             (8, redrive()),
