@@ -33,6 +33,7 @@ struct State {
 
 struct Held {
     token: LeaseToken,
+    attempt: i32,
     tenant: TenantId,
     since: Instant,
     shard: Shard,
@@ -46,6 +47,7 @@ impl Holdings {
         let cancelled = CancellationToken::new();
         let held = Held {
             token: lease.token,
+            attempt: lease.attempt,
             tenant: lease.tenant,
             since: Instant::now(),
             shard: lease.shard.clone(),
@@ -81,7 +83,7 @@ impl Holdings {
         }
     }
 
-    /// Cancels the run of a job whose lease is lost, unless it is held by a later lease by now.
+    /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
     pub fn cancel_if(&self, id: Uuid, token: LeaseToken) {
         if let Some(held) = self.lock().entries.get(&id).filter(|held| held.token == token) {
             held.cancelled.cancel();
@@ -103,6 +105,13 @@ impl Holdings {
             shards.entry(held.shard.clone()).or_default().push(lease);
         }
         shards
+    }
+
+    /// Runs that were leased at least so long ago, with their attempts.
+    pub fn older_than(&self, age: Duration) -> Vec<(Uuid, i32, LeaseToken)> {
+        let entries = &self.lock().entries;
+        let old = entries.iter().filter(|(_, held)| held.since.elapsed() >= age);
+        old.map(|(id, held)| (*id, held.attempt, held.token)).collect()
     }
 
     /// How many jobs are held.

@@ -73,6 +73,7 @@ pub async fn work(
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
     let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
+    let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
     let sources = Sources::new(sources, settings.slots, wake);
     let newcomers = Newcomers {
         consumer: consumer.clone(),
@@ -112,6 +113,7 @@ pub async fn work(
     }
     background.cancel();
     renewal.await?;
+    checking.await?;
     Ok(())
 }
 

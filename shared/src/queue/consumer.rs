@@ -171,6 +171,19 @@ impl Consumer {
         results
     }
 
+    /// Which of these runs, by id and attempt, the ledger no longer waits for: they were cancelled, or taken for dead.
+    pub async fn unwanted(&self, ids: &[Uuid], attempts: &[i32]) -> Result<Vec<Uuid>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"select i.id as "id!" from unnest($1::uuid[], $2::int4[]) as i (id, attempt)
+               where not exists (select from jobs j where j.id = i.id and j.attempt = i.attempt
+                                 and j.state not in ('completed', 'cancelled', 'discarded'))"#,
+            ids,
+            attempts
+        )
+        .fetch_all(self.db.pool())
+        .await
+    }
+
     async fn hand_back(
         &self,
         shard: &Shard,

@@ -84,6 +84,28 @@ async fn cancelling_a_running_job_stops_it_and_frees_its_slot() -> Result<()> {
     Ok(())
 }
 
+/// Whoever cancels may die before it tells, and notices are lost while a connection is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_of_which_nobody_tells_stops_the_run_too() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(2, LEASE));
+    let hour = json!({ "ms": 3_600_000 });
+    let ids = system.enqueue(vec![system.job(tenant, "sleep", &hour), system.job(tenant, "sleep", &hour)]).await?;
+    for id in &ids {
+        reaches(&system, tenant, *id, "running").await;
+    }
+    let mut transaction = system.tenants.begin(tenant).await?;
+    control::cancel(&mut transaction, ids[0]).await?;
+    transaction.commit().await?;
+    eventually(PATIENCE, "its lease has ended, and no other", async || {
+        (system.index.leased_in(&shard(), &ids).await.ok()? == [false, true]).then_some(())
+    })
+    .await;
+    cancel(&system, tenant, ids[1]).await?;
+    worker.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_ends_after_its_cancellation_does_not_complete_the_job() -> Result<()> {
     let system = TestSystem::start().await?;
