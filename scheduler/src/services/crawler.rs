@@ -18,7 +18,7 @@ pub struct Crawler {
     reconciler: Reconciler,
     queues: Vec<QueueName>,
     interval: Duration,
-    cursor: Option<CrawlCursor>,
+    cursor: CrawlCursor,
     /// What died since the last vacuum can make a page slow.
     rest: Rest,
 }
@@ -26,7 +26,7 @@ pub struct Crawler {
 impl Crawler {
     /// A crawler that reads a page every `interval`.
     pub fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
-        Self { reconciler, queues, interval, cursor: None, rest: Rest::at_most(Duration::MAX) }
+        Self { reconciler, queues, interval, cursor: CrawlCursor::default(), rest: Rest::at_most(Duration::MAX) }
     }
 }
 
@@ -43,8 +43,8 @@ impl Service for Crawler {
             return Ok(());
         }
         let began = Instant::now();
-        self.cursor = self.reconciler.crawl(&self.queues, self.cursor.clone()).await?;
+        let crawled = self.reconciler.crawl(&self.queues, &mut self.cursor).await;
         self.rest.begin(began.elapsed());
-        Ok(())
+        Ok(crawled?)
     }
 }

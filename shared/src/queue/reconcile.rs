@@ -41,6 +41,14 @@ pub enum ReconcileError {
     /// Redis did not answer.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
+    /// Redis did not take one queue's jobs; the others' were told.
+    #[error("queue {queue}: index: {error}")]
+    Queue {
+        /// The first that failed.
+        queue: QueueName,
+        /// Why.
+        error: redis::RedisError,
+    },
     /// PostgreSQL did not answer.
     #[error("ledger: {0}")]
     Ledger(#[from] sqlx::Error),
@@ -137,34 +145,32 @@ impl Reconciler {
         Ok((cursor, swept))
     }
 
-    /// Pushes one small page of all that waits in any of the queues, beginning after `cursor`; returns where to go on, or `None` at the
-    /// end. Finds what no other way found, such as a row whose transaction was open for longer than the sweep's lag.
-    pub async fn crawl(
-        &self,
-        queues: &[QueueName],
-        cursor: Option<CrawlCursor>,
-    ) -> Result<Option<CrawlCursor>, ReconcileError> {
-        let CrawlCursor { queue, id } = cursor.unwrap_or_default();
+    /// Pushes one small page of all that waits in any of the queues and moves `cursor` on, at the end to the beginning. Finds what no
+    /// other way found, such as a row whose transaction was open for longer than the sweep's lag. What a queue does not take is left to the
+    /// next time round.
+    pub async fn crawl(&self, queues: &[QueueName], cursor: &mut CrawlCursor) -> Result<(), ReconcileError> {
         let rows = sqlx::query!(
             "select queue, id, tenant_id, priority, run_at from jobs
              where (queue, id) > ($1, $2) and state in ('scheduled', 'available', 'retryable') and waits_for = 0
              order by queue, id limit $3",
-            queue,
-            id,
+            cursor.queue,
+            cursor.id,
             CRAWL_PAGE
         )
         .fetch_all(self.db.pool())
         .await?;
         let last = is_full(&rows, CRAWL_PAGE).then(|| rows.last()).flatten();
-        let next = last.map(|row| CrawlCursor { queue: row.queue.clone(), id: row.id });
+        *cursor = last.map_or_else(CrawlCursor::default, |row| CrawlCursor { queue: row.queue.clone(), id: row.id });
         let jobs = rows.iter().filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at));
         let mut found = by_queue(jobs);
         // What is in a queue that nobody configured stays in the ledger.
         found.retain(|queue, _| queues.contains(queue));
-        for (queue, jobs) in &found {
-            self.index.push_gently(queue, jobs).await?;
+        let mut outcome = Ok(());
+        for (queue, jobs) in found {
+            let told = self.index.push_gently(&queue, &jobs).await;
+            outcome = outcome.and(told.map_err(|error| ReconcileError::Queue { queue, error }));
         }
-        Ok(next)
+        outcome
     }
 
     /// The smallest id of the time `back` before now, on PostgreSQL's clock: where a sweep begins or ends.
@@ -174,21 +180,31 @@ impl Reconciler {
             .await?)
     }
 
-    /// Pushes the jobs that become due up to `ahead` from now, beginning after `from`; returns where the next promotion goes on.
+    /// Pushes the jobs that become due up to `ahead` from now, beginning after `from`; returns where the next promotion goes on. If a
+    /// queue does not take its jobs the others' do not wait for it, and all is to be promoted again.
     pub async fn promote(&self, from: DateTime<Utc>, ahead: Duration) -> Result<(DateTime<Utc>, u64), ReconcileError> {
         let until = sqlx::query_scalar!(r#"select now() + make_interval(secs => $1) as "until!""#, ahead.as_secs_f64())
             .fetch_one(self.db.pool())
             .await?;
-        let (mut after, mut promoted) = ((from, Uuid::nil()), 0);
+        let (mut after, mut promoted, mut failed) = ((from, Uuid::nil()), 0, HashMap::new());
         loop {
-            let page = self.due_page(after, until).await?;
-            for (queue, jobs) in &page.jobs {
-                self.index.push(queue, jobs).await?;
-                promoted += jobs.len() as u64;
+            let DuePage { mut jobs, next } = self.due_page(after, until).await?;
+            jobs.retain(|queue, _| !failed.contains_key(queue));
+            for (queue, jobs) in jobs {
+                match self.index.push(&queue, &jobs).await {
+                    Ok(()) => promoted += jobs.len() as u64,
+                    Err(error) => drop(failed.insert(queue, error)),
+                }
             }
-            let Some(next) = page.next else { return Ok((until, promoted)) };
-            after = next;
+            // While all of Redis is away, the other pages would be read in vain.
+            let away = promoted == 0 && !failed.is_empty();
+            match next {
+                Some(next) if !away => after = next,
+                _ => break,
+            }
         }
+        let failed = failed.into_iter().next();
+        failed.map_or(Ok((until, promoted)), |(queue, error)| Err(ReconcileError::Queue { queue, error }))
     }
 
     async fn next_epoch(&self, queue: &QueueName, term: &Term) -> Result<i64, ReconcileError> {
@@ -265,7 +281,7 @@ impl Reconciler {
 impl From<LimitError> for ReconcileError {
     fn from(error: LimitError) -> Self {
         match error {
-            LimitError::Index(error) => Self::Index(error),
+            LimitError::Index(error) | LimitError::Shard { error, .. } => Self::Index(error),
             LimitError::Ledger(error) => Self::Ledger(error),
         }
     }

@@ -5,17 +5,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use scheduler::{
     elector::{self, Leading, TERM_TTL},
-    maintainer::Service as _,
-    services::{IndexKeeper, Rescuer, Sweeper},
+    maintainer::Service,
+    services::{Crawler, IndexKeeper, LimitKeeper, Promoter, Rescuer, Sweeper},
 };
 use shared::{
     ids,
     leadership::Candidate,
-    queue::{QueueName, consumer::Consumer, reconcile::Reconciler},
+    queue::{QueueName, consumer::Consumer, limits::Limiter, reconcile::Reconciler},
 };
 use tests::{eventually::eventually, sql::id_at, system::TestSystem};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::support::{Ledger, PATIENCE, indexed, queue, redis, shard};
 
@@ -31,43 +31,73 @@ async fn break_queue(system: &TestSystem, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
-/// A job of ten seconds ago of which no index was told.
-async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName) -> Result<()> {
+/// A job of ten seconds ago, in a state, of which no index was told.
+async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName, state: &str) -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let insert = format!(
         "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts)
-         select {}, $1, $2, 'noop', '{{}}', 'available', 2, 20",
+         select {}, $1, $2, 'noop', '{{}}', $3::job_state, 2, 20",
         id_at("now() - interval '10 s'")
     );
-    sqlx::query(sqlx::AssertSqlSafe(insert)).bind(tenant.as_uuid()).bind(queue.as_ref()).execute(&mut ledger.0).await?;
+    sqlx::query(sqlx::AssertSqlSafe(insert))
+        .bind(tenant.as_uuid())
+        .bind(queue.as_ref())
+        .bind(state)
+        .execute(&mut ledger.0)
+        .await?;
     Ok(())
 }
 
-/// The broken one comes first everywhere.
+/// Leads until it is dropped; the broken queue comes first everywhere, and the other's index is built.
+struct Scene {
+    system: TestSystem,
+    ledger: Ledger,
+    queues: Vec<QueueName>,
+    reconciler: Reconciler,
+    leading: Leading,
+    _stop: DropGuard,
+}
+
+impl Scene {
+    async fn set() -> Result<Self> {
+        let system = TestSystem::start().await?;
+        let ledger = Ledger::open(&system).await?;
+        let queues: Vec<QueueName> = vec!["broken".parse()?, queue()];
+        break_queue(&system, &queues[0]).await?;
+        let (publish, mut leadership) = watch::channel::<Option<Leading>>(None);
+        let (candidate, stop) =
+            (Candidate::new(system.system.clone(), ids::new_id(&system.clock), TERM_TTL), CancellationToken::new());
+        tokio::spawn(elector::elect(candidate, publish, stop.clone()));
+        let leading = (*leadership.wait_for(Option::is_some).await?).context("just seen")?;
+        let reconciler = Reconciler::new(system.system.clone(), system.index.clone());
+        let scene = Self { system, ledger, queues, reconciler, leading, _stop: stop.drop_guard() };
+        let keeper = IndexKeeper::new(scene.reconciler.clone(), scene.queues.clone(), INTERVAL);
+        scene.fails_for_the_broken_one(keeper).await;
+        indexed(&scene.system, 0).await;
+        Ok(scene)
+    }
+
+    async fn commit_to_both(&mut self, state: &str) -> Result<()> {
+        for queue in &self.queues {
+            commit(&self.system, &mut self.ledger, queue, state).await?;
+        }
+        Ok(())
+    }
+
+    async fn fails_for_the_broken_one(&self, mut service: impl Service) {
+        let Err(error) = service.run_once(&self.leading).await else { panic!("one is broken") };
+        assert!(format!("{error:#}").contains("broken"), "{error:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_others_are_rebuilt_swept_and_rescued() -> Result<()> {
-    let system = TestSystem::start().await?;
-    let mut ledger = Ledger::open(&system).await?;
-    let queues: Vec<QueueName> = vec!["broken".parse()?, queue()];
-    break_queue(&system, &queues[0]).await?;
-    let (publish, mut leadership) = watch::channel::<Option<Leading>>(None);
-    let (candidate, stop) =
-        (Candidate::new(system.system.clone(), ids::new_id(&system.clock), TERM_TTL), CancellationToken::new());
-    let election = tokio::spawn(elector::elect(candidate, publish, stop.clone()));
-    let leading = leadership.wait_for(Option::is_some).await?.context("just seen")?;
-    let reconciler = Reconciler::new(system.system.clone(), system.index.clone());
+    let mut scene = Scene::set().await?;
+    scene.commit_to_both("available").await?;
+    scene.fails_for_the_broken_one(Sweeper::new(scene.reconciler.clone(), scene.queues.clone(), INTERVAL)).await;
+    indexed(&scene.system, 1).await;
 
-    let error = IndexKeeper::new(reconciler.clone(), queues.clone(), INTERVAL).run_once(&leading).await;
-    assert!(format!("{:#}", error.expect_err("one is broken")).contains("queue broken"));
-    indexed(&system, 0).await;
-
-    for queue in &queues {
-        commit(&system, &mut ledger, queue).await?;
-    }
-    let swept = Sweeper::new(reconciler, queues.clone(), INTERVAL).run_once(&leading).await;
-    assert!(format!("{:#}", swept.expect_err("one is broken")).contains("queue broken"));
-    indexed(&system, 1).await;
-
+    let Scene { system, mut ledger, queues, leading, .. } = scene;
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(100));
     let id = consumer.fetch(&shard(), 1).await?.leases.first().context("it was swept in")?.id;
     let mut rescuer = Rescuer::new(system.system.clone(), system.index.clone(), queues, INTERVAL);
@@ -78,6 +108,24 @@ async fn the_others_are_rebuilt_swept_and_rescued() -> Result<()> {
         (row.attempt == 2).then(|| assert!(rescued.is_err(), "one is broken"))
     })
     .await;
-    stop.cancel();
-    Ok(election.await?)
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_others_are_promoted_crawled_and_limited() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    scene.commit_to_both("scheduled").await?;
+    scene.fails_for_the_broken_one(Promoter::new(scene.reconciler.clone(), INTERVAL)).await;
+    indexed(&scene.system, 1).await;
+
+    scene.commit_to_both("available").await?;
+    scene.fails_for_the_broken_one(Crawler::new(scene.reconciler.clone(), scene.queues.clone(), INTERVAL)).await;
+    indexed(&scene.system, 2).await;
+
+    let limiter = Limiter::new(scene.system.system.clone(), scene.system.index.clone());
+    let pause = "insert into queue_settings (queue, paused) values ('default', true)";
+    sqlx::query(pause).execute(&mut scene.ledger.0).await?;
+    scene.fails_for_the_broken_one(LimitKeeper::new(limiter, scene.queues.clone(), INTERVAL)).await;
+    assert!(scene.system.index.status(&queue()).await?.paused);
+    Ok(())
 }

@@ -26,6 +26,14 @@ pub enum LimitError {
     /// Redis did not answer. A change is committed all the same, and the leading scheduler brings it to the index.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
+    /// Redis did not answer for one shard; the others' entries were compared.
+    #[error("{shard}: index: {error}")]
+    Shard {
+        /// The first that failed.
+        shard: Shard,
+        /// Why.
+        error: redis::RedisError,
+    },
     /// PostgreSQL did not answer; nothing was changed.
     #[error("ledger: {0}")]
     Ledger(#[from] sqlx::Error),
@@ -94,26 +102,46 @@ impl Limiter {
         Ok(())
     }
 
-    /// Brings the index's copy into agreement with the ledger; returns how many entries were wrong.
+    /// Brings the index's copy into agreement with the ledger; returns how many entries were wrong. A shard that fails is no reason for
+    /// the others to wait.
     pub async fn reconcile(&self, queues: &[QueueName]) -> Result<u64, LimitError> {
-        let mut copies = Vec::with_capacity(queues.len());
+        let (mut copies, mut outcome) = (Vec::with_capacity(queues.len()), Ok(()));
         for shard in queues.iter().flat_map(|queue| self.index.shards(queue)) {
-            let (status, limits) = (self.index.shard_status(&shard).await?, self.index.limits(&shard).await?);
-            copies.push((shard, status.paused, limits));
+            match self.copy_of(&shard).await {
+                Ok((was_paused, copy)) => copies.push((shard, was_paused, copy)),
+                Err(error) => outcome = outcome.and(Err(LimitError::Shard { shard, error })),
+            }
         }
         let standing = Standing::read(&self.db).await?;
         let mut corrected = 0;
         for (shard, was_paused, copy) in copies {
-            let paused = standing.is_paused(shard.queue());
-            if paused != was_paused {
-                self.index.pause(&shard, paused, Some(was_paused)).await?;
-                corrected += 1;
+            match self.correct(&standing, &shard, was_paused, copy).await {
+                Ok(entries) => corrected += entries,
+                Err(error) => outcome = outcome.and(Err(LimitError::Shard { shard, error })),
             }
-            let changes = changes(&standing, &shard, copy);
-            corrected += changes.len() as u64;
-            self.index.limit_in(&shard, &changes).await?;
         }
-        Ok(corrected)
+        outcome.map(|()| corrected)
+    }
+
+    /// Whether the index takes the shard's queue for paused, and what it knows of tenants.
+    async fn copy_of(&self, shard: &Shard) -> Result<(bool, HashMap<TenantId, String>), redis::RedisError> {
+        Ok((self.index.shard_status(shard).await?.paused, self.index.limits(shard).await?))
+    }
+
+    async fn correct(
+        &self,
+        standing: &Standing,
+        shard: &Shard,
+        was_paused: bool,
+        copy: HashMap<TenantId, String>,
+    ) -> Result<u64, redis::RedisError> {
+        let paused = standing.is_paused(shard.queue());
+        if paused != was_paused {
+            self.index.pause(shard, paused, Some(was_paused)).await?;
+        }
+        let changes = changes(standing, shard, copy);
+        self.index.limit_in(shard, &changes).await?;
+        Ok(changes.len() as u64 + u64::from(paused != was_paused))
     }
 
     /// What is known of queues; of the index nothing while Redis is away.
