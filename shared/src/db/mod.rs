@@ -4,11 +4,13 @@
 //! security applies); the ledger's own machinery goes through [`SystemDb`] (role `rota_system`, which sees only the tables
 //! it was granted). Next: [`migrate`] for how the schema and the roles come to be.
 
+mod kept;
 pub mod migrate;
 mod pool;
 mod system;
 mod tenant;
 
+pub(crate) use kept::Kept;
 pub use pool::PoolSettings;
 pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};

@@ -20,7 +20,7 @@ use super::{
     index::{FetchedIds, LeasedId},
 };
 use crate::{
-    db::SystemDb,
+    db::{Kept, SystemDb},
     faults::{self, Point},
     tenancy::TenantId,
 };
@@ -111,6 +111,7 @@ pub enum FetchError {
 #[derive(Clone)]
 pub struct Consumer {
     db: SystemDb,
+    connection: Kept,
     index: Index,
     lease: Duration,
 }
@@ -137,8 +138,8 @@ struct Row {
 
 impl Consumer {
     /// A consumer whose leases last `lease` unless they are renewed.
-    pub const fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
-        Self { db, index, lease }
+    pub fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
+        Self { connection: Kept::new(&db), db, index, lease }
     }
 
     /// Leases up to `wanted` jobs of a shard in fair order.
@@ -201,6 +202,7 @@ impl Consumer {
     async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
+        let mut connection = self.connection.take().await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them.
         let rows = sqlx::query_as!(
             Row,
@@ -213,8 +215,9 @@ impl Consumer {
             first,
             last
         )
-        .fetch_all(self.db.pool())
+        .fetch_all(&mut *connection)
         .await?;
+        self.connection.put(connection);
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 

@@ -15,14 +15,14 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
-use self::pusher::Pusher;
+use self::{group::Writer, pusher::Pusher};
 use super::{
     Index, NewJob, WaitingJob,
     ties::{Refused, Ties},
 };
 use crate::{
     clock::Clock,
-    db::{SystemDb, TenantTx},
+    db::{Kept, SystemDb, TenantTx},
 };
 
 /// Requests that may wait for a commit; one more is told that the system is overloaded.
@@ -116,7 +116,8 @@ impl Producer {
         let pusher = Pusher::start(index, clock);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..WRITERS {
-            tokio::spawn(group::write(db.clone(), pusher.clone(), Arc::clone(&receiver)));
+            let writer = Writer { db: db.clone(), connection: Kept::new(db), pusher: pusher.clone() };
+            tokio::spawn(writer.run(Arc::clone(&receiver)));
         }
         Self { requests, pusher }
     }

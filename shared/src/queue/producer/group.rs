@@ -9,12 +9,12 @@ use std::{
 use sqlx::error::DatabaseError;
 use tokio::{
     sync::{Mutex, mpsc},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Committed, EnqueueError, Enqueued, Waiting, pusher::Pusher, statements, tied};
 use crate::{
-    db::{self, SystemDb},
+    db::{self, Kept, SystemDb},
     faults::{self, Point},
     tenancy::TenantId,
 };
@@ -24,16 +24,97 @@ const MAX_JOBS: usize = 1_000;
 /// How long a group is tried again while PostgreSQL restarts. Clients wait this long at the most before they hear 503.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
+/// A writer without work gives its connection back after this time: others of a small pool may need it.
+const KEPT_FOR: Duration = Duration::from_millis(200);
 
-pub(super) async fn write(db: SystemDb, pusher: Pusher, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-    loop {
-        let group = next_group(&mut *receiver.lock().await).await;
-        if group.is_empty() {
-            return;
+/// One of the writers.
+pub(super) struct Writer {
+    pub(super) db: SystemDb,
+    pub(super) connection: Kept,
+    pub(super) pusher: Pusher,
+}
+
+impl Writer {
+    pub(super) async fn run(self, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+        loop {
+            // A group is not given up once it has its first request: nothing is waited for after that.
+            let next = timeout(KEPT_FOR, async { next_group(&mut *receiver.lock().await).await });
+            let Ok(group) = next.await else {
+                self.connection.release();
+                continue;
+            };
+            if group.is_empty() {
+                return;
+            }
+            for part in apart(group) {
+                self.commit(part, false).await;
+            }
         }
-        for part in apart(group) {
-            commit(&db, &pusher, part, false).await;
+    }
+
+    /// `in_doubt`: whether an earlier try may have been committed.
+    async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
+        match self.persist(&group, in_doubt).await {
+            Ok(Committed { answers, idle }) => {
+                faults::pass(Point::AfterCommitBeforePush).await;
+                let mut created = Vec::with_capacity(group.len());
+                for (Waiting { request, answer: client }, answer) in group.into_iter().zip(answers) {
+                    if matches!(answer, Enqueued::Created | Enqueued::CreatedExcept(_)) {
+                        created.push(request.jobs);
+                    }
+                    // The client may have gone; its jobs are committed all the same.
+                    let _ = client.send(Ok(answer));
+                }
+                // Last, because tokio runs next what was woken last: workers begin while the answers are being written.
+                self.pusher.announce(created.iter().flatten().filter(|job| !idle.contains(&job.id)));
+            }
+            // One request's rows can spoil a statement for all: find out whose, so that the others get through.
+            Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
+                for waiting in group {
+                    Box::pin(self.commit(vec![waiting], in_doubt)).await;
+                }
+            }
+            Err(Failed { error, .. }) => refuse(group, error),
         }
+    }
+
+    /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
+    async fn persist(&self, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = match self.insert(group, in_doubt).await {
+                Ok(committed) => return Ok(committed),
+                Err(error) => error,
+            };
+            let broken = db::is_unavailable(&error);
+            // Ids are used once: if they are there, the first try was committed after the second had looked.
+            let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
+            if !(broken || came_through) || Instant::now() >= deadline {
+                return Err(Failed { error, in_doubt });
+            }
+            in_doubt = true;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn insert(&self, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
+        let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
+        let committed = match (is_tied, in_doubt) {
+            (true, false) => tied::insert(&self.db, group).await?,
+            (true, true) => tied::insert_missing(&self.db, group).await?,
+            (false, _) => {
+                let mut connection = self.connection.take().await?;
+                let answers = if in_doubt {
+                    statements::insert_missing(&mut connection, group).await?
+                } else {
+                    statements::insert(&mut connection, group).await?
+                };
+                self.connection.put(connection);
+                Committed { answers, idle: HashSet::new() }
+            }
+        };
+        faults::reach(Point::AfterCommitBeforeItsReply).await?;
+        Ok(committed)
     }
 }
 
@@ -80,32 +161,6 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     group
 }
 
-/// `in_doubt`: whether an earlier try may have been committed.
-async fn commit(db: &SystemDb, pusher: &Pusher, group: Vec<Waiting>, in_doubt: bool) {
-    match persist(db, &group, in_doubt).await {
-        Ok(Committed { answers, idle }) => {
-            faults::pass(Point::AfterCommitBeforePush).await;
-            let mut created = Vec::with_capacity(group.len());
-            for (Waiting { request, answer: client }, answer) in group.into_iter().zip(answers) {
-                if matches!(answer, Enqueued::Created | Enqueued::CreatedExcept(_)) {
-                    created.push(request.jobs);
-                }
-                // The client may have gone; its jobs are committed all the same.
-                let _ = client.send(Ok(answer));
-            }
-            // Last, because tokio runs next what was woken last: workers begin while the answers are being written.
-            pusher.announce(created.iter().flatten().filter(|job| !idle.contains(&job.id)));
-        }
-        // One request's rows can spoil a statement for all: find out whose, so that the others get through.
-        Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
-            for waiting in group {
-                Box::pin(commit(db, pusher, vec![waiting], in_doubt)).await;
-            }
-        }
-        Err(Failed { error, .. }) => refuse(group, error),
-    }
-}
-
 fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     let unavailable = db::is_unavailable(&error);
     tracing::error!(requests = group.len(), %error, "jobs could not be committed");
@@ -119,39 +174,4 @@ fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
 struct Failed {
     error: sqlx::Error,
     in_doubt: bool,
-}
-
-/// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-async fn persist(db: &SystemDb, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let error = match insert(db, group, in_doubt).await {
-            Ok(committed) => return Ok(committed),
-            Err(error) => error,
-        };
-        let broken = db::is_unavailable(&error);
-        // Ids are used once: if they are there, the first try was committed after the second had looked.
-        let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
-        if !(broken || came_through) || Instant::now() >= deadline {
-            return Err(Failed { error, in_doubt });
-        }
-        in_doubt = true;
-        sleep(PAUSE).await;
-    }
-}
-
-async fn insert(db: &SystemDb, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
-    let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
-    let committed = match (is_tied, in_doubt) {
-        (true, false) => tied::insert(db, group).await?,
-        (true, true) => tied::insert_missing(db, group).await?,
-        (false, false) => untied(statements::insert(db, group).await?),
-        (false, true) => untied(statements::insert_missing(db, group).await?),
-    };
-    faults::reach(Point::AfterCommitBeforeItsReply).await?;
-    Ok(committed)
-}
-
-fn untied(answers: Vec<Enqueued>) -> Committed {
-    Committed { answers, idle: HashSet::new() }
 }

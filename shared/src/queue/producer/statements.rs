@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Enqueued, Waiting};
 use crate::{
-    db::{SystemDb, TenantTx},
+    db::TenantTx,
     queue::{NewJob, ties::Refused},
 };
 
@@ -80,42 +80,44 @@ pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Re
 }
 
 /// Inserts a group whose commit may have happened already: what is there is not written again.
-pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
+pub(super) async fn insert_missing(
+    connection: &mut PgConnection,
+    group: &[Waiting],
+) -> Result<Vec<Enqueued>, sqlx::Error> {
     let firsts: Vec<Uuid> = group.iter().map(first_job).collect();
     let present: HashSet<Uuid> = sqlx::query_scalar!("select id from jobs where id = any($1)", &firsts)
-        .fetch_all(db.pool())
+        .fetch_all(&mut *connection)
         .await?
         .into_iter()
         .collect();
     if present.is_empty() {
-        return insert(db, group).await;
+        return insert(connection, group).await;
     }
     // One statement wrote them, so one there means all there, except the ones whose key had been used before.
     let missing: Vec<&Waiting> = group.iter().filter(|waiting| !present.contains(&first_job(waiting))).collect();
-    let mut replays = replays(&mut *db.pool().acquire().await?, &missing).await?;
+    let mut replays = replays(connection, &missing).await?;
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
 /// Inserts a group in one statement and says what became of each request.
-pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
+pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
     if group.iter().all(|waiting| waiting.request.idempotency.is_none()) {
         let columns = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
-        insert_jobs!(columns, db.pool())?;
+        insert_jobs!(columns, connection)?;
         return Ok(group.iter().map(|_| Enqueued::Created).collect());
     }
-    let reserved = insert_with_keys(db, group).await?;
+    let reserved = insert_with_keys(connection, group).await?;
     let refused: Vec<&Waiting> = group
         .iter()
         .filter(|waiting| waiting.request.idempotency.is_some() && !reserved.contains(&first_job(waiting)))
         .collect();
-    let mut replays =
-        if refused.is_empty() { HashMap::new() } else { replays(&mut *db.pool().acquire().await?, &refused).await? };
+    let mut replays = replays(connection, &refused).await?;
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
 /// Reserves the keys and inserts the jobs of those requests that have none or got theirs. Returns the first jobs of the
 /// requests whose keys were free. Keys are taken in one order by all writers, so that two groups cannot block each other.
-async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uuid>, sqlx::Error> {
+async fn insert_with_keys(connection: &mut PgConnection, group: &[Waiting]) -> Result<HashSet<Uuid>, sqlx::Error> {
     let jobs = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
     let keyed: Vec<Option<Uuid>> = group
         .iter()
@@ -169,7 +171,7 @@ async fn insert_with_keys(db: &SystemDb, group: &[Waiting]) -> Result<HashSet<Uu
         &jobs.expires_ats as &[Option<DateTime<Utc>>],
         &jobs.args_versions
     )
-    .fetch_all(db.pool())
+    .fetch_all(connection)
     .await?;
     Ok(reserved.into_iter().collect())
 }
