@@ -95,6 +95,8 @@ async fn who_waits_for_its_last_chance_is_not_to_blame() -> Result<()> {
     transaction.commit().await?;
     system.producer.announce(&[bystander]);
     reaches(&system, tenant, id, "running").await;
+    // It comes from its lease to where it waits.
+    tokio::time::sleep(LEASE / 4).await;
 
     worker.kill9().await?;
     worker.restart().await?;
