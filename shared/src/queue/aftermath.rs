@@ -18,16 +18,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Index, JobState, Priority, QueueName, WaitingJob,
+    Index, JobState, QueueName, WaitingJob,
     control::{self, Position},
     index::by_queue,
     ties::hooks,
     webhooks,
 };
-use crate::{
-    faults::{self, Point},
-    tenancy::TenantId,
-};
+use crate::faults::{self, Point};
 
 pub(super) use self::batches::reopen;
 pub(super) use self::dependents::lock;
@@ -182,11 +179,5 @@ pub(super) fn waiting(
     priority: i16,
     run_at: chrono::DateTime<chrono::Utc>,
 ) -> Option<(QueueName, WaitingJob)> {
-    let job = WaitingJob {
-        id,
-        tenant: TenantId::new(tenant),
-        priority: Priority::from_ledger(priority),
-        run_at_ms: Some(run_at.timestamp_millis()),
-    };
-    Some((queue.parse().ok()?, job))
+    Some((queue.parse().ok()?, WaitingJob::of_row(id, tenant, priority, run_at)))
 }

@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Index, IndexState, Priority, QueueName, WaitingJob,
+    Index, IndexState, QueueName, WaitingJob,
     aftermath::waiting,
     index::by_queue,
     limits::{LimitError, Limiter},
@@ -27,7 +27,6 @@ use crate::{
     db::SystemDb,
     faults::{self, Point},
     leadership::Term,
-    tenancy::TenantId,
 };
 
 /// Rows read from the ledger at a time.
@@ -80,13 +79,6 @@ pub struct RebuildReport {
 pub struct Reconciler {
     db: SystemDb,
     index: Index,
-}
-
-struct Row {
-    id: Uuid,
-    tenant_id: Uuid,
-    priority: i16,
-    run_at: DateTime<Utc>,
 }
 
 impl Reconciler {
@@ -242,8 +234,7 @@ impl Reconciler {
     /// The bounds name the queue so that only the index of what waits gives rows in this order. Given `queue = $1` and a range of ids, the
     /// planner, whose statistics are older than the backlog, took the primary key and read every finished job in between.
     async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
-        let rows = sqlx::query_as!(
-            Row,
+        let rows = sqlx::query!(
             "select id, tenant_id, priority, run_at from jobs
              where (queue, id) > ($1, $2) and (queue, id) <= ($1, $3)
                and state in ('scheduled', 'available', 'retryable') and waits_for = 0
@@ -256,7 +247,8 @@ impl Reconciler {
         .fetch_all(self.db.pool())
         .await?;
         let next = is_full(&rows, PAGE).then(|| rows.last().map(|row| row.id)).flatten();
-        Ok(Page { jobs: rows.iter().map(Row::waiting).collect(), next })
+        let jobs = rows.iter().map(|row| WaitingJob::of_row(row.id, row.tenant_id, row.priority, row.run_at));
+        Ok(Page { jobs: jobs.collect(), next })
     }
 
     /// In the order of `jobs_due`, id included: however many jobs share an instant, a page reads no more than a page.
@@ -299,15 +291,4 @@ struct DuePage {
 
 fn is_full<T>(rows: &[T], page: i64) -> bool {
     i64::try_from(rows.len()) == Ok(page)
-}
-
-impl Row {
-    fn waiting(&self) -> WaitingJob {
-        WaitingJob {
-            id: self.id,
-            tenant: TenantId::new(self.tenant_id),
-            priority: Priority::from_ledger(self.priority),
-            run_at_ms: Some(self.run_at.timestamp_millis()),
-        }
-    }
 }

@@ -14,8 +14,8 @@ use shared::{
     queue::{QueueName, consumer::Consumer, limits::Limiter, reconcile::Reconciler},
 };
 use tests::{eventually::eventually, sql::id_at, system::TestSystem};
-use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::support::{Ledger, PATIENCE, indexed, queue, redis, shard};
 
@@ -48,14 +48,15 @@ async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName, sta
     Ok(())
 }
 
-/// Leads until it is dropped; the broken queue comes first everywhere, and the other's index is built.
+/// Leads until it is ended; the broken queue comes first everywhere, and the other's index is built.
 struct Scene {
     system: TestSystem,
     ledger: Ledger,
     queues: Vec<QueueName>,
     reconciler: Reconciler,
     leading: Leading,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    election: JoinHandle<()>,
 }
 
 impl Scene {
@@ -67,10 +68,10 @@ impl Scene {
         let (publish, mut leadership) = watch::channel::<Option<Leading>>(None);
         let (candidate, stop) =
             (Candidate::new(system.system.clone(), ids::new_id(&system.clock), TERM_TTL), CancellationToken::new());
-        tokio::spawn(elector::elect(candidate, publish, stop.clone()));
+        let election = tokio::spawn(elector::elect(candidate, publish, stop.clone()));
         let leading = (*leadership.wait_for(Option::is_some).await?).context("just seen")?;
         let reconciler = Reconciler::new(system.system.clone(), system.index.clone());
-        let scene = Self { system, ledger, queues, reconciler, leading, _stop: stop.drop_guard() };
+        let scene = Self { system, ledger, queues, reconciler, leading, stop, election };
         let keeper = IndexKeeper::new(scene.reconciler.clone(), scene.queues.clone(), INTERVAL);
         scene.fails_for_the_broken_one(keeper).await;
         indexed(&scene.system, 0).await;
@@ -82,6 +83,11 @@ impl Scene {
             commit(&self.system, &mut self.ledger, queue, state).await?;
         }
         Ok(())
+    }
+
+    async fn end(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.election.await?)
     }
 
     async fn fails_for_the_broken_one(&self, mut service: impl Service) {
@@ -97,18 +103,18 @@ async fn the_others_are_rebuilt_swept_and_rescued() -> Result<()> {
     scene.fails_for_the_broken_one(Sweeper::new(scene.reconciler.clone(), scene.queues.clone(), INTERVAL)).await;
     indexed(&scene.system, 1).await;
 
-    let Scene { system, mut ledger, queues, leading, .. } = scene;
+    let (system, leading) = (&scene.system, &scene.leading);
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(100));
     let id = consumer.fetch(&shard(), 1).await?.leases.first().context("it was swept in")?.id;
-    let mut rescuer = Rescuer::new(system.system.clone(), system.index.clone(), queues, INTERVAL);
+    let mut rescuer = Rescuer::new(system.system.clone(), system.index.clone(), scene.queues.clone(), INTERVAL);
     eventually(PATIENCE, "its lease ran out and it was rescued", async || {
         // It says nothing until it may judge.
-        let rescued = rescuer.run_once(&leading).await;
-        let row = ledger.row(id).await.ok()?;
+        let rescued = rescuer.run_once(leading).await;
+        let row = scene.ledger.row(id).await.ok()?;
         (row.attempt == 2).then(|| assert!(rescued.is_err(), "one is broken"))
     })
     .await;
-    Ok(())
+    scene.end().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,5 +133,5 @@ async fn the_others_are_promoted_crawled_and_limited() -> Result<()> {
     sqlx::query(pause).execute(&mut scene.ledger.0).await?;
     scene.fails_for_the_broken_one(LimitKeeper::new(limiter, scene.queues.clone(), INTERVAL)).await;
     assert!(scene.system.index.status(&queue()).await?.paused);
-    Ok(())
+    scene.end().await
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -93,6 +94,14 @@ pub struct WaitingJob {
     pub priority: Priority,
     /// Unix milliseconds from which it may run; `None` is at once by the clock of Redis, whatever other clocks say.
     pub run_at_ms: Option<i64>,
+}
+
+impl WaitingJob {
+    /// As a row of the ledger has it.
+    pub(in crate::queue) fn of_row(id: Uuid, tenant: Uuid, priority: i16, run_at: DateTime<Utc>) -> Self {
+        let (tenant, priority) = (TenantId::new(tenant), Priority::from_ledger(priority));
+        Self { id, tenant, priority, run_at_ms: Some(run_at.timestamp_millis()) }
+    }
 }
 
 /// What is told queue by queue, in its order.

@@ -206,14 +206,12 @@ impl Ledger {
             return Crash::Finished;
         }
         job.attempt += 1;
-        if job.crashes + 1 < MAX_CRASHES {
+        if job.crashes + 1 < MAX_CRASHES || job.last_chance == Some(lease) {
             job.crashes += 1;
+        }
+        if job.crashes < MAX_CRASHES {
             return Crash::Rescued;
         }
-        if job.last_chance != Some(lease) {
-            return Crash::Rescued;
-        }
-        job.crashes += 1;
         self.end(id, "discarded");
         Crash::Poisoned
     }
