@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use futures::future::join_all;
 use shared::{
-    db::{self, SystemDb},
+    db::{self, Kept, SystemDb},
     faults::{self, Point},
     queue::{
         Index, Settlement, Shard,
@@ -56,12 +56,13 @@ impl Finisher {
     /// Starts the writers, which overlap so that one fills a batch while another waits for the disk. The handle ends when every
     /// clone is dropped and everything is written.
     pub fn start(
-        db: SystemDb,
+        db: &SystemDb,
         index: Index,
         watchers: Watchers,
         holdings: Holdings,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, mut receiver) = mpsc::channel(WAITING);
+        let ledger = Kept::new(db, WRITERS);
         let writer = tokio::spawn(async move {
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(WRITERS));
             let mut writers = tokio::task::JoinSet::new();
@@ -74,10 +75,10 @@ impl Finisher {
                 }
                 gather(&mut receiver, &mut batch, pace).await;
                 pace = Instant::now() + PACE;
-                let (db, index, holdings) = (db.clone(), index.clone(), holdings.clone());
+                let (ledger, index, holdings) = (ledger.clone(), index.clone(), holdings.clone());
                 let watchers = watchers.clone();
                 writers.spawn(async move {
-                    write(&db, &index, &watchers, &holdings, batch).await;
+                    write(&ledger, &index, &watchers, &holdings, batch).await;
                     drop(slot);
                 });
                 while writers.try_join_next().is_some() {}
@@ -105,7 +106,7 @@ async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, un
     }
 }
 
-async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Holdings, batch: Vec<Ended>) {
+async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Holdings, batch: Vec<Ended>) {
     let finishes: Vec<Finish> = batch
         .iter()
         .filter_map(|ended| {
@@ -114,7 +115,8 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
             Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })
         .collect();
-    let Tried { records: Records { recorded, aftermath }, slow } = record_patiently(db, Recording::of(&finishes)).await;
+    let Tried { records: Records { recorded, aftermath }, slow } =
+        record_patiently(ledger, Recording::of(&finishes)).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
@@ -132,7 +134,7 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
     aftermath.announce(index).await;
     for ended in batch {
         if slow.contains(&ended.lease.id) {
-            write_later(db.clone(), index.clone(), watchers.clone(), holdings.clone(), ended);
+            write_later(ledger.clone(), index.clone(), watchers.clone(), holdings.clone(), ended);
         } else {
             holdings.leave(ended.lease.id, ended.lease.token);
         }
@@ -141,10 +143,10 @@ async fn write(db: &SystemDb, index: &Index, watchers: &Watchers, holdings: &Hol
 
 /// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
 /// does not wait for it: the lease runs out then, and the job is rescued.
-fn write_later(db: SystemDb, index: Index, watchers: Watchers, holdings: Holdings, ended: Ended) {
+fn write_later(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings, ended: Ended) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
-        write(&db, &index, &watchers, &holdings, vec![ended]).await;
+        write(&ledger, &index, &watchers, &holdings, vec![ended]).await;
     });
 }
 
@@ -158,12 +160,12 @@ struct Tried {
 
 /// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
 /// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(db: &SystemDb, mut recording: Recording<'_>) -> Tried {
+async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>) -> Tried {
     let mut told = false;
     loop {
-        match recording.advance(db).await {
+        match recording.advance(ledger).await {
             Ok(()) => return Tried { records: recording.apart().0, slow: Vec::new() },
-            Err(error) if db::is_timed_out(&error) => return record_apart(db, recording, error, true).await,
+            Err(error) if db::is_timed_out(&error) => return record_apart(ledger, recording, error, true).await,
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
                     tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
@@ -171,12 +173,12 @@ async fn record_patiently(db: &SystemDb, mut recording: Recording<'_>) -> Tried 
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => return record_apart(db, recording, error, false).await,
+            Err(error) => return record_apart(ledger, recording, error, false).await,
         }
     }
 }
 
-async fn record_apart(db: &SystemDb, recording: Recording<'_>, error: impl Display, timed_out: bool) -> Tried {
+async fn record_apart(ledger: &Kept, recording: Recording<'_>, error: impl Display, timed_out: bool) -> Tried {
     let (records, mut open) = recording.apart();
     let mut all = Tried { records, slow: Vec::new() };
     if open.len() == 1 {
@@ -186,7 +188,7 @@ async fn record_apart(db: &SystemDb, recording: Recording<'_>, error: impl Displ
         return all;
     }
     for alone in open {
-        let one = Box::pin(record_patiently(db, alone)).await;
+        let one = Box::pin(record_patiently(ledger, alone)).await;
         all.records.extend(one.records);
         all.slow.extend(one.slow);
     }

@@ -24,5 +24,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let config = WorkerConfig::load(&env)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(worker::assembly::run(config))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Not here: each run would begin with waking the main thread, which no other task shares.
+    runtime.block_on(runtime.spawn(worker::assembly::run(config)))?
 }

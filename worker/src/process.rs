@@ -58,7 +58,7 @@ pub async fn work(
 ) -> anyhow::Result<()> {
     let (holdings, watchers) = (Holdings::default(), Watchers::default());
     let background = CancellationToken::new();
-    let (finisher, written) = Finisher::start(system.clone(), index.clone(), watchers.clone(), holdings.clone());
+    let (finisher, written) = Finisher::start(&system, index.clone(), watchers.clone(), holdings.clone());
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
     let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();

@@ -1,4 +1,4 @@
-//! A connection that stays with who uses it all the time.
+//! Connections that stay with who uses them all the time.
 //!
 //! Whatever comes back to the pool is asked for a sign of life: a round trip after every statement, at the moment when what the statement
 //! brought is to be passed on.
@@ -9,22 +9,24 @@ use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
 use super::SystemDb;
 
-/// At most one connection between two statements. Its clones share it; two at a time take another from the pool.
+/// A few connections between two statements, shared by its clones. The one that was used last is used next: what it needs is still in the
+/// processor's caches.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub struct Kept {
     pool: PgPool,
-    idle: Arc<Mutex<Option<PoolConnection<Postgres>>>>,
+    most: usize,
+    idle: Arc<Mutex<Vec<PoolConnection<Postgres>>>>,
 }
 
 impl Kept {
-    /// None yet.
-    pub(crate) fn new(db: &SystemDb) -> Self {
-        Self { pool: db.pool().clone(), idle: Arc::default() }
+    /// None yet, and never more than `most`.
+    pub fn new(db: &SystemDb, most: usize) -> Self {
+        Self { pool: db.pool().clone(), most, idle: Arc::default() }
     }
 
-    /// The kept connection, or one of the pool's.
+    /// A kept connection, or one of the pool's.
     pub(crate) async fn take(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        let kept = self.idle().take();
+        let kept = self.idle().pop();
         match kept {
             Some(connection) => Ok(connection),
             None => self.pool.acquire().await,
@@ -33,16 +35,19 @@ impl Kept {
 
     /// Keeps a connection whose last statement succeeded. Any other is to be dropped, so that the pool judges it.
     pub(crate) fn put(&self, connection: PoolConnection<Postgres>) {
-        self.idle().get_or_insert(connection);
+        let mut idle = self.idle();
+        if idle.len() < self.most {
+            idle.push(connection);
+        }
     }
 
-    /// Gives it back to the pool.
+    /// Gives them back to the pool.
     pub(crate) fn release(&self) {
-        drop(self.idle().take());
+        self.idle().clear();
     }
 
-    /// A panic while the lock is held leaves an option that is still whole.
-    fn idle(&self) -> MutexGuard<'_, Option<PoolConnection<Postgres>>> {
+    /// A panic while the lock is held leaves a list that is still whole.
+    fn idle(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ mod pool;
 mod system;
 mod tenant;
 
-pub(crate) use kept::Kept;
+pub use kept::Kept;
 pub use pool::PoolSettings;
 pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};

@@ -27,6 +27,8 @@ use crate::{
 
 /// The clocks of Redis, which promotes jobs, and of PostgreSQL differ a little.
 const TOLERANCE_MS: i64 = 1_000;
+/// Connections that are kept for reading: a worker's fetcher needs one all the time.
+const READERS: usize = 1;
 
 /// A job that this process may run until the lease ends.
 #[derive(Clone, Debug)]
@@ -111,7 +113,7 @@ pub enum FetchError {
 #[derive(Clone)]
 pub struct Consumer {
     db: SystemDb,
-    connection: Kept,
+    connections: Kept,
     index: Index,
     lease: Duration,
 }
@@ -139,7 +141,7 @@ struct Row {
 impl Consumer {
     /// A consumer whose leases last `lease` unless they are renewed.
     pub fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
-        Self { connection: Kept::new(&db), db, index, lease }
+        Self { connections: Kept::new(&db, READERS), db, index, lease }
     }
 
     /// Leases up to `wanted` jobs of a shard in fair order.
@@ -202,7 +204,7 @@ impl Consumer {
     async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
-        let mut connection = self.connection.take().await?;
+        let mut connection = self.connections.take().await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them.
         let rows = sqlx::query_as!(
             Row,
@@ -217,7 +219,7 @@ impl Consumer {
         )
         .fetch_all(&mut *connection)
         .await?;
-        self.connection.put(connection);
+        self.connections.put(connection);
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 

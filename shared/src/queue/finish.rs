@@ -13,6 +13,7 @@ mod recording;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 pub use self::outcome::{MAX_RESULT_BYTES, Outcome};
@@ -22,7 +23,7 @@ use super::{
     aftermath::{self, Aftermath, Final, final_of},
 };
 use crate::{
-    db::SystemDb,
+    db::{Kept, SystemDb},
     faults::{self, Point},
 };
 
@@ -64,7 +65,7 @@ pub struct Records {
 /// Writes a batch of finishes, at most one for each job, in one try.
 pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<Records, sqlx::Error> {
     let mut recording = Recording::of(finishes);
-    recording.advance(db).await?;
+    recording.advance(&Kept::new(db, 1)).await?;
     Ok(recording.apart().0)
 }
 
@@ -77,13 +78,17 @@ impl Records {
 }
 
 /// The way of the jobs that have hooks.
-async fn end_with_aftermath(db: &SystemDb, finishes: &[&Finish], records: &mut Records) -> Result<(), sqlx::Error> {
+async fn end_with_aftermath(
+    connection: &mut PgConnection,
+    finishes: &[&Finish],
+    records: &mut Records,
+) -> Result<(), sqlx::Error> {
     if finishes.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id).collect();
     let fails: Vec<bool> = finishes.iter().map(|finish| finish.outcome.state() != JobState::Completed).collect();
-    let mut transaction = db.pool().begin().await?;
+    let mut transaction = connection.begin().await?;
     aftermath::lock(&mut transaction, &ids, &fails).await?;
     let written = change(&mut *transaction, finishes, true).await?;
     let recorded: Vec<_> = written.iter().map(|row| (row.id, row.recorded())).collect();
@@ -97,7 +102,7 @@ async fn end_with_aftermath(db: &SystemDb, finishes: &[&Finish], records: &mut R
 
 /// The common case carries two columns instead of seven.
 async fn complete(
-    db: &SystemDb,
+    connection: &mut PgConnection,
     finishes: &[&Finish],
     recorded: &mut HashMap<Uuid, Recorded>,
 ) -> Result<(), sqlx::Error> {
@@ -110,7 +115,7 @@ async fn complete(
         &ids,
         &attempts
     )
-    .fetch_all(db.pool())
+    .fetch_all(connection)
     .await?;
     faults::reach(Point::AfterEndBeforeItsReply).await?;
     recorded.extend(written.into_iter().map(|id| (id, Recorded::Final)));
@@ -180,7 +185,7 @@ async fn change(
 
 /// Says why the rest was not written, and returns those that were held up by hooks that came while they ran.
 async fn explain_refusals<'a>(
-    db: &SystemDb,
+    connection: &mut PgConnection,
     finishes: &[&'a Finish],
     in_doubt: bool,
     recorded: &mut HashMap<Uuid, Recorded>,
@@ -191,7 +196,7 @@ async fn explain_refusals<'a>(
         "select id, attempt, hooks, run_at, priority from jobs where id = any($1) and state not in ('completed', 'cancelled', 'discarded')",
         &ids
     )
-    .fetch_all(db.pool())
+    .fetch_all(connection)
     .await?;
     let waiting: HashMap<Uuid, _> = rows.into_iter().map(|row| (row.id, row)).collect();
     let mut late = Vec::new();

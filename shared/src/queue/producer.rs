@@ -12,7 +12,7 @@ mod tied;
 use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use self::{group::Writer, pusher::Pusher};
@@ -110,15 +110,12 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Starts the writers; they end when the last clone is dropped and what waits is committed.
+    /// Starts the writing, which ends when the last clone is dropped and what waits is committed.
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
         let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
         let pusher = Pusher::start(index, clock);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..WRITERS {
-            let writer = Writer { db: db.clone(), connection: Kept::new(db), pusher: pusher.clone() };
-            tokio::spawn(writer.run(Arc::clone(&receiver)));
-        }
+        let writer = Writer { db: db.clone(), connections: Kept::new(db, WRITERS), pusher: pusher.clone() };
+        tokio::spawn(group::write(receiver, writer, WRITERS));
         Self { requests, pusher }
     }
 

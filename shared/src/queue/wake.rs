@@ -7,14 +7,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::StreamExt as _;
-use tokio::{sync::mpsc, time::sleep};
+use redis::{RedisError, aio::PubSubStream};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Index, JobChange, QueueName, Shard, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-const BUFFERED: usize = 1_024;
 
 /// What was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +31,13 @@ pub enum Notice {
     Connected,
 }
 
-/// A stream of notices that reconnects by itself until the token is cancelled.
+/// Notices as they come; reconnects by itself until the token is cancelled.
 pub struct Notices {
-    receiver: mpsc::Receiver<Notice>,
+    index: Index,
+    channels: HashMap<String, Channel>,
+    /// `None` while there is no connection.
+    messages: Option<PubSubStream>,
+    stop: CancellationToken,
 }
 
 impl Notices {
@@ -44,36 +48,45 @@ impl Notices {
             channels.insert(keys::cancel_channel(index.prefix(), &shard), Channel::Cancel);
             channels.insert(keys::wake_channel(index.prefix(), &shard), Channel::Wake(shard));
         }
-        Self::subscribe(index, channels, stop)
+        Self { index: index.clone(), channels, messages: None, stop }
     }
 
     /// Listens to what happens to jobs of these queues that are followed by [`Index::watch`], whoever follows them.
     pub fn watch(index: &Index, queues: &[QueueName], stop: CancellationToken) -> Self {
         let channel = |shard| (keys::events_channel(index.prefix(), &shard), Channel::Events);
         let shards = queues.iter().flat_map(|queue| index.shards(queue));
-        Self::subscribe(index, shards.map(channel).collect(), stop)
+        Self { index: index.clone(), channels: shards.map(channel).collect(), messages: None, stop }
     }
 
-    fn subscribe(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
-        let (sender, receiver) = mpsc::channel(BUFFERED);
-        let index = index.clone();
-        tokio::spawn(async move {
-            stop.run_until_cancelled(async {
-                loop {
-                    if let Err(error) = follow(&index, &channels, &sender).await {
-                        tracing::debug!(%error, "not hearing from the index");
-                    }
-                    sleep(RECONNECT_PAUSE).await;
-                }
-            })
-            .await
-        });
-        Self { receiver }
-    }
-
-    /// The next notice; `None` after the token was cancelled.
+    /// The next notice; `None` after the token was cancelled. To be asked again at once: what comes meanwhile is kept in memory.
     pub async fn next(&mut self) -> Option<Notice> {
-        self.receiver.recv().await
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.heard()).await
+    }
+
+    async fn heard(&mut self) -> Notice {
+        loop {
+            let Some(messages) = &mut self.messages else {
+                match subscribe(&self.index, self.channels.keys()).await {
+                    Ok(messages) => {
+                        self.messages = Some(messages);
+                        return Notice::Connected;
+                    }
+                    Err(error) => tracing::debug!(%error, "not hearing from the index"),
+                }
+                sleep(RECONNECT_PAUSE).await;
+                continue;
+            };
+            let Some(message) = messages.next().await else {
+                self.messages = None;
+                sleep(RECONNECT_PAUSE).await;
+                continue;
+            };
+            let channel = self.channels.get(message.get_channel_name());
+            if let Some(notice) = channel.and_then(|channel| channel.notice(message.get_payload_bytes())) {
+                return notice;
+            }
+        }
     }
 }
 
@@ -94,24 +107,10 @@ impl Channel {
     }
 }
 
-async fn follow(
-    index: &Index,
-    channels: &HashMap<String, Channel>,
-    sender: &mpsc::Sender<Notice>,
-) -> Result<(), redis::RedisError> {
+async fn subscribe(index: &Index, channels: impl Iterator<Item = &String>) -> Result<PubSubStream, RedisError> {
     let mut subscription = index.client().get_async_pubsub().await?;
-    for channel in channels.keys() {
+    for channel in channels {
         subscription.subscribe(channel).await?;
     }
-    let _ = sender.send(Notice::Connected).await;
-    let mut messages = subscription.on_message();
-    while let Some(message) = messages.next().await {
-        let channel = channels.get(message.get_channel_name());
-        if let Some(notice) = channel.and_then(|channel| channel.notice(message.get_payload_bytes()))
-            && sender.send(notice).await.is_err()
-        {
-            break;
-        }
-    }
-    Ok(())
+    Ok(subscription.into_on_message())
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use shared::{
+    db::Kept,
     queue::{
         NewJob,
         finish::{self, Finish, Outcome, Recorded, Recording},
@@ -52,12 +53,12 @@ async fn the_aftermath_of_a_try_that_failed_later_is_kept() -> Result<()> {
     let dependent = system.enqueue(vec![dependent]).await?[0];
     let done = || Outcome::Completed { result: None };
     let finishes = [end(ids[0], hooks::DEPENDENTS, done()), end(ids[1], 0, done())];
-    let mut recording = Recording::of(&finishes);
+    let (mut recording, connections) = (Recording::of(&finishes), Kept::new(&system.system, 1));
     spoil(&mut ledger, ids[1], "57P01").await?;
-    ensure!(recording.advance(&system.system).await.is_err(), "the second end cannot be written");
+    ensure!(recording.advance(&connections).await.is_err(), "the second end cannot be written");
     assert_eq!(recording.open().collect::<Vec<_>>(), [ids[1]]);
     heal(&mut ledger).await?;
-    recording.advance(&system.system).await?;
+    recording.advance(&connections).await?;
     let (records, open) = recording.apart();
     assert_eq!((records.recorded[&ids[0]], records.recorded[&ids[1]]), (Recorded::Final, Recorded::Final));
     assert_eq!(records.aftermath.waiting.iter().map(|(_, job)| job.id).collect::<Vec<_>>(), [dependent]);
@@ -72,19 +73,19 @@ async fn an_end_whose_reply_was_lost_is_known_again() -> Result<()> {
     let (tenant, mut ledger) = (system.tenant("acme").await?, Ledger::open(&system).await?);
     let id = system.enqueue(vec![noop(&system, tenant)]).await?[0];
     let finishes = [end(id, 0, retry())];
-    let mut in_doubt = Recording::of(&finishes);
+    let (mut in_doubt, connections) = (Recording::of(&finishes), Kept::new(&system.system, 1));
     spoil(&mut ledger, id, "57P01").await?;
-    ensure!(in_doubt.advance(&system.system).await.is_err(), "nothing can be written");
+    ensure!(in_doubt.advance(&connections).await.is_err(), "nothing can be written");
     heal(&mut ledger).await?;
     let written = finish::record(&system.system, &finishes).await?.recorded[&id];
     let Recorded::Again(..) = written else { bail!("{written:?}") };
-    in_doubt.advance(&system.system).await?;
+    in_doubt.advance(&connections).await?;
     assert_eq!(in_doubt.apart().0.recorded[&id], written);
     assert_eq!(finish::record(&system.system, &finishes).await?.recorded[&id], Recorded::RefusedOvertaken);
 
     let mut overtaken = Recording::of(&finishes);
     spoil(&mut ledger, id, "57P01").await?;
-    overtaken.advance(&system.system).await?;
+    overtaken.advance(&connections).await?;
     assert_eq!(overtaken.apart().0.recorded[&id], Recorded::RefusedOvertaken, "no row was to be written");
     Ok(())
 }

@@ -3,11 +3,12 @@
 //! Invariant: what a try has written is kept with its aftermath, whatever fails after it; and an end whose reply was lost is known
 //! again for what it is, so that it is not taken for a crash.
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Finish, Outcome, Recorded, Records, change, complete, end_with_aftermath, explain_refusals};
 use crate::{
-    db::SystemDb,
+    db::Kept,
     faults::{self, Point},
 };
 
@@ -27,8 +28,8 @@ impl<'a> Recording<'a> {
     }
 
     /// Writes what is not yet written: in one or two statements, and a transaction for the jobs whose end matters to others.
-    pub async fn advance(&mut self, db: &SystemDb) -> Result<(), sqlx::Error> {
-        let tried = self.write(db).await;
+    pub async fn advance(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
+        let tried = self.write_on(connections).await;
         self.in_doubt |= tried.is_err();
         tried
     }
@@ -47,7 +48,14 @@ impl<'a> Recording<'a> {
         self.finishes.iter().map(|finish| finish.id).filter(|id| !self.records.recorded.contains_key(id))
     }
 
-    async fn write(&mut self, db: &SystemDb) -> Result<(), sqlx::Error> {
+    async fn write_on(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
+        let mut connection = connections.take().await?;
+        self.write(&mut connection).await?;
+        connections.put(connection);
+        Ok(())
+    }
+
+    async fn write(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let records = &mut self.records;
         let open: Vec<&Finish> =
             self.finishes.iter().copied().filter(|finish| !records.recorded.contains_key(&finish.id)).collect();
@@ -55,18 +63,18 @@ impl<'a> Recording<'a> {
             open.iter().copied().partition(|finish| finish.hooks != 0 && finish.outcome.is_final());
         let (plain, rest): (Vec<&Finish>, Vec<&Finish>) =
             free.into_iter().partition(|finish| matches!(finish.outcome, Outcome::Completed { result: None }));
-        end_with_aftermath(db, &hooked, records).await?;
+        end_with_aftermath(connection, &hooked, records).await?;
         if !plain.is_empty() {
-            complete(db, &plain, &mut records.recorded).await?;
+            complete(connection, &plain, &mut records.recorded).await?;
         }
         if !rest.is_empty() {
-            let written = change(db.pool(), &rest, false).await?;
+            let written = change(&mut *connection, &rest, false).await?;
             faults::reach(Point::AfterEndBeforeItsReply).await?;
             records.recorded.extend(written.into_iter().map(|row| (row.id, row.recorded())));
         }
         if records.recorded.len() < self.finishes.len() {
-            let late = explain_refusals(db, &open, self.in_doubt, &mut records.recorded).await?;
-            end_with_aftermath(db, &late, records).await?;
+            let late = explain_refusals(connection, &open, self.in_doubt, &mut records.recorded).await?;
+            end_with_aftermath(connection, &late, records).await?;
             for finish in late {
                 records.recorded.entry(finish.id).or_insert(Recorded::RefusedOvertaken);
             }

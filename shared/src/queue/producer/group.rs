@@ -1,4 +1,4 @@
-//! One writer: takes what waits, commits it as one group, answers, and has it pushed.
+//! Writing: takes what waits, commits it as one group, answers, and has it pushed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::error::DatabaseError;
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 
@@ -24,34 +24,42 @@ const MAX_JOBS: usize = 1_000;
 /// How long a group is tried again while PostgreSQL restarts. Clients wait this long at the most before they hear 503.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
-/// A writer without work gives its connection back after this time: others of a small pool may need it.
+/// Connections without work are given back after this time: others of a small pool may need them.
 const KEPT_FOR: Duration = Duration::from_millis(200);
 
-/// One of the writers.
+/// Writes groups of requests, up to so many at the same time.
+pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer, at_once: usize) {
+    let places = Arc::new(Semaphore::new(at_once));
+    loop {
+        // First, so that a group grows while all are busy.
+        let place = Arc::clone(&places).acquire_owned().await.expect("the places stay open as long as this");
+        let Ok(group) = timeout(KEPT_FOR, next_group(&mut requests)).await else {
+            writer.connections.release();
+            continue;
+        };
+        if group.is_empty() {
+            return;
+        }
+        let writer = writer.clone();
+        // A task of the moment, not one of several that wait for their turn: waking the next of them took a thread its own wake-up.
+        tokio::spawn(async move {
+            for part in apart(group) {
+                writer.commit(part, false).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+/// What it takes to write a group.
+#[derive(Clone)]
 pub(super) struct Writer {
     pub(super) db: SystemDb,
-    pub(super) connection: Kept,
+    pub(super) connections: Kept,
     pub(super) pusher: Pusher,
 }
 
 impl Writer {
-    pub(super) async fn run(self, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-        loop {
-            // A group is not given up once it has its first request: nothing is waited for after that.
-            let next = timeout(KEPT_FOR, async { next_group(&mut *receiver.lock().await).await });
-            let Ok(group) = next.await else {
-                self.connection.release();
-                continue;
-            };
-            if group.is_empty() {
-                return;
-            }
-            for part in apart(group) {
-                self.commit(part, false).await;
-            }
-        }
-    }
-
     /// `in_doubt`: whether an earlier try may have been committed.
     async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
         match self.persist(&group, in_doubt).await {
@@ -103,13 +111,13 @@ impl Writer {
             (true, false) => tied::insert(&self.db, group).await?,
             (true, true) => tied::insert_missing(&self.db, group).await?,
             (false, _) => {
-                let mut connection = self.connection.take().await?;
+                let mut connection = self.connections.take().await?;
                 let answers = if in_doubt {
                     statements::insert_missing(&mut connection, group).await?
                 } else {
                     statements::insert(&mut connection, group).await?
                 };
-                self.connection.put(connection);
+                self.connections.put(connection);
                 Committed { answers, idle: HashSet::new() }
             }
         };
