@@ -93,6 +93,11 @@ impl Capacity {
         taken
     }
 
+    /// Takes a place if one is free.
+    pub fn place_now(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
     /// Sets how many may be held beyond the slots, and returns how many free places are worth a fetch: half of those, so that short
     /// jobs come in few large fetches, and a single slot where jobs are long.
     fn adjust(&self) -> u32 {

@@ -61,12 +61,11 @@ impl Fetcher {
     pub async fn run(mut self, stop: CancellationToken) {
         let last_chances = self.last_chances.clone();
         while !stop.is_cancelled() {
-            let Some(places) = stop.run_until_cancelled(self.capacity.places()).await else {
-                return;
-            };
+            // Places are not held while there is nothing to ask for: what is granted takes them.
             if stop.run_until_cancelled(self.sources.ready()).await.is_none() {
                 return;
             }
+            let Some(places) = stop.run_until_cancelled(self.capacity.places()).await else { return };
             let Some(_door) = stop.run_until_cancelled(last_chances.none_under_way()).await else { return };
             self.round(places).await;
         }

@@ -49,6 +49,11 @@ impl LastChances {
         self.door.read().await
     }
 
+    /// As [`Self::none_under_way`], without waiting: `None` while a last chance is under way, or about to be.
+    pub fn none_now(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.door.try_read().ok()
+    }
+
     /// Whether a job that has not begun must give way.
     pub fn is_announced(&self) -> bool {
         *self.announced.borrow()

@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use shared::queue::{Notice, Notices, Shard};
+use shared::queue::{Grant, Notice, Notices, Shard};
 use tokio::sync::{Notify, mpsc};
 
 use crate::holdings::Holdings;
@@ -51,7 +51,13 @@ impl Wake {
 }
 
 /// Listens until the notices end.
-pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>, newcomers: mpsc::Sender<Shard>) {
+pub async fn listen(
+    mut notices: Notices,
+    holdings: Holdings,
+    wake: Arc<Wake>,
+    newcomers: mpsc::Sender<Shard>,
+    granted: mpsc::UnboundedSender<(Shard, Grant)>,
+) {
     while let Some(notice) = notices.next().await {
         match notice {
             Notice::Cancelled(id) => holdings.cancel(id),
@@ -60,6 +66,8 @@ pub async fn listen(mut notices: Notices, holdings: Holdings, wake: Arc<Wake>, n
             Notice::Wake(shard) => wake.up(Some(&shard)),
             // If there are too many to be told, the rounds find them.
             Notice::Newcomer(shard) => drop(newcomers.try_send(shard)),
+            // The receiver is there as long as this.
+            Notice::Granted(shard, grant) => drop(granted.send((shard, grant))),
             Notice::Connected => wake.up(None),
         }
     }

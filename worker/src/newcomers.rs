@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{fetcher::Desk, last_chance::LastChances, places::Usages};
 
-const GUESTS: usize = 2;
+/// How many jobs are held beyond the places, here and by [`crate::grants`].
+pub const GUESTS: usize = 2;
 /// More notices than these are left to the fetcher's rounds.
 pub const NOTICES: usize = 16;
 
@@ -21,6 +22,8 @@ pub struct Newcomers {
     pub consumer: Consumer,
     /// Where somebody is new.
     pub notices: mpsc::Receiver<Shard>,
+    /// Places beyond the fetcher's, at most [`GUESTS`].
+    pub guests: Arc<Semaphore>,
     /// Counts what each source holds.
     pub usages: Usages,
     /// Where leases are entered and sent on.
@@ -32,9 +35,8 @@ pub struct Newcomers {
 impl Newcomers {
     /// Fetches until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let guests = Arc::new(Semaphore::new(GUESTS));
         while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
-            let Some(permit) = stop.run_until_cancelled(Arc::clone(&guests).acquire_owned()).await else { return };
+            let Some(permit) = stop.run_until_cancelled(Arc::clone(&self.guests).acquire_owned()).await else { return };
             let permit = permit.expect("the guests' places stay open as long as this");
             let Some(_door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
             match self.consumer.fetch(&shard, 1).await {

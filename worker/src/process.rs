@@ -11,13 +11,17 @@ use shared::{
     ids,
     queue::{Index, Notices, QueueName, Shard, consumer::Consumer, shard_agreement, webhooks::Watchers},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     capacity::Capacity,
     fetcher::{Desk, Fetcher},
     finisher::Finisher,
+    grants::Grants,
     heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
@@ -64,9 +68,10 @@ pub async fn work(
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
     let wake = Arc::new(Wake::new(&sources));
-    let notices = Notices::listen(&index, sources.clone(), background.clone());
-    let (newcomer, newcomers) = mpsc::channel(newcomers::NOTICES);
-    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer));
+    let process = ids::new_id(&environment.clock);
+    let notices = Notices::listen(&index, sources.clone(), process, background.clone());
+    let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
+    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer, grant));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
     let last_chances = LastChances::new();
@@ -74,24 +79,38 @@ pub async fn work(
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
     let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
     let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
-    let sources = Sources::new(sources, settings.slots, wake);
+    let sources = Sources::new(sources, settings.slots, Arc::clone(&wake));
+    let guests = Arc::new(Semaphore::new(newcomers::GUESTS));
+    let mut grants = Grants {
+        consumer: consumer.clone(),
+        granted,
+        capacity: Arc::clone(&capacity),
+        guests: Arc::clone(&guests),
+        usages: sources.usages(),
+        desk: desk.clone(),
+        wake,
+        last_chances: last_chances.clone(),
+    };
     let newcomers = Newcomers {
         consumer: consumer.clone(),
         notices: newcomers,
+        guests,
         usages: sources.usages(),
         desk: desk.clone(),
         last_chances: last_chances.clone(),
     };
+    let consumer = consumer.offering(process);
     let fetcher =
         Fetcher { consumer, sources, capacity: Arc::clone(&capacity), desk, last_chances: last_chances.clone() };
-    let process = ids::new_id(&environment.clock);
-    let beating =
-        tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, stop.clone()));
     let fetched = CancellationToken::new();
+    // It takes back the offers, so it leaves when no more are made.
+    let beating =
+        tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, fetched.clone()));
     let (fetcher_stop, fetcher_ended) = (stop.clone(), fetched.clone().drop_guard());
     let fetching = tokio::spawn(async move {
-        tokio::join!(fetcher.run(fetcher_stop.clone()), newcomers.run(fetcher_stop));
+        tokio::join!(fetcher.run(fetcher_stop.clone()), newcomers.run(fetcher_stop.clone()), grants.run(fetcher_stop));
         drop(fetcher_ended);
+        grants.refuse_rest().await;
     });
     let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances, system));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
@@ -106,12 +125,12 @@ pub async fn work(
     } else {
         tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued");
     }
-    fetching.await?;
     beating.await?;
     if timeout(LAST_PATIENCE, written).await.is_err() {
         tracing::warn!("some results could not be written in time; the jobs will be rescued and run again");
     }
     background.cancel();
+    fetching.await?;
     renewal.await?;
     checking.await?;
     Ok(())

@@ -16,8 +16,8 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
-    index::{FetchedIds, LeasedId},
+    Grant, HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
+    index::{FetchedIds, LeasedId, Offer},
 };
 use crate::{
     db::{Kept, SystemDb},
@@ -116,7 +116,12 @@ pub struct Consumer {
     connections: Kept,
     index: Index,
     lease: Duration,
+    /// In whose name offers are made, if they are.
+    offering: Option<Uuid>,
 }
+
+/// Ids that one call of the index leased, and under which token.
+type Leased = Result<(LeaseToken, FetchedIds), redis::RedisError>;
 
 struct Row {
     id: Uuid,
@@ -141,7 +146,13 @@ struct Row {
 impl Consumer {
     /// A consumer whose leases last `lease` unless they are renewed.
     pub fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
-        Self { connections: Kept::new(&db, READERS), db, index, lease }
+        Self { connections: Kept::new(&db, READERS), db, index, lease, offering: None }
+    }
+
+    /// Offers to take another job wherever a fetch brings fewer than were wanted, for which `process` listens: see [`super::Notices`].
+    #[must_use]
+    pub fn offering(self, process: Uuid) -> Self {
+        Self { offering: Some(process), ..self }
     }
 
     /// Leases up to `wanted` jobs of a shard in fair order.
@@ -153,21 +164,49 @@ impl Consumer {
     /// Leases jobs of several shards, up to so many of each; the shards are asked at the same time, the ledger once for all. An
     /// answer for each shard, in their order.
     pub async fn fetch_from(&self, wishes: &[(&Shard, usize)]) -> Vec<Result<Fetched, FetchError>> {
-        let (token, asked) = (LeaseToken::random(), Instant::now());
-        let ask = |&(shard, wanted)| self.index.fetch(shard, wanted, self.lease, token);
+        let asked = Instant::now();
+        let ask = async |&(shard, wanted): &(&Shard, usize)| {
+            let token = LeaseToken::random();
+            let offer = self.offering.map(|process| Offer { process, token: LeaseToken::random() });
+            Ok((token, self.index.fetch(shard, wanted, self.lease, token, offer).await?))
+        };
         let answers = join_all(wishes.iter().map(ask)).await;
-        let ids: Vec<Uuid> =
-            answers.iter().flatten().flat_map(|fetched| &fetched.ids).map(|leased| leased.id).collect();
+        let answers = wishes.iter().map(|&(shard, _)| shard).zip(answers).collect();
+        self.read_and_judge(answers, || asked.elapsed()).await
+    }
+
+    /// Takes what was granted, as [`Self::fetch_from`] what was fetched.
+    pub async fn take(&self, grants: &[(Shard, Grant)]) -> Vec<Result<Fetched, FetchError>> {
+        let answers = grants.iter().map(|(shard, grant)| (shard, Ok((grant.token, grant.as_fetched())))).collect();
+        let oldest = || grants.iter().map(|(_, grant)| self.index.age(grant)).max().unwrap_or_default();
+        self.read_and_judge(answers, oldest).await
+    }
+
+    /// Gives back what was granted.
+    pub async fn refuse(&self, shard: &Shard, grant: &Grant) -> Result<(), redis::RedisError> {
+        self.index.settle(shard, &[grant.leased.hand_back(grant.token)]).await
+    }
+
+    /// `age`: since when some of them may be leased.
+    async fn read_and_judge(
+        &self,
+        answers: Vec<(&Shard, Leased)>,
+        age: impl Fn() -> Duration,
+    ) -> Vec<Result<Fetched, FetchError>> {
+        let leased = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        let ids: Vec<Uuid> = leased.flat_map(|(_, fetched)| &fetched.ids).map(|leased| leased.id).collect();
         let mut rows = match self.read(&ids).await {
             // Nobody has renewed them meanwhile; too late, and they are another's before they run.
-            Ok(_) if asked.elapsed() > self.lease / 2 => Err(None),
+            Ok(_) if age() > self.lease / 2 => Err(None),
             rows => rows.map_err(|error| Some(Arc::new(error))),
         };
-        let mut results = Vec::with_capacity(wishes.len());
-        for (&(shard, _), answer) in wishes.iter().zip(answers) {
+        let mut results = Vec::with_capacity(answers.len());
+        for (shard, answer) in answers {
             results.push(match (answer, &mut rows) {
-                (Ok(fetched), Ok(rows)) => Ok(self.judge(shard, token, fetched, rows).await),
-                (Ok(fetched), Err(error)) => Err(self.hand_back(shard, token, &fetched.ids, error.as_ref()).await),
+                (Ok((token, fetched)), Ok(rows)) => Ok(self.judge(shard, token, fetched, rows).await),
+                (Ok((token, fetched)), Err(error)) => {
+                    Err(self.hand_back(shard, token, &fetched.ids, error.as_ref()).await)
+                }
                 (Err(error), _) => Err(error.into()),
             });
         }
@@ -271,6 +310,12 @@ impl Consumer {
             Ok((_, aftermath)) => aftermath.announce(&self.index).await,
             Err(error) => tracing::debug!(jobs = expired.len(), %error, "expired jobs could not be discarded"),
         }
+    }
+}
+
+impl Grant {
+    fn as_fetched(&self) -> FetchedIds {
+        FetchedIds { state: IndexState::Ready, ids: vec![self.leased], next: None, now_ms: self.at_ms }
     }
 }
 

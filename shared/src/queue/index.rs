@@ -12,7 +12,10 @@ mod scripts;
 mod sharding;
 mod standing;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::{
     RedisError, Script, ScriptInvocation,
@@ -20,10 +23,12 @@ use redis::{
 };
 use uuid::Uuid;
 
-pub use self::records::{HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob};
+pub use self::records::{
+    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob,
+};
 pub(super) use self::{
     limiting::LimitChange,
-    records::{FetchedIds, LeasedId, by_queue},
+    records::{FetchedIds, LeasedId, Offer, by_queue},
     standing::{Place, Standing},
 };
 use self::{
@@ -125,7 +130,11 @@ impl Index {
         wanted: usize,
         lease: Duration,
         token: LeaseToken,
+        offer: Option<Offer>,
     ) -> Result<FetchedIds, RedisError> {
+        let asked = Instant::now();
+        let (process, offered) = offer
+            .map_or_else(Default::default, |offer| (offer.process.simple().to_string(), offer.token.bytes().to_vec()));
         let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, Vec<f64>, i64) = self
             .call(&FETCH, shard)
             .arg(wanted.min(MAX_BATCH))
@@ -133,9 +142,11 @@ impl Index {
             .arg(token.bytes())
             .arg(PROMOTED_PER_FETCH)
             .arg(self.listening.until(self.response_timeout))
+            .arg(process)
+            .arg(offered)
             .invoke_async(&mut self.connection())
             .await?;
-        self.listening.heard(now_ms);
+        self.listening.heard(now_ms, asked);
         let ids = ids.chunks_exact(16).zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
         Ok(FetchedIds {
             state: IndexState::parse(&state),
@@ -143,6 +154,11 @@ impl Index {
             next: u64::try_from(next_ms).ok().map(Duration::from_millis),
             now_ms,
         })
+    }
+
+    /// How long ago a grant was made, at the most.
+    pub(super) fn age(&self, grant: &Grant) -> Duration {
+        self.listening.age(grant.at_ms)
     }
 
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.

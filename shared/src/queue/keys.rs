@@ -20,6 +20,11 @@ pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:wake", root(prefix, shard))
 }
 
+/// Where a worker hears what was leased to it from a shard because it had offered to take it.
+pub fn granted_channel(prefix: &str, shard: &Shard, process: Uuid) -> String {
+    format!("{}:granted:{}", root(prefix, shard), process.simple())
+}
+
 /// Where holders of a shard's leases hear that a running job was cancelled; the message is the id's 16 bytes.
 pub fn cancel_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:cancel", root(prefix, shard))

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Index, JobChange, QueueName, Shard, keys};
+use super::{Grant, Index, JobChange, QueueName, Shard, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -23,6 +23,8 @@ pub enum Notice {
     Wake(Shard),
     /// A tenant has work in this shard that had none, while the shard is busy with others'.
     Newcomer(Shard),
+    /// A job of this shard was leased to this worker, which had offered to take one.
+    Granted(Shard, Grant),
     /// This job was cancelled.
     Cancelled(Uuid),
     /// This happened to a followed job.
@@ -41,11 +43,13 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// Listens as a worker of these shards: wake-ups and cancellations.
-    pub fn listen(index: &Index, shards: Vec<Shard>, stop: CancellationToken) -> Self {
+    /// Listens as the worker `process` of these shards: wake-ups, grants and cancellations.
+    pub fn listen(index: &Index, shards: Vec<Shard>, process: Uuid, stop: CancellationToken) -> Self {
         let mut channels = HashMap::new();
         for shard in shards {
             channels.insert(keys::cancel_channel(index.prefix(), &shard), Channel::Cancel);
+            let granted = keys::granted_channel(index.prefix(), &shard, process);
+            channels.insert(granted, Channel::Granted(shard.clone()));
             channels.insert(keys::wake_channel(index.prefix(), &shard), Channel::Wake(shard));
         }
         Self { index: index.clone(), channels, messages: None, stop }
@@ -92,6 +96,7 @@ impl Notices {
 
 enum Channel {
     Wake(Shard),
+    Granted(Shard),
     Cancel,
     Events,
 }
@@ -101,6 +106,7 @@ impl Channel {
         match self {
             Self::Wake(shard) if message.is_empty() => Some(Notice::Wake(shard.clone())),
             Self::Wake(shard) => Some(Notice::Newcomer(shard.clone())),
+            Self::Granted(shard) => Grant::parse(message).map(|grant| Notice::Granted(shard.clone(), grant)),
             Self::Cancel => Uuid::from_slice(message).ok().map(Notice::Cancelled),
             Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
         }

@@ -7,6 +7,7 @@ mod depth;
 mod drain;
 mod enqueue;
 mod expiry;
+mod grants;
 mod idle;
 mod leadership;
 mod lifecycle;

@@ -72,7 +72,7 @@ impl Index {
         self.note_worker(queue, process, slots, WORKER_SILENCE).await
     }
 
-    /// Says that a worker no longer serves the queue.
+    /// Says that a worker no longer serves the queue, and takes back its offer.
     pub async fn leave(&self, queue: &QueueName, process: Uuid, slots: usize) -> Result<(), RedisError> {
         self.note_worker(queue, process, slots, Duration::ZERO).await
     }
@@ -87,7 +87,8 @@ impl Index {
         // In every shard: each tells of its own who serves it.
         let beats = self.shards(queue).map(async |shard| {
             let mut call = self.call(&scripts::BEAT, &shard);
-            call.arg(process.as_bytes()).arg(slots).arg(millis(remembered)).invoke_async(&mut self.connection()).await
+            call.arg(process.as_bytes()).arg(slots).arg(millis(remembered)).arg(process.simple().to_string());
+            call.invoke_async(&mut self.connection()).await
         });
         all(beats).await
     }

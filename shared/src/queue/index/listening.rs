@@ -10,32 +10,46 @@ use std::{
 
 const UNKNOWN: i64 = i64::MIN;
 
-/// How far Redis's clock is ahead of this process's, at least, by the last answer.
+/// How far Redis's clock is ahead of this process's, at least and at most, by the last answer.
 pub(super) struct Listening {
     started: Instant,
     ahead_ms: AtomicI64,
+    at_most_ms: AtomicI64,
 }
 
 impl Listening {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), ahead_ms: AtomicI64::new(UNKNOWN) }
+        Self { started: Instant::now(), ahead_ms: AtomicI64::new(UNKNOWN), at_most_ms: AtomicI64::new(UNKNOWN) }
     }
 
     /// Redis's time, in ms, at which a call that begins now is given up; 0 while no answer has told Redis's time.
     pub(super) fn until(&self, patience: Duration) -> i64 {
         match self.ahead_ms.load(Ordering::Relaxed) {
             UNKNOWN => 0,
-            ahead => ahead + self.elapsed_ms() + i64::try_from(patience.as_millis()).unwrap_or(i64::MAX / 4),
+            ahead => {
+                ahead + self.elapsed_ms(Instant::now()) + i64::try_from(patience.as_millis()).unwrap_or(i64::MAX / 4)
+            }
         }
     }
 
-    /// Learns from an answer. It was made before it arrived, so Redis is at least this far ahead.
-    pub(super) fn heard(&self, redis_ms: i64) {
-        self.ahead_ms.store(redis_ms - self.elapsed_ms(), Ordering::Relaxed);
+    /// How long ago it was this time of Redis, at the most: for ever, while no answer has told Redis's time.
+    pub(super) fn age(&self, redis_ms: i64) -> Duration {
+        match self.at_most_ms.load(Ordering::Relaxed) {
+            UNKNOWN => Duration::MAX,
+            ahead => {
+                Duration::from_millis(u64::try_from(ahead + self.elapsed_ms(Instant::now()) - redis_ms).unwrap_or(0))
+            }
+        }
     }
 
-    fn elapsed_ms(&self) -> i64 {
-        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX / 4)
+    /// Learns from an answer. It was made before it arrived, so Redis is at least this far ahead; and after it was asked for.
+    pub(super) fn heard(&self, redis_ms: i64, asked: Instant) {
+        self.ahead_ms.store(redis_ms - self.elapsed_ms(Instant::now()), Ordering::Relaxed);
+        self.at_most_ms.store(redis_ms - self.elapsed_ms(asked), Ordering::Relaxed);
+    }
+
+    fn elapsed_ms(&self, at: Instant) -> i64 {
+        i64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(i64::MAX / 4)
     }
 }
 
@@ -51,8 +65,20 @@ mod tests {
     #[test]
     fn the_time_passed_is_in_redis_time_and_not_too_late() {
         let listening = Listening::new();
-        listening.heard(1_000_000);
+        listening.heard(1_000_000, Instant::now());
         let until = listening.until(Duration::from_secs(2));
         assert!((1_002_000..1_002_500).contains(&until), "{until}");
+    }
+
+    /// An answer that was under way for so long may be that old.
+    #[test]
+    fn an_age_is_not_told_too_low() {
+        let (listening, under_way) = (Listening::new(), Duration::from_millis(50));
+        assert_eq!(listening.age(1_000_000), Duration::MAX);
+        std::thread::sleep(under_way);
+        listening.heard(1_000_000, listening.started);
+        assert!(listening.age(1_000_000) >= under_way, "{:?}", listening.age(1_000_000));
+        listening.heard(1_000_000, Instant::now());
+        assert!(listening.age(1_000_000) < under_way, "{:?}", listening.age(1_000_000));
     }
 }

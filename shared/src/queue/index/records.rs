@@ -114,11 +114,40 @@ pub(in crate::queue) fn by_queue<Q: Eq + Hash, J>(jobs: impl IntoIterator<Item =
 }
 
 /// A leased id with what is needed to give it back unread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::queue) struct LeasedId {
     pub(in crate::queue) id: Uuid,
     pub(in crate::queue) priority: Priority,
     pub(in crate::queue) run_at_ms: i64,
+}
+
+/// What a worker would take as soon as it is there, after a fetch that brought too little.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::queue) struct Offer {
+    /// The worker, which listens for it.
+    pub(in crate::queue) process: Uuid,
+    /// Of the lease that would come of it.
+    pub(in crate::queue) token: LeaseToken,
+}
+
+/// A job that was leased to a worker because of its offer, unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub(in crate::queue) leased: LeasedId,
+    pub(in crate::queue) token: LeaseToken,
+    /// When, by the clock of Redis, in Unix milliseconds.
+    pub(in crate::queue) at_ms: i64,
+}
+
+impl Grant {
+    /// Reads a message: the token's 8 bytes, the id's 16, then the time and the lane's score as text.
+    pub(in crate::queue) fn parse(message: &[u8]) -> Option<Self> {
+        let (token, rest) = message.split_at_checked(8)?;
+        let (id, rest) = rest.split_at_checked(16)?;
+        let (at_ms, score) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
+        let (token, leased) = (LeaseToken::parse(token)?, LeasedId::parse(id, score.parse().ok()?)?);
+        Some(Self { leased, token, at_ms: at_ms.parse().ok()? })
+    }
 }
 
 /// A lease as its holder asserts it.

@@ -22,8 +22,10 @@ macro_rules! script {
     };
 }
 
-pub(super) static PUSH: LazyLock<Script> = script!("", "push", "lanes");
-pub(super) static FETCH: LazyLock<Script> = script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving");
+pub(super) static PUSH: LazyLock<Script> =
+    script!("", "push", "lanes" "tenants" "turns" "serving" "leasing" "granting");
+pub(super) static FETCH: LazyLock<Script> =
+    script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving" "leasing");
 pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "lanes" "tenants");
 // A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "tenants");

@@ -12,7 +12,7 @@ local limits = root .. ':limits'     -- hash: tenant -> weight, cap, rate, burst
 local buckets = root .. ':buckets'   -- hash: tenant -> tokens and when they were counted, for tenants with a rate
 local watched = root .. ':watched'   -- sorted set: id -> until when somebody follows the job
 local workers = root .. ':workers'   -- sorted set: process and its slots -> when it was last seen
-local meta = root .. ':meta'         -- hash: epoch, run_id, state, complete, floor, idle, told, paused
+local meta = root .. ':meta'         -- hash: epoch, run_id, state, complete, floor, idle, offer, told, paused
 
 -- A lane orders by priority first, then by time: 2^43 ms reach to the year 2248, and 4 priorities stay exact in a double.
 local PRIORITY_SPAN = 8796093022208

@@ -1,22 +1,24 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
 -- ARGV: id, tenant, priority, run_at in ms ('' for now), for each job. Returns how many were not leased already.
-local flags = redis.call('HMGET', meta, 'idle', 'state', 'told')
+local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
 local now, ids = now_ms(), {}
 for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
-local placed, some_due = 0, redis.call('EXISTS', due) == 1
+local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
 -- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
 local function is_due_later(i) return some_due and redis.call('ZSCORE', due, ARGV[i] .. ARGV[i + 1] .. ARGV[i + 2]) end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   local i = at * 4 - 3
   if not holder and not is_due_later(i) then
     place(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]) or now, now)
-    placed = placed + 1
+    placed, last = placed + 1, ARGV[i]
   end
 end
 enter_lanes()
-if placed > 0 then wake_idle(flags[1]) end
+-- Nothing of it is in a lane if all of it is due later; the workers are to learn when.
+local granted = flags[1] == '1' and flags[4] and next(entered) and grant(flags[4], now)
+if placed > 0 and not (placed == 1 and granted == last) then wake_idle(flags[1]) end
 -- Busy workers are told as well, now and then, of a tenant that had nothing waiting, and fetch its job beside their rounds.
 if somebody_new and flags[1] ~= '1' and now - (tonumber(flags[3]) or 0) >= 5 then
   redis.call('HSET', meta, 'told', now)

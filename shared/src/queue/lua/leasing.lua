@@ -1,0 +1,43 @@
+-- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on. Ends after `bound` tenants that may start none.
+-- Returns the ids, the lane score of each, and whether that bound was reached.
+local function lease(wanted, lease_ms, token, bound, now)
+  local sequence, visited, idle_turns, floor = {}, {}, 0, nil
+  while #sequence < wanted and idle_turns < bound do
+    if horizon < math.huge and (size == 0 or heap[1].time > horizon) then
+      read_page(math.min(100, wanted - #sequence + 1))
+    elseif size == 0 then
+      break
+    else
+      local first = heap[1]
+      if not first.left then visited[#visited + 1] = first end
+      local taken = turn(first, wanted - #sequence, now)
+      if taken == 0 then
+        idle_turns = idle_turns + 1
+        drop_first()
+      else
+        for _ = 1, taken do sequence[#sequence + 1] = first end
+        floor = first.time
+        first.taken, first.left, first.time = first.taken + taken, first.left - taken, first.time + taken * first.cost
+        if first.left == 0 then drop_first() else sift_down() end
+      end
+    end
+  end
+
+  local ids, scores, entries = take_out(sequence, visited)
+  local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
+  for at, holder in ipairs(#ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}) do
+    local id, entry = ids[at], entries[at]
+    if holder then
+      entry.time = entry.time - entry.cost
+    else
+      leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
+      expiries[#expiries + 1], expiries[#expiries + 2] = now + lease_ms, id
+      holders[#holders + 1], holders[#holders + 2] = id, token .. entry.tenant .. entry.cost
+      entry.about.running, served[entry.tenant] = entry.about.running + 1, (served[entry.tenant] or 0) + 1
+    end
+  end
+  enter_leases(leased, expiries, holders, served, now)
+  leave(visited, now)
+  if floor then redis.call('HSET', meta, 'floor', string.format('%.17g', floor)) end
+  return leased, lane_scores, idle_turns >= bound
+end

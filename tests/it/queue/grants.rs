@@ -1,0 +1,231 @@
+//! A worker that found too little has the next job leased to it by the script that brings it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::StreamExt as _;
+use serde_json::json;
+use shared::{
+    ids,
+    queue::{
+        Grant, Notice, Notices, Priority,
+        consumer::{Consumer, FetchError},
+    },
+    tenancy::TenantId,
+};
+use tests::{eventually::eventually, system::TestSystem};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::support::{LEASE, PATIENCE, build_index, indexed, queue, reaches, redis, shard, virtual_time};
+
+/// Twice as long as a worker waits before it asks again of its own.
+const OFFERED: Duration = Duration::from_secs(1);
+
+/// A worker that has just found nothing, and listens.
+struct Idle {
+    process: Uuid,
+    consumer: Consumer,
+    notices: Notices,
+}
+
+impl Idle {
+    async fn start(system: &TestSystem, lease: Duration) -> Result<Self> {
+        let process = ids::new_id(&system.clock);
+        let mut notices = Notices::listen(&system.index, vec![shard()], process, CancellationToken::new());
+        assert_eq!(notices.next().await, Some(Notice::Connected));
+        let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).offering(process);
+        let idle = Self { process, consumer, notices };
+        idle.finds_nothing().await?;
+        Ok(idle)
+    }
+
+    async fn finds_nothing(&self) -> Result<()> {
+        assert_eq!(self.consumer.fetch(&shard(), 5).await?.taken, 0);
+        Ok(())
+    }
+
+    async fn hears(&mut self) -> Result<Notice> {
+        timeout(PATIENCE, self.notices.next()).await?.context("it goes on listening")
+    }
+
+    async fn is_granted(&mut self) -> Result<Grant> {
+        match self.hears().await? {
+            Notice::Granted(from, grant) if from == shard() => Ok(grant),
+            other => panic!("no grant, but {other:?}"),
+        }
+    }
+}
+
+async fn scene() -> Result<(TestSystem, TenantId)> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    build_index(&system).await;
+    Ok((system, tenant))
+}
+
+async fn commit(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
+    system.enqueue((0..jobs).map(|_| system.job(tenant, "noop", &json!({}))).collect()).await
+}
+
+async fn leased(system: &TestSystem) -> Result<u64> {
+    Ok(system.index.status(&queue()).await?.leased)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_found_nothing_gets_the_next_job_unasked() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    let id = commit(&system, tenant, 1).await?[0];
+    let grant = idle.is_granted().await?;
+    assert_eq!(other.fetch(&shard(), 1).await?.taken, 0, "it is leased");
+    let mut fetched = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
+    let lease = fetched.leases.pop().context("it waited when it was read")?;
+    assert_eq!((lease.id, lease.tenant, lease.attempt), (id, tenant, 1));
+    system.index.settle(&shard(), &[lease.hand_back()]).await?;
+    assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (0, 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_counts_once_and_for_one_job() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    commit(&system, tenant, 1).await?;
+    idle.is_granted().await?;
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()));
+    assert_eq!(idle.consumer.fetch(&shard(), 5).await?.taken, 1);
+    // That fetch has offered again.
+    commit(&system, tenant, 3).await?;
+    idle.is_granted().await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "two more wait, for whom all are woken");
+    assert_eq!(leased(&system).await?, 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_waits_where_it_was_and_costs_nothing() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let mut job = system.job(tenant, "noop", &json!({}));
+    job.priority = Priority::new(1).context("the first")?;
+    let id = system.enqueue(vec![job]).await?[0];
+    let grant = idle.is_granted().await?;
+    assert!(virtual_time(&system, tenant).await? > 0.0, "a lease is charged by an estimate");
+    idle.consumer.refuse(&shard(), &grant).await?;
+    assert_eq!((leased(&system).await?, virtual_time(&system, tenant).await?), (0, 0.0));
+    let again = idle.consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits again")?;
+    assert_eq!((again.id, again.priority.get(), again.attempt), (id, 1, 1));
+    Ok(())
+}
+
+/// Whoever was stopped for so long must not run what may be another's by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_too_late_is_not_run() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, Duration::from_secs(2)).await?;
+    commit(&system, tenant, 1).await?;
+    let grant = idle.is_granted().await?;
+    sleep(Duration::from_millis(1_100)).await;
+    let late = idle.consumer.take(&[(shard(), grant)]).await.remove(0);
+    assert!(matches!(late, Err(FetchError::TooLate)), "{late:?}");
+    assert_eq!(system.index.depth(&queue()).await?.available, 1, "it was given back");
+    Ok(())
+}
+
+/// Who is gone, has left or was silent for too long gets nothing: the job is there for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_of_nobody_is_not_taken() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let Idle { notices, .. } = Idle::start(&system, LEASE).await?;
+    drop(notices);
+    eventually(PATIENCE, "Redis has noticed", async || granted_channels(&system).await.ok()?.is_empty().then_some(()))
+        .await;
+    commit(&system, tenant, 1).await?;
+    indexed_and_free(&system, 1).await;
+
+    let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    assert_eq!(other.fetch(&shard(), 1).await?.taken, 1);
+    let mut idle = Idle::start(&system, LEASE).await?;
+    system.index.leave(&queue(), idle.process, 1).await?;
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "it has left");
+
+    assert_eq!(idle.consumer.fetch(&shard(), 2).await?.taken, 1);
+    sleep(OFFERED + Duration::from_millis(100)).await;
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "it did not ask again");
+    assert_eq!(leased(&system).await?, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_start_is_not_granted() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let (mut connection, root) = (redis(&system).await?, format!("{}:{{{}}}", system.prefix, queue()));
+    let mut set = async |key: &str, field: &[u8], value: &str| -> Result<()> {
+        let mut command = redis::cmd("HSET");
+        Ok(command.arg(format!("{root}:{key}")).arg(field).arg(value).query_async(&mut connection).await?)
+    };
+    set("meta", b"paused", "1").await?;
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the queue is paused");
+    set("meta", b"paused", "0").await?;
+    assert_eq!(idle.consumer.fetch(&shard(), 2).await?.taken, 1);
+    // Weight, cap, rate, burst, paused: one runs already.
+    set("limits", tenant.as_uuid().as_bytes(), "1 1 0 0 0").await?;
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the tenant has its share");
+    assert_eq!(leased(&system).await?, 1);
+    Ok(())
+}
+
+/// A worker as it is run: what comes while it is idle is granted to it, it does without, and takes its offer along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_granted_jobs_and_works_without_hearing_of_them() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let _scheduler = system.scheduler();
+    indexed(&system, 0).await;
+    let mut overheard = redis::Client::open(system.redis_url.as_str())?.get_async_pubsub().await?;
+    overheard.psubscribe(format!("{}:*:granted:*", system.prefix)).await?;
+    let worker = system.worker(2, LEASE);
+    eventually(PATIENCE, "it listens", async || (!granted_channels(&system).await.ok()?.is_empty()).then_some(()))
+        .await;
+    // It asks twice a second, then it has offered.
+    sleep(OFFERED).await;
+    let id = commit(&system, tenant, 1).await?[0];
+    reaches(&system, tenant, id, "completed").await;
+    let message = timeout(PATIENCE, overheard.on_message().next()).await?.context("it was granted")?;
+    assert_eq!(&message.get_payload_bytes()[8..24], id.as_bytes());
+
+    // The one who overhears is lost with it.
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec_async(&mut redis(&system).await?).await?;
+    let ids = commit(&system, tenant, 10).await?;
+    for id in ids {
+        reaches(&system, tenant, id, "completed").await;
+    }
+    worker.stop().await?;
+    commit(&system, tenant, 1).await?;
+    indexed_and_free(&system, 1).await;
+    Ok(())
+}
+
+/// The channels on which somebody hears of grants.
+async fn granted_channels(system: &TestSystem) -> Result<Vec<String>> {
+    let mut command = redis::cmd("PUBSUB");
+    command.arg("CHANNELS").arg(format!("{}:*:granted:*", system.prefix));
+    Ok(command.query_async(&mut redis(system).await?).await?)
+}
+
+async fn indexed_and_free(system: &TestSystem, jobs: u64) {
+    eventually(PATIENCE, "it waits for anybody", async || {
+        let depth = system.index.depth(&queue()).await.ok()?;
+        (depth.available == jobs && leased(system).await.ok()? == 0).then_some(())
+    })
+    .await;
+}
