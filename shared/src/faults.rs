@@ -22,8 +22,8 @@ pub enum Point {
     AfterCommitBeforeItsReply,
     /// A group of jobs is committed; no client has its answer, the index knows nothing.
     AfterCommitBeforePush,
-    /// Clients have their answers, the index knows nothing.
-    AfterAnswerBeforePush,
+    /// A group of jobs is committed and is being answered; the index knows nothing.
+    BeforePush,
     /// A cancellation is committed; index and holder are not told.
     AfterCancelBeforeAnnouncement,
     /// Ids are leased in the index; their rows are not read.

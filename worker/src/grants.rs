@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use shared::queue::{Grant, Shard, consumer::Consumer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::yield_now,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{capacity::Capacity, fetcher::Desk, last_chance::LastChances, listener::Wake, places::Usages};
@@ -73,7 +76,11 @@ impl Grants {
                 }
                 Err(error) => tracing::debug!(source = %shard, %error, "a granted job could not be taken"),
             }
-            self.wake.up(Some(shard));
+        }
+        // They begin first.
+        yield_now().await;
+        for (shard, _) in taken {
+            self.wake.up(Some(&shard));
         }
     }
 

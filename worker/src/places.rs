@@ -5,10 +5,10 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use shared::queue::Shard;
@@ -21,6 +21,8 @@ pub struct Usage {
     held: AtomicUsize,
     /// Moving average of run time, in microseconds.
     average_us: AtomicU64,
+    /// When the last place was taken.
+    worked_at: Mutex<Option<Instant>>,
     /// It was not asked because it held too much.
     held_off: AtomicBool,
     wake: Arc<Wake>,
@@ -41,6 +43,7 @@ impl Usage {
         Self {
             held: AtomicUsize::new(0),
             average_us: AtomicU64::new(capacity::UNKNOWN),
+            worked_at: Mutex::new(None),
             held_off: AtomicBool::new(false),
             wake,
         }
@@ -54,6 +57,16 @@ impl Usage {
     /// Moving average of run time, in microseconds.
     pub fn average_us(&self) -> u64 {
         self.average_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether a place was taken so lately, by whatever way its job came.
+    pub fn worked_within(&self, span: Duration) -> bool {
+        self.worked_at().is_some_and(|worked_at| worked_at.elapsed() < span)
+    }
+
+    /// A panic while the lock is held leaves an instant that is still whole.
+    fn worked_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.worked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many places are left of `most`; without any, the next that is given back wakes.
@@ -84,6 +97,7 @@ impl Place {
     /// Takes one for a job of a source.
     pub fn taken(usage: &Arc<Usage>, permit: OwnedSemaphorePermit) -> Self {
         usage.held.fetch_add(1, Ordering::AcqRel);
+        *usage.worked_at() = Some(Instant::now());
         Self { usage: Arc::clone(usage), _permit: permit }
     }
 

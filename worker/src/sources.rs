@@ -37,8 +37,6 @@ struct Source {
     usage: Arc<Usage>,
     /// When it is to be asked next, if nothing wakes it before.
     ask_at: Instant,
-    /// When it last gave a job.
-    worked_at: Option<Instant>,
     /// How many jobs it likely has: places that it cannot fill are lost to the others for this round.
     likely: usize,
 }
@@ -63,7 +61,6 @@ impl Sources {
             shard,
             usage: Arc::new(Usage::new(Arc::clone(&wake))),
             ask_at: Instant::now(),
-            worked_at: None,
             likely: usize::MAX,
         };
         Self { list: shards.into_iter().map(source).collect(), slots, turn: 0, wake }
@@ -79,8 +76,8 @@ impl Sources {
         loop {
             self.hear();
             let now = Instant::now();
-            let active = self.active(now);
-            let open = self.list.iter().filter(|source| source.room(self.slots, active, now) > 0);
+            let active = self.active();
+            let open = self.list.iter().filter(|source| source.room(self.slots, active) > 0);
             match open.map(|source| source.ask_at).min() {
                 Some(at) if at <= now => return,
                 // Elapsed is as good as heard.
@@ -96,10 +93,10 @@ impl Sources {
         self.hear();
         self.turn += 1;
         let (now, count) = (Instant::now(), self.list.len());
-        let active = self.active(now);
+        let active = self.active();
         let order = (0..count).map(|at| (self.turn + at) % count);
         let mut candidates: Vec<Candidate> =
-            order.filter(|&at| self.list[at].ask_at <= now).map(|at| self.candidate(at, active, now)).collect();
+            order.filter(|&at| self.list[at].ask_at <= now).map(|at| self.candidate(at, active)).collect();
         if let [only] = candidates.as_slice() {
             return vec![(only.at, places.min(only.room))].into_iter().filter(|(_, wanted)| *wanted > 0).collect();
         }
@@ -123,9 +120,6 @@ impl Sources {
         let (now, source) = (Instant::now(), &mut self.list[at]);
         source.ask_at = now + again_in;
         source.likely = if gave < wanted { (2 * gave).max(1) } else { usize::MAX };
-        if gave > 0 {
-            source.worked_at = Some(now);
-        }
     }
 
     /// Takes a place for a job of a source.
@@ -147,23 +141,23 @@ impl Sources {
         }
     }
 
-    fn candidate(&self, at: usize, active: usize, now: Instant) -> Candidate {
+    fn candidate(&self, at: usize, active: usize) -> Candidate {
         let source = &self.list[at];
         let (held, ahead) = (source.usage.held(), source.ahead(self.slots));
         // One after the other: with many short jobs each, to ask all of them for a few was most of the work.
         let turn = (ahead / 2).max(1);
-        Candidate { at, room: source.room(self.slots, active, now), held, alone: self.slots + ahead, turn, wanted: 0 }
+        Candidate { at, room: source.room(self.slots, active), held, alone: self.slots + ahead, turn, wanted: 0 }
     }
 
     /// How many had work lately.
-    fn active(&self, now: Instant) -> usize {
-        self.list.iter().filter(|source| source.worked_lately(now)).count()
+    fn active(&self) -> usize {
+        self.list.iter().filter(|source| source.worked_lately()).count()
     }
 }
 
 impl Source {
-    fn worked_lately(&self, now: Instant) -> bool {
-        self.worked_at.is_some_and(|worked_at| now.duration_since(worked_at) < LATELY)
+    fn worked_lately(&self) -> bool {
+        self.usage.worked_within(LATELY)
     }
 
     /// How many of its jobs are worth holding beyond the slots.
@@ -173,8 +167,8 @@ impl Source {
 
     /// How many places it may take: some slots are left to the others that had work lately (`active` of all), so that long jobs, taken
     /// while those happened to have none, do not make them wait for their end.
-    fn room(&self, slots: usize, active: usize, now: Instant) -> usize {
-        let others = active - usize::from(self.worked_lately(now));
+    fn room(&self, slots: usize, active: usize) -> usize {
+        let others = active - usize::from(self.worked_lately());
         let left = (others * (slots / LEFT_TO_OTHERS).max(1)).min(slots / 2);
         self.usage.room(slots - left + self.ahead(slots))
     }
@@ -276,6 +270,7 @@ mod tests {
     async fn some_slots_are_left_to_others_that_had_work_lately() {
         let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(100)));
         sources.answered(1, 1, 1, Duration::from_mins(1));
+        drop(take(&sources, 1, &permits));
         let mut held: Vec<Place> = Vec::new();
         for _ in 0..3 {
             let places = wanted(&mut sources, SLOTS)[0];

@@ -74,6 +74,11 @@ impl Enqueued {
     fn created_except(refused: Vec<Refused>) -> Self {
         if refused.is_empty() { Self::Created } else { Self::CreatedExcept(refused) }
     }
+
+    /// Whether there are jobs that were not there before.
+    const fn has_created(&self) -> bool {
+        matches!(self, Self::Created | Self::CreatedExcept(_))
+    }
 }
 
 /// Why nothing was committed, as far as is known.

@@ -3,7 +3,8 @@
 -- that makes the offer ('': none), the offer's token.
 -- Returns the index state, the ids in one string, the ms until there may be more (-1: unknown), the lane score of each id,
 -- and the time.
-local state, now = index_state(), now_ms()
+local flags, now = redis.call('HMGET', meta, 'state', 'run_id', 'paused'), now_ms()
+local state, paused = state_in(flags[1], flags[2]), flags[3] == '1'
 local wanted, lease_ms, bound = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if state == 'ready' and tonumber(ARGV[5]) > 0 and now > tonumber(ARGV[5]) then state = 'late' end
 if state ~= 'ready' then return { state, '', -1, {}, now } end
@@ -12,7 +13,7 @@ if state ~= 'ready' then return { state, '', -1, {}, now } end
 local OFFERED_MS = 1000
 
 promote(now, bound)
-local paused, leased, lane_scores, is_cut = redis.call('HGET', meta, 'paused') == '1', {}, {}, false
+local leased, lane_scores, is_cut = {}, {}, false
 if not paused then leased, lane_scores, is_cut = lease(wanted, lease_ms, ARGV[3], bound, now) end
 if #leased < wanted then
   -- pcall: under a full memory these may fail, and then the fall-back poll wakes the worker.

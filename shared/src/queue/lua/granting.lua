@@ -3,14 +3,15 @@ local TENANTS_LOOKED_AT = 20
 
 -- Leases the job that is next to whoever made the offer, and tells it so; returns the id, if there was one. An offer counts once.
 local function grant(offer, now)
-  redis.call('HDEL', meta, 'offer')
   local process, token = string.sub(offer, 1, 32), string.sub(offer, 33, 40)
   local lease_ms, until_ms = string.match(offer, '^(%d+) (%d+)$', 41)
-  if now > tonumber(until_ms) or index_state() ~= 'ready' or redis.call('HGET', meta, 'paused') == '1' then return nil end
+  if now > tonumber(until_ms) then return nil end
   local channel = root .. ':granted:' .. process
   -- What is leased to somebody who is gone would wait for the end of the lease.
   if redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return nil end
   local ids, scores = lease(1, tonumber(lease_ms), token, TENANTS_LOOKED_AT, now)
-  if ids[1] then redis.call('PUBLISH', channel, token .. ids[1] .. string.format('%.0f', now) .. ' ' .. scores[1]) end
+  if not ids[1] then return nil end
+  redis.call('HDEL', meta, 'offer')
+  redis.call('PUBLISH', channel, token .. ids[1] .. string.format('%.0f', now) .. ' ' .. scores[1])
   return ids[1]
 end

@@ -24,11 +24,12 @@ end
 
 -- 'stale' unless the index was built in this life of Redis: after a restart, a failover or an old dump the run id differs.
 -- 'retired' if the queue was split otherwise since.
-local function index_state()
-  local known = redis.call('HMGET', meta, 'state', 'run_id')
-  if not known[1] or known[2] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return 'stale' end
-  return known[1]
+local function state_in(state, run_id)
+  if not state or run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return 'stale' end
+  return state
 end
+
+local function index_state() return state_in(unpack(redis.call('HMGET', meta, 'state', 'run_id'))) end
 
 local function lane_of(tenant) return root .. ':lane:' .. tenant end
 

@@ -1,6 +1,6 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
 -- ARGV: id, tenant, priority, run_at in ms ('' for now), for each job. Returns how many were not leased already.
-local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer')
+local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'run_id')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
 local now, ids = now_ms(), {}
@@ -17,7 +17,10 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
 end
 enter_lanes()
 -- Nothing of it is in a lane if all of it is due later; the workers are to learn when.
-local granted = flags[1] == '1' and flags[4] and next(entered) and grant(flags[4], now)
+local granted = nil
+if flags[1] == '1' and flags[4] and next(entered) and flags[5] ~= '1' and state_in(flags[2], flags[6]) == 'ready' then
+  granted = grant(flags[4], now)
+end
 if placed > 0 and not (placed == 1 and granted == last) then wake_idle(flags[1]) end
 -- Busy workers are told as well, now and then, of a tenant that had nothing waiting, and fetch its job beside their rounds.
 if somebody_new and flags[1] ~= '1' and now - (tonumber(flags[3]) or 0) >= 5 then

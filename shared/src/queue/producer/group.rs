@@ -9,10 +9,11 @@ use std::{
 use sqlx::error::DatabaseError;
 use tokio::{
     sync::{Semaphore, mpsc},
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Committed, EnqueueError, Enqueued, Waiting, pusher::Pusher, statements, tied};
+use super::{Committed, EnqueueError, Waiting, pusher::Pusher, statements, tied};
 use crate::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
@@ -65,16 +66,15 @@ impl Writer {
         match self.persist(&group, in_doubt).await {
             Ok(Committed { answers, idle }) => {
                 faults::pass(Point::AfterCommitBeforePush).await;
-                let mut created = Vec::with_capacity(group.len());
-                for (Waiting { request, answer: client }, answer) in group.into_iter().zip(answers) {
-                    if matches!(answer, Enqueued::Created | Enqueued::CreatedExcept(_)) {
-                        created.push(request.jobs);
-                    }
+                let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
+                let jobs = created.flat_map(|(waiting, _)| &waiting.request.jobs);
+                self.pusher.announce(jobs.filter(|job| !idle.contains(&job.id)));
+                // On this thread, which has its caches warm, the push goes out before the answers; to wake another for either takes longer.
+                yield_now().await;
+                for (waiting, answer) in group.into_iter().zip(answers) {
                     // The client may have gone; its jobs are committed all the same.
-                    let _ = client.send(Ok(answer));
+                    let _ = waiting.answer.send(Ok(answer));
                 }
-                // Last, because tokio runs next what was woken last: workers begin while the answers are being written.
-                self.pusher.announce(created.iter().flatten().filter(|job| !idle.contains(&job.id)));
             }
             // One request's rows can spoil a statement for all: find out whose, so that the others get through.
             Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {

@@ -46,7 +46,7 @@ impl Pusher {
 async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)>) {
     let (mut batch, mut failing) = (Vec::with_capacity(MAX_BATCH), false);
     while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        faults::pass(Point::AfterAnswerBeforePush).await;
+        faults::pass(Point::BeforePush).await;
         for (queue, jobs) in by_queue(batch.drain(..)) {
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {

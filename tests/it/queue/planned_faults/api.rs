@@ -61,17 +61,17 @@ async fn killed_between_commit_and_answer_the_repeat_finds_the_job() -> Result<(
 
 /// The client has its 202; the index was never told.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_answer_and_push_the_job_is_swept_up() -> Result<()> {
+async fn killed_after_the_answer_and_before_the_push_the_job_is_swept_up() -> Result<()> {
     let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
     let tenant = app.tenant("acme").await?;
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
     indexed(&app.system, 0).await;
-    let (mut api, client) = doomed(&app, &key(&app, tenant.id).await?, "after_answer_before_push").await?;
-    // The answer and the kill race; the commit has won either way.
-    let _ = client.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await;
-    is_killed(&mut api).await?;
+    let (mut api, client) = planned(&app, &key(&app, tenant.id).await?, "before_push:1:hang").await?;
+    let answered = client.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await?.id();
+    api.kill9().await?;
     sink.wait_for("effect", PATIENCE).await;
     let id = tenant.api.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await?.id();
+    assert_eq!(id, answered);
     reaches(&app.system, tenant.id, id, "completed").await;
     assert_eq!((jobs(&app).await?, sink.count("effect")), (1, 1));
     Ok(())
