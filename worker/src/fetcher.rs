@@ -12,7 +12,7 @@ use shared::{
         consumer::{Consumer, Fetched, Lease},
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, sources::Sources};
@@ -50,6 +50,8 @@ pub struct Fetcher {
     pub sources: Sources,
     /// How much may be held.
     pub capacity: Arc<Capacity>,
+    /// Places beyond those, for what is granted: see [`crate::grants`].
+    pub guests: Arc<Semaphore>,
     /// Where leases are entered and sent on.
     pub desk: Desk,
     /// While one is under way nothing is leased.
@@ -75,7 +77,8 @@ impl Fetcher {
     async fn round(&mut self, mut places: OwnedSemaphorePermit) {
         let shares = self.sources.share(places.num_permits());
         let wishes: Vec<_> = shares.iter().map(|&(at, wanted)| (self.sources.shard(at), wanted)).collect();
-        let answers = self.consumer.fetch_from(&wishes).await;
+        let has_place_for_newcomers = self.guests.available_permits() > 0;
+        let answers = self.consumer.fetch_from(&wishes, has_place_for_newcomers).await;
         for ((at, wanted), answer) in shares.into_iter().zip(answers) {
             match answer {
                 Ok(fetched) => {

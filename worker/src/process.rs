@@ -69,7 +69,7 @@ pub async fn work(
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
     let wake = Arc::new(Wake::new(&sources));
     let process = ids::new_id(&environment.clock);
-    let notices = Notices::listen(&index, sources.clone(), process, background.clone());
+    let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
     let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
     tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer, grant));
 
@@ -94,14 +94,19 @@ pub async fn work(
     let newcomers = Newcomers {
         consumer: consumer.clone(),
         notices: newcomers,
-        guests,
+        guests: Arc::clone(&guests),
         usages: sources.usages(),
         desk: desk.clone(),
         last_chances: last_chances.clone(),
     };
-    let consumer = consumer.offering(process);
-    let fetcher =
-        Fetcher { consumer, sources, capacity: Arc::clone(&capacity), desk, last_chances: last_chances.clone() };
+    let fetcher = Fetcher {
+        consumer: consumer.offering(subscription),
+        sources,
+        capacity: Arc::clone(&capacity),
+        guests,
+        desk,
+        last_chances: last_chances.clone(),
+    };
     let fetched = CancellationToken::new();
     // It takes back the offers, so it leaves when no more are made.
     let beating =

@@ -16,7 +16,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Grant, HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, expiry,
+    Grant, HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, Subscription, expiry,
     index::{FetchedIds, LeasedId, Offer},
 };
 use crate::{
@@ -116,8 +116,8 @@ pub struct Consumer {
     connections: Kept,
     index: Index,
     lease: Duration,
-    /// In whose name offers are made, if they are.
-    offering: Option<Uuid>,
+    /// Where is heard what comes of offers, if they are made.
+    offering: Option<Subscription>,
 }
 
 /// Ids that one call of the index leased, and under which token.
@@ -149,25 +149,28 @@ impl Consumer {
         Self { connections: Kept::new(&db, READERS), db, index, lease, offering: None }
     }
 
-    /// Offers to take another job wherever a fetch brings fewer than were wanted, for which `process` listens: see [`super::Notices`].
+    /// Offers to take another job wherever a fetch brings fewer than were wanted.
     #[must_use]
-    pub fn offering(self, process: Uuid) -> Self {
-        Self { offering: Some(process), ..self }
+    pub fn offering(self, subscription: Subscription) -> Self {
+        Self { offering: Some(subscription), ..self }
     }
 
     /// Leases up to `wanted` jobs of a shard in fair order.
     pub async fn fetch(&self, shard: &Shard, wanted: usize) -> Result<Fetched, FetchError> {
-        let mut answers = self.fetch_from(&[(shard, wanted)]).await;
+        let mut answers = self.fetch_from(&[(shard, wanted)], false).await;
         answers.pop().expect("an answer for each shard")
     }
 
     /// Leases jobs of several shards, up to so many of each; the shards are asked at the same time, the ledger once for all. An
-    /// answer for each shard, in their order.
-    pub async fn fetch_from(&self, wishes: &[(&Shard, usize)]) -> Vec<Result<Fetched, FetchError>> {
+    /// answer for each shard, in their order. `to_newcomers`: where all that was wanted is brought, the offer is made to tenants that
+    /// have nothing waiting now.
+    pub async fn fetch_from(&self, wishes: &[(&Shard, usize)], to_newcomers: bool) -> Vec<Result<Fetched, FetchError>> {
         let asked = Instant::now();
         let ask = async |&(shard, wanted): &(&Shard, usize)| {
             let token = LeaseToken::random();
-            let offer = self.offering.map(|process| Offer { process, token: LeaseToken::random() });
+            let subscription = self.offering.as_ref().and_then(Subscription::name);
+            let offer =
+                subscription.map(|subscription| Offer { subscription, token: LeaseToken::random(), to_newcomers });
             Ok((token, self.index.fetch(shard, wanted, self.lease, token, offer).await?))
         };
         let answers = join_all(wishes.iter().map(ask)).await;

@@ -133,19 +133,17 @@ impl Index {
         offer: Option<Offer>,
     ) -> Result<FetchedIds, RedisError> {
         let asked = Instant::now();
-        let (process, offered) = offer
-            .map_or_else(Default::default, |offer| (offer.process.simple().to_string(), offer.token.bytes().to_vec()));
-        let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, Vec<f64>, i64) = self
-            .call(&FETCH, shard)
-            .arg(wanted.min(MAX_BATCH))
+        let mut call = self.call(&FETCH, shard);
+        call.arg(wanted.min(MAX_BATCH))
             .arg(millis(lease))
             .arg(token.bytes())
             .arg(PROMOTED_PER_FETCH)
-            .arg(self.listening.until(self.response_timeout))
-            .arg(process)
-            .arg(offered)
-            .invoke_async(&mut self.connection())
-            .await?;
+            .arg(self.listening.until(self.response_timeout));
+        if let Some(offer) = offer {
+            call.arg(offer.subscription).arg(offer.token.bytes()).arg(u8::from(offer.to_newcomers));
+        }
+        let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, Vec<f64>, i64) =
+            call.invoke_async(&mut self.connection()).await?;
         self.listening.heard(now_ms, asked);
         let ids = ids.chunks_exact(16).zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
         Ok(FetchedIds {

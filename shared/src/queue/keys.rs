@@ -20,9 +20,9 @@ pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:wake", root(prefix, shard))
 }
 
-/// Where a worker hears what was leased to it from a shard because it had offered to take it.
-pub fn granted_channel(prefix: &str, shard: &Shard, process: Uuid) -> String {
-    format!("{}:granted:{}", root(prefix, shard), process.simple())
+/// Where a worker hears what was leased to it from a shard because it had offered to take it: see `Subscription`.
+pub fn granted_channel(prefix: &str, shard: &Shard, subscription: &str) -> String {
+    format!("{}:granted:{subscription}", root(prefix, shard))
 }
 
 /// Where holders of a shard's leases hear that a running job was cancelled; the message is the id's 16 bytes.

@@ -36,4 +36,4 @@ pub use index::{
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;
 pub use shard_counts::{InvalidShardCounts, MAX_SHARDS, ShardCounts, UnknownQueue};
-pub use wake::{Notice, Notices};
+pub use wake::{Notice, Notices, Subscription};

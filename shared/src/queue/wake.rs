@@ -4,7 +4,14 @@
 //! Invariant: a notice is a hint. Losing one (a broken connection, a restart) costs time, never a job: workers poll as well,
 //! and a finish of a cancelled job is refused by the ledger.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use redis::{RedisError, aio::PubSubStream};
@@ -33,33 +40,66 @@ pub enum Notice {
     Connected,
 }
 
+/// Where grants reach a worker: its process, by the connection that it has now. Cheap to clone.
+///
+/// Invariant: no connection has the name of an earlier one, also not after a restart of Redis, so an offer that bears the name is void
+/// as soon as nobody can hear of it.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    process: Uuid,
+    /// Counts the connections; 0 while there is none.
+    connection: Arc<AtomicU32>,
+}
+
+impl Subscription {
+    /// What the channels are named by, while somebody listens.
+    pub(super) fn name(&self) -> Option<String> {
+        match self.connection.load(Ordering::Acquire) {
+            0 => None,
+            connection => Some(self.name_of(connection)),
+        }
+    }
+
+    fn name_of(&self, connection: u32) -> String {
+        format!("{}:{connection}", self.process.simple())
+    }
+}
+
 /// Notices as they come; reconnects by itself until the token is cancelled.
 pub struct Notices {
     index: Index,
     channels: HashMap<String, Channel>,
+    /// Where grants are heard, of which shards.
+    grants: Option<(Subscription, Vec<Shard>)>,
+    /// How many connections were tried.
+    connections: u32,
     /// `None` while there is no connection.
     messages: Option<PubSubStream>,
     stop: CancellationToken,
 }
 
 impl Notices {
-    /// Listens as the worker `process` of these shards: wake-ups, grants and cancellations.
-    pub fn listen(index: &Index, shards: Vec<Shard>, process: Uuid, stop: CancellationToken) -> Self {
+    /// Listens as the worker `process` of these shards: wake-ups, cancellations, and grants by the subscription that is returned.
+    pub fn listen(index: &Index, shards: Vec<Shard>, process: Uuid, stop: CancellationToken) -> (Self, Subscription) {
         let mut channels = HashMap::new();
-        for shard in shards {
-            channels.insert(keys::cancel_channel(index.prefix(), &shard), Channel::Cancel);
-            let granted = keys::granted_channel(index.prefix(), &shard, process);
-            channels.insert(granted, Channel::Granted(shard.clone()));
-            channels.insert(keys::wake_channel(index.prefix(), &shard), Channel::Wake(shard));
+        for shard in &shards {
+            channels.insert(keys::cancel_channel(index.prefix(), shard), Channel::Cancel);
+            channels.insert(keys::wake_channel(index.prefix(), shard), Channel::Wake(shard.clone()));
         }
-        Self { index: index.clone(), channels, messages: None, stop }
+        let subscription = Subscription { process, connection: Arc::default() };
+        let grants = Some((subscription.clone(), shards));
+        (Self { grants, ..Self::of(index, channels, stop) }, subscription)
     }
 
     /// Listens to what happens to jobs of these queues that are followed by [`Index::watch`], whoever follows them.
     pub fn watch(index: &Index, queues: &[QueueName], stop: CancellationToken) -> Self {
         let channel = |shard| (keys::events_channel(index.prefix(), &shard), Channel::Events);
         let shards = queues.iter().flat_map(|queue| index.shards(queue));
-        Self { index: index.clone(), channels: shards.map(channel).collect(), messages: None, stop }
+        Self::of(index, shards.map(channel).collect(), stop)
+    }
+
+    fn of(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
+        Self { index: index.clone(), channels, grants: None, connections: 0, messages: None, stop }
     }
 
     /// The next notice; `None` after the token was cancelled. To be asked again at once: what comes meanwhile is kept in memory.
@@ -71,11 +111,8 @@ impl Notices {
     async fn heard(&mut self) -> Notice {
         loop {
             let Some(messages) = &mut self.messages else {
-                match subscribe(&self.index, self.channels.keys()).await {
-                    Ok(messages) => {
-                        self.messages = Some(messages);
-                        return Notice::Connected;
-                    }
+                match self.connect().await {
+                    Ok(()) => return Notice::Connected,
                     Err(error) => tracing::debug!(%error, "not hearing from the index"),
                 }
                 sleep(RECONNECT_PAUSE).await;
@@ -83,6 +120,9 @@ impl Notices {
             };
             let Some(message) = messages.next().await else {
                 self.messages = None;
+                if let Some((subscription, _)) = &self.grants {
+                    subscription.connection.store(0, Ordering::Release);
+                }
                 sleep(RECONNECT_PAUSE).await;
                 continue;
             };
@@ -91,6 +131,22 @@ impl Notices {
                 return notice;
             }
         }
+    }
+
+    async fn connect(&mut self) -> Result<(), RedisError> {
+        self.connections += 1;
+        if let Some((subscription, shards)) = &self.grants {
+            let name = subscription.name_of(self.connections);
+            self.channels.retain(|_, channel| !matches!(channel, Channel::Granted(_)));
+            self.channels.extend(shards.iter().map(|shard| {
+                (keys::granted_channel(self.index.prefix(), shard, &name), Channel::Granted(shard.clone()))
+            }));
+        }
+        self.messages = Some(subscribe(&self.index, self.channels.keys()).await?);
+        if let Some((subscription, _)) = &self.grants {
+            subscription.connection.store(self.connections, Ordering::Release);
+        }
+        Ok(())
     }
 }
 

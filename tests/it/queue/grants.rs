@@ -33,9 +33,10 @@ struct Idle {
 impl Idle {
     async fn start(system: &TestSystem, lease: Duration) -> Result<Self> {
         let process = ids::new_id(&system.clock);
-        let mut notices = Notices::listen(&system.index, vec![shard()], process, CancellationToken::new());
+        let (mut notices, subscription) =
+            Notices::listen(&system.index, vec![shard()], process, CancellationToken::new());
         assert_eq!(notices.next().await, Some(Notice::Connected));
-        let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).offering(process);
+        let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).offering(subscription);
         let idle = Self { process, consumer, notices };
         idle.finds_nothing().await?;
         Ok(idle)
@@ -48,6 +49,13 @@ impl Idle {
 
     async fn hears(&mut self) -> Result<Notice> {
         timeout(PATIENCE, self.notices.next()).await?.context("it goes on listening")
+    }
+
+    /// As a worker does whose slots are busy.
+    async fn takes(&self, jobs: usize, and_newcomers: bool) -> Result<()> {
+        let fetched = self.consumer.fetch_from(&[(&shard(), jobs)], and_newcomers).await.remove(0)?;
+        assert_eq!(fetched.taken, jobs);
+        Ok(())
     }
 
     async fn is_granted(&mut self) -> Result<Grant> {
@@ -159,6 +167,65 @@ async fn an_offer_of_nobody_is_not_taken() -> Result<()> {
     commit(&system, tenant, 1).await?;
     assert_eq!(idle.hears().await?, Notice::Wake(shard()), "it did not ask again");
     assert_eq!(leased(&system).await?, 2);
+    Ok(())
+}
+
+/// What an offer names is one connection, so neither what was offered before a restart of Redis counts after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_is_void_when_its_connection_is_gone() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec_async(&mut redis(&system).await?).await?;
+    assert_eq!(idle.hears().await?, Notice::Connected);
+    commit(&system, tenant, 1).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()));
+    assert_eq!(idle.consumer.fetch(&shard(), 5).await?.taken, 1);
+    commit(&system, tenant, 1).await?;
+    idle.is_granted().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
+    let mut busy = Idle::start(&system, LEASE).await?;
+    commit(&system, tenant, 10).await?;
+    busy.is_granted().await?;
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()));
+
+    busy.takes(2, false).await?;
+    commit(&system, newcomers[0], 1).await?;
+    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "it has no place");
+    busy.takes(2, true).await?;
+    commit(&system, tenant, 1).await?;
+    // One newcomer in 5 ms is told of.
+    sleep(Duration::from_millis(20)).await;
+    let id = commit(&system, newcomers[1], 1).await?[0];
+    let grant = busy.is_granted().await?;
+    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
+    assert_eq!((lease.id, lease.tenant), (id, newcomers[1]), "nothing was said of who had work already");
+    Ok(())
+}
+
+/// Who has nothing to do is not passed over for who is busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut busy = Idle::start(&system, LEASE).await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let mut soon = system.job(tenant, "noop", &json!({}));
+    let run_at = system.clock.now() + Duration::from_millis(300);
+    soon.run_at = Some(run_at);
+    system.enqueue(vec![soon]).await?;
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "something is due soon");
+    idle.finds_nothing().await?;
+    eventually(PATIENCE, "it is due", async || (system.clock.now() > run_at).then_some(())).await;
+    sleep(Duration::from_millis(20)).await;
+    busy.takes(1, true).await?;
+    commit(&system, tenant, 1).await?;
+    idle.is_granted().await?;
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "of the one that was due soon; it heard no more");
     Ok(())
 }
 

@@ -121,13 +121,15 @@ pub(in crate::queue) struct LeasedId {
     pub(in crate::queue) run_at_ms: i64,
 }
 
-/// What a worker would take as soon as it is there, after a fetch that brought too little.
-#[derive(Clone, Copy, Debug)]
+/// To take one job more than a fetch brings, as soon as it is there.
+#[derive(Clone, Debug)]
 pub(in crate::queue) struct Offer {
-    /// The worker, which listens for it.
-    pub(in crate::queue) process: Uuid,
+    /// Where the worker hears of it: the name of a `Subscription`.
+    pub(in crate::queue) subscription: String,
     /// Of the lease that would come of it.
     pub(in crate::queue) token: LeaseToken,
+    /// Also if the fetch brings all that was wanted, for a tenant that is new then.
+    pub(in crate::queue) to_newcomers: bool,
 }
 
 /// A job that was leased to a worker because of its offer, unread.

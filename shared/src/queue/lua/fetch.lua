@@ -1,9 +1,10 @@
--- Leases up to ARGV[1] jobs in fair order, after promoting what came due. Who gets fewer may offer to take another as soon as there is one.
--- ARGV: how many, lease in ms, token (8 bytes), promotion bound, Redis time in ms after which nobody listens (0: unknown), the process
--- that makes the offer ('': none), the offer's token.
+-- Leases up to ARGV[1] jobs in fair order, after promoting what came due. Who gets fewer may offer to take another as soon as there is one,
+-- who gets all to take the first of a tenant that is new then.
+-- ARGV: how many, lease in ms, token (8 bytes), promotion bound, Redis time in ms after which nobody listens (0: unknown); for an offer
+-- also the subscription by which it is heard, the offer's token, and 1 if newcomers are welcome.
 -- Returns the index state, the ids in one string, the ms until there may be more (-1: unknown), the lane score of each id,
 -- and the time.
-local flags, now = redis.call('HMGET', meta, 'state', 'run_id', 'paused'), now_ms()
+local flags, now = redis.call('HMGET', meta, 'state', 'run_id', 'paused', 'idle'), now_ms()
 local state, paused = state_in(flags[1], flags[2]), flags[3] == '1'
 local wanted, lease_ms, bound = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if state == 'ready' and tonumber(ARGV[5]) > 0 and now > tonumber(ARGV[5]) then state = 'late' end
@@ -15,10 +16,12 @@ local OFFERED_MS = 1000
 promote(now, bound)
 local leased, lane_scores, is_cut = {}, {}, false
 if not paused then leased, lane_scores, is_cut = lease(wanted, lease_ms, ARGV[3], bound, now) end
-if #leased < wanted then
-  -- pcall: under a full memory these may fail, and then the fall-back poll wakes the worker.
-  redis.pcall('HSET', meta, 'idle', '1')
-  if ARGV[6] ~= '' then redis.pcall('HSET', meta, 'offer', ARGV[6] .. ARGV[7] .. lease_ms .. ' ' .. now + OFFERED_MS) end
+local is_served = #leased == wanted
+-- pcall: under a full memory these may fail, and then the fall-back poll wakes the worker.
+if not is_served then redis.pcall('HSET', meta, 'idle', '1') end
+-- One who is idle is the better one to take it.
+if ARGV[6] and (not is_served or ARGV[8] == '1' and flags[4] ~= '1') then
+  redis.pcall('HSET', meta, 'offer', ARGV[6] .. ' ' .. lease_ms .. ' ' .. now + OFFERED_MS .. ' ' .. ARGV[7])
 end
 local wait = paused and -1 or is_cut and 0 or next_ready(now)
 return { state, table.concat(leased), wait, lane_scores, now }

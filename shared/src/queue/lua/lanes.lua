@@ -1,9 +1,9 @@
 -- Where waiting jobs stand, and who takes part in the ring.
-local entered, arrivals, somebody_new = {}, {}, false
+local entered, arrivals, somebody_new, floor = {}, {}, false, nil
 
 -- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
 local function join_ring(tenant)
-  local floor = tonumber(redis.call('HGET', meta, 'floor') or 0)
+  floor = floor or tonumber(redis.call('HGET', meta, 'floor') or 0)
   local own = tonumber(redis.call('HGET', vtimes, tenant) or 0)
   redis.call('HDEL', vtimes, tenant)
   redis.call('ZADD', ring, math.max(floor, own), tenant)

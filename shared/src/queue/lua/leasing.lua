@@ -1,7 +1,7 @@
 -- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on. Ends after `bound` tenants that may start none.
 -- Returns the ids, the lane score of each, and whether that bound was reached.
 local function lease(wanted, lease_ms, token, bound, now)
-  local sequence, visited, idle_turns, floor = {}, {}, 0, nil
+  local sequence, visited, idle_turns, last_turn = {}, {}, 0, nil
   while #sequence < wanted and idle_turns < bound do
     if horizon < math.huge and (size == 0 or heap[1].time > horizon) then
       read_page(math.min(100, wanted - #sequence + 1))
@@ -16,7 +16,7 @@ local function lease(wanted, lease_ms, token, bound, now)
         drop_first()
       else
         for _ = 1, taken do sequence[#sequence + 1] = first end
-        floor = first.time
+        last_turn = first.time
         first.taken, first.left, first.time = first.taken + taken, first.left - taken, first.time + taken * first.cost
         if first.left == 0 then drop_first() else sift_down() end
       end
@@ -38,6 +38,6 @@ local function lease(wanted, lease_ms, token, bound, now)
   end
   enter_leases(leased, expiries, holders, served, now)
   leave(visited, now)
-  if floor then redis.call('HSET', meta, 'floor', string.format('%.17g', floor)) end
+  if last_turn then redis.call('HSET', meta, 'floor', string.format('%.17g', last_turn)) end
   return leased, lane_scores, idle_turns >= bound
 end

@@ -1,8 +1,9 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
 -- ARGV: id, tenant, priority, run_at in ms ('' for now), for each job. Returns how many were not leased already.
-local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'run_id')
+local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'floor')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
+floor = tonumber(flags[6] or 0)
 local now, ids = now_ms(), {}
 for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
@@ -16,15 +17,18 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   end
 end
 enter_lanes()
+
+-- Busy workers are told now and then, of a tenant that had nothing waiting, and have its job beside their rounds.
+local is_idle = flags[1] == '1'
+local is_for_newcomer = not is_idle and somebody_new and now - (tonumber(flags[3]) or 0) >= 5
+if is_for_newcomer then redis.call('HSET', meta, 'told', now) end
 -- Nothing of it is in a lane if all of it is due later; the workers are to learn when.
 local granted = nil
-if flags[1] == '1' and flags[4] and next(entered) and flags[5] ~= '1' and state_in(flags[2], flags[6]) == 'ready' then
+if flags[4] and (is_idle and next(entered) or is_for_newcomer) and flags[5] ~= '1' and flags[2] == 'ready' then
   granted = grant(flags[4], now)
 end
-if placed > 0 and not (placed == 1 and granted == last) then wake_idle(flags[1]) end
--- Busy workers are told as well, now and then, of a tenant that had nothing waiting, and fetch its job beside their rounds.
-if somebody_new and flags[1] ~= '1' and now - (tonumber(flags[3]) or 0) >= 5 then
-  redis.call('HSET', meta, 'told', now)
-  redis.call('PUBLISH', root .. ':wake', 'new')
+if placed > 0 and not (placed == 1 and granted == last) then
+  wake_idle(flags[1])
+  if is_for_newcomer then redis.call('PUBLISH', root .. ':wake', 'new') end
 end
 return placed
