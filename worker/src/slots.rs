@@ -4,7 +4,8 @@
 //! queue behind what was fetched ahead for a busy one. A slot is free again however its run ends.
 //!
 //! Starts are spread: jobs of one length that began together would end together, and who comes in between would wait for all of them.
-//! So slots that come free at once are not all filled at once, unless by tenants that have nothing running.
+//! So slots that come free at once are not all filled at once, unless by tenants that have nothing running. And while such tenants come
+//! beside others, one slot in twenty is left to them, so that they need not wait for the end of another's job either.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -22,6 +23,10 @@ use tokio::sync::oneshot;
 const TICK: Duration = Duration::from_millis(1);
 /// Slots may be filled so many times faster than jobs of the average length free them.
 const HASTE: f64 = 1.25;
+/// One slot of so many is left to newcomers; of less than half as many, none.
+const LEFT_TO_NEWCOMERS: usize = 20;
+/// For so long after one came.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// The slots of a worker.
 pub struct Slots {
@@ -51,8 +56,10 @@ struct State {
     lines: u64,
     starts: f64,
     counted_at: Instant,
-    /// Somebody comes back at the next tick.
-    ticking: bool,
+    /// When a tenant that had nothing running last took a slot beside others.
+    newcomer_at: Option<Instant>,
+    /// When somebody comes back to hand out what is free.
+    comes_back_at: Option<Instant>,
 }
 
 /// Jobs of one tenant that wait for a slot.
@@ -72,7 +79,8 @@ impl Slots {
             lines: 0,
             starts: 0.0,
             counted_at: Instant::now(),
-            ticking: false,
+            newcomer_at: None,
+            comes_back_at: None,
         };
         Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state) }) }
     }
@@ -82,11 +90,13 @@ impl Slots {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.shared.lock();
-            if state.free > 0 && (state.waiting.is_empty() || state.runs(tenant) == 0) {
+            let is_new = state.runs(tenant) == 0;
+            if state.free > 0 && (is_new || state.waiting.is_empty() && self.shared.left(&state).is_none()) {
                 state.start(tenant);
                 return Slot { shared: Some(Arc::clone(&self.shared)), tenant };
             }
             state.join(tenant, sender);
+            self.shared.hand_out(&mut state);
         }
         receiver.await.expect("whoever waits is not forgotten while the slots are there")
     }
@@ -112,9 +122,13 @@ impl Shared {
             if !state.anybody_waits(tenant) {
                 continue;
             }
-            if running > 0 && !state.may_start(self.starts_per_tick()) {
-                self.come_back(state);
-                return;
+            if running > 0 {
+                if let Some(until) = self.left(state) {
+                    return self.come_back(state, until);
+                }
+                if !state.may_start(self.starts_per_tick()) {
+                    return self.come_back(state, Instant::now() + TICK);
+                }
             }
             let Some(job) = state.leave(tenant) else { continue };
             if let Err(mut slot) = job.send(Slot { shared: Some(Arc::clone(self)), tenant }) {
@@ -133,16 +147,27 @@ impl Shared {
         (HASTE * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
     }
 
-    fn come_back(self: &Arc<Self>, state: &mut State) {
-        if !std::mem::replace(&mut state.ticking, true) {
-            let shared = Arc::clone(self);
-            tokio::spawn(async move {
-                tokio::time::sleep(TICK).await;
-                let mut state = shared.lock();
-                state.ticking = false;
-                shared.hand_out(&mut state);
-            });
+    /// Until when what is free is left to newcomers, if it is.
+    fn left(&self, state: &State) -> Option<Instant> {
+        let left = (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS;
+        let until = state.newcomer_at? + LATELY;
+        (state.free <= left && Instant::now() < until).then_some(until)
+    }
+
+    fn come_back(self: &Arc<Self>, state: &mut State, at: Instant) {
+        if state.comes_back_at.is_some_and(|earlier| earlier <= at) {
+            return;
         }
+        state.comes_back_at = Some(at);
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            let mut state = shared.lock();
+            if state.comes_back_at == Some(at) {
+                state.comes_back_at = None;
+            }
+            shared.hand_out(&mut state);
+        });
     }
 }
 
@@ -186,6 +211,9 @@ impl State {
     }
 
     fn start(&mut self, tenant: TenantId) {
+        if self.runs(tenant) == 0 && !self.running.is_empty() {
+            self.newcomer_at = Some(Instant::now());
+        }
         self.free -= 1;
         self.count(tenant, |running| running + 1);
     }
@@ -314,6 +342,41 @@ mod tests {
         let all = futures::future::join_all(waiting);
         assert_eq!(timeout(PATIENCE, all).await.expect("in the end all start").len(), 20);
         assert_eq!(slots.busy_and_free(), (0, 20));
+    }
+
+    /// Who comes next finds a slot, until nobody has come for a while.
+    #[tokio::test]
+    async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
+        let slots = slots(20, Duration::from_micros(1));
+        let (busy, quiet) = (tenant(1), tenant(2));
+        let mut held = Vec::new();
+        for _ in 0..18 {
+            held.push(slots.take(busy).await);
+        }
+        drop(slots.take(quiet).await);
+        held.push(slots.take(busy).await);
+        let mut last = Box::pin(slots.take(busy));
+        assert!(last.as_mut().now_or_never().is_none(), "it is left");
+        drop(slots.take(quiet).await);
+        assert!(last.as_mut().now_or_never().is_none(), "it is left again");
+        let came_at = Instant::now();
+        timeout(PATIENCE, last).await.expect("nobody else came");
+        assert!(came_at.elapsed() > LATELY / 2, "{:?}", came_at.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_lone_tenant_gets_all_slots_and_few_slots_are_left_to_nobody() {
+        let lone = slots(20, Duration::from_micros(1));
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(lone.take(tenant(1)).now_or_never().expect("a free slot"));
+        }
+        let few = slots(9, Duration::from_micros(1));
+        held.push(few.take(tenant(1)).await);
+        drop(few.take(tenant(2)).await);
+        for _ in 0..8 {
+            held.push(few.take(tenant(1)).now_or_never().expect("a free slot"));
+        }
     }
 
     #[tokio::test]
