@@ -1,5 +1,5 @@
-//! Taking what the index hands out unasked: a fetch that brings fewer jobs than there are places for offers to take another, and the
-//! script that brings the next job leases it at once.
+//! Taking what the index hands out unasked: a fetch that brings fewer jobs than there are places for offers to take another, one that
+//! brings all a newcomer's, and the script that brings such a job leases it at once.
 //!
 //! Invariant: a job for which there is no place, or no time, is given back at once; nobody else sees it until its lease ends.
 
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 32;
 pub struct Grants {
     /// Asks the ledger.
     pub consumer: Consumer,
-    /// What was granted. There is one for each offer at the most, hence no more than there are sources.
+    /// What was granted. There is one for each offer at the most, hence no more than were fetched.
     pub granted: mpsc::UnboundedReceiver<(Shard, Grant)>,
     /// How much may be held.
     pub capacity: Arc<Capacity>,

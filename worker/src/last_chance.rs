@@ -84,3 +84,24 @@ impl Default for LastChances {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_leased_beside_a_last_chance() {
+        let (last_chances, holdings) = (LastChances::new(), Holdings::default());
+        let leasing = last_chances.none_now().expect("none is under way");
+        let mut first = Box::pin(last_chances.alone(&holdings));
+        assert!(first.as_mut().now_or_never().is_none(), "it waits for who is leasing");
+        assert!(last_chances.none_now().is_none(), "it is about to begin");
+        drop(leasing);
+        let alone = first.await.expect("it is the first");
+        assert!(last_chances.none_now().is_none() && last_chances.alone(&holdings).await.is_none());
+        drop(alone);
+        assert!(last_chances.none_now().is_some());
+    }
+}

@@ -1,4 +1,5 @@
-//! Getting the first job of a tenant that comes new to a busy queue, beside the fetcher's rounds.
+//! Getting the first job of a tenant that comes new to a busy queue, beside the fetcher's rounds, where no offer stood by which it would
+//! have been granted (see [`crate::grants`]).
 //!
 //! Invariant: at most [`GUESTS`] jobs are held for that, beyond the places. They take slots like all others; only the way there is shorter,
 //! because neither a round under way nor places that others hold are waited for.

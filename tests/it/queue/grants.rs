@@ -10,15 +10,20 @@ use shared::{
     queue::{
         Grant, Notice, Notices, Priority,
         consumer::{Consumer, FetchError},
+        producer::Producer,
     },
     tenancy::TenantId,
 };
-use tests::{eventually::eventually, system::TestSystem};
+use tests::{
+    eventually::eventually,
+    http_sink::{Behaviour, HttpSink},
+    system::TestSystem,
+};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::support::{LEASE, PATIENCE, build_index, indexed, queue, reaches, redis, shard, virtual_time};
+use super::support::{LEASE, PATIENCE, build_index, callback, indexed, queue, reaches, redis, shard, virtual_time};
 
 /// Twice as long as a worker waits before it asks again of its own.
 const OFFERED: Duration = Duration::from_secs(1);
@@ -280,6 +285,49 @@ async fn a_worker_is_granted_jobs_and_works_without_hearing_of_them() -> Result<
     commit(&system, tenant, 1).await?;
     indexed_and_free(&system, 1).await;
     Ok(())
+}
+
+/// What was offered before a last chance began is refused while it lasts, and waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let sink = HttpSink::start().await?;
+    sink.set("suspect", Behaviour::Hang);
+    let worker = system.worker(2, LEASE);
+    let root = format!("{}:{{{}}}", system.prefix, queue());
+    let subscription = async || {
+        let channels = granted_channels(&system).await.ok()?;
+        channels.iter().find_map(|channel| Some(channel.strip_prefix(&root)?.strip_prefix(":granted:")?.to_owned()))
+    };
+    let subscription = eventually(PATIENCE, "it listens", subscription).await;
+    let suspect = callback(&system, tenant, &sink, "suspect");
+    let mut transaction = system.tenants.begin(tenant).await?;
+    Producer::enqueue_in(&mut transaction, std::slice::from_ref(&suspect)).await?;
+    sqlx::query("update jobs set crashes = 2 where id = $1").bind(suspect.id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    system.producer.announce(std::slice::from_ref(&suspect));
+    sink.wait_for("suspect", PATIENCE).await;
+
+    let until_ms = (system.clock.now() + PATIENCE).timestamp_millis();
+    let (meta, mut command) = (format!("{root}:meta"), redis::cmd("HSET"));
+    command
+        .arg(&meta)
+        .arg("idle")
+        .arg("1")
+        .arg("offer")
+        .arg(format!("{subscription} {} {until_ms} 8 bytes.", LEASE.as_millis()));
+    command.exec_async(&mut redis(&system).await?).await?;
+    let id = commit(&system, tenant, 1).await?[0];
+    let left = async || {
+        let mut connection = redis(&system).await.ok()?;
+        let offers: bool = redis::cmd("HEXISTS").arg(&meta).arg("offer").query_async(&mut connection).await.ok()?;
+        (!offers && leased(&system).await.ok()? == 1).then_some(())
+    };
+    eventually(PATIENCE, "it was granted and is given back", left).await;
+    assert_eq!(system.index.depth(&queue()).await?.available, 1);
+    sink.release("suspect");
+    reaches(&system, tenant, id, "completed").await;
+    worker.stop().await
 }
 
 /// The channels on which somebody hears of grants.
