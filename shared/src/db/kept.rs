@@ -1,7 +1,7 @@
 //! Connections that stay with who uses them all the time.
 //!
-//! Whatever comes back to the pool is asked for a sign of life: a round trip after every statement, at the moment when what the statement
-//! brought is to be passed on.
+//! Whatever leaves the pool or comes back to it is asked for a sign of life: two round trips for each statement, one of them at the
+//! moment when what the statement brought is to be passed on. A kept connection may be dead, so a statement on it is repeated when it fails.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

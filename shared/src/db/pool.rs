@@ -22,32 +22,28 @@ impl Default for PoolSettings {
     }
 }
 
-/// What the two roles want differently of their connections.
-pub(super) struct RoleSettings<'a> {
-    /// Settings of the planner.
-    pub(super) planner: &'a [(&'a str, &'a str)],
-    /// Whether a connection is asked for a sign of life before each use, which costs a round trip.
-    pub(super) ping_before_use: bool,
-}
-
 /// Opens no connection yet: a process starts, and says that it is not ready, while PostgreSQL is away.
+/// `planner`: settings of its planner, by name.
+///
+/// A connection is asked for a sign of life before each use: most statements belong to a request that nobody repeats, and a
+/// crash of PostgreSQL leaves the pool full of dead ones. Who cannot spare that round trip uses [`super::Kept`], and repeats.
 pub(super) fn open(
     url: &str,
     application: &str,
     settings: PoolSettings,
-    role: &RoleSettings<'_>,
+    planner: &[(&str, &str)],
 ) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
-        .test_before_acquire(role.ping_before_use)
+        .test_before_acquire(true)
         .connect_lazy_with(
             options
                 .application_name(application)
                 .log_statements(tracing::log::LevelFilter::Off)
                 // A statement that hangs (a dying disk, a lock nobody gives up) must not hold its caller for ever.
                 .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
-                .options(role.planner.iter().copied()),
+                .options(planner.iter().copied()),
         ))
 }

@@ -1,6 +1,6 @@
 //! The machinery's door: the role `rota_system`, which works across tenants on the few tables it was granted.
 
-use super::pool::{self, PoolSettings, RoleSettings};
+use super::pool::{self, PoolSettings};
 
 /// Every statement of the machinery finds its rows by an index. Said to the planner, because a plan that was prepared while a
 /// table was small (a scan, a hash join) would be kept while it grows; and for any parameters, because for the very ids of a large batch
@@ -21,10 +21,7 @@ pub struct SystemDb {
 impl SystemDb {
     /// A pool for `url`, which must name the role `rota_system`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        // Whatever uses this door tries again when a connection turns out to be dead, so none is pinged beforehand: a round trip
-        // less on the way of every job.
-        let role = RoleSettings { planner: &PLANNER, ping_before_use: false };
-        Ok(Self { pool: pool::open(url, application, settings, &role)? })
+        Ok(Self { pool: pool::open(url, application, settings, &PLANNER)? })
     }
 
     /// Answers when the database does: for readiness.

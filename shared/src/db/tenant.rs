@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::pool::{self, PoolSettings, RoleSettings};
+use super::pool::{self, PoolSettings};
 use crate::tenancy::TenantId;
 
 /// Opens transactions of single tenants as `rota_app`.
@@ -19,9 +19,7 @@ pub struct TenantDb {
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        // A request is not tried again, so a connection that died meanwhile must be found before it is used.
-        let role = RoleSettings { planner: &[], ping_before_use: true };
-        Ok(Self { pool: pool::open(url, application, settings, &role)? })
+        Ok(Self { pool: pool::open(url, application, settings, &[])? })
     }
 
     /// Begins a transaction that sees the rows of `tenant` and of no other.

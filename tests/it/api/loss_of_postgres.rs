@@ -15,13 +15,15 @@ use tests::{
     test_app::{Answer, ApiClient, TestApp},
 };
 
-use super::{LEASE, PATIENCE};
+use super::{LEASE, PATIENCE, draft};
 
 const JOBS: &str = "/api/v1/jobs";
 /// Requests until every connection knows the statements.
 const WARM_UP: i64 = 50;
 /// The pool looks after its connections too, and it may be that reply which is lost.
 const TRIES: usize = 10;
+/// Who ask at once, so that several connections are open.
+const CLIENTS: usize = 4;
 /// What recovery may take; five seconds are promised, the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
@@ -173,6 +175,26 @@ async fn ended_backends_lose_nothing_and_fail_nothing_for_good() -> Result<()> {
     })
     .await;
     worker.stop().await
+}
+
+/// A crash while nothing comes leaves dead connections in every pool, and nobody repeats a client's request for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_request_after_a_crash_is_served() -> Result<()> {
+    let mut scene = Scene::new(&[]).await?;
+    for (path, body, created) in [(JOBS, noop(), 202), ("/api/v1/campaigns", draft(), 201)] {
+        // What a key may do is asked of the ledger at its first request.
+        let mut early = Vec::new();
+        for number in 0..CLIENTS {
+            early.push(scene.app.tenant(&format!("early-{created}-{number}")).await?.api);
+        }
+        let late = scene.app.tenant(&format!("late-{created}")).await?.api;
+        for answer in join_all(early.iter().map(|api| api.post_once(path, "before", &body))).await {
+            answer?.ok(created);
+        }
+        scene.postgres.restart_immediate().await?;
+        late.post_once(path, "after", &body).await?.ok(created);
+    }
+    Ok(())
 }
 
 /// The commit happened, and nobody heard of it.
