@@ -165,12 +165,13 @@ impl Consumer {
     /// answer for each shard, in their order. `to_newcomers`: where all that was wanted is brought, the offer is made to tenants that
     /// have nothing waiting now.
     pub async fn fetch_from(&self, wishes: &[(&Shard, usize)], to_newcomers: bool) -> Vec<Result<Fetched, FetchError>> {
-        let asked = Instant::now();
+        let (subscription, asked) = (self.offering.as_ref().and_then(Subscription::name), Instant::now());
         let ask = async |&(shard, wanted): &(&Shard, usize)| {
             let token = LeaseToken::random();
-            let subscription = self.offering.as_ref().and_then(Subscription::name);
-            let offer =
-                subscription.map(|subscription| Offer { subscription, token: LeaseToken::random(), to_newcomers });
+            let offer = subscription.as_deref().map(|subscription| {
+                let token = LeaseToken::random();
+                Offer { subscription, token, to_newcomers }
+            });
             Ok((token, self.index.fetch(shard, wanted, self.lease, token, offer).await?))
         };
         let answers = join_all(wishes.iter().map(ask)).await;

@@ -130,7 +130,7 @@ impl Index {
         wanted: usize,
         lease: Duration,
         token: LeaseToken,
-        offer: Option<Offer>,
+        offer: Option<Offer<'_>>,
     ) -> Result<FetchedIds, RedisError> {
         let asked = Instant::now();
         let mut call = self.call(&FETCH, shard);

@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::producer::Producer;
 use tests::{
     http_sink::{Behaviour, HttpSink},
     system::TestSystem,
 };
 
-use super::support::{Ledger, PATIENCE, callback, errors, reaches, worker_process};
+use super::support::{Ledger, PATIENCE, callback, enqueue_suspect, errors, reaches, worker_process};
 
 const LEASE: Duration = Duration::from_secs(2);
 /// Beyond the lease: recovery of the rescuer, its tick, start of the run, and a slow machine.
@@ -89,11 +88,7 @@ async fn who_waits_for_its_last_chance_is_not_to_blame() -> Result<()> {
     sink.wait_for("killer", PATIENCE).await;
     let bystander = system.job(tenant, "noop", &json!({}));
     let id = bystander.id;
-    let mut transaction = system.tenants.begin(tenant).await?;
-    Producer::enqueue_in(&mut transaction, std::slice::from_ref(&bystander)).await?;
-    sqlx::query("update jobs set crashes = 2 where id = $1").bind(id).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    system.producer.announce(&[bystander]);
+    enqueue_suspect(&system, &bystander).await?;
     reaches(&system, tenant, id, "running").await;
     // It comes from its lease to where it waits.
     tokio::time::sleep(LEASE / 4).await;

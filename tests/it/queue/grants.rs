@@ -10,7 +10,6 @@ use shared::{
     queue::{
         Grant, Notice, Notices, Priority,
         consumer::{Consumer, FetchError},
-        producer::Producer,
     },
     tenancy::TenantId,
 };
@@ -23,7 +22,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::support::{LEASE, PATIENCE, build_index, callback, indexed, queue, reaches, redis, shard, virtual_time};
+use super::support::{
+    LEASE, PATIENCE, build_index, callback, enqueue_suspect, indexed, queue, reaches, redis, root, shard, virtual_time,
+};
 
 /// Twice as long as a worker waits before it asks again of its own.
 const OFFERED: Duration = Duration::from_secs(1);
@@ -238,7 +239,7 @@ async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
 async fn what_may_not_start_is_not_granted() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, LEASE).await?;
-    let (mut connection, root) = (redis(&system).await?, format!("{}:{{{}}}", system.prefix, queue()));
+    let (mut connection, root) = (redis(&system).await?, root(&system));
     let mut set = async |key: &str, field: &[u8], value: &str| -> Result<()> {
         let mut command = redis::cmd("HSET");
         Ok(command.arg(format!("{root}:{key}")).arg(field).arg(value).query_async(&mut connection).await?)
@@ -294,18 +295,14 @@ async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
     let sink = HttpSink::start().await?;
     sink.set("suspect", Behaviour::Hang);
     let worker = system.worker(2, LEASE);
-    let root = format!("{}:{{{}}}", system.prefix, queue());
+    let root = root(&system);
     let subscription = async || {
         let channels = granted_channels(&system).await.ok()?;
         channels.iter().find_map(|channel| Some(channel.strip_prefix(&root)?.strip_prefix(":granted:")?.to_owned()))
     };
     let subscription = eventually(PATIENCE, "it listens", subscription).await;
     let suspect = callback(&system, tenant, &sink, "suspect");
-    let mut transaction = system.tenants.begin(tenant).await?;
-    Producer::enqueue_in(&mut transaction, std::slice::from_ref(&suspect)).await?;
-    sqlx::query("update jobs set crashes = 2 where id = $1").bind(suspect.id).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    system.producer.announce(std::slice::from_ref(&suspect));
+    enqueue_suspect(&system, &suspect).await?;
     sink.wait_for("suspect", PATIENCE).await;
 
     let until_ms = (system.clock.now() + PATIENCE).timestamp_millis();

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
-    queue::{IndexState, NewJob, QueueName, Shard, inspect::JobRecord},
+    queue::{IndexState, NewJob, QueueName, Shard, inspect::JobRecord, producer::Producer},
     tenancy::TenantId,
 };
 use sqlx::{Connection as _, PgConnection};
@@ -37,6 +37,16 @@ pub fn shard() -> Shard {
 /// A job that posts `token` to the sink.
 pub fn callback(system: &TestSystem, tenant: TenantId, sink: &HttpSink, token: &str) -> NewJob {
     system.job(tenant, "callback", &json!({ "url": sink.url(), "token": token }))
+}
+
+/// Enqueues a job that has cost two workers their life: its next run is its last chance.
+pub async fn enqueue_suspect(system: &TestSystem, job: &NewJob) -> Result<()> {
+    let mut transaction = system.tenants.begin(job.tenant).await?;
+    Producer::enqueue_in(&mut transaction, std::slice::from_ref(job)).await?;
+    sqlx::query("update jobs set crashes = 2 where id = $1").bind(job.id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    system.producer.announce(std::slice::from_ref(job));
+    Ok(())
 }
 
 /// The tokens in the order in which they arrived.
@@ -89,12 +99,17 @@ pub async fn lose_index(system: &TestSystem) -> Result<()> {
     Ok(redis::cmd("DEL").arg(keys).query_async(&mut connection).await?)
 }
 
+/// The root of the keys of [`shard`].
+pub fn root(system: &TestSystem) -> String {
+    format!("{}:{{{}}}", system.prefix, queue())
+}
+
 /// A tenant's virtual time, in ms, in the ring or outside.
 pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> {
     let mut connection = redis(system).await?;
     let mut asked = async |command: &str, key: &str| -> Result<Option<f64>> {
         let mut command = redis::cmd(command);
-        command.arg(format!("{}:{{{}}}:{key}", system.prefix, queue())).arg(tenant.as_uuid().as_bytes());
+        command.arg(format!("{}:{key}", root(system))).arg(tenant.as_uuid().as_bytes());
         Ok(command.query_async(&mut connection).await?)
     };
     let in_ring = asked("ZSCORE", "ring").await?;

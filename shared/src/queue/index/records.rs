@@ -122,10 +122,10 @@ pub(in crate::queue) struct LeasedId {
 }
 
 /// To take one job more than a fetch brings, as soon as it is there.
-#[derive(Clone, Debug)]
-pub(in crate::queue) struct Offer {
+#[derive(Clone, Copy, Debug)]
+pub(in crate::queue) struct Offer<'a> {
     /// Where the worker hears of it: the name of a `Subscription`.
-    pub(in crate::queue) subscription: String,
+    pub(in crate::queue) subscription: &'a str,
     /// Of the lease that would come of it.
     pub(in crate::queue) token: LeaseToken,
     /// Also if the fetch brings all that was wanted, for a tenant that is new then.
