@@ -20,9 +20,9 @@ use strum::{EnumString, IntoStaticStr};
 pub enum Point {
     /// A group of jobs is committed; an error here is a connection that broke before it said so.
     AfterCommitBeforeItsReply,
-    /// A group of jobs is committed; no client has its answer, the index knows nothing.
+    /// A group of jobs is committed; no client has its answer, no worker is told.
     AfterCommitBeforePush,
-    /// A group of jobs is committed and is being answered; the index knows nothing.
+    /// A group of jobs is committed and is being answered; no worker is told.
     BeforePush,
     /// A cancellation is committed; index and holder are not told.
     AfterCancelBeforeAnnouncement,

@@ -43,12 +43,14 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
         PoolSettings { max_connections: 20, ..PoolSettings::default() },
     )?;
     let state = state(&config, stores.clone(), shutdown.token());
+    let producer = state.producer.clone();
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
     tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
     let router = router(state, Arc::new(stores)).merge(routes::metrics::router(handle));
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
+    producer.finish().await;
     tracing::info!(cut_off = report.cut_off, "ended");
     Ok(())
 }

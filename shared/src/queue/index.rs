@@ -8,6 +8,7 @@ mod limiting;
 mod listening;
 mod looking;
 mod records;
+mod reserving;
 mod scripts;
 mod sharding;
 mod standing;
@@ -29,6 +30,7 @@ pub use self::records::{
 pub(super) use self::{
     limiting::LimitChange,
     records::{FetchedIds, LeasedId, Offer, by_queue},
+    reserving::Reservation,
     standing::{Place, Standing},
 };
 use self::{

@@ -1,18 +1,23 @@
 //! Committing jobs: requests that arrive together share one transaction.
 //!
-//! Invariant: a request is answered only after the commit that holds its jobs. Telling the index comes after that and may
-//! fail; the sweep makes up for it. A request whose commit has an unknown outcome is looked up, not repeated blindly: its
-//! ids are the same, so the second look sees what the first try left.
+//! Invariant: a request is answered only after the commit that holds its jobs, and no worker is told of a job before. Telling the
+//! index comes after that and may fail; the sweep makes up for it. A request whose commit has an unknown outcome is looked up, not
+//! repeated blindly: its ids are the same, so the second look sees what the first try left.
 
 mod group;
 mod pusher;
+mod reserving;
 mod statements;
 mod tied;
 
 use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::{group::Writer, pusher::Pusher};
@@ -112,16 +117,27 @@ struct Waiting {
 pub struct Producer {
     requests: mpsc::Sender<Waiting>,
     pusher: Pusher,
+    commits: TaskTracker,
 }
 
 impl Producer {
     /// Starts the writing, which ends when the last clone is dropped and what waits is committed.
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
         let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
-        let pusher = Pusher::start(index, clock);
-        let writer = Writer { db: db.clone(), connections: Kept::new(db, WRITERS), pusher: pusher.clone() };
+        let pusher = Pusher::start(index.clone(), clock);
+        let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
+        let writer = Writer { db: db.clone(), connections, index, pusher: pusher.clone(), commits: commits.clone() };
         tokio::spawn(group::write(receiver, writer, WRITERS));
-        Self { requests, pusher }
+        Self { requests, pusher, commits }
+    }
+
+    /// Waits until what was accepted is committed and workers that were reserved for it are told, but not for ever. For the end of a process, after
+    /// its last request.
+    pub async fn finish(&self) {
+        self.commits.close();
+        if timeout(group::PATIENCE, self.commits.wait()).await.is_err() {
+            tracing::warn!("commits are left unfinished");
+        }
     }
 
     /// Commits the request's jobs and returns when that is durable.

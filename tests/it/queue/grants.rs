@@ -30,14 +30,14 @@ use super::support::{
 const OFFERED: Duration = Duration::from_secs(1);
 
 /// A worker that has just found nothing, and listens.
-struct Idle {
+pub(super) struct Idle {
     process: Uuid,
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     notices: Notices,
 }
 
 impl Idle {
-    async fn start(system: &TestSystem, lease: Duration) -> Result<Self> {
+    pub(super) async fn start(system: &TestSystem, lease: Duration) -> Result<Self> {
         let process = ids::new_id(&system.clock);
         let (mut notices, subscription) =
             Notices::listen(&system.index, vec![shard()], process, CancellationToken::new());
@@ -48,13 +48,21 @@ impl Idle {
         Ok(idle)
     }
 
-    async fn finds_nothing(&self) -> Result<()> {
+    pub(super) async fn finds_nothing(&self) -> Result<()> {
         assert_eq!(self.consumer.fetch(&shard(), 5).await?.taken, 0);
         Ok(())
     }
 
-    async fn hears(&mut self) -> Result<Notice> {
+    pub(super) async fn hears(&mut self) -> Result<Notice> {
         timeout(PATIENCE, self.notices.next()).await?.context("it goes on listening")
+    }
+
+    /// What it is told within a moment.
+    pub(super) async fn hears_by_now(&mut self) -> Result<Option<Notice>> {
+        match timeout(Duration::from_millis(20), self.notices.next()).await {
+            Ok(notice) => Ok(Some(notice.context("it goes on listening")?)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// As a worker does whose slots are busy.
@@ -64,7 +72,7 @@ impl Idle {
         Ok(())
     }
 
-    async fn is_granted(&mut self) -> Result<Grant> {
+    pub(super) async fn is_granted(&mut self) -> Result<Grant> {
         match self.hears().await? {
             Notice::Granted(from, grant) if from == shard() => Ok(grant),
             other => panic!("no grant, but {other:?}"),
@@ -72,18 +80,18 @@ impl Idle {
     }
 }
 
-async fn scene() -> Result<(TestSystem, TenantId)> {
+pub(super) async fn scene() -> Result<(TestSystem, TenantId)> {
     let system = TestSystem::start().await?;
     let tenant = system.tenant("acme").await?;
     build_index(&system).await;
     Ok((system, tenant))
 }
 
-async fn commit(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
+pub(super) async fn commit(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
     system.enqueue((0..jobs).map(|_| system.job(tenant, "noop", &json!({}))).collect()).await
 }
 
-async fn leased(system: &TestSystem) -> Result<u64> {
+pub(super) async fn leased(system: &TestSystem) -> Result<u64> {
     Ok(system.index.status(&queue()).await?.leased)
 }
 
@@ -328,13 +336,13 @@ async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
 }
 
 /// The channels on which somebody hears of grants.
-async fn granted_channels(system: &TestSystem) -> Result<Vec<String>> {
+pub(super) async fn granted_channels(system: &TestSystem) -> Result<Vec<String>> {
     let mut command = redis::cmd("PUBSUB");
     command.arg("CHANNELS").arg(format!("{}:*:granted:*", system.prefix));
     Ok(command.query_async(&mut redis(system).await?).await?)
 }
 
-async fn indexed_and_free(system: &TestSystem, jobs: u64) {
+pub(super) async fn indexed_and_free(system: &TestSystem, jobs: u64) {
     eventually(PATIENCE, "it waits for anybody", async || {
         let depth = system.index.depth(&queue()).await.ok()?;
         (depth.available == jobs && leased(system).await.ok()? == 0).then_some(())

@@ -25,6 +25,7 @@ mod promotion;
 mod races;
 mod reads;
 mod recording;
+mod reservations;
 mod retention;
 mod rolling_restart;
 mod schedulers;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{queue::Priority, tenancy::TenantId};
 
-/// 2^43, as in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
-const PRIORITY_SPAN: f64 = 8_796_093_022_208.0;
+/// As in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
+const PRIORITY_SPAN: i64 = 1 << 43;
 
 /// Whether the index can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -150,6 +150,13 @@ impl Grant {
         let (token, leased) = (LeaseToken::parse(token)?, LeasedId::parse(id, score.parse().ok()?)?);
         Some(Self { leased, token, at_ms: at_ms.parse().ok()? })
     }
+
+    /// The message that [`Self::parse`] reads.
+    pub(super) fn message(&self) -> Vec<u8> {
+        let LeasedId { id, priority, run_at_ms } = &self.leased;
+        let lane_score = i64::from(priority.get()) * PRIORITY_SPAN + run_at_ms;
+        [self.token.bytes(), id.as_bytes().as_slice(), format!("{} {lane_score}", self.at_ms).as_bytes()].concat()
+    }
 }
 
 /// A lease as its holder asserts it.
@@ -263,9 +270,10 @@ impl LeasedId {
         reason = "a score is priority * 2^43 + ms, exact in a double by construction"
     )]
     pub(super) fn parse(id: &[u8], score: f64) -> Option<Self> {
+        let score = score as i64;
         // It is leased by now: whatever its score says, it must not be dropped.
         let priority = Priority::from_ledger((score / PRIORITY_SPAN) as i16);
-        Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: (score % PRIORITY_SPAN) as i64 })
+        Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: score % PRIORITY_SPAN })
     }
 }
 
@@ -292,6 +300,17 @@ mod tests {
         let sum =
             IndexStatus { tenants_waiting: 6, due: 4, leased: 10, tenants_parked: 2, workers: 3, slots: 60, ..READY };
         assert_eq!(both, sum);
+    }
+
+    #[test]
+    fn a_grant_is_read_as_it_was_written() {
+        for priority in 1..=4 {
+            let priority = Priority::from_ledger(priority);
+            let leased = LeasedId { id: Uuid::from_u128(7), priority, run_at_ms: 1_795_337_988_365 };
+            let grant = Grant { leased, token: LeaseToken::random(), at_ms: 1_795_337_988_366 };
+            assert_eq!(Grant::parse(&grant.message()), Some(grant));
+        }
+        assert_eq!(Grant::parse(b"too short"), None);
     }
 
     #[test]

@@ -10,6 +10,9 @@ macro_rules! script {
     ($name:literal) => {
         script!("", $name,)
     };
+    (alone $name:literal) => {
+        LazyLock::new(|| Script::new(include_str!(concat!("../lua/", $name, ".lua"))))
+    };
     ($first_line:literal, $name:literal, $($part:literal)*) => {
         LazyLock::new(|| {
             Script::new(concat!(
@@ -24,6 +27,7 @@ macro_rules! script {
 
 pub(super) static PUSH: LazyLock<Script> =
     script!("", "push", "lanes" "tenants" "turns" "serving" "leasing" "granting");
+pub(super) static RESERVE: LazyLock<Script> = script!(alone "reserve");
 pub(super) static FETCH: LazyLock<Script> =
     script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving" "leasing");
 pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "lanes" "tenants");

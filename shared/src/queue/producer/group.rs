@@ -12,25 +12,27 @@ use tokio::{
     task::yield_now,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::task::TaskTracker;
 
-use super::{Committed, EnqueueError, Waiting, pusher::Pusher, statements, tied};
+use super::{Committed, EnqueueError, Waiting, pusher::Pusher, reserving::Reserving, statements, tied};
 use crate::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
+    queue::Index,
     tenancy::TenantId,
 };
 
 const MAX_REQUESTS: usize = 500;
 const MAX_JOBS: usize = 1_000;
 /// How long a group is tried again while PostgreSQL restarts. Clients wait this long at the most before they hear 503.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections without work are given back after this time: others of a small pool may need them.
 const KEPT_FOR: Duration = Duration::from_millis(200);
 
 /// Writes groups of requests, up to so many at the same time.
 pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer, at_once: usize) {
-    let places = Arc::new(Semaphore::new(at_once));
+    let (places, commits) = (Arc::new(Semaphore::new(at_once)), writer.commits.clone());
     loop {
         // First, so that a group grows while all are busy.
         let place = Arc::clone(&places).acquire_owned().await.expect("the places stay open as long as this");
@@ -43,7 +45,7 @@ pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer,
         }
         let writer = writer.clone();
         // A task of the moment, not one of several that wait for their turn: waking the next of them took a thread its own wake-up.
-        tokio::spawn(async move {
+        commits.spawn(async move {
             for part in apart(group) {
                 writer.commit(part, false).await;
             }
@@ -57,18 +59,29 @@ pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer,
 pub(super) struct Writer {
     pub(super) db: SystemDb,
     pub(super) connections: Kept,
+    pub(super) index: Index,
     pub(super) pusher: Pusher,
+    /// The tasks that write groups, and tell workers that were reserved.
+    pub(super) commits: TaskTracker,
 }
 
 impl Writer {
     /// `in_doubt`: whether an earlier try may have been committed.
     async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
-        match self.persist(&group, in_doubt).await {
+        let (persisted, reserving) = match Reserving::ask(&self.index, &group) {
+            Some(mut reserving) => (reserving.beside(self.persist(&group, in_doubt)).await, Some(reserving)),
+            None => (self.persist(&group, in_doubt).await, None),
+        };
+        match persisted {
             Ok(Committed { answers, idle }) => {
                 faults::pass(Point::AfterCommitBeforePush).await;
                 let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
                 let jobs = created.flat_map(|(waiting, _)| &waiting.request.jobs);
-                self.pusher.announce(jobs.filter(|job| !idle.contains(&job.id)));
+                let mut jobs = jobs.filter(|job| !idle.contains(&job.id));
+                match reserving {
+                    Some(reserving) => self.end(reserving, jobs.next().is_some()),
+                    None => self.pusher.announce(jobs),
+                }
                 // On this thread, which has its caches warm, the push goes out before the answers; to wake another for either takes longer.
                 yield_now().await;
                 for (waiting, answer) in group.into_iter().zip(answers) {
@@ -82,8 +95,18 @@ impl Writer {
                     Box::pin(self.commit(vec![waiting], in_doubt)).await;
                 }
             }
-            Err(Failed { error, .. }) => refuse(group, error),
+            Err(Failed { error, .. }) => {
+                if let Some(reserving) = reserving {
+                    self.end(reserving, false);
+                }
+                refuse(group, error);
+            }
         }
+    }
+
+    /// Beside the answers, which must not wait for Redis.
+    fn end(&self, reserving: Reserving, is_created: bool) {
+        self.commits.spawn(reserving.end(is_created, self.pusher.clone()));
     }
 
     /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.

@@ -35,11 +35,16 @@ impl Pusher {
         for job in jobs {
             let waiting = job.waiting();
             if waiting.run_at_ms.is_none_or(|run_at_ms| run_at_ms <= horizon_ms)
-                && self.sender.try_send((job.queue.clone(), waiting)).is_err()
+                && !self.push(job.queue.clone(), waiting)
             {
                 return;
             }
         }
+    }
+
+    /// `false` if there is no room.
+    pub(super) fn push(&self, queue: QueueName, job: WaitingJob) -> bool {
+        self.sender.try_send((queue, job)).is_ok()
     }
 }
 
