@@ -13,15 +13,20 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt as _;
-use redis::{RedisError, aio::PubSubStream};
-use tokio::time::sleep;
+use futures::{FutureExt as _, StreamExt as _};
+use redis::{
+    Msg, RedisError,
+    aio::{PubSubSink, PubSubStream},
+};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Grant, Index, JobChange, QueueName, Shard, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// How long Redis is waited for at the end.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +79,7 @@ pub struct Notices {
     /// How many connections were tried.
     connections: u32,
     /// `None` while there is no connection.
-    messages: Option<PubSubStream>,
+    connection: Option<(PubSubSink, PubSubStream)>,
     stop: CancellationToken,
 }
 
@@ -99,18 +104,44 @@ impl Notices {
     }
 
     fn of(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
-        Self { index: index.clone(), channels, grants: None, connections: 0, messages: None, stop }
+        Self { index: index.clone(), channels, grants: None, connections: 0, connection: None, stop }
     }
 
-    /// The next notice; `None` after the token was cancelled. To be asked again at once: what comes meanwhile is kept in memory.
+    /// The next notice; `None` after the token was cancelled, and nothing can be granted any more. To be asked again at once: what comes
+    /// meanwhile is kept in memory.
     pub async fn next(&mut self) -> Option<Notice> {
         let stop = self.stop.clone();
-        stop.run_until_cancelled(self.heard()).await
+        match stop.run_until_cancelled(self.heard()).await {
+            Some(notice) => Some(notice),
+            None => self.last().await,
+        }
+    }
+
+    /// Grants that had come when nobody could grant anything more: a worker that leaves may still be reserved, for the rest of a commit.
+    async fn last(&mut self) -> Option<Notice> {
+        let (sink, messages) = self.connection.as_mut()?;
+        if self.grants.take().is_some() {
+            let granted = self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Granted(_)));
+            let unsubscribing = async {
+                for (name, _) in granted {
+                    sink.unsubscribe(name).await?;
+                }
+                Ok::<_, RedisError>(())
+            };
+            // Without an answer the connection is gone, and what is granted over it is heard by nobody.
+            let _ = timeout(LAST_PATIENCE, unsubscribing).await;
+        }
+        while let Some(message) = messages.next().now_or_never()? {
+            if let Some(granted @ Notice::Granted(..)) = notice(&self.channels, &message) {
+                return Some(granted);
+            }
+        }
+        None
     }
 
     async fn heard(&mut self) -> Notice {
         loop {
-            let Some(messages) = &mut self.messages else {
+            let Some((_, messages)) = &mut self.connection else {
                 match self.connect().await {
                     Ok(()) => return Notice::Connected,
                     Err(error) => tracing::debug!(%error, "not hearing from the index"),
@@ -119,15 +150,14 @@ impl Notices {
                 continue;
             };
             let Some(message) = messages.next().await else {
-                self.messages = None;
+                self.connection = None;
                 if let Some((subscription, _)) = &self.grants {
                     subscription.connection.store(0, Ordering::Release);
                 }
                 sleep(RECONNECT_PAUSE).await;
                 continue;
             };
-            let channel = self.channels.get(message.get_channel_name());
-            if let Some(notice) = channel.and_then(|channel| channel.notice(message.get_payload_bytes())) {
+            if let Some(notice) = notice(&self.channels, &message) {
                 return notice;
             }
         }
@@ -142,7 +172,7 @@ impl Notices {
                 (keys::granted_channel(self.index.prefix(), shard, &name), Channel::Granted(shard.clone()))
             }));
         }
-        self.messages = Some(subscribe(&self.index, self.channels.keys()).await?);
+        self.connection = Some(subscribe(&self.index, self.channels.keys()).await?);
         if let Some((subscription, _)) = &self.grants {
             subscription.connection.store(self.connections, Ordering::Release);
         }
@@ -169,10 +199,17 @@ impl Channel {
     }
 }
 
-async fn subscribe(index: &Index, channels: impl Iterator<Item = &String>) -> Result<PubSubStream, RedisError> {
+fn notice(channels: &HashMap<String, Channel>, message: &Msg) -> Option<Notice> {
+    channels.get(message.get_channel_name())?.notice(message.get_payload_bytes())
+}
+
+async fn subscribe(
+    index: &Index,
+    channels: impl Iterator<Item = &String>,
+) -> Result<(PubSubSink, PubSubStream), RedisError> {
     let mut subscription = index.client().get_async_pubsub().await?;
     for channel in channels {
         subscription.subscribe(channel).await?;
     }
-    Ok(subscription.into_on_message())
+    Ok(subscription.split())
 }

@@ -34,16 +34,17 @@ pub(super) struct Idle {
     process: Uuid,
     pub(super) consumer: Consumer,
     notices: Notices,
+    stop: CancellationToken,
 }
 
 impl Idle {
     pub(super) async fn start(system: &TestSystem, lease: Duration) -> Result<Self> {
         let process = ids::new_id(&system.clock);
-        let (mut notices, subscription) =
-            Notices::listen(&system.index, vec![shard()], process, CancellationToken::new());
+        let stop = CancellationToken::new();
+        let (mut notices, subscription) = Notices::listen(&system.index, vec![shard()], process, stop.clone());
         assert_eq!(notices.next().await, Some(Notice::Connected));
         let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).offering(subscription);
-        let idle = Self { process, consumer, notices };
+        let idle = Self { process, consumer, notices, stop };
         idle.finds_nothing().await?;
         Ok(idle)
     }
@@ -55,6 +56,12 @@ impl Idle {
 
     pub(super) async fn hears(&mut self) -> Result<Notice> {
         timeout(PATIENCE, self.notices.next()).await?.context("it goes on listening")
+    }
+
+    /// What it is told in the end, when it stops.
+    pub(super) async fn stops(&mut self) -> Option<Notice> {
+        self.stop.cancel();
+        self.notices.next().await
     }
 
     /// What it is told within a moment.

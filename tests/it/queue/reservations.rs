@@ -144,7 +144,7 @@ async fn what_is_committed_late_is_pushed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_during_the_commit_is_not_waited_for() -> Result<()> {
+async fn who_is_gone_during_the_commit_is_not_waited_for() -> Result<()> {
     let (system, tenant) = scene().await?;
     let idle = Idle::start(&system, LEASE).await?;
     enqueue_during(&system, request(&system, tenant), async {
@@ -155,6 +155,36 @@ async fn who_leaves_during_the_commit_is_not_waited_for() -> Result<()> {
         Ok(())
     })
     .await?;
+    indexed_and_free(&system, 1).await;
+    Ok(())
+}
+
+/// Its process may live on for a while, but it takes nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_during_the_commit_is_not_granted_the_job() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    enqueue_during(&system, request(&system, tenant), async {
+        reaches_leased(&system, 1).await;
+        assert_eq!(idle.stops().await, None);
+        Ok(())
+    })
+    .await?;
+    indexed_and_free(&system, 1).await;
+    assert_eq!(idle.stops().await, None, "it was not told");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_hears_of_what_was_granted_before() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    system.producer.enqueue(request(&system, tenant)).await?;
+    // The message is under way or there.
+    sleep(LATE / 6).await;
+    let Some(Notice::Granted(_, grant)) = idle.stops().await else { panic!("the grant is lost") };
+    assert_eq!(idle.stops().await, None);
+    idle.consumer.refuse(&shard(), &grant).await?;
     indexed_and_free(&system, 1).await;
     Ok(())
 }
