@@ -113,15 +113,8 @@ impl Index {
 
     async fn push_to(&self, shard: &Shard, batch: usize, jobs: &[WaitingJob]) -> Result<(), RedisError> {
         for chunk in jobs.chunks(batch) {
-            let mut call = self.call(&PUSH, shard);
-            for job in chunk {
-                call.arg(job.id.as_bytes()).arg(job.tenant.as_uuid().as_bytes()).arg(job.priority.get());
-                match job.run_at_ms {
-                    Some(run_at_ms) => call.arg(run_at_ms),
-                    None => call.arg(""),
-                };
-            }
-            call.invoke_async::<()>(&mut self.connection()).await?;
+            let packed: Vec<_> = chunk.iter().map(WaitingJob::pack).collect();
+            self.call(&PUSH, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }
@@ -144,10 +137,11 @@ impl Index {
         if let Some(offer) = offer {
             call.arg(offer.subscription).arg(offer.token.bytes()).arg(u8::from(offer.to_newcomers));
         }
-        let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, Vec<f64>, i64) =
+        let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, String, i64) =
             call.invoke_async(&mut self.connection()).await?;
         self.listening.heard(now_ms, asked);
-        let ids = ids.chunks_exact(16).zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
+        let (ids, scores) = (ids.chunks_exact(16), scores.split(' '));
+        let ids = ids.zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
         Ok(FetchedIds {
             state: IndexState::parse(&state),
             ids,
@@ -164,16 +158,8 @@ impl Index {
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(MAX_BATCH) {
-            let mut call = self.call(&SETTLE, shard);
-            for end in chunk {
-                let ran_ms = end.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
-                call.arg(end.id.as_bytes()).arg(end.token.bytes()).arg(ran_ms);
-                match end.again {
-                    Some((run_at_ms, priority)) => call.arg(run_at_ms).arg(priority.get()),
-                    None => call.arg("").arg(""),
-                };
-            }
-            call.invoke_async::<()>(&mut self.connection()).await?;
+            let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
+            self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }

@@ -102,6 +102,17 @@ impl WaitingJob {
         let (tenant, priority) = (TenantId::new(tenant), Priority::from_ledger(priority));
         Self { id, tenant, priority, run_at_ms: Some(run_at.timestamp_millis()) }
     }
+
+    /// As `push.lua` unpacks it.
+    pub(super) fn pack(&self) -> [u8; 41] {
+        let mut packed = [0; 41];
+        let run_at = self.run_at_ms.map_or(f64::NEG_INFINITY, double);
+        packed[..16].copy_from_slice(self.id.as_bytes());
+        packed[16..32].copy_from_slice(self.tenant.as_uuid().as_bytes());
+        packed[32] = packed_priority(self.priority);
+        packed[33..].copy_from_slice(&run_at.to_le_bytes());
+        packed
+    }
 }
 
 /// What is told queue by queue, in its order.
@@ -147,7 +158,7 @@ impl Grant {
         let (token, rest) = message.split_at_checked(8)?;
         let (id, rest) = rest.split_at_checked(16)?;
         let (at_ms, score) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
-        let (token, leased) = (LeaseToken::parse(token)?, LeasedId::parse(id, score.parse().ok()?)?);
+        let (token, leased) = (LeaseToken::parse(token)?, LeasedId::parse(id, score)?);
         Some(Self { leased, token, at_ms: at_ms.parse().ok()? })
     }
 
@@ -193,6 +204,21 @@ pub struct Settlement {
     pub ran: Option<Duration>,
     /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
     pub again: Option<(i64, Priority)>,
+}
+
+impl Settlement {
+    /// As `settle.lua` unpacks it.
+    pub(super) fn pack(&self) -> [u8; 41] {
+        let mut packed = [0; 41];
+        let ran_ms = self.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
+        let (run_at, priority) = self.again.map_or((0.0, 0), |(ms, priority)| (double(ms), packed_priority(priority)));
+        packed[..16].copy_from_slice(self.id.as_bytes());
+        packed[16..24].copy_from_slice(self.token.bytes());
+        packed[24..32].copy_from_slice(&ran_ms.to_le_bytes());
+        packed[32] = priority;
+        packed[33..].copy_from_slice(&run_at.to_le_bytes());
+        packed
+    }
 }
 
 /// What the index says of one queue.
@@ -264,13 +290,22 @@ impl LaneDepth {
     }
 }
 
+fn packed_priority(priority: Priority) -> u8 {
+    u8::try_from(priority.get()).expect("a priority is 1 to 4")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time in ms is far below 2^53, and one beyond is in no lane")]
+const fn double(ms: i64) -> f64 {
+    ms as f64
+}
+
 impl LeasedId {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a score is priority * 2^43 + ms, exact in a double by construction"
     )]
-    pub(super) fn parse(id: &[u8], score: f64) -> Option<Self> {
-        let score = score as i64;
+    pub(super) fn parse(id: &[u8], lane_score: &str) -> Option<Self> {
+        let score = lane_score.parse::<f64>().ok()? as i64;
         // It is leased by now: whatever its score says, it must not be dropped.
         let priority = Priority::from_ledger((score / PRIORITY_SPAN) as i16);
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: score % PRIORITY_SPAN })

@@ -2,13 +2,13 @@
 -- who gets all to take the first of a tenant that is new then.
 -- ARGV: how many, lease in ms, token (8 bytes), promotion bound, Redis time in ms after which nobody listens (0: unknown); for an offer
 -- also the subscription by which it is heard, the offer's token, and 1 if newcomers are welcome.
--- Returns the index state, the ids in one string, the ms until there may be more (-1: unknown), the lane score of each id,
--- and the time.
+-- Returns the index state, the ids in one string, the ms until there may be more (-1: unknown), the lane scores of the ids in one string, and
+-- the time.
 local flags, now = redis.call('HMGET', meta, 'state', 'run_id', 'paused', 'idle'), now_ms()
 local state, paused = state_in(flags[1], flags[2]), flags[3] == '1'
 local wanted, lease_ms, bound = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if state == 'ready' and tonumber(ARGV[5]) > 0 and now > tonumber(ARGV[5]) then state = 'late' end
-if state ~= 'ready' then return { state, '', -1, {}, now } end
+if state ~= 'ready' then return { state, '', -1, '', now } end
 
 -- An offer is made anew twice in this time, as long as the worker polls.
 local OFFERED_MS = 1000
@@ -24,4 +24,4 @@ if ARGV[6] and (not is_served or ARGV[8] == '1' and flags[4] ~= '1') then
   redis.pcall('HSET', meta, 'offer', ARGV[6] .. ' ' .. lease_ms .. ' ' .. now + OFFERED_MS .. ' ' .. ARGV[7])
 end
 local wait = paused and -1 or is_cut and 0 or next_ready(now)
-return { state, table.concat(leased), wait, lane_scores, now }
+return { state, table.concat(leased), wait, table.concat(lane_scores, ' '), now }

@@ -25,14 +25,17 @@ local function lease(wanted, lease_ms, token, bound, now)
 
   local ids, scores, entries = take_out(sequence, visited)
   local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
+  -- A number that is given to a command is written out each time.
+  local expiry = string.format('%.0f', now + lease_ms)
   for at, holder in ipairs(#ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}) do
     local id, entry = ids[at], entries[at]
     if holder then
       entry.time = entry.time - entry.cost
     else
       leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
-      expiries[#expiries + 1], expiries[#expiries + 2] = now + lease_ms, id
-      holders[#holders + 1], holders[#holders + 2] = id, token .. entry.tenant .. entry.cost
+      expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
+      entry.holder = entry.holder or token .. entry.tenant .. entry.cost
+      holders[#holders + 1], holders[#holders + 2] = id, entry.holder
       entry.about.running, served[entry.tenant] = entry.about.running + 1, (served[entry.tenant] or 0) + 1
     end
   end

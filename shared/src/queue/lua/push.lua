@@ -1,19 +1,20 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
--- ARGV: id, tenant, priority, run_at in ms ('' for now), for each job. Returns how many were not leased already.
+-- ARGV: the jobs, packed one after the other: id, tenant, priority, run_at in ms (-inf: now). Returns how many were not leased already.
+local JOB, JOB_SIZE = '<c16Bd', 41
 local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'floor')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
 floor = tonumber(flags[6] or 0)
-local now, ids = now_ms(), {}
-for i = 1, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local packed, now, ids = ARGV[1], now_ms(), {}
+for i = 1, #packed, JOB_SIZE do ids[#ids + 1] = string.sub(packed, i, i + 15) end
 local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
 -- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
-local function is_due_later(i) return some_due and redis.call('ZSCORE', due, ARGV[i] .. ARGV[i + 1] .. ARGV[i + 2]) end
+local function is_due_later(id, tenant, priority) return some_due and redis.call('ZSCORE', due, id .. tenant .. priority) end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
-  local i = at * 4 - 3
-  if not holder and not is_due_later(i) then
-    place(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]) or now, now)
-    placed, last = placed + 1, ARGV[i]
+  local id, tenant, priority, run_at = ids[at], struct.unpack(JOB, packed, at * JOB_SIZE - 24)
+  if not holder and not is_due_later(id, tenant, priority) then
+    place(id, tenant, priority, run_at == -math.huge and now or run_at, now)
+    placed, last = placed + 1, id
   end
 end
 enter_lanes()
