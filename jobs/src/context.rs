@@ -25,7 +25,7 @@ use crate::environment::Environment;
 
 /// One run of one job.
 pub struct JobContext {
-    lease: Lease,
+    lease: Arc<Lease>,
     environment: Arc<Environment>,
     cancelled: CancellationToken,
     reported: Mutex<Option<Instant>>,
@@ -38,32 +38,32 @@ const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 impl JobContext {
     /// The context of a leased job.
-    pub const fn new(lease: Lease, environment: Arc<Environment>, cancelled: CancellationToken) -> Self {
+    pub const fn new(lease: Arc<Lease>, environment: Arc<Environment>, cancelled: CancellationToken) -> Self {
         Self { lease, environment, cancelled, reported: Mutex::new(None) }
     }
 
     /// The job's id.
-    pub const fn job_id(&self) -> Uuid {
+    pub fn job_id(&self) -> Uuid {
         self.lease.id
     }
 
     /// Whose job it is.
-    pub const fn tenant(&self) -> TenantId {
+    pub fn tenant(&self) -> TenantId {
         self.lease.tenant
     }
 
     /// Which run this is, from 1.
-    pub const fn attempt(&self) -> i32 {
+    pub fn attempt(&self) -> i32 {
         self.lease.attempt
     }
 
     /// Runs that failed so far.
-    pub const fn failures(&self) -> i16 {
+    pub fn failures(&self) -> i16 {
         self.lease.failures
     }
 
     /// Whether another failure would be the last one allowed.
-    pub const fn is_last_attempt(&self) -> bool {
+    pub fn is_last_attempt(&self) -> bool {
         self.lease.failures + 1 >= self.lease.max_attempts
     }
 

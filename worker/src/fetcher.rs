@@ -24,7 +24,7 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 /// A leased job on its way to a slot.
 pub struct Dispatch {
     /// What was leased.
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     /// Cancels the run.
     pub cancelled: CancellationToken,
     /// Its place among what may be held, until the run has ended.
@@ -100,7 +100,8 @@ impl Fetcher {
 impl Desk {
     /// Enters a lease and sends it on to the slots.
     pub async fn dispatch(&self, lease: Lease, place: Place) {
-        let cancelled = self.holdings.enter(&lease);
+        let lease = Arc::new(lease);
+        let cancelled = self.holdings.enter(Arc::clone(&lease));
         let waited = self.clock.now().signed_duration_since(lease.run_at).to_std().unwrap_or_default();
         crate::metrics::started(&lease, waited);
         // The receiver is dropped after those who fetch have stopped.

@@ -3,7 +3,7 @@
 //! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
 //! are renewed meanwhile, because they stay in [`Holdings`] until they are settled.
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use shared::{
@@ -39,7 +39,7 @@ const PACE: Duration = Duration::from_millis(3);
 /// A run that ended.
 pub struct Ended {
     /// What was leased.
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     /// How it ended; `None` hands the job back as if it had not been fetched.
     pub outcome: Option<Outcome>,
     /// Worker time used.
@@ -64,11 +64,11 @@ impl Finisher {
         let (sender, mut receiver) = mpsc::channel(WAITING);
         let ledger = Kept::new(db, WRITERS);
         let writer = tokio::spawn(async move {
-            let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(WRITERS));
+            let slots = Arc::new(tokio::sync::Semaphore::new(WRITERS));
             let mut writers = tokio::task::JoinSet::new();
             let mut pace = Instant::now();
             loop {
-                let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await else { break };
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
                 let mut batch = Vec::with_capacity(MAX_BATCH);
                 if receiver.recv_many(&mut batch, MAX_BATCH).await == 0 {
                     break;
@@ -110,7 +110,7 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
     let finishes: Vec<Finish> = batch
         .iter()
         .filter_map(|ended| {
-            let Lease { id, attempt, hooks, tenant, ref kind, .. } = ended.lease;
+            let Lease { id, attempt, hooks, tenant, ref kind, .. } = *ended.lease;
             let told = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
             Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })

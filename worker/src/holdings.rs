@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::{
-    queue::{HeldLease, LeaseToken, Shard, consumer::Lease},
-    tenancy::TenantId,
-};
+use shared::queue::{HeldLease, LeaseToken, Shard, consumer::Lease};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -32,32 +29,22 @@ struct State {
 }
 
 struct Held {
-    token: LeaseToken,
-    attempt: i32,
-    tenant: TenantId,
+    lease: Arc<Lease>,
     since: Instant,
-    shard: Shard,
     cancelled: CancellationToken,
 }
 
 impl Holdings {
     /// Enters a new lease and returns the token with which its run is cancelled. An earlier lease of the same job, which this
     /// process must have lost, is cancelled and replaced.
-    pub fn enter(&self, lease: &Lease) -> CancellationToken {
-        let cancelled = CancellationToken::new();
-        let held = Held {
-            token: lease.token,
-            attempt: lease.attempt,
-            tenant: lease.tenant,
-            since: Instant::now(),
-            shard: lease.shard.clone(),
-            cancelled: cancelled.clone(),
-        };
+    pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
+        let (id, cancelled) = (lease.id, CancellationToken::new());
+        let held = Held { lease, since: Instant::now(), cancelled: cancelled.clone() };
         let mut state = self.lock();
-        if let Some(lost) = state.entries.insert(lease.id, held) {
+        if let Some(lost) = state.entries.insert(id, held) {
             lost.cancelled.cancel();
         }
-        if state.was_missed(lease.id) {
+        if state.was_missed(id) {
             cancelled.cancel();
         }
         cancelled
@@ -66,7 +53,7 @@ impl Holdings {
     /// Takes a lease out, unless the job is held by a later lease by now.
     pub fn leave(&self, id: Uuid, token: LeaseToken) {
         let entries = &mut self.lock().entries;
-        if entries.get(&id).is_some_and(|held| held.token == token) {
+        if entries.get(&id).is_some_and(|held| held.lease.token == token) {
             entries.remove(&id);
         }
     }
@@ -85,7 +72,7 @@ impl Holdings {
 
     /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
     pub fn cancel_if(&self, id: Uuid, token: LeaseToken) {
-        if let Some(held) = self.lock().entries.get(&id).filter(|held| held.token == token) {
+        if let Some(held) = self.lock().entries.get(&id).filter(|held| held.lease.token == token) {
             held.cancelled.cancel();
         }
     }
@@ -100,9 +87,8 @@ impl Holdings {
     /// What is to be renewed, by shard.
     pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
-        for (id, held) in &self.lock().entries {
-            let lease = HeldLease { id: *id, token: held.token, tenant: held.tenant, held_for: held.since.elapsed() };
-            shards.entry(held.shard.clone()).or_default().push(lease);
+        for Held { lease, since, .. } in self.lock().entries.values() {
+            shards.entry(lease.shard.clone()).or_default().push(lease.held(since.elapsed()));
         }
         shards
     }
@@ -110,8 +96,8 @@ impl Holdings {
     /// Runs that were leased at least so long ago, with their attempts.
     pub fn older_than(&self, age: Duration) -> Vec<(Uuid, i32, LeaseToken)> {
         let entries = &self.lock().entries;
-        let old = entries.iter().filter(|(_, held)| held.since.elapsed() >= age);
-        old.map(|(id, held)| (*id, held.attempt, held.token)).collect()
+        let old = entries.values().filter(|held| held.since.elapsed() >= age);
+        old.map(|held| (held.lease.id, held.lease.attempt, held.lease.token)).collect()
     }
 
     /// How many jobs are held.
@@ -140,17 +126,17 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use shared::{clock::Clock, queue::Priority};
+    use shared::{clock::Clock, queue::Priority, tenancy::TenantId};
 
     use super::*;
 
-    fn lease(id: u128) -> Lease {
-        Lease {
+    fn lease(id: u128) -> Arc<Lease> {
+        Arc::new(Lease {
             id: Uuid::from_u128(id),
             tenant: TenantId::new(Uuid::from_u128(1)),
             shard: Shard::whole("default".parse().expect("a name")),
             kind: "noop".into(),
-            args: serde_json::value::RawValue::from_string("{}".to_owned()).expect("an object").into(),
+            args: serde_json::value::RawValue::from_string("{}".to_owned()).expect("an object"),
             attempt: 1,
             failures: 0,
             crashes: 0,
@@ -161,7 +147,7 @@ mod tests {
             hooks: 0,
             args_version: 1,
             token: LeaseToken::random(),
-        }
+        })
     }
 
     /// It was read as waiting, then cancelled, and is entered only now.
@@ -169,11 +155,11 @@ mod tests {
     fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
         let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
         holdings.cancel(one.id);
-        assert!(!holdings.enter(&other).is_cancelled());
-        assert!(holdings.enter(&one).is_cancelled());
+        assert!(!holdings.enter(Arc::clone(&other)).is_cancelled());
+        assert!(holdings.enter(Arc::clone(&one)).is_cancelled());
         holdings.leave(one.id, one.token);
-        assert!(!holdings.enter(&one).is_cancelled(), "it counts once");
+        assert!(!holdings.enter(Arc::clone(&one)).is_cancelled(), "it counts once");
         holdings.cancel(other.id);
-        assert!(!holdings.enter(&lease(3)).is_cancelled());
+        assert!(!holdings.enter(lease(3)).is_cancelled());
     }
 }

@@ -56,23 +56,23 @@ impl Runner {
     }
 
     /// Runs a leased job to its end, leaves the end with the finisher, and returns how long it ran; `None` if it did not begin.
-    pub async fn run(&self, lease: Lease, cancelled: CancellationToken) -> Option<Duration> {
+    pub async fn run(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Option<Duration> {
         let span = tracing::info_span!("job", job_id = %lease.id, tenant = %lease.tenant, kind = %lease.kind, attempt = lease.attempt);
         self.run_inside_span(lease, cancelled).instrument(span).await
     }
 
-    async fn run_inside_span(&self, lease: Lease, cancelled: CancellationToken) -> Option<Duration> {
+    async fn run_inside_span(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Option<Duration> {
         let kind = match skew::judge(&self.registry, &lease) {
             Ok(kind) => kind,
             Err(reason) => {
                 crate::metrics::left(&lease, reason);
                 tokio::time::sleep(skew::TAKES).await;
-                let lease = skew::put_off(lease, &self.environment.clock);
+                let lease = skew::put_off(&lease, &self.environment.clock).into();
                 self.finisher.ended(Ended { lease, outcome: None, ran: skew::TAKES }).await;
                 return None;
             }
         };
-        let Some(_company) = cancelled.run_until_cancelled(self.company(&lease)).await.flatten() else {
+        let Some(_company) = self.company(&lease, &cancelled).await else {
             self.hand_back(lease).await;
             return None;
         };
@@ -85,11 +85,18 @@ impl Runner {
         Some(ran)
     }
 
-    /// Who else may be in the process meanwhile; `None` if the job must give way to another's last chance, or its own cannot begin.
-    async fn company(&self, lease: &Lease) -> Option<Company<'_>> {
+    /// Who else may be in the process meanwhile; `None` if the job was cancelled, must give way to another's last chance, or its own
+    /// cannot begin.
+    async fn company(&self, lease: &Lease, cancelled: &CancellationToken) -> Option<Company<'_>> {
         if lease.crashes < last_chance::CRASHES {
-            return (!self.last_chances.is_announced()).then_some(Company::Others);
+            let may_begin = !cancelled.is_cancelled() && !self.last_chances.is_announced();
+            return may_begin.then_some(Company::Others);
         }
+        // A box keeps what is seldom needed out of the future of each run, which is moved about.
+        Box::pin(cancelled.run_until_cancelled(self.last_chance(lease))).await.flatten()
+    }
+
+    async fn last_chance(&self, lease: &Lease) -> Option<Company<'_>> {
         let alone = self.last_chances.alone(&self.holdings).await?;
         match rescue::begin_last_chance(&self.system, lease).await {
             Ok(noted) => noted.then_some(Company::Alone(alone)),
@@ -101,8 +108,8 @@ impl Runner {
     }
 
     /// `None` if the run was cut short from outside: then the ledger already knows why, or the job is handed back.
-    async fn attempt(&self, kind: &Kind, lease: &Lease, cancelled: CancellationToken) -> Option<Outcome> {
-        let context = JobContext::new(lease.clone(), Arc::clone(&self.environment), cancelled.clone());
+    async fn attempt(&self, kind: &Kind, lease: &Arc<Lease>, cancelled: CancellationToken) -> Option<Outcome> {
+        let context = JobContext::new(Arc::clone(lease), Arc::clone(&self.environment), cancelled.clone());
         let work = AssertUnwindSafe(kind.run(&lease.args, &context)).catch_unwind();
         let result = tokio::select! {
             biased;
@@ -119,7 +126,7 @@ impl Runner {
     }
 
     /// Gives up what was leased but has not begun.
-    pub async fn hand_back(&self, lease: Lease) {
+    pub async fn hand_back(&self, lease: Arc<Lease>) {
         self.finisher.ended(Ended { lease, outcome: None, ran: Duration::ZERO }).await;
     }
 

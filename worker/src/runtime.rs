@@ -16,11 +16,12 @@ use apalis::{
     prelude::{Backend, Identity, Monitor, MonitorError, Task, WorkerBuilder, WorkerContext},
 };
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
+use shared::tenancy::TenantId;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{capacity::Capacity, fetcher::Dispatch, runner::Runner};
+use crate::{capacity::Capacity, fetcher::Dispatch, runner::Runner, slots::Slot};
 
 /// Runs what arrives until `stop` and until `fetched` says that no more comes; then hands back what has not begun, and waits up to
 /// `grace` for what has.
@@ -71,25 +72,33 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
     let Dispatch { lease, cancelled, place } = dispatch;
     let run = tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => runner.hand_back(lease).await,
-            _slot = capacity.slot(lease.tenant) => {
+        match slot(&runner, &capacity, &stop, lease.tenant).await {
+            Some(_slot) => {
                 if let Some(ran) = runner.run(lease, cancelled).await {
                     capacity.observe(ran);
                     place.observe(ran);
                 }
             }
-            () = runner.last_chances().announced() => runner.hand_back(lease).await,
-            () = tokio::time::sleep(LONGEST_WAIT) => {
-                capacity.observe_wait(LONGEST_WAIT);
-                runner.hand_back(lease).await;
-            }
+            None => runner.hand_back(lease).await,
         }
         drop(place);
     });
     if let Err(error) = run.await {
         tracing::error!(%error, "a run ended outside of its own bounds; its lease will run out and the job be rescued");
+    }
+}
+
+/// `None` if the job is not to begin here.
+async fn slot(runner: &Runner, capacity: &Capacity, stop: &CancellationToken, tenant: TenantId) -> Option<Slot> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        slot = capacity.slot(tenant) => Some(slot),
+        () = runner.last_chances().announced() => None,
+        () = tokio::time::sleep(LONGEST_WAIT) => {
+            capacity.observe_wait(LONGEST_WAIT);
+            None
+        }
     }
 }
 

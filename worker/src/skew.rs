@@ -22,10 +22,10 @@ pub fn judge<'a>(registry: &'a Registry, lease: &Lease) -> Result<&'a Kind, &'st
 }
 
 /// The lease as it is handed back: to be fetched after a pause.
-pub fn put_off(lease: Lease, clock: &Clock) -> Lease {
+pub fn put_off(lease: &Lease, clock: &Clock) -> Lease {
     let now = clock.now();
     let waited = now.signed_duration_since(lease.run_at).to_std().unwrap_or_default();
-    Lease { run_at: now + pause(waited), ..lease }
+    Lease { run_at: now + pause(waited), ..lease.clone() }
 }
 
 /// The longer it has waited in vain, the less it matters to look again soon.

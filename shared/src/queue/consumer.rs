@@ -16,7 +16,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Grant, HeldLease, Index, IndexState, JobState, LeaseToken, Priority, Settlement, Shard, Subscription, expiry,
+    Grant, HeldLease, Index, IndexState, LeaseToken, Priority, Settlement, Shard, Subscription, expiry,
     index::{FetchedIds, LeasedId, Offer},
 };
 use crate::{
@@ -40,9 +40,9 @@ pub struct Lease {
     /// Where it waited, and where the lease is settled and renewed.
     pub shard: Shard,
     /// What it does.
-    pub kind: Arc<str>,
+    pub kind: String,
     /// Its arguments.
-    pub args: Arc<RawValue>,
+    pub args: Box<RawValue>,
     /// Which run this is, from 1; the fencing token of its finish.
     pub attempt: i32,
     /// Runs that failed so far.
@@ -128,7 +128,7 @@ struct Row {
     tenant_id: Uuid,
     kind: String,
     args: Json<Box<RawValue>>,
-    state: JobState,
+    is_final: bool,
     priority: i16,
     attempt: i32,
     failures: i16,
@@ -138,9 +138,9 @@ struct Row {
     hooks: i16,
     args_version: i16,
     batch_id: Option<Uuid>,
-    due_in_ms: i64,
-    is_free: bool,
-    is_expired: bool,
+    waits_for: i16,
+    expires_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
 }
 
 impl Consumer {
@@ -248,13 +248,13 @@ impl Consumer {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
         let mut connection = self.connections.take().await?;
-        // The bounds leave out partitions: of the list alone, each id would be looked for in each of them.
+        // The bounds leave out partitions: of the list alone, each id would be looked for in each of them. What can be reckoned from a row is
+        // reckoned here, because PostgreSQL takes longer for it than for the look-up.
         let rows = sqlx::query_as!(
             Row,
-            r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>", state as "state: JobState", priority, attempt,
-                      failures, crashes, max_attempts, run_at, hooks, args_version, batch_id,
-                      (extract(epoch from run_at - now()) * 1000)::int8 as "due_in_ms!",
-                      waits_for = 0 as "is_free!", coalesce(expires_at <= now(), false) as "is_expired!"
+            r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>",
+                      state in ('completed', 'cancelled', 'discarded') as "is_final!", priority, attempt, failures, crashes, max_attempts,
+                      run_at, hooks, args_version, batch_id, waits_for, expires_at, now() as "now!"
                from jobs where id = any($1) and id between $2 and $3"#,
             ids,
             first,
@@ -279,17 +279,17 @@ impl Consumer {
         for leased in &ids {
             match rows.remove(&leased.id) {
                 // It waits for other jobs: the index should not know it yet.
-                Some(row) if !row.is_free => rest.push(leased.unrun(token, None)),
-                Some(row) if !row.state.is_final() && row.is_expired => {
+                Some(row) if row.waits_for != 0 => rest.push(leased.unrun(token, None)),
+                Some(row) if !row.is_final && row.is_expired() => {
                     expired.push(leased.id);
                     rest.push(leased.unrun(token, None));
                 }
-                Some(row) if !row.state.is_final() && row.due_in_ms <= TOLERANCE_MS => {
+                Some(row) if !row.is_final && row.due_in_ms() <= TOLERANCE_MS => {
                     leases.push(row.into_lease(shard, token, leased.priority));
                 }
                 // By the clock that promotes it: by the other it would be due there at once, and come again and again.
-                Some(row) if !row.state.is_final() => {
-                    rest.push(leased.unrun(token, Some((now_ms + row.due_in_ms, leased.priority))));
+                Some(row) if !row.is_final => {
+                    rest.push(leased.unrun(token, Some((now_ms + row.due_in_ms(), leased.priority))));
                 }
                 _ => rest.push(leased.unrun(token, None)),
             }
@@ -335,13 +335,21 @@ impl LeasedId {
 }
 
 impl Row {
+    fn is_expired(&self) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= self.now)
+    }
+
+    fn due_in_ms(&self) -> i64 {
+        self.run_at.signed_duration_since(self.now).num_milliseconds()
+    }
+
     fn into_lease(self, shard: &Shard, token: LeaseToken, fallback: Priority) -> Lease {
         Lease {
             id: self.id,
             tenant: TenantId::new(self.tenant_id),
             shard: shard.clone(),
-            kind: self.kind.into(),
-            args: self.args.0.into(),
+            kind: self.kind,
+            args: self.args.0,
             attempt: self.attempt,
             failures: self.failures,
             crashes: self.crashes,
