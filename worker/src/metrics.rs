@@ -1,10 +1,14 @@
 //! What the worker tells Prometheus.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+    time::Duration,
+};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
-    queue::{consumer::Lease, finish::Outcome},
+    queue::{JobState, QueueName, consumer::Lease, finish::Outcome},
     telemetry::names::{self, label},
 };
 use tokio_util::sync::CancellationToken;
@@ -16,18 +20,78 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The slots of a process are shared by the queues it serves.
 const ALL_QUEUES: &str = "all";
 
+/// What each job tells, by the queues and kinds that were seen. To find a meter by its labels costs some small allocations, to keep it none; and
+/// there are no more of them than kinds that this process runs.
+static METERS: LazyLock<RwLock<HashMap<QueueName, QueueMeters>>> = LazyLock::new(RwLock::default);
+
+struct QueueMeters {
+    wait: Histogram,
+    kinds: HashMap<String, KindMeters>,
+}
+
+struct KindMeters {
+    duration: Histogram,
+    completed: Counter,
+}
+
 /// A job was leased: how long it waited since it might have run.
 pub fn started(lease: &Lease, waited: Duration) {
-    histogram!(names::JOB_WAIT_SECONDS, "queue" => lease.shard.queue().to_string()).record(waited.as_secs_f64());
+    of_queue(lease.shard.queue(), |meters| meters.wait.record(waited.as_secs_f64()));
 }
 
 /// A run ended.
 pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
-    let queue = lease.shard.queue().to_string();
-    let outcome = outcome.map_or("handed_back", Outcome::as_str);
-    histogram!(names::JOB_DURATION_SECONDS, "queue" => queue.clone(), "kind" => lease.kind.to_string())
-        .record(ran.as_secs_f64());
-    counter!(names::JOBS_TOTAL, "queue" => queue, "kind" => lease.kind.to_string(), "outcome" => outcome).increment(1);
+    let is_completed = matches!(outcome, Some(Outcome::Completed { .. }));
+    of_kind(lease, |meters| {
+        meters.duration.record(ran.as_secs_f64());
+        meters.completed.increment(u64::from(is_completed));
+    });
+    if !is_completed {
+        let outcome = outcome.map_or("handed_back", Outcome::as_str);
+        jobs_total(lease.shard.queue(), &lease.kind, outcome).increment(1);
+    }
+}
+
+fn of_queue(queue: &QueueName, tell: impl Fn(&QueueMeters)) {
+    if let Some(meters) = METERS.read().unwrap_or_else(PoisonError::into_inner).get(queue) {
+        return tell(meters);
+    }
+    let mut queues = METERS.write().unwrap_or_else(PoisonError::into_inner);
+    tell(queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)));
+}
+
+fn of_kind(lease: &Lease, tell: impl Fn(&KindMeters)) {
+    let (queue, kind) = (lease.shard.queue(), &lease.kind);
+    let queues = METERS.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(meters) = queues.get(queue).and_then(|meters| meters.kinds.get(kind)) {
+        return tell(meters);
+    }
+    drop(queues);
+    let mut queues = METERS.write().unwrap_or_else(PoisonError::into_inner);
+    let kinds = &mut queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)).kinds;
+    tell(kinds.entry(kind.clone()).or_insert_with(|| KindMeters::of(queue, kind)));
+}
+
+impl QueueMeters {
+    fn of(queue: &QueueName) -> Self {
+        let wait = histogram!(names::JOB_WAIT_SECONDS, label::QUEUE => queue.to_string());
+        Self { wait, kinds: HashMap::new() }
+    }
+}
+
+impl KindMeters {
+    fn of(queue: &QueueName, kind: &str) -> Self {
+        let (queue_label, kind_label) = (queue.to_string(), kind.to_owned());
+        Self {
+            duration: histogram!(names::JOB_DURATION_SECONDS, label::QUEUE => queue_label, label::KIND => kind_label),
+            completed: jobs_total(queue, kind, JobState::Completed.as_str()),
+        }
+    }
+}
+
+fn jobs_total(queue: &QueueName, kind: &str, outcome: &'static str) -> Counter {
+    let (queue, kind) = (queue.to_string(), kind.to_owned());
+    counter!(names::JOBS_TOTAL, label::QUEUE => queue, label::KIND => kind, label::OUTCOME => outcome)
 }
 
 /// A job was left to a worker of another release.
