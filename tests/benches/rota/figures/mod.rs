@@ -67,15 +67,15 @@ pub const ALL: &[Figure] = &[
     Figure::new("pickup", "idle system: from the HTTP request to the handler's start", 0, 20, |bed, size| {
         Box::pin(pickup::take(bed, size))
     }),
-    Figure::new("quiet", "pick-up of a quiet tenant beside a flood, over its value alone", 100_000, 12, |bed, size| {
+    Figure::new("quiet", "pick-up of a quiet tenant beside a flood, over its value alone", 200_000, 25, |bed, size| {
         Box::pin(quiet::one_kind(bed, size))
     })
     .tenants(2),
     Figure::new(
         "quiet-split",
         "as quiet, the flood split over 1,000 kinds, 4 priorities and 11 queues",
-        100_000,
-        12,
+        200_000,
+        25,
         |bed, size| Box::pin(quiet::split(bed, size)),
     )
     .tenants(2)

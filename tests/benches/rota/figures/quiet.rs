@@ -1,4 +1,6 @@
 //! What a quiet tenant feels of another one's flood: its p99 pick-up beside a large backlog, over the same alone.
+//!
+//! By default half of the flood still waits when the last probe is in, and the p99 is made of the six worst of 625 probes.
 
 use std::time::Duration;
 
