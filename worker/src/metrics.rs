@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, PoisonError, RwLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ const ALL_QUEUES: &str = "all";
 
 /// What each job tells, by the queues and kinds that were seen. To find a meter by its labels costs some small allocations, to keep it none; and
 /// there are no more of them than kinds that this process runs.
-static METERS: LazyLock<RwLock<HashMap<QueueName, QueueMeters>>> = LazyLock::new(RwLock::default);
+static METERS: LazyLock<Mutex<HashMap<QueueName, QueueMeters>>> = LazyLock::new(Mutex::default);
 
 struct QueueMeters {
     wait: Histogram,
@@ -41,41 +41,34 @@ pub fn started(lease: &Lease, waited: Duration) {
 
 /// A run ended.
 pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
+    let (queue, kind) = (lease.shard.queue(), &lease.kind);
     let is_completed = matches!(outcome, Some(Outcome::Completed { .. }));
-    of_kind(lease, |meters| {
+    of_queue(queue, |meters| {
+        let meters = meters.of_kind(queue, kind);
         meters.duration.record(ran.as_secs_f64());
         meters.completed.increment(u64::from(is_completed));
     });
     if !is_completed {
-        let outcome = outcome.map_or("handed_back", Outcome::as_str);
-        jobs_total(lease.shard.queue(), &lease.kind, outcome).increment(1);
+        jobs_total(queue, kind, outcome.map_or("handed_back", Outcome::as_str)).increment(1);
     }
 }
 
-fn of_queue(queue: &QueueName, tell: impl Fn(&QueueMeters)) {
-    if let Some(meters) = METERS.read().unwrap_or_else(PoisonError::into_inner).get(queue) {
-        return tell(meters);
-    }
-    let mut queues = METERS.write().unwrap_or_else(PoisonError::into_inner);
+fn of_queue(queue: &QueueName, tell: impl FnOnce(&mut QueueMeters)) {
+    let mut queues = METERS.lock().unwrap_or_else(PoisonError::into_inner);
     tell(queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)));
-}
-
-fn of_kind(lease: &Lease, tell: impl Fn(&KindMeters)) {
-    let (queue, kind) = (lease.shard.queue(), &lease.kind);
-    let queues = METERS.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(meters) = queues.get(queue).and_then(|meters| meters.kinds.get(kind)) {
-        return tell(meters);
-    }
-    drop(queues);
-    let mut queues = METERS.write().unwrap_or_else(PoisonError::into_inner);
-    let kinds = &mut queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)).kinds;
-    tell(kinds.entry(kind.clone()).or_insert_with(|| KindMeters::of(queue, kind)));
 }
 
 impl QueueMeters {
     fn of(queue: &QueueName) -> Self {
         let wait = histogram!(names::JOB_WAIT_SECONDS, label::QUEUE => queue.to_string());
         Self { wait, kinds: HashMap::new() }
+    }
+
+    fn of_kind(&mut self, queue: &QueueName, kind: &str) -> &KindMeters {
+        if !self.kinds.contains_key(kind) {
+            self.kinds.insert(kind.to_owned(), KindMeters::of(queue, kind));
+        }
+        &self.kinds[kind]
     }
 }
 

@@ -10,6 +10,8 @@ use crate::{queue::Priority, tenancy::TenantId};
 
 /// As in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
 const PRIORITY_SPAN: i64 = 1 << 43;
+/// Bytes of a record that `packed.lua` takes apart: for a push and for a settlement the same.
+const PACKED: usize = 41;
 
 /// Whether the index can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -104,14 +106,10 @@ impl WaitingJob {
     }
 
     /// As `push.lua` unpacks it.
-    pub(super) fn pack(&self) -> [u8; 41] {
-        let mut packed = [0; 41];
+    pub(super) fn pack(&self) -> [u8; PACKED] {
         let run_at = self.run_at_ms.map_or(f64::NEG_INFINITY, double);
-        packed[..16].copy_from_slice(self.id.as_bytes());
-        packed[16..32].copy_from_slice(self.tenant.as_uuid().as_bytes());
-        packed[32] = packed_priority(self.priority);
-        packed[33..].copy_from_slice(&run_at.to_le_bytes());
-        packed
+        let tenant = self.tenant.as_uuid().as_bytes();
+        packed([self.id.as_bytes(), tenant, &[packed_priority(self.priority)], &run_at.to_le_bytes()])
     }
 }
 
@@ -208,16 +206,11 @@ pub struct Settlement {
 
 impl Settlement {
     /// As `settle.lua` unpacks it.
-    pub(super) fn pack(&self) -> [u8; 41] {
-        let mut packed = [0; 41];
+    pub(super) fn pack(&self) -> [u8; PACKED] {
         let ran_ms = self.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
         let (run_at, priority) = self.again.map_or((0.0, 0), |(ms, priority)| (double(ms), packed_priority(priority)));
-        packed[..16].copy_from_slice(self.id.as_bytes());
-        packed[16..24].copy_from_slice(self.token.bytes());
-        packed[24..32].copy_from_slice(&ran_ms.to_le_bytes());
-        packed[32] = priority;
-        packed[33..].copy_from_slice(&run_at.to_le_bytes());
-        packed
+        let (ran_ms, run_at) = (ran_ms.to_le_bytes(), run_at.to_le_bytes());
+        packed([self.id.as_bytes(), self.token.bytes(), &ran_ms, &[priority], &run_at])
     }
 }
 
@@ -288,6 +281,18 @@ impl LaneDepth {
             oldest_run_at_ms: [self.oldest_run_at_ms, other.oldest_run_at_ms].into_iter().flatten().min(),
         }
     }
+}
+
+/// The fields of a record, one after the other.
+fn packed<const FIELDS: usize>(fields: [&[u8]; FIELDS]) -> [u8; PACKED] {
+    let (mut record, mut end) = ([0; PACKED], 0);
+    for field in fields {
+        let begin = end;
+        end += field.len();
+        record[begin..end].copy_from_slice(field);
+    }
+    debug_assert_eq!(end, PACKED, "as long as the formats of `push.lua` and `settle.lua`");
+    record
 }
 
 fn packed_priority(priority: Priority) -> u8 {

@@ -1,17 +1,15 @@
 -- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
--- ARGV: the jobs, packed one after the other: id, tenant, priority, run_at in ms (-inf: now). Returns how many were not leased already.
-local JOB, JOB_SIZE = '<c16Bd', 41
+-- ARGV: the jobs, packed: id, tenant, priority, run_at in ms (-inf: now). Returns how many were not leased already.
 local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'floor')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
 floor = tonumber(flags[6] or 0)
-local packed, now, ids = ARGV[1], now_ms(), {}
-for i = 1, #packed, JOB_SIZE do ids[#ids + 1] = string.sub(packed, i, i + 15) end
+local now, ids, job = now_ms(), unpacker(ARGV[1], '<c16Bd')
 local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
 -- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
 local function is_due_later(id, tenant, priority) return some_due and redis.call('ZSCORE', due, id .. tenant .. priority) end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
-  local id, tenant, priority, run_at = ids[at], struct.unpack(JOB, packed, at * JOB_SIZE - 24)
+  local id, tenant, priority, run_at = ids[at], job(at)
   if not holder and not is_due_later(id, tenant, priority) then
     place(id, tenant, priority, run_at == -math.huge and now or run_at, now)
     placed, last = placed + 1, id

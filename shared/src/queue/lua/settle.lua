@@ -1,9 +1,7 @@
 -- Ends leases, if the token still holds them, and puts back what is to run again. Serves finish, hand-back and rescue.
--- ARGV: the settlements, packed one after the other: id, token, run time in ms (-1: it did not run, give the charge back), priority and
--- run_at in ms with which it waits again (priority 0: it does not). Returns how many leases ended.
-local END, END_SIZE = '<c8dBd', 41
-local packed, now, ids = ARGV[1], now_ms(), {}
-for i = 1, #packed, END_SIZE do ids[#ids + 1] = string.sub(packed, i, i + 15) end
+-- ARGV: the settlements, packed: id, token, run time in ms (-1: it did not run, give the charge back), priority and run_at in ms with which it
+-- waits again (priority 0: it does not). Returns how many leases ended.
+local now, ids, settlement = now_ms(), unpacker(ARGV[1], '<c8dBd')
 local holders, ended, seen, tenants, names = redis.call('HMGET', held, unpack(ids)), {}, {}, {}, {}
 
 -- Many leases are charged the same, and reading a number costs more than finding it again.
@@ -42,7 +40,7 @@ end
 
 local more, again = false, {}
 for at, holder in ipairs(holders) do
-  local id, token, ran, priority, run_at = ids[at], struct.unpack(END, packed, at * END_SIZE - 24)
+  local id, token, ran, priority, run_at = ids[at], settlement(at)
   if holder and not seen[id] and string.sub(holder, 1, 8) == token then
     seen[id], ended[#ended + 1] = account(holder, ran), id
     if priority > 0 then
