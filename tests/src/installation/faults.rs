@@ -43,18 +43,18 @@ impl Installation {
 
     /// A campaign is accepted, and the API dies before Redis hears of it. Returns the campaign's path.
     pub async fn kill_api_between_commit_and_push(&mut self, name: &str, leads_csv: &str) -> Result<String> {
-        self.api_redis.set(Mode::Blackhole);
-        let before = self.api_redis.bytes();
+        self.links.api.redis.set(Mode::Blackhole);
+        let before = self.links.api.redis.bytes();
         let campaign = self.tenant.campaign_at_once(name, leads_csv).await?;
         self.api.process.kill9().await?;
         // What the black hole holds is thrown away, not handed on.
-        self.api_redis.set(Mode::Reset);
+        self.links.api.redis.set(Mode::Reset);
         eventually(SOON, "the API's connections to Redis are gone", async || {
-            (self.api_redis.open_connections() == 0).then_some(())
+            (self.links.api.redis.open_connections() == 0).then_some(())
         })
         .await;
-        ensure!(self.api_redis.bytes() == before, "Redis heard of the campaign");
-        self.api_redis.set(Mode::Pass);
+        ensure!(self.links.api.redis.bytes() == before, "Redis heard of the campaign");
+        self.links.api.redis.set(Mode::Pass);
         self.api.kill_and_restart().await?;
         Ok(campaign)
     }

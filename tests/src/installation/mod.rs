@@ -6,6 +6,7 @@
 mod accounts;
 mod client;
 mod faults;
+mod links;
 mod role;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub use accounts::{Mails, leads_csv};
 pub use client::{Answer, ApiClient};
+pub use links::{Link, Links};
 pub use role::Role;
 
 use crate::{
@@ -23,7 +25,6 @@ use crate::{
     process::ProcessSpec,
     redis_server::{PrivateRedis, RedisOptions},
     smtp_sink::{SinkOptions, SmtpSink},
-    tcp_proxy::TcpProxy,
 };
 
 /// A debug build on a busy machine; what hangs for longer is broken.
@@ -55,12 +56,14 @@ pub struct Installation {
     pub scheduler: Option<Role>,
     /// Where the mails arrive.
     pub sink: SmtpSink,
-    /// Between the API and Redis; workers and scheduler are connected to Redis directly.
-    pub api_redis: TcpProxy,
+    /// Between every process and its stores.
+    pub links: Links,
     pub redis: PrivateRedis,
     pub postgres: PrivatePostgres,
     /// The tenant that the tests are.
     pub tenant: ApiClient,
+    /// Another tenant, for what the first one must not do to it.
+    pub neighbour: ApiClient,
 }
 
 impl Installation {
@@ -73,7 +76,7 @@ impl Installation {
         // Crashes here are those of processes, which lose nothing that was written; syncing would test the disk.
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
         let redis = PrivateRedis::new(RedisOptions::default()).await?;
-        let api_redis = TcpProxy::start(([127, 0, 0, 1], redis.port()).into()).await?;
+        let links = Links::start(&postgres, &redis).await?;
         let sink =
             SmtpSink::start_with(SinkOptions { accept_per_second: options.mails_per_second, ..SinkOptions::default() })
                 .await?;
@@ -87,14 +90,15 @@ impl Installation {
                 .env("ENVIRONMENT", "test"))
         };
         run(owner("api")?.arg("migrate")).await?;
-        let demo = run(owner("api")?.args(["demo", "--tenants", "1", "--json"])).await?;
-        let tenant = tenant(&demo, api_port)?;
+        let demo = run(owner("api")?.args(["demo", "--tenants", "2", "--json"])).await?;
+        let (tenant, neighbour) = (tenant(&demo, 0, api_port)?, tenant(&demo, 1, api_port)?);
 
-        let spec = |name: &str, redis_url: String| -> Result<ProcessSpec> {
+        let spec = |name: &str, link: &Link| -> Result<ProcessSpec> {
+            let urls = link.database_urls(postgres.urls())?;
             let mut spec = ProcessSpec::binary(name)?
-                .env("DATABASE_URL", &postgres.urls().app)
-                .env("DATABASE_SYSTEM_URL", &postgres.urls().system)
-                .env("REDIS_URL", redis_url)
+                .env("DATABASE_URL", urls.app)
+                .env("DATABASE_SYSTEM_URL", urls.system)
+                .env("REDIS_URL", link.redis_url())
                 .env("SMTP_URL", sink.url())
                 .env("PORT", api_port.to_string())
                 .env("ENVIRONMENT", "test")
@@ -107,24 +111,23 @@ impl Installation {
             }
             Ok(spec)
         };
-        let mut api =
-            Role::start("api", spec("api", format!("redis://{}/", api_redis.address()))?.arg("serve"), api_port)?;
+        let mut api = Role::start("api", spec("api", &links.api)?.arg("serve"), api_port)?;
         let mut workers = Vec::new();
         for number in 1..=options.workers {
             let port = free_port()?;
-            let spec = spec("worker", redis.url())?.env("METRICS_PORT", port.to_string());
+            let spec = spec("worker", &links.worker)?.env("METRICS_PORT", port.to_string());
             workers.push(Role::start(&format!("worker {number}"), spec, port)?);
         }
         let mut scheduler = None;
         if options.workers > 0 {
             let port = free_port()?;
-            let spec = spec("scheduler", redis.url())?.env("METRICS_PORT", port.to_string());
+            let spec = spec("scheduler", &links.scheduler)?.env("METRICS_PORT", port.to_string());
             scheduler = Some(Role::start("scheduler", spec, port)?);
         }
         for role in std::iter::once(&mut api).chain(&mut workers).chain(&mut scheduler) {
             role.ready().await?;
         }
-        Ok(Self { api, workers, scheduler, sink, api_redis, redis, postgres, tenant })
+        Ok(Self { api, workers, scheduler, sink, links, redis, postgres, tenant, neighbour })
     }
 
     /// All processes.
@@ -153,9 +156,9 @@ async fn run(spec: ProcessSpec) -> Result<String> {
     Ok(output)
 }
 
-fn tenant(demo: &str, api_port: u16) -> Result<ApiClient> {
+fn tenant(demo: &str, number: usize, api_port: u16) -> Result<ApiClient> {
     let json = demo.lines().find(|line| line.starts_with('{')).context("api demo prints a JSON object")?;
     let demo: Value = serde_json::from_str(json)?;
-    let key = demo["tenants"][0]["api_key"].as_str().context("a demo tenant has an API key")?;
+    let key = demo["tenants"][number]["api_key"].as_str().context("a demo tenant has an API key")?;
     ApiClient::new(format!("http://127.0.0.1:{api_port}"), key.to_owned())
 }

@@ -1,0 +1,42 @@
+//! Tenant A attacks what all tenants share while tenant B works: one file for each shared resource of the isolation rules.
+//!
+//! Invariant: B's p99 stays within twice its value alone plus 20 ms, no process ends, no lease is lost, nothing runs twice.
+//! A program of its own, because it measures: cargo runs test programs one after the other.
+//! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
+
+mod backlog;
+mod neighbour;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::installation::Installation;
+use tokio::sync::Mutex;
+
+use self::neighbour::Neighbour;
+
+/// Attacks saturate the machine, so they run one after the other.
+static ATTACK: Mutex<()> = Mutex::const_new(());
+
+const PROBES: usize = 100;
+/// A hiccup of the machine spoils a round; an attack that works spoils each.
+const ROUNDS: usize = 3;
+
+/// Measures B alone and beside `attack`, and checks that nothing was lost, repeated or ended by it.
+async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>) -> Result<()> {
+    let _alone = ATTACK.lock().await;
+    let neighbour = Neighbour::new(rota).await?;
+    neighbour.work(PROBES / 5).await?;
+    let mut verdict = Ok(());
+    for _ in 0..ROUNDS {
+        let alone = neighbour.work(PROBES).await?;
+        let (attacked, beside) = tokio::join!(attack(), neighbour.work(PROBES));
+        attacked.context("the attack itself")?;
+        verdict = beside?.ensure_like(&alone);
+        if verdict.is_ok() {
+            break;
+        }
+    }
+    neighbour.ensure_once()?;
+    let ended = rota.ended_by_themselves()?;
+    ensure!(ended.is_empty(), "ended: {ended:?}");
+    verdict
+}

@@ -1,0 +1,80 @@
+//! Tenant B: enqueues one job after the other and measures how long each takes from its request to its effect.
+//!
+//! Invariant: times are taken outside of Rota, from before the request is sent until the callback of the job arrives.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::{
+    http_sink::HttpSink,
+    installation::{ApiClient, Installation},
+};
+
+/// Allowed beside an attack, on top of twice the value alone.
+const TOLERANCE: Duration = Duration::from_millis(20);
+/// Beyond this a job counts as not run at all.
+const LONGEST: Duration = Duration::from_mins(1);
+/// Between two probes.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Tenant B.
+pub struct Neighbour {
+    client: ApiClient,
+    sink: HttpSink,
+    probes: AtomicU64,
+}
+
+/// How long B's jobs took from request to effect, ascending.
+#[derive(Debug)]
+pub struct Waits(Vec<Duration>);
+
+impl Neighbour {
+    pub async fn new(rota: &Installation) -> Result<Self> {
+        Ok(Self { client: rota.neighbour.clone(), sink: HttpSink::start().await?, probes: AtomicU64::new(0) })
+    }
+
+    /// Enqueues this many jobs one by one and waits for the effect of each.
+    pub async fn work(&self, probes: usize) -> Result<Waits> {
+        let mut waits = Vec::with_capacity(probes);
+        for _ in 0..probes {
+            let token = format!("b-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+            let job = json!({ "kind": "callback", "args": { "url": self.sink.url(), "token": token } });
+            let started = Instant::now();
+            self.client.post("jobs", &job).await?.expect(202)?;
+            self.sink.wait_for(&token, LONGEST).await;
+            waits.push(started.elapsed());
+            tokio::time::sleep(EVERY).await;
+        }
+        waits.sort_unstable();
+        Ok(Waits(waits))
+    }
+
+    /// Every probe so far had exactly one effect.
+    pub fn ensure_once(&self) -> Result<()> {
+        let expected = usize::try_from(self.probes.load(Ordering::Relaxed))?;
+        let tokens = self.sink.tokens();
+        let repeated: Vec<_> = tokens.iter().filter(|(_, count)| **count != 1).collect();
+        ensure!(repeated.is_empty(), "ran more than once: {repeated:?}");
+        ensure!(tokens.len() == expected, "{} of {expected} ran", tokens.len());
+        Ok(())
+    }
+}
+
+impl Waits {
+    /// The p99 of 100 probes or more; of fewer, the longest but one, so that one hiccup of the machine decides nothing.
+    fn p99(&self) -> Duration {
+        let outliers = (self.0.len() / 100).max(1);
+        self.0[self.0.len().saturating_sub(1 + outliers)]
+    }
+
+    /// Judges what was measured beside an attack.
+    pub fn ensure_like(&self, alone: &Self) -> Result<()> {
+        let (beside, alone) = (self.p99(), alone.p99());
+        ensure!(beside <= 2 * alone + TOLERANCE, "p99 {beside:?} beside the attack, {alone:?} alone");
+        Ok(())
+    }
+}
