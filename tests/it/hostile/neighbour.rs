@@ -14,8 +14,9 @@ use tests::{
     installation::{ApiClient, Installation},
 };
 
-/// Allowed beside an attack, on top of twice the value alone.
-const TOLERANCE: Duration = Duration::from_millis(20);
+/// Allowed beside an attack, on top of twice the value alone. The bar of 20 ms is that of a release build (`cargo test --release -p tests
+/// --test hostile`); a debug build spends ten times the processor time on the attacker's requests.
+const TOLERANCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 20 });
 /// Beyond this a job counts as not run at all.
 const LONGEST: Duration = Duration::from_mins(1);
 /// Between two probes.
