@@ -50,7 +50,7 @@ pub struct ServerLimits {
     pub keep_alive: Duration,
     /// How long a client may leave an answer unread; default 30 s.
     pub write_timeout: Duration,
-    /// Open at once; default 10,000. Beyond it the connection that has idled longest makes room.
+    /// Open at once; default 10,000, fewer where the limit of open files is low. Beyond it the connection that has idled longest makes room.
     pub max_connections: usize,
     /// Bytes of a request's head; default 64 KiB, least 8 KiB.
     pub max_header_bytes: u32,
@@ -107,7 +107,8 @@ where
     S: HttpService<B>,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
-    open_files::raise_limit();
+    let max_connections = open_files::connections_within(open_files::raise_limit(), limits.max_connections);
+    let limits = ServerLimits { max_connections, ..limits };
     Acceptor::new(Arc::new(limits), stop).run(listener, service).await
 }
 
