@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod dependency_quota;
 pub mod extract;
 pub mod job_events;
 pub mod leads_import;

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
 
-use crate::{auth::KeyRing, job_events::JobEvents};
+use crate::{auth::KeyRing, dependency_quota::DependencyQuota, job_events::JobEvents};
 
 /// The state of all routes under `/api/v1`. One pointer: every route and extractor of a request has its own.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub struct Parts {
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
+    /// How many dependencies jobs may have.
+    pub dependencies: DependencyQuota,
     /// The time.
     pub clock: Clock,
 }

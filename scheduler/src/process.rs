@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
-    services::{Cleaner, Crawler, Depth, Expirer, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer, Sweeper},
+    services::{
+        Cascader, Cleaner, Crawler, Depth, Expirer, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer, Sweeper,
+    },
 };
 
 /// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
@@ -60,6 +62,7 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     services.spawn(maintain(crawler, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
+    services.spawn(maintain(Cascader::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(MonthDropper::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));

@@ -36,6 +36,8 @@ pub enum Point {
     AfterLedgerBeforeSettle,
     /// Jobs that waited for others may run, or are cancelled, by a committed end; the index is not told.
     AfterAftermathBeforeAnnouncement,
+    /// A part of a cascade is committed; the index is not told, and the rest is not done.
+    CascadeBetweenSteps,
     /// The attempts of lost jobs are raised; their leases are still expired.
     RescueAfterLedger,
     /// The index is empty; no holder has asserted its lease.

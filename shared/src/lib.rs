@@ -13,6 +13,7 @@ pub mod health;
 pub mod http_server;
 pub mod ids;
 pub mod leadership;
+pub mod patience;
 pub mod queue;
 pub mod shutdown;
 pub mod store;

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use api::{
     auth::KeyRing,
+    dependency_quota::DependencyQuota,
     job_events::{JobEvents, StreamLimits},
     router::router,
     server::{self, HttpSettings},
@@ -19,6 +20,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
     authz::Permission,
+    config::DependencyConfig,
     ids,
     store::{
         credentials::{ApiKeySecret, NewApiKey},
@@ -78,6 +80,15 @@ impl TestApp {
 
     /// With other limits on streams of events.
     pub async fn with_streams(system: TestSystem, limits: StreamLimits) -> Result<Self> {
+        Self::with(system, limits, DependencyConfig::default()).await
+    }
+
+    /// With other limits on dependencies of jobs.
+    pub async fn with_dependencies(system: TestSystem, limits: DependencyConfig) -> Result<Self> {
+        Self::with(system, StreamLimits::default(), limits).await
+    }
+
+    async fn with(system: TestSystem, limits: StreamLimits, dependencies: DependencyConfig) -> Result<Self> {
         let stop = CancellationToken::new();
         let queues: Vec<_> = system.registry.queues().into_iter().collect();
         let stores =
@@ -86,6 +97,7 @@ impl TestApp {
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),
+            dependencies: DependencyQuota::new(dependencies),
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),

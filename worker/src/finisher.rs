@@ -1,11 +1,14 @@
 //! Writing down how runs ended: the ledger first, then the index, many at a time.
 //!
 //! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
-//! are renewed meanwhile, because they stay in [`Holdings`] until they are settled.
+//! are renewed meanwhile, because they stay in [`Holdings`] until they are settled. Ends of one tenant that meet a lock are set aside, so
+//! that those of others are written: see `finisher/aside.rs`.
+
+mod aside;
 
 use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream};
 use shared::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
@@ -16,6 +19,7 @@ use shared::{
         ties::hooks,
         webhooks::{self, Watchers},
     },
+    tenancy::TenantId,
 };
 use tokio::{
     sync::mpsc,
@@ -23,6 +27,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use self::aside::Aside;
 use crate::holdings::Holdings;
 
 const MAX_BATCH: usize = 500;
@@ -33,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// Batches that are written at the same time.
 const WRITERS: usize = 2;
+/// Tenants whose ends are written at the same time after a batch met a lock.
+const PARTS: usize = 3;
 /// The shortest time between the beginnings of two batches that are not full.
 const PACE: Duration = Duration::from_millis(3);
 
@@ -67,6 +74,7 @@ impl Finisher {
             let slots = Arc::new(tokio::sync::Semaphore::new(WRITERS));
             let mut writers = tokio::task::JoinSet::new();
             let mut pace = Instant::now();
+            let aside = Aside::new(ledger.clone(), index.clone(), watchers.clone(), holdings.clone());
             loop {
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
                 let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -75,10 +83,11 @@ impl Finisher {
                 }
                 gather(&mut receiver, &mut batch, pace).await;
                 pace = Instant::now() + PACE;
+                let batch = aside.divert(batch);
                 let (ledger, index, holdings) = (ledger.clone(), index.clone(), holdings.clone());
-                let watchers = watchers.clone();
+                let (watchers, aside) = (watchers.clone(), aside.clone());
                 writers.spawn(async move {
-                    write(&ledger, &index, &watchers, &holdings, batch).await;
+                    write(&ledger, &index, &watchers, &holdings, &aside, batch).await;
                     drop(slot);
                 });
                 while writers.try_join_next().is_some() {}
@@ -106,7 +115,16 @@ async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, un
     }
 }
 
-async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Holdings, batch: Vec<Ended>) {
+/// Returns how many ends met a lock and were set aside.
+async fn write(
+    ledger: &Kept,
+    index: &Index,
+    watchers: &Watchers,
+    holdings: &Holdings,
+    aside: &Aside,
+    batch: Vec<Ended>,
+) -> usize {
+    let tenants: HashMap<Uuid, TenantId> = batch.iter().map(|ended| (ended.lease.id, ended.lease.tenant)).collect();
     let finishes: Vec<Finish> = batch
         .iter()
         .filter_map(|ended| {
@@ -115,8 +133,8 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
             Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
         })
         .collect();
-    let Tried { records: Records { recorded, aftermath }, slow } =
-        record_patiently(ledger, Recording::of(&finishes)).await;
+    let Tried { records: Records { recorded, aftermath }, slow, locked } =
+        record_patiently(ledger, Recording::of(&finishes), &tenants).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
@@ -134,19 +152,22 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
     aftermath.announce(index).await;
     for ended in batch {
         if slow.contains(&ended.lease.id) {
-            write_later(ledger.clone(), index.clone(), watchers.clone(), holdings.clone(), ended);
+            write_later(ledger.clone(), index.clone(), watchers.clone(), holdings.clone(), aside.clone(), ended);
+        } else if locked.contains(&ended.lease.id) {
+            aside.put(ended);
         } else {
             holdings.leave(ended.lease.id, ended.lease.token);
         }
     }
+    locked.len()
 }
 
 /// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
 /// does not wait for it: the lease runs out then, and the job is rescued.
-fn write_later(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings, ended: Ended) {
+fn write_later(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings, aside: Aside, ended: Ended) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
-        write(&ledger, &index, &watchers, &holdings, vec![ended]).await;
+        write(&ledger, &index, &watchers, &holdings, &aside, vec![ended]).await;
     });
 }
 
@@ -156,16 +177,33 @@ struct Tried {
     records: Records,
     /// Jobs whose end took longer than a statement may, although it was written alone.
     slow: Vec<Uuid>,
+    /// Jobs whose end met a lock that another transaction holds.
+    locked: Vec<Uuid>,
+}
+
+impl Tried {
+    fn of(records: Records) -> Self {
+        Self { records, ..Self::default() }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.slow.extend(other.slow);
+        self.locked.extend(other.locked);
+    }
 }
 
 /// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
 /// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>) -> Tried {
+async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
     let mut told = false;
     loop {
         match recording.advance(ledger).await {
-            Ok(()) => return Tried { records: recording.apart().0, slow: Vec::new() },
-            Err(error) if db::is_timed_out(&error) => return record_apart(ledger, recording, error, true).await,
+            Ok(()) => return Tried::of(recording.apart().0),
+            Err(error) if db::is_lock_held(&error) => return record_by_tenant(ledger, recording, tenants).await,
+            Err(error) if db::is_timed_out(&error) => {
+                return record_apart(ledger, recording, tenants, error, true).await;
+            }
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
                     tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
@@ -173,14 +211,55 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>) -> Tried 
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => return record_apart(ledger, recording, error, false).await,
+            Err(error) => return record_apart(ledger, recording, tenants, error, false).await,
         }
     }
 }
 
-async fn record_apart(ledger: &Kept, recording: Recording<'_>, error: impl Display, timed_out: bool) -> Tried {
+/// After a batch met a lock, which one tenant may hold: the ends of each tenant are written by themselves.
+async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
+    let (records, mut parts) = recording.apart_by(|id| tenants.get(&id).copied());
+    let mut all = Tried::of(records);
+    if parts.len() == 1 {
+        all.extend(record_unlocked(ledger, parts.remove(0)).await);
+        return all;
+    }
+    let mut tries = Vec::with_capacity(parts.len());
+    for part in parts {
+        tries.push(Box::pin(record_patiently(ledger, part, tenants)));
+    }
+    let mut tried = stream::iter(tries).buffer_unordered(PARTS);
+    while let Some(part) = tried.next().await {
+        all.extend(part);
+    }
+    all
+}
+
+/// Writes those ends of one tenant that meet no lock, in one more try.
+async fn record_unlocked(ledger: &Kept, mut part: Recording<'_>) -> Tried {
+    let mut locked = match part.take_locked(ledger).await {
+        Ok(locked) => locked,
+        Err(error) => {
+            tracing::debug!(%error, "it is not known which ends meet a lock");
+            Vec::new()
+        }
+    };
+    if let Err(error) = part.advance(ledger).await {
+        tracing::debug!(%error, "ends of a tenant meet a lock and are written later");
+        locked.extend(part.open());
+    }
+    Tried { locked, ..Tried::of(part.apart().0) }
+}
+
+async fn record_apart(
+    ledger: &Kept,
+    recording: Recording<'_>,
+    tenants: &HashMap<Uuid, TenantId>,
+    error: impl Display,
+    timed_out: bool,
+) -> Tried {
     let (records, mut open) = recording.apart();
-    let mut all = Tried { records, slow: Vec::new() };
+    let mut all = Tried::of(records);
     if open.len() == 1 {
         let alone: Vec<Uuid> = open.remove(0).open().collect();
         tracing::error!(job_id = ?alone, %error, timed_out, "the end of a job cannot be written");
@@ -188,9 +267,7 @@ async fn record_apart(ledger: &Kept, recording: Recording<'_>, error: impl Displ
         return all;
     }
     for alone in open {
-        let one = Box::pin(record_patiently(ledger, alone)).await;
-        all.records.extend(one.records);
-        all.slow.extend(one.slow);
+        all.extend(Box::pin(record_patiently(ledger, alone, tenants)).await);
     }
     all
 }

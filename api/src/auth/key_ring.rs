@@ -12,6 +12,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use shared::{
     db::SystemDb,
+    patience,
     store::credentials::{PresentedKey, VerifiedKey},
 };
 
@@ -41,7 +42,9 @@ impl KeyRing {
             return Ok(Some(key));
         }
         let Some(presented) = PresentedKey::parse(text) else { return Ok(None) };
-        let Some(key) = presented.verify(&self.db).await? else { return Ok(None) };
+        let verified =
+            patience::within(Box::pin(presented.verify(&self.db))).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let Some(key) = verified? else { return Ok(None) };
         let key = Arc::new(key);
         self.remember(fingerprint, Arc::clone(&key));
         Ok(Some(key))

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::KeyRing,
+    dependency_quota::DependencyQuota,
     job_events::{JobEvents, StreamLimits},
     router::router,
     routes,
@@ -66,6 +67,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         registry,
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
         keys: KeyRing::new(stores.system.clone()),
+        dependencies: DependencyQuota::new(config.dependencies),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         stores,

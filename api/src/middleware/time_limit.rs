@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use shared::patience;
 use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemCode};
@@ -41,7 +42,7 @@ pub async fn handle(State(limit): State<Duration>, mut request: Request, next: N
     let deadline = Deadline(Arc::new(Mutex::new(Instant::now() + limit)));
     request.extensions_mut().insert(deadline.clone());
     tokio::select! {
-        response = next.run(request) => response,
+        response = patience::from_now(next.run(request)) => response,
         () = deadline.passed() => Problem::new(ProblemCode::Timeout).into_response(),
     }
 }

@@ -7,6 +7,9 @@ use super::{Problem, ProblemCode};
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        if shared::db::is_idempotency_key_held(&error) {
+            return Self::new(ProblemCode::IdempotencyInFlight).retry_after(1).caused_by(error);
+        }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
         Self::new(code).caused_by(error)
     }

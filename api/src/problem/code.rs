@@ -46,6 +46,10 @@ pub enum ProblemCode {
     UnknownKind,
     /// The args do not fit the kind's schema; `errors` says where.
     InvalidArgs,
+    /// The jobs of one request depend on too many jobs.
+    TooManyDependencies,
+    /// The tenant's waiting jobs depend on too many jobs; `Retry-After` says when to come back.
+    TooManyOpenDependencies,
     /// Too many requests; `Retry-After` says when to come back.
     RateLimited,
     /// The body came too slowly.
@@ -124,6 +128,8 @@ impl ProblemCode {
             Self::Duplicate => (S::CONFLICT, "Duplicate", "another job holds the unique key"),
             Self::UnknownKind => (S::UNPROCESSABLE_ENTITY, "Unknown kind", "no kind of job has this name"),
             Self::InvalidArgs => (S::UNPROCESSABLE_ENTITY, "The args do not fit", "the args are not of the form that the kind needs"),
+            Self::TooManyDependencies => (S::UNPROCESSABLE_ENTITY, "Too many dependencies", "the jobs of the request name too many jobs in after"),
+            Self::TooManyOpenDependencies => (S::TOO_MANY_REQUESTS, "Too many open dependencies", "the waiting jobs name too many jobs in after, come back when some of them are final"),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "come back when Retry-After says"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Body too slow", "the body did not come in time"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "Took too long", "the answer took too long, the outcome is not known; retry with the same Idempotency-Key"),
@@ -143,7 +149,7 @@ mod tests {
     fn codes_are_errors_and_told_apart() {
         let names: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::as_str).collect();
         let titles: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::title).collect();
-        assert_eq!((names.len(), titles.len()), (21, 21));
+        assert_eq!((names.len(), titles.len()), (23, 23));
         for code in ProblemCode::iter() {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());

@@ -5,6 +5,7 @@
 //! doc naming variable, unit and default; [`Env`] is where the variables come from, `reader.rs` how one is read.
 
 mod database;
+mod dependencies;
 mod env;
 mod environment;
 mod errors;
@@ -21,6 +22,7 @@ mod timing;
 mod worker;
 
 pub use database::{DatabaseConfig, DatabaseUrl};
+pub use dependencies::DependencyConfig;
 pub use env::Env;
 pub use environment::{Environment, EnvironmentConfig, TestKinds};
 pub use errors::{ConfigErrors, Problem};

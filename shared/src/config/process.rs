@@ -4,6 +4,7 @@
 //! alone. Start here to see what a process can be told, then open the section.
 
 use super::database::{DatabaseConfig, DatabaseUrl, read_owner};
+use super::dependencies::DependencyConfig;
 use super::env::Env;
 use super::environment::EnvironmentConfig;
 use super::errors::ConfigErrors;
@@ -39,6 +40,8 @@ pub struct ApiConfig {
     pub outbound: OutboundConfig,
     /// The queue's pace.
     pub timing: TimingConfig,
+    /// How many dependencies are accepted.
+    pub dependencies: DependencyConfig,
 }
 
 impl ApiConfig {
@@ -58,7 +61,9 @@ impl ApiConfig {
         let links = LinkConfig::read(reader, environment.environment);
         let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
-        Some(Self { environment, telemetry, http, database: database?, redis: redis?, links, outbound, timing })
+        let dependencies = DependencyConfig::read(reader);
+        let (database, redis) = (database?, redis?);
+        Some(Self { environment, telemetry, http, database, redis, links, outbound, timing, dependencies })
     }
 }
 

@@ -11,12 +11,14 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 13] = [
+const OWN_NAMES: [&str; 15] = [
     "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
     "ROTA_MAIL_TIMEOUT_MS",
+    "ROTA_MAX_DEPENDENCIES_PER_REQUEST",
+    "ROTA_MAX_OPEN_DEPENDENCIES",
     "ROTA_PUBLIC_URL",
     "ROTA_QUEUE_SHARDS",
     "ROTA_RECONCILE_MS",

@@ -39,3 +39,18 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 pub fn is_timed_out(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
 }
+
+/// Whether a statement met a lock that another transaction held for too long, or a deadlock with one. Nothing was committed. The rows of
+/// one tenant may be the cause, so the rows of others are tried without them.
+pub fn is_lock_held(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "55P03" || code == "40P01")
+}
+
+/// Whether that lock was the row of an idempotency key: another request with this key is not committed yet.
+pub fn is_idempotency_key_held(error: &sqlx::Error) -> bool {
+    let database =
+        error.as_database_error().and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+    is_lock_held(error)
+        && database.and_then(|error| error.r#where()).is_some_and(|place| place.contains("idempotency_keys"))
+}

@@ -23,7 +23,8 @@ impl Default for PoolSettings {
 }
 
 /// Opens no connection yet: a process starts, and says that it is not ready, while PostgreSQL is away.
-/// `planner`: settings of its planner, by name.
+/// `planner`: settings of its planner, by name. `lock_timeout`: how long a statement waits for a lock, in PostgreSQL's notation; set when
+/// the connection is made, so that no statement pays for it.
 ///
 /// A connection is asked for a sign of life before each use: most statements belong to a request that nobody repeats, and a
 /// crash of PostgreSQL leaves the pool full of dead ones. Who cannot spare that round trip uses [`super::Kept`], and repeats.
@@ -31,6 +32,7 @@ pub(super) fn open(
     url: &str,
     application: &str,
     settings: PoolSettings,
+    lock_timeout: &str,
     planner: &[(&str, &str)],
 ) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
@@ -44,6 +46,7 @@ pub(super) fn open(
                 .log_statements(tracing::log::LevelFilter::Off)
                 // A statement that hangs (a dying disk, a lock nobody gives up) must not hold its caller for ever.
                 .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
+                .options([("lock_timeout", lock_timeout)])
                 .options(planner.iter().copied()),
         ))
 }

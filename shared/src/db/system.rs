@@ -12,6 +12,10 @@ pub const PLANNER: [(&str, &str); 4] = [
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
+/// Statements of the machinery carry the rows of many tenants. A lock that one of them holds must not hold up the others: the statement
+/// fails, and the rows are written tenant by tenant.
+const LOCK_TIMEOUT: &str = "100ms";
+
 /// Connections as `rota_system`. Only the statements in `shared` use them: the pool is not public.
 #[derive(Clone, Debug)]
 pub struct SystemDb {
@@ -21,7 +25,7 @@ pub struct SystemDb {
 impl SystemDb {
     /// A pool for `url`, which must name the role `rota_system`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, &PLANNER)? })
+        Ok(Self { pool: pool::open(url, application, settings, LOCK_TIMEOUT, &PLANNER)? })
     }
 
     /// Answers when the database does: for readiness.

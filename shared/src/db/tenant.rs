@@ -8,7 +8,10 @@ use std::ops::{Deref, DerefMut};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::pool::{self, PoolSettings};
-use crate::tenancy::TenantId;
+use crate::{patience, tenancy::TenantId};
+
+/// A tenant that waits for its own lock must not keep a connection of the shared pool for long.
+const LOCK_TIMEOUT: &str = "2s";
 
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]
@@ -19,11 +22,15 @@ pub struct TenantDb {
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, &[])? })
+        Ok(Self { pool: pool::open(url, application, settings, LOCK_TIMEOUT, &[])? })
     }
 
-    /// Begins a transaction that sees the rows of `tenant` and of no other.
+    /// Begins a transaction that sees the rows of `tenant` and of no other. Fails when the request's time for waiting is over.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        patience::within(Box::pin(self.begin_unbounded(tenant))).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    async fn begin_unbounded(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
             .fetch_one(&mut *transaction)

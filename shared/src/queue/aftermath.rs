@@ -3,8 +3,8 @@
 //!
 //! Invariant: it happens in the transaction that makes the job final, once, because only the statement that takes a job from a
 //! waiting to a final state hands it on as [`Final`]. Rows are locked in one order everywhere: jobs by id, then unique keys,
-//! then batches. [`lock`] takes all jobs that [`settle`] may touch before anything is changed. A job without hooks needs
-//! none of this.
+//! then batches. [`lock`] takes all jobs that [`settle`] may touch before anything is changed, a bounded number of them; what is left to do
+//! is noted in the same transaction and done by [`super::cascade`]. A job without hooks needs none of this.
 //!
 //! Next: `aftermath/dependents.rs` and `aftermath/batches.rs` for the statements. Whoever else wants to act on a job's end in
 //! its transaction adds a step to [`settle`], which sees each job once, those of a cascade included.
@@ -27,7 +27,7 @@ use super::{
 use crate::faults::{self, Point};
 
 pub(super) use self::batches::reopen;
-pub(super) use self::dependents::lock;
+pub(super) use self::dependents::{Locked, STEP, lock};
 
 /// A job that became final in this transaction.
 #[derive(Clone, Debug)]
@@ -92,13 +92,17 @@ impl Aftermath {
 }
 
 /// Does what the ends of these jobs mean for others. [`lock`] was called before they were written.
-pub(super) async fn settle(connection: &mut PgConnection, ended: Vec<Final>) -> Result<Aftermath, sqlx::Error> {
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    ended: Vec<Final>,
+    locked: &Locked,
+) -> Result<Aftermath, sqlx::Error> {
     let mut aftermath = Aftermath::default();
     if ended.is_empty() {
         return Ok(aftermath);
     }
     let tied = ended.iter().any(|job| job.hooks != 0 || job.waits_for != 0);
-    let ended = if tied { untie(connection, ended, &mut aftermath).await? } else { ended };
+    let ended = if tied { untie(connection, ended, locked, &mut aftermath).await? } else { ended };
     tell(connection, &ended, &mut aftermath).await?;
     Ok(aftermath)
 }
@@ -108,13 +112,14 @@ pub(super) async fn settle(connection: &mut PgConnection, ended: Vec<Final>) -> 
 pub(super) async fn settle_latecomers(
     connection: &mut PgConnection,
     ended_before: Vec<Final>,
+    locked: &Locked,
 ) -> Result<Aftermath, sqlx::Error> {
     let mut aftermath = Aftermath::default();
     if ended_before.is_empty() {
         return Ok(aftermath);
     }
     let told: HashSet<Uuid> = ended_before.iter().map(|job| job.id).collect();
-    let mut ended = untie(connection, ended_before, &mut aftermath).await?;
+    let mut ended = untie(connection, ended_before, locked, &mut aftermath).await?;
     ended.retain(|job| !told.contains(&job.id));
     tell(connection, &ended, &mut aftermath).await?;
     Ok(aftermath)
@@ -133,9 +138,10 @@ async fn tell(connection: &mut PgConnection, ended: &[Final], aftermath: &mut Af
 async fn untie(
     connection: &mut PgConnection,
     ended: Vec<Final>,
+    locked: &Locked,
     aftermath: &mut Aftermath,
 ) -> Result<Vec<Final>, sqlx::Error> {
-    let ended = dependents::settle(connection, ended, aftermath).await?;
+    let ended = dependents::settle(connection, ended, locked, aftermath).await?;
     release_keys(connection, &ended).await?;
     let completions = batches::count_down(connection, &ended).await?;
     let released = dependents::release(connection, &completions).await?;

@@ -32,6 +32,8 @@ pub enum Steered {
     Refused(JobState),
     /// Its unique key is held by this job now.
     KeyHeld(Uuid),
+    /// Jobs that waited for it are still being released or cancelled.
+    Settling,
     /// There is no such job.
     NotFound,
 }
@@ -63,7 +65,7 @@ pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sql
 /// Cancels those of the jobs that are not final. After the commit, [`announce_cancelled`] is called for each, and the aftermath
 /// announced.
 pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec<Position>, Aftermath), sqlx::Error> {
-    aftermath::lock(transaction, ids, &vec![true; ids.len()]).await?;
+    let locked = aftermath::lock(transaction, ids, &vec![true; ids.len()]).await?;
     let rows = sqlx::query!(
         r#"update jobs j set state = 'cancelled', finalized_at = now()
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
@@ -77,7 +79,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority)).collect();
     let ended = rows.into_iter().map(|row| final_of!(row));
     let ended = ended.collect();
-    Ok((positions, aftermath::settle(transaction, ended).await?))
+    Ok((positions, aftermath::settle(transaction, ended, &locked).await?))
 }
 
 /// Takes a cancelled job out of the index and tells its holder. A failure costs nothing but time: the ledger refuses its finish.

@@ -3,6 +3,8 @@
 //! Invariant: no run begins after `expires_at` on the ledger's clock. The judge at fetch sees to that; the sweep only makes the
 //! end visible in time and lets others know. A run that has begun is not touched, however long it takes.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -10,7 +12,11 @@ use super::{
     Index, IndexState, JobState, QueueName,
     aftermath::{self, Aftermath, final_of},
 };
-use crate::{db::SystemDb, telemetry::names, tenancy::TenantId};
+use crate::{
+    db::{self, SystemDb},
+    telemetry::names,
+    tenancy::TenantId,
+};
 
 const BATCH: i64 = 500;
 
@@ -40,8 +46,8 @@ pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, ExpiryError> {
         let Some(last) = page.last() else { return Ok(discarded) };
         after = (last.expires_at, last.id);
         let is_last = i64::try_from(page.len()) != Ok(BATCH);
-        let ids = not_running(index, page).await?;
-        let (ended, aftermath) = discard(db, &ids).await?;
+        let jobs = not_running(index, page).await?;
+        let (ended, aftermath) = discard_all(db, &jobs).await?;
         discarded += ended;
         aftermath.announce(index).await;
         if is_last {
@@ -50,13 +56,40 @@ pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, ExpiryError> {
     }
 }
 
+/// Of all tenants at once; if that meets a lock, tenant by tenant, and jobs that are locked are left to the next sweep.
+async fn discard_all(db: &SystemDb, jobs: &[(Uuid, TenantId)]) -> Result<(u64, Aftermath), sqlx::Error> {
+    let ids: Vec<Uuid> = jobs.iter().map(|(id, _)| *id).collect();
+    match discard(db, &ids).await {
+        Err(error) if db::is_lock_held(&error) => {}
+        result => return result,
+    }
+    let mut by_tenant = BTreeMap::<TenantId, Vec<Uuid>>::new();
+    for (id, tenant) in jobs {
+        by_tenant.entry(*tenant).or_default().push(*id);
+    }
+    let (mut count, mut aftermath) = (0, Aftermath::default());
+    for (tenant, ids) in by_tenant {
+        match discard(db, &ids).await {
+            Ok((ended, part)) => {
+                count += ended;
+                aftermath.extend(part);
+            }
+            Err(error) if db::is_lock_held(&error) => {
+                tracing::debug!(%tenant, %error, "expired jobs of a tenant meet a lock");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((count, aftermath))
+}
+
 /// Discards those of the jobs that have expired; the caller knows that they are not running. Returns how many they were.
 pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Aftermath), sqlx::Error> {
     if ids.is_empty() {
         return Ok((0, Aftermath::default()));
     }
     let mut transaction = db.pool().begin().await?;
-    aftermath::lock(&mut transaction, ids, &vec![true; ids.len()]).await?;
+    let locked = aftermath::lock(&mut transaction, ids, &vec![true; ids.len()]).await?;
     let rows = sqlx::query!(
         r#"update jobs j set state = 'discarded', finalized_at = now(),
              errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
@@ -74,7 +107,7 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
     }
     let count = rows.len() as u64;
     let ended = rows.into_iter().map(|row| final_of!(row));
-    let aftermath = aftermath::settle(&mut transaction, ended.collect()).await?;
+    let aftermath = aftermath::settle(&mut transaction, ended.collect(), &locked).await?;
     transaction.commit().await?;
     Ok((count, aftermath))
 }
@@ -95,7 +128,7 @@ async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) -> Result<Vec<Expired
     .await
 }
 
-async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<Uuid>, redis::RedisError> {
+async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<(Uuid, TenantId)>, redis::RedisError> {
     let mut queues: Vec<String> = page.iter().map(|job| job.queue.clone()).collect();
     queues.sort_unstable();
     queues.dedup();
@@ -111,7 +144,7 @@ async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<Uuid>, red
         if [before.state, after.state] != [IndexState::Ready; 2] || before.epoch != after.epoch {
             continue;
         }
-        idle.extend(jobs.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|((id, _), _)| id));
+        idle.extend(jobs.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|(job, _)| job));
     }
     Ok(idle)
 }

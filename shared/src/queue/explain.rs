@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Index, IndexState, JobState, Priority,
+    Index, IndexState, JobState, Priority, cascade,
     index::{Place, Standing},
 };
 use crate::db::TenantTx;
@@ -23,6 +23,8 @@ use crate::db::TenantTx;
 pub enum Reason {
     /// Other jobs must be final first.
     WaitingOnJobs,
+    /// A job that it waits for failed or was cancelled, and so it is about to be cancelled too.
+    BeingCancelled,
     /// It failed, and its next attempt is not due.
     BackingOff,
     /// Its `run_at` has not come.
@@ -90,6 +92,9 @@ pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Res
     if row.state.is_final() {
         return Ok(Some(row.without_reason(row.state.as_str(), "It is final; nothing more will happen by itself.")));
     }
+    if row.waits_for > 0 && cascade::will_cancel(transaction, id).await? {
+        return Ok(Some(row.being_cancelled()));
+    }
     let queue = row.queue.parse().expect("the ledger holds valid queue names");
     let priority = Priority::from_ledger(row.priority);
     let standing = match index.standing(&queue, id, transaction.tenant(), priority).await {
@@ -147,6 +152,12 @@ impl Row {
         } else {
             (Reason::NotDue, "It was asked for at a later time, run_at.".to_owned())
         })
+    }
+
+    fn being_cancelled(&self) -> Explanation {
+        let detail =
+            "A job that it waits for failed or was cancelled; it does not run any more and is cancelled in its turn.";
+        Explanation { reason: Some(Reason::BeingCancelled), ..self.without_reason(self.state.as_str(), detail) }
     }
 
     fn without_reason(&self, state: &'static str, detail: &str) -> Explanation {

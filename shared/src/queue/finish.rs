@@ -89,11 +89,11 @@ async fn end_with_aftermath(
     let ids: Vec<Uuid> = finishes.iter().map(|finish| finish.id).collect();
     let fails: Vec<bool> = finishes.iter().map(|finish| finish.outcome.state() != JobState::Completed).collect();
     let mut transaction = connection.begin().await?;
-    aftermath::lock(&mut transaction, &ids, &fails).await?;
+    let locked = aftermath::lock(&mut transaction, &ids, &fails).await?;
     let written = change(&mut *transaction, finishes, true).await?;
     let recorded: Vec<_> = written.iter().map(|row| (row.id, row.recorded())).collect();
     let ended = written.into_iter().filter_map(Written::into_final).collect();
-    let aftermath = aftermath::settle(&mut transaction, ended).await?;
+    let aftermath = aftermath::settle(&mut transaction, ended, &locked).await?;
     transaction.commit().await?;
     records.aftermath.extend(aftermath);
     records.recorded.extend(recorded);

@@ -8,6 +8,7 @@
 
 pub mod aftermath;
 pub mod batches;
+pub mod cascade;
 pub mod consumer;
 pub mod control;
 pub mod expiry;

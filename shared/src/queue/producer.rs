@@ -5,6 +5,7 @@
 //! repeated blindly: its ids are the same, so the second look sees what the first try left.
 
 mod group;
+mod isolated;
 mod pusher;
 mod reserving;
 mod statements;
@@ -15,12 +16,12 @@ use std::{collections::HashSet, sync::Arc};
 use serde_json::value::RawValue;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::{group::Writer, pusher::Pusher};
+use self::{group::Writer, isolated::IsolatedTenants, pusher::Pusher};
 use super::{
     Index, NewJob, WaitingJob,
     ties::{Refused, Ties},
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     clock::Clock,
     db::{Kept, SystemDb, TenantTx},
+    patience,
 };
 
 /// Requests that may wait for a commit; one more is told that the system is overloaded.
@@ -92,6 +94,9 @@ pub enum EnqueueError {
     /// More requests wait than can be committed in time.
     #[error("too many requests wait for a commit")]
     Overloaded,
+    /// Another request with this idempotency key is not committed yet.
+    #[error("another request with this idempotency key is in flight")]
+    KeyInFlight,
     /// The ledger did not answer; a repeat with the same idempotency key is safe.
     #[error("the ledger is unavailable")]
     Unavailable,
@@ -109,7 +114,15 @@ struct Committed {
 
 struct Waiting {
     request: EnqueueRequest,
+    since: Instant,
     answer: oneshot::Sender<Result<Enqueued, EnqueueError>>,
+}
+
+impl Waiting {
+    /// Whether its client has been refused meanwhile.
+    fn is_late(&self) -> bool {
+        self.since.elapsed() >= patience::PATIENCE
+    }
 }
 
 /// Commits jobs and makes them known. Cheap to clone.
@@ -126,7 +139,14 @@ impl Producer {
         let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
         let pusher = Pusher::start(index.clone(), clock);
         let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
-        let writer = Writer { db: db.clone(), connections, index, pusher: pusher.clone(), commits: commits.clone() };
+        let writer = Writer {
+            db: db.clone(),
+            connections,
+            index,
+            pusher: pusher.clone(),
+            commits: commits.clone(),
+            isolated: IsolatedTenants::default(),
+        };
         tokio::spawn(group::write(receiver, writer, WRITERS));
         Self { requests, pusher, commits }
     }
@@ -140,11 +160,14 @@ impl Producer {
         }
     }
 
-    /// Commits the request's jobs and returns when that is durable.
+    /// Commits the request's jobs and returns when that is durable. An answer that did not come in time is [`EnqueueError::Unavailable`]:
+    /// the outcome is not known then.
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let (answer, committed) = oneshot::channel();
-        self.requests.try_send(Waiting { request, answer }).map_err(|_| EnqueueError::Overloaded)?;
-        committed.await.unwrap_or(Err(EnqueueError::Unavailable))
+        let waiting = Waiting { request, since: Instant::now(), answer };
+        self.requests.try_send(waiting).map_err(|_| EnqueueError::Overloaded)?;
+        let answer = patience::within(committed).await;
+        answer.and_then(Result::ok).unwrap_or(Err(EnqueueError::Unavailable))
     }
 
     /// Writes jobs of the transaction's tenant inside it, and says which were refused because of their ties. After its commit,

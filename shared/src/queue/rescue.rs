@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard,
-    aftermath::{self, Aftermath, final_of},
+    aftermath::{self, Aftermath, Locked, final_of},
     consumer::Lease,
 };
 use crate::{
@@ -75,7 +75,12 @@ async fn rescue_from(
     report: &mut RescueReport,
 ) -> Result<(), RescueError> {
     loop {
-        let expired = index.expired(shard, MAX_BATCH).await?;
+        let mut expired = index.expired(shard, MAX_BATCH).await?;
+        let is_last = expired.len() < MAX_BATCH;
+        // Rows that another transaction has locked are left to the next pass: they must not hold up the jobs of others.
+        let locked = locked_elsewhere(db, &expired).await?;
+        let is_last = is_last || !locked.is_empty();
+        expired.retain(|(id, _)| !locked.contains(id));
         if expired.is_empty() {
             return Ok(());
         }
@@ -95,10 +100,24 @@ async fn rescue_from(
             .collect();
         index.settle(shard, &settlements).await?;
         aftermath.announce(index).await;
-        if expired.len() < MAX_BATCH {
+        if is_last {
             return Ok(());
         }
     }
+}
+
+async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, LeaseToken)]) -> Result<Vec<Uuid>, sqlx::Error> {
+    if expired.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
+    sqlx::query_scalar!(
+        r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
+           select id from jobs where id = any($1) and id not in (select id from free)"#,
+        &ids
+    )
+    .fetch_all(db.pool())
+    .await
 }
 
 struct Raised {
@@ -117,11 +136,12 @@ async fn raise_attempts(
     if !term.hold(&mut transaction).await? {
         return Ok(None);
     }
+    let mut locked = Locked::default();
     let poisoned = poisoned(&mut transaction, expired).await?;
     if poisoned.values().any(|others_care| *others_care) {
         // All rows that this touches are locked in the common order.
         let fails: Vec<bool> = ids.iter().map(|id| poisoned.get(id) == Some(&true)).collect();
-        aftermath::lock(&mut transaction, &ids, &fails).await?;
+        locked = aftermath::lock(&mut transaction, &ids, &fails).await?;
     }
     let poison: Vec<bool> = ids.iter().map(|id| poisoned.contains_key(id)).collect();
     let rows = sqlx::query!(
@@ -151,7 +171,7 @@ async fn raise_attempts(
             ended.push(final_of!(row));
         }
     }
-    let aftermath = aftermath::settle(&mut transaction, ended).await?;
+    let aftermath = aftermath::settle(&mut transaction, ended, &locked).await?;
     transaction.commit().await?;
     Ok(Some((raised, aftermath)))
 }

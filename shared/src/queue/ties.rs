@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::db::TenantTx;
+
 /// Bits of the column `hooks`: who cares about a job's end. A job with none of them is completed in one plain update.
 pub mod hooks {
     /// It holds a unique key until it is final.
@@ -19,8 +21,19 @@ pub mod hooks {
     pub const WEBHOOKS: i16 = 8;
 }
 
-/// Jobs that may wait for one: its end locks and releases them in one transaction, beside the ends of other tenants' jobs.
+/// Jobs that may wait for one. Its end releases the first of them at once and the rest in steps, see [`super::cascade`].
 pub const MAX_DEPENDENTS: u16 = 10_000;
+
+/// How many dependencies the waiting jobs of the tenant have, counted up to `limit`.
+pub async fn count_open_dependencies(transaction: &mut TenantTx, limit: usize) -> Result<usize, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from (select from job_dependencies where tenant_id = $1 limit $2) d"#,
+        tenant,
+        i64::try_from(limit).unwrap_or(i64::MAX)
+    );
+    Ok(usize::try_from(count.fetch_one(&mut **transaction).await?).unwrap_or(usize::MAX))
+}
 
 /// Everything that ties one job to others.
 #[derive(Clone, Debug, Default)]

@@ -15,6 +15,18 @@ pub enum Reservation {
     Reused,
 }
 
+/// Whether a request with this key was committed.
+pub async fn is_used(transaction: &mut TenantTx, key: &str) -> Result<bool, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query_scalar!(
+        r#"select exists (select from idempotency_keys where tenant_id = $1 and key = $2) as "used!""#,
+        tenant,
+        key
+    )
+    .fetch_one(&mut **transaction)
+    .await
+}
+
 /// Takes the key for what is about to be made. Waits for another transaction that is about to do the same.
 pub async fn reserve(
     transaction: &mut TenantTx,

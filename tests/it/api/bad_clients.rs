@@ -31,8 +31,12 @@ struct Server {
 
 impl Server {
     async fn start(urls: &DatabaseUrls, redis: &str) -> Result<Self> {
+        Self::start_from(ProcessSpec::binary("api")?.arg("serve"), urls, redis).await
+    }
+
+    async fn start_from(spec: ProcessSpec, urls: &DatabaseUrls, redis: &str) -> Result<Self> {
         let port = free_port()?;
-        let spec = ProcessSpec::binary("api")?.arg("serve").env("PORT", port.to_string());
+        let spec = spec.env("PORT", port.to_string());
         let spec = spec.env("DATABASE_URL", &urls.app).env("DATABASE_SYSTEM_URL", &urls.system);
         // One thread each, so that the two do not take turns on the cores.
         let spec = spec.env("REDIS_URL", redis).env("ENVIRONMENT", "test").env("TOKIO_WORKER_THREADS", "1");
@@ -116,5 +120,32 @@ async fn a_thousand_bad_clients_slow_nobody_and_do_not_block_the_end() -> Result
     let took = pestered.stop().await?;
     assert!(took < Duration::from_secs(5), "to stop took {took:?}");
     quiet.stop().await?;
+    Ok(())
+}
+
+/// Most of the files are other clients' sockets; a good client finds one, and so do the connections to the stores.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_sockets_beyond_the_limit_of_files_make_room() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = ProcessSpec::binary("api")?.arg("serve").under("sh", ["-c", r#"ulimit -n 128; exec "$@""#, "sh"]);
+    let mut server = Server::start_from(api, &app.system.urls, &app.system.redis_url).await?;
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(server.send(b"").await?);
+    }
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let mut stream = server.send(&[]).await?;
+        ask(&mut stream).await?;
+        waits.push(begun.elapsed());
+    }
+    waits.sort_unstable();
+    assert!(waits[10] < Duration::from_millis(200), "{waits:?}");
+    // The stores are reached, too.
+    let ready = reqwest::get(format!("http://{}/api/health/readiness", server.address)).await?;
+    assert_eq!(ready.status().as_u16(), 200);
+    drop(idle);
+    server.stop().await?;
     Ok(())
 }

@@ -27,6 +27,11 @@ const CLIENTS: usize = 4;
 /// What recovery may take; five seconds are promised, the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
+/// Clients at once.
+const MANY: usize = 250;
+/// What a refusal may take, on a busy machine.
+const REFUSED: Duration = shared::patience::PATIENCE.saturating_add(Duration::from_millis(2_500));
+
 struct Scene {
     app: TestApp,
     postgres: PrivatePostgres,
@@ -240,4 +245,71 @@ async fn an_outage_and_an_immediate_restart_are_503_and_recover() -> Result<()> 
     })
     .await;
     worker.stop().await
+}
+
+/// Every request, however many there are, and whatever it needs the ledger for.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgres_many_clients_are_refused_in_time() -> Result<()> {
+    let mut scene = Scene::new(&[]).await?;
+    // One whose key is remembered, and one whose key must be asked for.
+    let (known, unknown) = (scene.app.tenant("known").await?.api, scene.app.tenant("unknown").await?.api);
+    accepted(&known, "before", PATIENCE).await;
+    scene.postgres.stop_immediate().await?;
+    let (known, unknown) = (&known, &unknown);
+    let answers = join_all((0..MANY).map(|number| async move {
+        let api = if number % 2 == 0 { known } else { unknown };
+        let began = Instant::now();
+        let answer = match number % 3 {
+            0 => api.get(JOBS).await?,
+            1 => api.post_once("/api/v1/campaigns", &format!("campaign {number}"), &draft()).await?,
+            _ => api.post_once(JOBS, &format!("job {number}"), &noop()).await?,
+        };
+        anyhow::Ok((answer, began.elapsed()))
+    }))
+    .await;
+    for answer in answers {
+        let (answer, waited) = answer?;
+        assert!(!judge(&answer)?, "there was no ledger: {}", answer.text);
+        assert!(waited < REFUSED, "{waited:?}");
+    }
+    scene.postgres.start().await?;
+    accepted(unknown, "after", SOON).await;
+    accepted(known, "before", SOON).await;
+    Ok(())
+}
+
+/// As a migration of the operator's may do it.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_lock_of_the_table_clients_are_refused_in_time_and_keys_keep_their_meaning() -> Result<()> {
+    let scene = Scene::new(&[]).await?;
+    let api = scene.app.tenant("acme").await?.api;
+    accepted(&api, "before", PATIENCE).await;
+    let mut owner = PgConnection::connect(&scene.owner).await?;
+    let mut holder = owner.begin().await?;
+    sqlx::query("lock table jobs in access exclusive mode").execute(&mut *holder).await?;
+    let api = &api;
+    let ask = async |number: usize| {
+        let began = Instant::now();
+        let answer = if number % 4 == 0 {
+            api.get(JOBS).await?
+        } else {
+            api.post_once(JOBS, &format!("during {number}"), &noop()).await?
+        };
+        anyhow::Ok((answer, began.elapsed()))
+    };
+    let asked = join_all((0..40).map(ask)).await;
+    for answer in asked {
+        let (answer, waited) = answer?;
+        assert!(!judge(&answer)?, "the table was locked: {}", answer.text);
+        assert!(waited < REFUSED, "{waited:?}");
+    }
+    holder.rollback().await?;
+    for number in (0..40).filter(|number| number % 4 != 0) {
+        let key = format!("during {number}");
+        let first = accepted(api, &key, SOON).await;
+        let again = accepted(api, &key, SOON).await;
+        assert_eq!(first.id(), again.id());
+    }
+    assert_eq!(scene.count("true").await?, 31, "one job a key");
+    Ok(())
 }

@@ -6,6 +6,7 @@ mod batch;
 mod campaigns;
 mod control;
 mod dependencies;
+mod dependency_limits;
 mod document;
 mod expiry;
 mod explain;

@@ -5,6 +5,9 @@
 //! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
 
 mod backlog;
+mod cascades;
+mod edges;
+mod locks;
 mod neighbour;
 
 use anyhow::{Context as _, Result, ensure};

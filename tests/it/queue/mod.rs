@@ -1,5 +1,6 @@
 //! The queue engine: from commit to finish, and through every loss between.
 
+mod cascades;
 mod clocks;
 mod commands;
 mod crash;
@@ -12,6 +13,7 @@ mod idle;
 mod leadership;
 mod lifecycle;
 mod limits;
+mod locks;
 mod loss_of_postgres;
 mod loss_of_redis;
 mod model;

@@ -105,7 +105,9 @@ pub async fn create(
     let idempotency = submission.idempotency(None);
     let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body, &[])?;
     let mut accepted = JobAccepted::of(&job, &state.clock);
-    let enqueued = state.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency }).await?;
+    let jobs = vec![job];
+    state.dependencies.admit(&state.stores.tenants, permit.tenant(), &jobs, idempotency.as_ref()).await?;
+    let enqueued = state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await?;
     let mut headers = http::HeaderMap::new();
     match enqueued {
         Enqueued::Created => {}
@@ -185,6 +187,9 @@ fn done(steered: Steered) -> Result<control::Position, Problem> {
         Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
             .detail(format!("the job is {}", state.as_str()))
             .member("state", state.as_str())),
+        Steered::Settling => Err(Problem::new(ProblemCode::Conflict)
+            .detail("jobs that waited for this one are still being released or cancelled")
+            .retry_after(1)),
         Steered::KeyHeld(holder) => Err(job_ties::duplicate(holder)),
         Steered::NotFound => Err(ProblemCode::NotFound.into()),
     }
@@ -278,11 +283,13 @@ impl JobAccepted {
 impl From<EnqueueError> for Problem {
     fn from(error: EnqueueError) -> Self {
         let (code, reason) = match error {
+            EnqueueError::KeyInFlight => (ProblemCode::IdempotencyInFlight, "key_in_flight"),
             EnqueueError::Overloaded => (ProblemCode::Unavailable, "overloaded"),
             EnqueueError::Unavailable => (ProblemCode::Unavailable, "unavailable"),
             EnqueueError::Ledger(_) => (ProblemCode::Internal, "ledger"),
         };
         metrics::counter!(shared::telemetry::names::ENQUEUE_REJECTED_TOTAL, "reason" => reason).increment(1);
-        Self::new(code).caused_by(error)
+        let problem = Self::new(code).caused_by(error);
+        if code == ProblemCode::IdempotencyInFlight { problem.retry_after(1) } else { problem }
     }
 }

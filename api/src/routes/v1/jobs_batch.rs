@@ -113,6 +113,7 @@ pub async fn create(
     if outcome.accepted == 0 {
         return Err(outcome.into_problem());
     }
+    state.dependencies.admit(&state.stores.tenants, permit.tenant(), &jobs, idempotency.as_ref()).await?;
     let response = serde_json::value::to_raw_value(&outcome).expect("an outcome is plain data");
     let idempotency = idempotency.map(|known| Idempotency { response: Some(response), ..known });
     match state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await? {

@@ -1,7 +1,7 @@
 //! Jobs that wait for others: which rows an end can touch, and what becomes of them.
 //!
-//! Invariant: a row of `job_dependencies` is there as long as the job it names is not final, and `waits_for` counts the rows that
-//! are left (and the batch, for its completion job).
+//! Invariant: `waits_for` counts the rows of `job_dependencies` that are left (and the batch, for its completion job). A row is there as
+//! long as the job it names is not final, or is noted in `job_cascades`: a transaction touches a bounded number of jobs.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,29 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Locks, in the order of their ids, the jobs that are about to end, those that wait for them, and the completion jobs of their
-/// batches. `fails` says which will not complete: from there a cascade of cancellations may run.
+/// Jobs that one transaction releases or cancels beside those that end by themselves. The rest is left to [`crate::queue::cascade`].
+pub(in crate::queue) const STEP: i64 = 200;
+
+/// The jobs that a transaction may change.
+#[derive(Debug, Default)]
+pub(in crate::queue) struct Locked(Vec<Uuid>);
+
+impl Locked {
+    /// Jobs that the transaction inserts.
+    pub(in crate::queue) fn own(jobs: impl Iterator<Item = Uuid>) -> Self {
+        Self(jobs.collect())
+    }
+}
+
+/// Locks, in the order of their ids, the jobs that are about to end, the nearest of those that wait for them, and the completion jobs of
+/// their batches. `fails` says which will not complete: from there a cascade of cancellations may run.
 pub(in crate::queue) async fn lock(
     connection: &mut PgConnection,
     ids: &[Uuid],
     fails: &[bool],
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Locked, sqlx::Error> {
+    let limit = i64::try_from(ids.len()).unwrap_or(i64::MAX).saturating_add(STEP);
+    let locked = sqlx::query_scalar!(
         r#"with recursive reach (tenant_id, id, batch_id, fails, ends) as (
              select j.tenant_id, j.id, case when j.hooks & 2 <> 0 then j.batch_id end, i.fails, true
              from unnest($1::uuid[], $2::bool[]) as i (id, fails) join jobs j on j.id = i.id
@@ -31,32 +46,36 @@ pub(in crate::queue) async fn lock(
              from reach r
              join job_dependencies d on d.tenant_id = r.tenant_id and d.depends_on = r.id
              join jobs j on j.id = d.job_id
-             where r.ends)
+             where r.ends),
+           -- Breadth first, and evaluated no further than the limit.
+           near as materialized (select * from reach limit $3)
            select id from jobs
-           where id = any(array(select id from reach
+           where id = any(array(select id from near
                                 union
-                                select b.completion_job from reach r join batches b on b.tenant_id = r.tenant_id and b.id = r.batch_id
+                                select b.completion_job from near r join batches b on b.tenant_id = r.tenant_id and b.id = r.batch_id
                                 where r.ends))
            order by id for no key update"#,
         ids,
-        fails
+        fails,
+        limit
     )
     .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(Locked(locked))
 }
 
 /// Takes the ended jobs out of the way of those that wait for them. Returns all jobs that ended, those that were cancelled by
-/// the failure of another included.
+/// the failure of another included. Only jobs that are locked are touched.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     ended: Vec<Final>,
+    locked: &Locked,
     aftermath: &mut Aftermath,
 ) -> Result<Vec<Final>, sqlx::Error> {
     let (mut all, mut front) = (Vec::with_capacity(ended.len()), ended);
     while !front.is_empty() {
         forget_own(connection, &front).await?;
-        let next = advance(connection, &front, aftermath).await?;
+        let next = advance(connection, &front, locked, aftermath).await?;
         all.append(&mut front);
         front = next;
     }
@@ -80,13 +99,15 @@ async fn forget_own(connection: &mut PgConnection, ended: &[Final]) -> Result<()
     Ok(())
 }
 
-/// One step of the cascade: returns the jobs that it cancelled.
+/// One step of the cascade: returns the jobs that it cancelled. What it leaves is noted in `job_cascades`.
 async fn advance(
     connection: &mut PgConnection,
     ended: &[Final],
+    locked: &Locked,
     aftermath: &mut Aftermath,
 ) -> Result<Vec<Final>, sqlx::Error> {
-    let watched: Vec<&Final> = ended.iter().filter(|job| job.hooks & hooks::DEPENDENTS != 0).collect();
+    let mut watched: Vec<&Final> = ended.iter().filter(|job| job.hooks & hooks::DEPENDENTS != 0).collect();
+    watched.sort_unstable_by_key(|job| (job.tenant, job.id));
     if watched.is_empty() {
         return Ok(Vec::new());
     }
@@ -94,12 +115,19 @@ async fn advance(
     let ids: Vec<Uuid> = watched.iter().map(|job| job.id).collect();
     let fails: Vec<bool> = watched.iter().map(|job| job.state != JobState::Completed).collect();
     let edges = sqlx::query!(
-        r#"delete from job_dependencies d using unnest($1::uuid[], $2::uuid[], $3::bool[]) as i (tenant_id, depends_on, fails)
-           where d.tenant_id = i.tenant_id and d.depends_on = i.depends_on
+        r#"with noted as (
+             insert into job_cascades (tenant_id, job_id, fails)
+             select i.tenant_id, i.depends_on, i.fails from unnest($1::uuid[], $2::uuid[], $3::bool[]) as i (tenant_id, depends_on, fails)
+             where exists (select from job_dependencies d
+                           where d.tenant_id = i.tenant_id and d.depends_on = i.depends_on and d.job_id <> all($4))
+             on conflict (tenant_id, job_id) do nothing)
+           delete from job_dependencies d using unnest($1::uuid[], $2::uuid[], $3::bool[]) as i (tenant_id, depends_on, fails)
+           where d.tenant_id = i.tenant_id and d.depends_on = i.depends_on and d.job_id = any($4)
            returning d.job_id, d.depends_on, i.fails and not d.run_on_failure as "cancels!""#,
         &tenants,
         &ids,
-        &fails
+        &fails,
+        &locked.0
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a redriven job that held a unique key holds it again, or it is not redriven. A batch that is not finished counts it
 //! as pending again; one that is finished stays so. Jobs that waited for it were released or cancelled when it ended and are
-//! left alone; and what the job itself waited for is over, because asking for it again means now.
+//! left alone; and what the job itself waited for is over, because asking for it again means now. While some of them
+//! are still to be released or cancelled it is not redriven, so that those which come to wait for the new run are told from them.
 
 use std::collections::HashMap;
 
@@ -39,7 +40,10 @@ pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sq
     match (redriven.done.pop(), redriven.key_held.get(&id)) {
         (Some(position), _) => Ok(Steered::Done(position)),
         (None, Some(holder)) => Ok(Steered::KeyHeld(*holder)),
-        (None, None) => refused(transaction, id).await,
+        (None, None) => Ok(match refused(transaction, id).await? {
+            Steered::Refused(JobState::Discarded | JobState::Cancelled) => Steered::Settling,
+            refused => refused,
+        }),
     }
 }
 
@@ -49,7 +53,9 @@ pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Red
     let candidates = sqlx::query_as!(
         Candidate,
         r#"select id, state as "state: JobState", hooks, unique_key, batch_id from jobs
-           where id = any($1) and state in ('discarded', 'cancelled') order by id for no key update"#,
+           where id = any($1) and state in ('discarded', 'cancelled')
+             and not exists (select from job_cascades c where c.tenant_id = jobs.tenant_id and c.job_id = jobs.id)
+           order by id for no key update"#,
         ids
     )
     .fetch_all(&mut **transaction)

@@ -19,7 +19,11 @@ pub(super) fn start(
     standing: Option<&Standing>,
 ) -> Option<DateTime<Utc>> {
     match reason {
-        Reason::WaitingOnJobs | Reason::QueuePaused | Reason::TenantPaused | Reason::NoWorker => None,
+        Reason::WaitingOnJobs
+        | Reason::BeingCancelled
+        | Reason::QueuePaused
+        | Reason::TenantPaused
+        | Reason::NoWorker => None,
         Reason::NotDue | Reason::BackingOff => Some(run_at),
         Reason::TenantCap | Reason::TenantRate | Reason::AheadInOwnLane | Reason::Dispatching => {
             let standing = standing?;

@@ -3,6 +3,8 @@
 //! Invariant: what a try has written is kept with its aftermath, whatever fails after it; and an end whose reply was lost is known
 //! again for what it is, so that it is not taken for a crash.
 
+use std::collections::{BTreeMap, btree_map::Entry};
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -41,6 +43,36 @@ impl<'a> Recording<'a> {
         let alone = |finish| Self { finishes: vec![finish], records: Records::default(), in_doubt };
         let alone = open.map(alone).collect();
         (records, alone)
+    }
+
+    /// What was written, and what was not, by a key of the jobs.
+    pub fn apart_by<K: Ord>(self, key: impl Fn(Uuid) -> K) -> (Records, Vec<Self>) {
+        let (records, open) = self.apart();
+        let mut parts = BTreeMap::<K, Self>::new();
+        for one in open {
+            let Some(id) = one.open().next() else { continue };
+            match parts.entry(key(id)) {
+                Entry::Vacant(part) => drop(part.insert(one)),
+                Entry::Occupied(mut part) => part.get_mut().finishes.extend(one.finishes),
+            }
+        }
+        (records, parts.into_values().collect())
+    }
+
+    /// Takes out the ends of jobs whose rows are locked by another transaction, without waiting for it.
+    pub async fn take_locked(&mut self, connections: &Kept) -> Result<Vec<Uuid>, sqlx::Error> {
+        let ids: Vec<Uuid> = self.open().collect();
+        let mut connection = connections.take().await?;
+        let locked = sqlx::query_scalar!(
+            r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
+               select id from jobs where id = any($1) and id not in (select id from free)"#,
+            &ids
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        connections.put(connection);
+        self.finishes.retain(|finish| !locked.contains(&finish.id));
+        Ok(locked)
     }
 
     /// Those that are not written yet.

@@ -14,17 +14,20 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Committed, EnqueueError, Waiting, pusher::Pusher, reserving::Reserving, statements, tied};
+use super::{
+    Committed, EnqueueError, Waiting, isolated::IsolatedTenants, pusher::Pusher, reserving::Reserving, statements, tied,
+};
 use crate::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
+    patience,
     queue::Index,
     tenancy::TenantId,
 };
 
-const MAX_REQUESTS: usize = 500;
-const MAX_JOBS: usize = 1_000;
-/// How long a group is tried again while PostgreSQL restarts. Clients wait this long at the most before they hear 503.
+pub(super) const MAX_REQUESTS: usize = 500;
+pub(super) const MAX_JOBS: usize = 1_000;
+/// How long the end of a process waits for commits that are under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections without work are given back after this time: others of a small pool may need them.
@@ -42,6 +45,10 @@ pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer,
         };
         if group.is_empty() {
             return;
+        }
+        let group = writer.divert(group);
+        if group.is_empty() {
+            continue;
         }
         let writer = writer.clone();
         // A task of the moment, not one of several that wait for their turn: waking the next of them took a thread its own wake-up.
@@ -63,11 +70,13 @@ pub(super) struct Writer {
     pub(super) pusher: Pusher,
     /// The tasks that write groups, and tell workers that were reserved.
     pub(super) commits: TaskTracker,
+    /// Who must not hold up the groups.
+    pub(super) isolated: IsolatedTenants,
 }
 
 impl Writer {
     /// `in_doubt`: whether an earlier try may have been committed.
-    async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
+    pub(super) async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
         let (persisted, reserving) = match Reserving::ask(&self.index, &group) {
             Some(mut reserving) => (reserving.beside(self.persist(&group, in_doubt)).await, Some(reserving)),
             None => (self.persist(&group, in_doubt).await, None),
@@ -88,6 +97,12 @@ impl Writer {
                     // The client may have gone; its jobs are committed all the same.
                     let _ = waiting.answer.send(Ok(answer));
                 }
+            }
+            Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
+                if let Some(reserving) = reserving {
+                    self.end(reserving, false);
+                }
+                self.isolate(group, in_doubt).await;
             }
             // One request's rows can spoil a statement for all: find out whose, so that the others get through.
             Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
@@ -110,13 +125,18 @@ impl Writer {
     }
 
     /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-    async fn persist(&self, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
-        let deadline = Instant::now() + PATIENCE;
+    /// A lock that is held is left to the caller.
+    pub(super) async fn persist(&self, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
+        let deadline =
+            group.iter().map(|waiting| waiting.since).min().unwrap_or_else(Instant::now) + patience::PATIENCE;
         loop {
             let error = match self.insert(group, in_doubt).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) => error,
             };
+            if db::is_lock_held(&error) {
+                return Err(Failed { error, in_doubt });
+            }
             let broken = db::is_unavailable(&error);
             // Ids are used once: if they are there, the first try was committed after the second had looked.
             let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
@@ -151,7 +171,7 @@ impl Writer {
 
 /// Jobs without ties go together in one statement, before all others. With ties a request may be refused as a whole, and then its
 /// idempotency key is free: one with the same key waits for a later part, so that it is never told of what does not come to be.
-fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+pub(super) fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     if !group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs)) {
         return vec![group];
     }
@@ -192,7 +212,7 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     group
 }
 
-fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
+pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     let unavailable = db::is_unavailable(&error);
     tracing::error!(requests = group.len(), %error, "jobs could not be committed");
     let error = Arc::new(error);
@@ -202,7 +222,9 @@ fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     }
 }
 
-struct Failed {
-    error: sqlx::Error,
-    in_doubt: bool,
+/// Why a group is not committed.
+pub(super) struct Failed {
+    pub(super) error: sqlx::Error,
+    /// Whether it may be committed all the same.
+    pub(super) in_doubt: bool,
 }

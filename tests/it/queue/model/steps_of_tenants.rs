@@ -120,6 +120,7 @@ impl Scene<'_> {
             Steered::Done(_) => Redrive::Done,
             Steered::Refused(_) => Redrive::Refused,
             Steered::KeyHeld(holder) => Redrive::KeyHeld(*holder),
+            Steered::Settling => bail!("a cascade of the model is done in one step"),
             Steered::NotFound => bail!("the job is not found"),
         };
         ensure!(became == expected, "redriving was {became:?}, the model says {expected:?}");

@@ -3,6 +3,7 @@
 //! Each test names the point, and says by effects seen outside what holds after it.
 
 mod api;
+mod cascade;
 mod rebuild;
 mod rescue;
 mod resharding;

@@ -15,6 +15,8 @@ use crate::queue::{
     ties::{MAX_DEPENDENTS, Refused, UniqueUntil, hooks},
 };
 
+const EDGES_PER_STATEMENT: usize = 2_000;
+
 /// A job as it is inserted.
 pub(super) struct TiedRow<'a> {
     pub(super) job: &'a NewJob,
@@ -252,9 +254,13 @@ pub(super) async fn insert_jobs(connection: &mut PgConnection, rows: &[TiedRow<'
 }
 
 pub(super) async fn insert_edges(connection: &mut PgConnection, edges: &[Edge]) -> Result<(), sqlx::Error> {
-    if edges.is_empty() {
-        return Ok(());
+    for edges in edges.chunks(EDGES_PER_STATEMENT) {
+        insert_some_edges(connection, edges).await?;
     }
+    Ok(())
+}
+
+async fn insert_some_edges(connection: &mut PgConnection, edges: &[Edge]) -> Result<(), sqlx::Error> {
     let tenants: Vec<Uuid> = edges.iter().map(|edge| edge.tenant).collect();
     let jobs: Vec<Uuid> = edges.iter().map(|edge| edge.job).collect();
     let depends_on: Vec<Uuid> = edges.iter().map(|edge| edge.depends_on).collect();

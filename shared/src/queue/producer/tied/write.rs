@@ -13,7 +13,7 @@ use super::{
 };
 use crate::queue::{
     NewJob,
-    aftermath::{self, Final},
+    aftermath::{self, Final, Locked},
     ties::{BatchPart, DependencyFailure, Refusal, Ties, hooks},
 };
 
@@ -38,7 +38,8 @@ pub(super) async fn write(connection: &mut PgConnection, requests: &[&[NewJob]])
     let mut idle: HashSet<Uuid> = plan.refused.keys().copied().collect();
     idle.extend(rows.iter().filter(|row| row.waits_for > 0).map(|row| row.job.id));
     // Jobs that wait for one that failed before they came get what they would have got had it failed a moment later.
-    let aftermath = aftermath::settle_latecomers(connection, failed(&plan)).await?;
+    let own = Locked::own(rows.iter().map(|row| row.job.id));
+    let aftermath = aftermath::settle_latecomers(connection, failed(&plan), &own).await?;
     for (_, job) in &aftermath.waiting {
         idle.remove(&job.id);
     }

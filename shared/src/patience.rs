@@ -1,0 +1,58 @@
+//! How long a request waits for what is shared: a connection, a commit.
+//!
+//! Invariant: all waits of a request count from its arrival. Waits that follow each other do not add up, so a client is refused in time,
+//! however many clients wait and whatever for.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+/// From the arrival of a request until it is told that the service is unavailable. Clients are promised three seconds. A debug build takes
+/// several times as long to open a connection.
+pub const PATIENCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 7_500 } else { 2_500 });
+/// A request that works for longer than [`PATIENCE`], in several transactions, waits this long for each.
+const LEAST: Duration = Duration::from_millis(400);
+
+tokio::task_local! {
+    static ARRIVED: Instant;
+}
+
+/// Runs what answers a request that has just arrived.
+pub async fn from_now<T>(request: impl Future<Output = T>) -> T {
+    ARRIVED.scope(Instant::now(), request).await
+}
+
+/// How long the present request may wait. Outside of a request the wait begins now.
+pub fn remaining() -> Duration {
+    let waited = ARRIVED.try_with(Instant::elapsed).unwrap_or_default();
+    PATIENCE.saturating_sub(waited).max(LEAST)
+}
+
+/// Waits for as long as the present request may; `None` if that was not enough.
+pub async fn within<T>(wait: impl Future<Output = T>) -> Option<T> {
+    timeout(remaining(), wait).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    async fn remaining_after(waited: Duration) -> Duration {
+        ARRIVED.scope(Instant::now() - waited, async { remaining() }).await
+    }
+
+    #[tokio::test]
+    async fn waits_of_one_request_count_from_its_arrival() {
+        assert_eq!(remaining(), PATIENCE);
+        assert!(remaining_after(Duration::from_secs(1)).await + Duration::from_secs(1) <= PATIENCE);
+        assert_eq!(remaining_after(Duration::from_secs(10)).await, LEAST);
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_the_patience() {
+        let waited = ARRIVED.scope(Instant::now() - PATIENCE, within(pending::<()>()));
+        assert_eq!(timeout(PATIENCE, waited).await.expect("it ends before"), None);
+    }
+}

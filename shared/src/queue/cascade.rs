@@ -1,0 +1,105 @@
+//! Cascades: what the end of a job means for so many others that one transaction does not do it.
+//!
+//! Invariant: a transaction releases or cancels a bounded number of jobs. The end of a job that more wait for is noted in `job_cascades`, in
+//! the transaction of the end, until all of them were seen to. Meanwhile none of them runs: each waits for the row that names the job.
+//! Tenants take turns, one step each. Any number of processes may do this at once.
+//!
+//! Next: [`super::aftermath`], which does the first step and notes the rest.
+
+use uuid::Uuid;
+
+use super::{
+    Index, JobState,
+    aftermath::{self, Aftermath, Final, STEP},
+    ties::hooks,
+};
+use crate::{
+    db::{self, SystemDb, TenantTx},
+    faults::{self, Point},
+};
+
+/// Ends whose dependents are seen to in one step.
+const ENDS: i64 = 100;
+/// How far up its chain of dependencies a job is followed to explain it.
+const MAX_EXPLAINED: i64 = 25_000;
+
+/// Does one step for each tenant that has any; returns how many steps were done.
+pub async fn advance(db: &SystemDb, index: &Index) -> Result<u64, sqlx::Error> {
+    let tenants = sqlx::query_scalar!("select distinct tenant_id from job_cascades").fetch_all(db.pool()).await?;
+    let mut steps = 0;
+    for tenant in tenants {
+        let aftermath = match step(db, tenant).await {
+            Ok(Some(aftermath)) => aftermath,
+            Ok(None) => continue,
+            // The other tenants' cascades are not to wait for it.
+            Err(error) if db::is_lock_held(&error) => {
+                tracing::debug!(%tenant, %error, "a cascade met a lock and is continued later");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        faults::reach(Point::CascadeBetweenSteps).await?;
+        aftermath.announce(index).await;
+        steps += 1;
+    }
+    Ok(steps)
+}
+
+/// `None` if nothing is left, or another process is at it.
+async fn step(db: &SystemDb, tenant: Uuid) -> Result<Option<Aftermath>, sqlx::Error> {
+    let mut transaction = db.pool().begin().await?;
+    let noted = sqlx::query!(
+        "select job_id, fails from job_cascades where tenant_id = $1 order by job_id limit $2 for update skip locked",
+        tenant,
+        ENDS.min(STEP)
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    if noted.is_empty() {
+        return Ok(None);
+    }
+    let (ids, fails): (Vec<Uuid>, Vec<bool>) = noted.into_iter().map(|row| (row.job_id, row.fails)).unzip();
+    let locked = aftermath::lock(&mut transaction, &ids, &fails).await?;
+    // Ends that are not done with now are noted again.
+    sqlx::query!("delete from job_cascades where tenant_id = $1 and job_id = any($2)", tenant, &ids)
+        .execute(&mut *transaction)
+        .await?;
+    let ended = ids.into_iter().zip(fails).map(|(id, fails)| Final {
+        id,
+        tenant,
+        state: if fails { JobState::Cancelled } else { JobState::Completed },
+        hooks: hooks::DEPENDENTS,
+        unique_key: None,
+        batch_id: None,
+        waits_for: 0,
+    });
+    let aftermath = aftermath::settle_latecomers(&mut transaction, ended.collect(), &locked).await?;
+    transaction.commit().await?;
+    Ok(Some(aftermath))
+}
+
+/// Whether a job that waits is going to be cancelled by a cascade that is under way. Of a job deep in a large graph it may not be known.
+pub(super) async fn will_cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let any = sqlx::query_scalar!(
+        r#"select exists (select from job_cascades where tenant_id = $1 and fails) as "any!""#,
+        tenant
+    );
+    if !any.fetch_one(&mut **transaction).await? {
+        return Ok(false);
+    }
+    sqlx::query_scalar!(
+        r#"with recursive up (id) as (
+             select depends_on from job_dependencies where tenant_id = $1 and job_id = $2 and not run_on_failure
+             union
+             select d.depends_on from up u
+             join job_dependencies d on d.tenant_id = $1 and d.job_id = u.id and not d.run_on_failure),
+           near as materialized (select id from up limit $3)
+           select exists (select from near n join job_cascades c on c.tenant_id = $1 and c.job_id = n.id and c.fails) as "will!""#,
+        tenant,
+        id,
+        MAX_EXPLAINED
+    )
+    .fetch_one(&mut **transaction)
+    .await
+}

@@ -1,0 +1,78 @@
+//! How many jobs others may name in `after`: in one request, and open for one tenant.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use shared::config::DependencyConfig;
+use tests::{
+    eventually::eventually,
+    system::TestSystem,
+    test_app::{ApiClient, TestApp},
+};
+use uuid::Uuid;
+
+use super::PATIENCE;
+
+const JOBS: &str = "/api/v1/jobs";
+const BATCH: &str = "/api/v1/jobs/batch";
+
+async fn app(per_request: usize, open: usize) -> Result<TestApp> {
+    TestApp::with_dependencies(TestSystem::start().await?, DependencyConfig { per_request, open }).await
+}
+
+/// Jobs that name this many together, twice as often as it counts.
+fn waiting(head: Uuid, dependencies: usize) -> Value {
+    let jobs = (0..dependencies).map(|_| json!({ "kind": "noop", "after": [head, head] }));
+    json!({ "jobs": jobs.collect::<Vec<_>>() })
+}
+
+async fn head(api: &ApiClient) -> Result<Uuid> {
+    Ok(api.post(JOBS, &json!({ "kind": "noop" })).await?.id())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_as_many_jobs_as_it_may_and_no_more() -> Result<()> {
+    let app = app(5, 1_000).await?;
+    let api = app.tenant("acme").await?.api;
+    let head = head(&api).await?;
+    api.post(BATCH, &waiting(head, 5)).await?.ok(202);
+    let refused = api.post(BATCH, &waiting(head, 6)).await?;
+    let problem = refused.problem(422, "too_many_dependencies");
+    assert_eq!((&problem["dependencies"], &problem["limit"]), (&json!(6), &json!(5)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_as_many_open_dependencies_as_it_may_and_no_more() -> Result<()> {
+    let app = app(5, 8).await?;
+    let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
+    let first = head(&api).await?;
+    api.post(BATCH, &waiting(first, 5)).await?.ok(202);
+    let refused = api.post(BATCH, &waiting(first, 4)).await?;
+    let problem = refused.problem(429, "too_many_open_dependencies");
+    assert_eq!(
+        (&problem["open_dependencies"], &problem["dependencies"], &problem["limit"]),
+        (&json!(5), &json!(4), &json!(8))
+    );
+    assert!(!refused.header("retry-after").is_empty());
+    let accepted = api.post_once(BATCH, "key", &waiting(first, 3)).await?;
+    accepted.ok(202);
+    let one = json!({ "kind": "noop", "after": [first] });
+    api.post(JOBS, &one).await?.problem(429, "too_many_open_dependencies");
+    // A repeat adds nothing, and jobs without dependencies are another matter.
+    let repeated = api.post_once(BATCH, "key", &waiting(first, 3)).await?;
+    assert_eq!((repeated.ok(202), repeated.header("idempotency-replayed")), (accepted.ok(202), "true"));
+    api.post(JOBS, &json!({ "kind": "noop" })).await?.ok(202);
+    // Others have their own.
+    let theirs = head(&other).await?;
+    other.post(BATCH, &waiting(theirs, 5)).await?.ok(202);
+    // What is final waits for nothing.
+    api.act(&format!("{JOBS}/{first}/cancel")).await?.ok(200);
+    let second = head(&api).await?;
+    let one = json!({ "kind": "noop", "after": [second] });
+    eventually(PATIENCE, "there is room again", async || {
+        let answer = api.post(JOBS, &one).await.ok()?;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    Ok(())
+}

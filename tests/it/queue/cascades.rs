@@ -1,0 +1,161 @@
+//! Ends that matter for more jobs than one transaction may touch.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use shared::{
+    queue::{
+        NewJob,
+        control::{self, Steered},
+        explain::{self, Reason},
+        ties::{BatchPart, DependencyFailure, Ties},
+    },
+    tenancy::TenantId,
+};
+use tests::{eventually::eventually, system::TestSystem};
+use uuid::Uuid;
+
+use super::support::{LEASE, Ledger, PATIENCE, build_index, reaches};
+
+/// More than several steps do.
+const CHAIN: usize = 900;
+
+fn after(system: &TestSystem, tenant: TenantId, id: Uuid) -> NewJob {
+    let ties = Ties { after: vec![id], ..Ties::default() };
+    NewJob { ties: Some(Box::new(ties)), ..system.job(tenant, "noop", &json!({})) }
+}
+
+/// Jobs each of which waits for the one before, the first for nothing.
+pub(super) async fn chain(system: &TestSystem, tenant: TenantId, kind: &str) -> Result<Vec<Uuid>> {
+    let mut jobs = vec![NewJob { max_attempts: 1, ..system.job(tenant, kind, &json!({})) }];
+    for _ in 1..CHAIN {
+        let last = jobs[jobs.len() - 1].id;
+        jobs.push(after(system, tenant, last));
+    }
+    system.enqueue(jobs).await
+}
+
+async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    transaction.commit().await?;
+    control::announce_cancelled(&system.index, &position).await;
+    Ok(())
+}
+
+async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Steered> {
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let steered = control::redrive(&mut transaction, id).await?;
+    transaction.commit().await?;
+    if let Steered::Done(position) = &steered {
+        control::announce_redriven(&system.index, position).await;
+    }
+    Ok(steered)
+}
+
+async fn reason(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Option<Reason>> {
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let explanation = explain::explain(&mut transaction, &system.index, id).await?;
+    Ok(explanation.and_then(|explanation| explanation.reason))
+}
+
+pub(super) async fn states(system: &TestSystem) -> Result<BTreeMap<String, i64>> {
+    let mut ledger = Ledger::open(system).await?;
+    let counts = "select state::text, count(*) from jobs group by 1";
+    Ok(sqlx::query_as(counts).fetch_all(&mut ledger.0).await?.into_iter().collect())
+}
+
+/// Waits until so many jobs are in the state, and checks that nothing is left to do.
+pub(super) async fn all_are(system: &TestSystem, expected: &[(&str, usize)]) -> Result<()> {
+    let expected: BTreeMap<String, i64> =
+        expected.iter().map(|(state, count)| ((*state).to_owned(), i64::try_from(*count).expect("few"))).collect();
+    eventually(PATIENCE, &format!("{expected:?}"), async || (states(system).await.ok()? == expected).then_some(()))
+        .await;
+    let mut ledger = Ledger::open(system).await?;
+    let left = "select (select count(*) from job_cascades), (select count(*) from job_dependencies)";
+    let left: (i64, i64) = sqlx::query_as(left).fetch_one(&mut ledger.0).await?;
+    assert_eq!(left, (0, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_cancelled_in_steps_and_none_of_it_runs() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    build_index(&system).await;
+    let chain = chain(&system, tenant, "noop").await?;
+    let last = chain[CHAIN - 1];
+    assert_eq!(reason(&system, tenant, last).await?, Some(Reason::WaitingOnJobs));
+    cancel(&system, tenant, chain[0]).await?;
+    let cancelled = states(&system).await?["cancelled"];
+    assert!((2..=201).contains(&cancelled), "a bounded step: {cancelled}");
+    let worker = system.worker(4, LEASE);
+    assert_eq!(reason(&system, tenant, last).await?, Some(Reason::BeingCancelled));
+    let border = usize::try_from(cancelled)? - 1;
+    assert_eq!(redrive(&system, tenant, chain[border]).await?, Steered::Settling);
+    assert!(matches!(redrive(&system, tenant, chain[0]).await?, Steered::Done(_)), "what waited for it is seen to");
+    reaches(&system, tenant, chain[0], "completed").await;
+    let _scheduler = system.scheduler();
+    all_are(&system, &[("cancelled", CHAIN - 1), ("completed", 1)]).await?;
+    assert!(matches!(redrive(&system, tenant, chain[border]).await?, Steered::Done(_)));
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_borne_or_cancels_in_steps() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let head = NewJob { max_attempts: 1, ..system.job(tenant, "fail", &json!({})) };
+    let mut jobs = vec![head.clone()];
+    for number in 0..CHAIN {
+        let mut job = after(&system, tenant, head.id);
+        if number % 2 == 0
+            && let Some(ties) = &mut job.ties
+        {
+            ties.on_dependency_failure = DependencyFailure::Run;
+        }
+        jobs.push(job);
+    }
+    system.enqueue(jobs).await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(8, LEASE));
+    all_are(&system, &[("discarded", 1), ("completed", CHAIN / 2), ("cancelled", CHAIN / 2)]).await?;
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_counts_what_is_cancelled_in_steps() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let head = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
+    let batch = shared::ids::new_id(&system.clock);
+    let mut jobs: Vec<NewJob> = (1..CHAIN).map(|_| after(&system, tenant, head)).collect();
+    jobs.push(NewJob { ties: Some(Box::default()), ..system.job(tenant, "noop", &json!({})) });
+    let last = jobs.len() - 1;
+    for (number, job) in jobs.iter_mut().enumerate() {
+        let part = if number == last { BatchPart::Completion(batch) } else { BatchPart::Member(batch) };
+        job.ties.get_or_insert_default().batch = Some(part);
+    }
+    let completion = system.enqueue(jobs).await?[last];
+    cancel(&system, tenant, head).await?;
+    let (_scheduler, worker) = (system.scheduler(), system.worker(4, LEASE));
+    reaches(&system, tenant, completion, "completed").await;
+    all_are(&system, &[("cancelled", CHAIN), ("completed", 1)]).await?;
+    worker.stop().await
+}
+
+/// A job that comes to wait for one whose cascade is under way is cancelled at once, and does none of the cascade's work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_latecomer_is_cancelled_alone() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let head = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
+    system.enqueue((0..CHAIN).map(|_| after(&system, tenant, head)).collect()).await?;
+    cancel(&system, tenant, head).await?;
+    let before = states(&system).await?;
+    let late = system.enqueue(vec![after(&system, tenant, head)]).await?[0];
+    reaches(&system, tenant, late, "cancelled").await;
+    assert_eq!(states(&system).await?["cancelled"], before["cancelled"] + 1);
+    let _scheduler = system.scheduler();
+    all_are(&system, &[("cancelled", CHAIN + 2)]).await
+}
