@@ -37,7 +37,7 @@ pub(super) struct Shares {
 impl Shares {
     pub(super) fn of(settings: PoolSettings) -> Self {
         let per_tenant = usize::try_from(settings.max_connections / 2).unwrap_or(1).max(1);
-        Self { per_tenant, patience: settings.acquire_timeout, by_tenant: Mutex::default() }
+        Self { per_tenant, patience: settings.share_timeout, by_tenant: Mutex::default() }
     }
 
     /// The right to one connection, until it is dropped. The error is one of the driver's, so that callers have one kind to handle;
@@ -71,7 +71,11 @@ mod tests {
     use super::*;
 
     fn shares(max_connections: u32) -> Shares {
-        Shares::of(PoolSettings { max_connections, acquire_timeout: Duration::from_millis(20) })
+        Shares::of(PoolSettings {
+            max_connections,
+            share_timeout: Duration::from_millis(20),
+            ..PoolSettings::default()
+        })
     }
 
     fn tenant(number: u128) -> TenantId {

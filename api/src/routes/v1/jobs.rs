@@ -240,8 +240,7 @@ fn check_args_size(bytes: usize, limit: usize) -> Result<(), Problem> {
     if bytes <= limit {
         return Ok(());
     }
-    let detail =
-        format!("the args have {bytes} bytes, and {limit} are permitted; keep large data elsewhere and send its id");
+    let detail = format!("the args have {bytes} bytes, and {limit} are permitted");
     let error = FieldError { pointer: "/args".into(), detail };
     Err(Problem::new(ProblemCode::InvalidArgs).errors(vec![error]))
 }
