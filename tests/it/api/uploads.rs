@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::{StreamExt as _, stream};
+use futures::stream;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tests::{
     eventually::eventually,
+    streamed_body::streamed_body,
     test_app::{Answer, ApiClient, TestApp},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -29,9 +30,9 @@ impl Slow {
         let body = stream::unfold((coming, asked), |(mut coming, asked)| async move {
             // hyper asks for the next piece when it has taken the one before.
             asked.notify_one();
-            coming.recv().await.map(|line| (Ok::<_, std::io::Error>(line), (coming, asked)))
+            coming.recv().await.map(|line| (line, (coming, asked)))
         });
-        let body = reqwest::Body::wrap_stream(body.boxed());
+        let body = streamed_body(body);
         let (api, path) = (api.clone(), format!("/api/v1/campaigns/{campaign}/leads"));
         let answer = tokio::spawn(async move { api.upload(&path, body).await });
         lines.send("email,first_name\n".to_owned()).expect("the upload reads");
@@ -97,7 +98,8 @@ async fn a_campaign_that_is_sent_meanwhile_takes_no_more_leads() -> Result<()> {
     slow.lines.send("bob@example.com,Bob\n".to_owned()).expect("the upload reads");
     api.post(&format!("/api/v1/campaigns/{campaign}/send"), &json!({})).await?.ok(202);
     slow.finish().await?.problem(409, "conflict");
-    let progress = &api.get(&format!("/api/v1/campaigns/{campaign}")).await?.ok(200)["progress"];
+    let shown = api.get(&format!("/api/v1/campaigns/{campaign}")).await?;
+    let progress = &shown.ok(200)["progress"];
     assert_eq!(progress["pending"].as_i64().zip(progress["queued"].as_i64()).map(|(a, b)| a + b), Some(1));
     Ok(())
 }

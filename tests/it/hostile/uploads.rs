@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::{StreamExt as _, future::join_all, stream};
 use serde_json::json;
-use tests::installation::Installation;
+use tests::{installation::Installation, streamed_body::streamed_body};
 
 use super::unharmed;
 
@@ -23,13 +23,9 @@ async fn two_dozen_slow_uploads() -> Result<()> {
         let uploads = (0..24).map(|_| {
             let lines = stream::iter(0..LINES).then(|line| async move {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                Ok::<_, std::io::Error>(if line == 0 {
-                    "email\n".to_owned()
-                } else {
-                    format!("a{line}@rota.example\n")
-                })
+                if line == 0 { "email\n".to_owned() } else { format!("a{line}@rota.example\n") }
             });
-            tenant.upload_stream(&path, reqwest::Body::wrap_stream(lines))
+            tenant.upload_stream(&path, streamed_body(lines))
         });
         let statuses: Vec<u16> =
             join_all(uploads).await.into_iter().flatten().map(|answer| answer.status.as_u16()).collect();

@@ -39,9 +39,8 @@ async fn a_tenant_has_one_endpoint_for_each_url_however_it_is_spelt() -> Result<
     patch("https://example.com/third").await?.ok(200);
     api.post(ENDPOINTS, &url("https://example.com/other")).await?.ok(201);
     other.post(ENDPOINTS, &url("https://example.com/hook")).await?.ok(201);
-    let raced =
-        futures::future::join_all((0..10).map(|_| api.post(ENDPOINTS, &json!({ "url": "https://example.com/race" }))))
-            .await;
+    let race = url("https://example.com/race");
+    let raced = futures::future::join_all((0..10).map(|_| api.post(ENDPOINTS, &race))).await;
     let made = raced.into_iter().filter(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 201)).count();
     assert_eq!(made, 1);
     Ok(())
