@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod cli;
 pub mod extract;
+pub mod in_flight;
 pub mod job_events;
 pub mod leads_import;
 pub mod middleware;
@@ -15,3 +16,4 @@ pub mod router;
 pub mod routes;
 pub mod server;
 pub mod state;
+pub mod uploads;

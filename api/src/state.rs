@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
 
-use crate::{auth::KeyRing, job_events::JobEvents};
+use crate::{auth::KeyRing, in_flight::InFlightBytes, job_events::JobEvents, uploads::Uploads};
 
 /// The state of all routes under `/api/v1`. One pointer: every route and extractor of a request has its own.
 #[derive(Clone)]
@@ -23,6 +23,10 @@ pub struct Parts {
     pub keys: KeyRing,
     /// Streams of job events.
     pub events: JobEvents,
+    /// Bytes of bodies and answers in memory.
+    pub in_flight: InFlightBytes,
+    /// Files that are being sent to us.
+    pub uploads: Uploads,
     /// Where webhooks may go.
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.

@@ -85,7 +85,8 @@ impl JobContext {
             return;
         }
         let progress = Progress::new(percent, message, self.lease.attempt, self.environment.clock.now());
-        if let Err(error) = self.environment.index.report_progress(self.lease.id, &progress).await {
+        let Lease { id, tenant, shard, .. } = &*self.lease;
+        if let Err(error) = self.environment.index.report_progress(shard, *tenant, *id, &progress).await {
             tracing::debug!(%error, "progress could not be noted");
         }
     }

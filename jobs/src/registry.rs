@@ -107,7 +107,11 @@ impl Kind {
 /// The kinds of this process.
 pub struct Registry {
     kinds: BTreeMap<&'static str, Kind>,
+    max_args_bytes: usize,
 }
+
+/// Bytes of a job's args, unless an operator says otherwise.
+const DEFAULT_MAX_ARGS_BYTES: usize = 64 * 1024;
 
 impl Registry {
     /// All kinds, with these test-only ones.
@@ -124,7 +128,19 @@ impl Registry {
 
     /// These kinds and no others, as a process of another release may have.
     pub fn of(kinds: Vec<Kind>) -> Self {
-        Self { kinds: kinds.into_iter().map(|kind| (kind.name, kind)).collect() }
+        let kinds = kinds.into_iter().map(|kind| (kind.name, kind)).collect();
+        Self { kinds, max_args_bytes: DEFAULT_MAX_ARGS_BYTES }
+    }
+
+    /// The same with another limit on the args of jobs that clients submit.
+    #[must_use]
+    pub fn with_max_args_bytes(self, max_args_bytes: usize) -> Self {
+        Self { max_args_bytes, ..self }
+    }
+
+    /// Bytes of the args of a job that a client submits, at most.
+    pub const fn max_args_bytes(&self) -> usize {
+        self.max_args_bytes
     }
 
     /// The kind of this name.

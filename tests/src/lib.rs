@@ -17,6 +17,7 @@ pub mod process;
 pub mod redis_server;
 pub mod smtp_sink;
 pub mod sql;
+pub mod streamed_body;
 pub mod system;
 pub mod tcp_proxy;
 pub mod test_app;

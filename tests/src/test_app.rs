@@ -8,10 +8,12 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use api::{
     auth::KeyRing,
+    in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
     router::router,
     server::{self, HttpSettings},
     state::{AppState, Parts},
+    uploads::Uploads,
 };
 use axum::http::{HeaderMap, Method};
 use chrono::{DateTime, Utc};
@@ -19,6 +21,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
     authz::Permission,
+    config::LimitsConfig,
     ids,
     store::{
         credentials::{ApiKeySecret, NewApiKey},
@@ -87,6 +90,8 @@ impl TestApp {
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
+            in_flight: InFlightBytes::new(InFlightLimits::default()),
+            uploads: Uploads::new(&LimitsConfig::default()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
             clock: system.clock.clone(),

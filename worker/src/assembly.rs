@@ -25,6 +25,9 @@ use shared::{
 
 use crate::process::{WorkerSettings, work};
 
+/// How long a run waits for other transactions of its tenant.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long running jobs may go on after SIGTERM; below the 30 s after which most supervisors kill.
 const GRACE: Duration = Duration::from_secs(20);
 /// What a process needs beside one connection for each slot that is in its database: fetcher, finishers.
@@ -37,6 +40,8 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
     let pool = PoolSettings {
         max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS),
+        // A job waits rather than fails: what it waits for are runs of its own tenant, which are bounded in time.
+        share_timeout: SHARE_TIMEOUT,
         ..PoolSettings::default()
     };
     let stores = Stores::open(&config.database, &config.redis, "rota-worker", pool)?;

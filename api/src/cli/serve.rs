@@ -1,13 +1,15 @@
 //! `api serve`.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
-    config::{ApiConfig, Env},
+    config::{ApiConfig, Env, HttpConfig},
     db::PoolSettings,
+    health::HealthChecks,
+    http_server::{self, DrainReport, probe::Probe},
     queue::{producer::Producer, shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
@@ -18,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::KeyRing,
+    in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
     router::router,
     routes,
     server::{self, HttpSettings},
     state::{AppState, Parts},
+    uploads::Uploads,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -48,17 +52,46 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
     tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
-    let router = router(state, Arc::new(stores)).merge(routes::metrics::router(handle));
+    let checks: Arc<dyn HealthChecks> = Arc::new(stores);
+    let mut router = router(state, Arc::clone(&checks));
+    // The probe is stopped last: it is what an orchestrator watches the drain by.
+    let end = CancellationToken::new();
+    let probe = match config.metrics {
+        Some(HttpConfig { listen }) => {
+            Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
+        }
+        None => {
+            router = router.merge(routes::metrics::router(handle));
+            None
+        }
+    };
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
     producer.finish().await;
+    end.cancel();
+    if let Some(probe) = probe {
+        probe.await?;
+    }
     tracing::info!(cut_off = report.cut_off, "ended");
     Ok(())
+}
+
+/// Metrics and health on an address of their own, until `end`.
+async fn probe(
+    listen: SocketAddr,
+    probe: Probe,
+    end: CancellationToken,
+) -> anyhow::Result<impl Future<Output = DrainReport>> {
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (HOST, METRICS_PORT)"))?;
+    tracing::info!(listen = %listener.local_addr()?, "serving metrics");
+    Ok(http_server::probe::serve(listener, probe, end))
 }
 
 /// What handlers need, over stores that are open; streams of events end at `stop`.
 pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> AppState {
     let clock = Clock::system();
-    let registry = Arc::new(Registry::new(config.environment.test_kinds));
+    let registry = Registry::new(config.environment.test_kinds).with_max_args_bytes(config.limits.max_args_bytes);
+    let registry = Arc::new(registry);
     let queues: Vec<_> = registry.queues().into_iter().collect();
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
     AppState::from(Parts {
@@ -66,6 +99,8 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         registry,
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
         keys: KeyRing::new(stores.system.clone()),
+        in_flight: InFlightBytes::new(InFlightLimits::default()),
+        uploads: Uploads::new(&config.limits),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         stores,

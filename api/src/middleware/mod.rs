@@ -8,6 +8,7 @@ pub mod http_metrics;
 pub mod panic;
 pub mod problem_details;
 pub mod request_body;
+pub mod request_head;
 pub mod request_id;
 pub mod time_limit;
 

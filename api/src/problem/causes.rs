@@ -7,6 +7,9 @@ use super::{Problem, ProblemCode};
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        if shared::db::is_share_in_use(&error) {
+            return Self::new(ProblemCode::TooManyInFlight).retry_after(1).caused_by(error);
+        }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
         Self::new(code).caused_by(error)
     }
@@ -21,6 +24,8 @@ mod tests {
         let code = |error: sqlx::Error| Problem::from(error).code();
         assert_eq!(code(sqlx::Error::PoolTimedOut), ProblemCode::Unavailable);
         assert_eq!(code(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), ProblemCode::Unavailable);
+        let share = sqlx::Error::Io(std::io::Error::other(shared::db::ShareInUse));
+        assert_eq!(code(share), ProblemCode::TooManyInFlight);
         assert_eq!(code(sqlx::Error::RowNotFound), ProblemCode::Internal);
         assert_eq!(code(sqlx::Error::ColumnNotFound("x".into())), ProblemCode::Internal);
     }

@@ -1,7 +1,7 @@
 //! Where a process listens.
 //!
-//! Invariant: every process listens on one address only; the API serves `/metrics` beside its routes, worker and
-//! scheduler serve the probe ([`crate::http_server::probe`]) on `METRICS_PORT`.
+//! Invariant: metrics are never on an address that is meant for the public. Every process serves the probe
+//! ([`crate::http_server::probe`]) on `METRICS_PORT`; an API without that variable shows `/metrics` to its own machine alone.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,13 +17,19 @@ const DEFAULT_PORT: u16 = 8080;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     /// `HOST`, default 127.0.0.1, with `PORT`, default 8080 (api); or with `METRICS_PORT`, default 9464 (worker) and
-    /// 9465 (scheduler).
+    /// 9465 (scheduler), without a default for the API.
     pub listen: SocketAddr,
 }
 
 impl HttpConfig {
     pub(super) fn read_api(reader: &mut Reader<'_>) -> Self {
         Self { listen: api_address(reader) }
+    }
+
+    /// The API's probe, if it is to have one.
+    pub(super) fn read_api_metrics(reader: &mut Reader<'_>) -> Option<Self> {
+        let port = reader.optional(METRICS_PORT, |text| text.parse().ok())?;
+        Some(Self { listen: SocketAddr::new(host(reader), port) })
     }
 
     pub(super) fn read_probe(reader: &mut Reader<'_>, default_port: u16) -> Self {

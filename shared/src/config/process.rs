@@ -8,6 +8,7 @@ use super::env::Env;
 use super::environment::EnvironmentConfig;
 use super::errors::ConfigErrors;
 use super::http::HttpConfig;
+use super::limits::LimitsConfig;
 use super::links::LinkConfig;
 use super::mail::MailConfig;
 use super::outbound::OutboundConfig;
@@ -29,6 +30,10 @@ pub struct ApiConfig {
     pub telemetry: TelemetryConfig,
     /// Where it listens.
     pub http: HttpConfig,
+    /// Where its metrics are, if not beside its routes.
+    pub metrics: Option<HttpConfig>,
+    /// What a request of a tenant may bring.
+    pub limits: LimitsConfig,
     /// The ledger.
     pub database: DatabaseConfig,
     /// The index.
@@ -53,12 +58,15 @@ impl ApiConfig {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
         let http = HttpConfig::read_api(reader);
+        let metrics = HttpConfig::read_api_metrics(reader);
+        let limits = LimitsConfig::read(reader);
         let database = DatabaseConfig::read(reader, environment.environment);
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
         let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
-        Some(Self { environment, telemetry, http, database: database?, redis: redis?, links, outbound, timing })
+        let (database, redis) = (database?, redis?);
+        Some(Self { environment, telemetry, http, metrics, limits, database, redis, links, outbound, timing })
     }
 }
 

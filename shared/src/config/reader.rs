@@ -11,17 +11,20 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 13] = [
+const OWN_NAMES: [&str; 16] = [
     "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
     "ROTA_MAIL_TIMEOUT_MS",
+    "ROTA_MAX_ARGS_BYTES",
     "ROTA_PUBLIC_URL",
     "ROTA_QUEUE_SHARDS",
     "ROTA_RECONCILE_MS",
     "ROTA_REDIS_PREFIX",
     "ROTA_SMTP_CONNECTIONS",
+    "ROTA_SPOOL_BYTES",
+    "ROTA_SPOOL_DIR",
     "ROTA_TEST_KINDS",
     "ROTA_TICK_MS",
     "ROTA_WEBHOOK_ALLOWED_NETWORKS",

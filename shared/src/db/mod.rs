@@ -7,11 +7,13 @@
 mod kept;
 pub mod migrate;
 mod pool;
+mod shares;
 mod system;
 mod tenant;
 
 pub use kept::Kept;
 pub use pool::PoolSettings;
+pub use shares::{ShareInUse, is_share_in_use};
 pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};
 

@@ -14,11 +14,13 @@ pub struct PoolSettings {
     pub max_connections: u32,
     /// How long a caller waits for a connection before it is told that the database is unavailable.
     pub acquire_timeout: Duration,
+    /// How long a tenant's transaction waits for one of the tenant's others to end, where those hold its share of the connections.
+    pub share_timeout: Duration,
 }
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { max_connections: 10, acquire_timeout: Duration::from_secs(3) }
+        Self { max_connections: 10, acquire_timeout: Duration::from_secs(3), share_timeout: Duration::from_secs(3) }
     }
 }
 

@@ -1,34 +1,44 @@
 //! The tenant's door: transactions in which row level security shows one tenant's rows.
 //!
 //! Invariant: the setting that the policies read is made with `set_config(…, true)`, so it ends with the transaction and
-//! never travels to the next user of the connection.
+//! never travels to the next user of the connection. One tenant holds at most its share of the connections ([`super::shares`]).
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use sqlx::{PgConnection, Postgres, Transaction};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::pool::{self, PoolSettings};
+use super::{
+    pool::{self, PoolSettings},
+    shares::Shares,
+};
 use crate::tenancy::TenantId;
 
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]
 pub struct TenantDb {
     pool: sqlx::PgPool,
+    shares: Arc<Shares>,
 }
 
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, &[])? })
+        Ok(Self { pool: pool::open(url, application, settings, &[])?, shares: Arc::new(Shares::of(settings)) })
     }
 
-    /// Begins a transaction that sees the rows of `tenant` and of no other.
+    /// Begins a transaction that sees the rows of `tenant` and of no other. Waits for the tenant's share of the pool first; see
+    /// [`super::is_share_in_use`]. A caller that has begun one must end it before it begins another.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        let share = self.shares.take(tenant).await?;
         let mut transaction = self.pool.begin().await?;
         sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
             .fetch_one(&mut *transaction)
             .await?;
-        Ok(TenantTx { transaction, tenant })
+        Ok(TenantTx { transaction, tenant, _share: share })
     }
 
     /// Answers when the database does: for readiness.
@@ -42,6 +52,8 @@ impl TenantDb {
 pub struct TenantTx {
     transaction: Transaction<'static, Postgres>,
     tenant: TenantId,
+    /// Given back after the connection: fields are dropped in their order.
+    _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {

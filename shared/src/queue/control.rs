@@ -94,6 +94,7 @@ pub async fn announce_redriven(index: &Index, job: &Position) {
     if let Err(error) = index.push(&job.queue, &[job.waiting()]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a redriven job");
     }
+    announce_changed(index, &job.queue, &[(job.id, job.tenant)]).await;
 }
 
 /// Takes cancelled jobs out of the index and tells their holders.
@@ -113,6 +114,15 @@ pub async fn announce_all_redriven(index: &Index, jobs: &[Position]) {
         if let Err(error) = index.push(queue, &waiting).await {
             tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
         }
+        let changed: Vec<_> = waiting.iter().map(|job| (job.id, job.tenant)).collect();
+        announce_changed(index, queue, &changed).await;
+    }
+}
+
+/// Tells those who follow the jobs; without it they see the change at their next look.
+async fn announce_changed(index: &Index, queue: &QueueName, jobs: &[(Uuid, TenantId)]) {
+    if let Err(error) = index.announce(queue, jobs).await {
+        tracing::debug!(%queue, %error, "those who follow jobs were not told of a change");
     }
 }
 

@@ -163,7 +163,8 @@ async fn change(
              run_at = case when i.delay is null then j.run_at else now() + make_interval(secs => i.delay) end,
              finalized_at = case when i.delay is null then now() end,
              errors = case when i.error is null then j.errors
-                           else coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error', i.error) end,
+                           else case when jsonb_array_length(j.errors) >= 100 then j.errors - 0 else coalesce(j.errors, '[]') end
+                                || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error', i.error) end,
              result = coalesce(i.result::json, j.result)
            from (select * from unnest($1::uuid[], $2::int[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::bool[])
                    as t (id, attempt, state, delay, error, result, failed) order by id) i

@@ -3,6 +3,7 @@
 //! Invariant: nothing here is the truth. Every method may be repeated, and every answer is judged by the ledger.
 //! Next: [`sharding`] for which part of a queue a call goes to, `lua/prelude.lua` for the layout of its keys, [`records`] for what goes in and comes out.
 
+mod announcing;
 mod building;
 mod limiting;
 mod listening;

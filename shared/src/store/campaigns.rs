@@ -88,16 +88,60 @@ pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaig
     .await
 }
 
+/// Bytes of a text that a page of campaigns shows.
+pub const INLINE_BYTES: i32 = 1_024;
+
+/// A campaign on a page. A text of more than [`INLINE_BYTES`] is left out, and not read from the table either: its length is known
+/// without it.
+#[derive(Clone, Debug)]
+pub struct ListedCampaign {
+    /// The campaign's id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// draft, scheduled, sending, paused, cancelled or completed.
+    pub state: String,
+    /// Template of the subject.
+    pub subject: Option<String>,
+    /// Template of the plain text.
+    pub text_body: Option<String>,
+    /// Template of the HTML.
+    pub html_body: Option<String>,
+    /// Whether there is a template of the HTML that is left out.
+    pub html_omitted: bool,
+    /// Sender's address.
+    pub from_address: String,
+    /// Sender's name, its first 200 characters.
+    pub from_name: Option<String>,
+    /// When sending is to begin, if not at once.
+    pub send_at: Option<DateTime<Utc>>,
+    /// When sending began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last recipient was done with, or the campaign was cancelled.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
 /// A page of campaigns, the newest first, older than `before`.
-pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, sqlx::Error> {
+pub async fn list(
+    transaction: &mut TenantTx,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<ListedCampaign>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
-        Campaign,
-        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
-         from campaigns where tenant_id = $1 and id < $2 order by id desc limit $3",
+        ListedCampaign,
+        r#"select id, name, state, from_address, left(from_name, 200) as from_name, send_at, started_at, finished_at, created_at,
+                  case when octet_length(subject) <= $4 then subject end as "subject?",
+                  case when octet_length(text_body) <= $4 then text_body end as "text_body?",
+                  case when octet_length(html_body) <= $4 then html_body end as html_body,
+                  coalesce(octet_length(html_body) > $4, false) as "html_omitted!"
+           from campaigns where tenant_id = $1 and id < $2 order by id desc limit $3"#,
         tenant,
         before.unwrap_or(Uuid::max()),
-        limit
+        limit,
+        INLINE_BYTES
     )
     .fetch_all(&mut **transaction)
     .await

@@ -56,6 +56,7 @@ fn describe() {
     describe_counter!(names::ENQUEUE_REJECTED_TOTAL, "Jobs not accepted, by reason.");
     describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a fire time to its job's insert.");
     describe_counter!(names::HTTP_REQUESTS_TOTAL, "Requests answered, by route and status.");
+    describe_counter!(names::HTTP_FLOODS_TOTAL, "Connections ended for a flood of HTTP/2 control frames.");
     describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request to head of the answer.");
     describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");

@@ -27,6 +27,8 @@ pub const SCHEDULE_LAG_SECONDS: &str = "rota_schedule_lag_seconds";
 pub const HTTP_REQUESTS_TOTAL: &str = "rota_http_requests_total";
 /// From the request's head to the answer's head, by `method` and `route`.
 pub const HTTP_REQUEST_DURATION_SECONDS: &str = "rota_http_request_duration_seconds";
+/// Connections ended for a flood of HTTP/2 control frames.
+pub const HTTP_FLOODS_TOTAL: &str = "rota_http_floods_total";
 /// Always 1; `version` says what runs.
 pub const BUILD_INFO: &str = "rota_build_info";
 /// One rebuild of the Redis index from the ledger.

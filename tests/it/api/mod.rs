@@ -9,11 +9,13 @@ mod dependencies;
 mod document;
 mod expiry;
 mod explain;
+mod heads;
 mod health;
 mod idempotency;
 mod job_batches;
 mod job_events;
 mod jobs;
+mod large_values;
 mod leads;
 mod list;
 mod loss_of_postgres;
@@ -23,6 +25,7 @@ mod problems;
 mod progress;
 mod protocol;
 mod unique;
+mod uploads;
 
 use std::time::Duration;
 

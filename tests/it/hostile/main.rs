@@ -5,7 +5,11 @@
 //! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
 
 mod backlog;
+mod http2;
+mod lists;
 mod neighbour;
+mod uploads;
+mod webhooks;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::installation::Installation;

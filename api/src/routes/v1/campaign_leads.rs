@@ -1,6 +1,7 @@
 //! `/api/v1/campaigns/{id}/leads`: import a CSV of leads into a campaign.
 //!
-//! Invariant: an import is one transaction, so a file that breaks off, is refused, or is too large leaves nothing behind.
+//! Invariant: an import is one transaction, so a file that breaks off, is refused, or is too large leaves nothing behind. The
+//! transaction begins when the whole file is on our disk and was read once without a fault: no connection waits for a client.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,9 +9,7 @@ use axum::{
     RequestExt as _,
     extract::{Request, State},
 };
-use futures::TryStreamExt as _;
 use http::header::CONTENT_LENGTH;
-use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use shared::{
     clock::Clock,
@@ -22,17 +21,17 @@ use shared::{
         recipients,
     },
 };
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
+use tokio::{io::AsyncRead, time::timeout};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::{
     auth::{CampaignsWrite, Permit},
-    extract::{Json, Path, Query},
+    extract::{Json, Path, Query, body_problem},
     leads_import::{Delimiter, ImportError, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
     problem::{Problem, ProblemCode},
     state::AppState,
+    uploads::{SpoolError, Spooled, TooMany},
 };
 
 /// A file of 100,000 rows with a dozen columns is some 20 MB.
@@ -40,6 +39,8 @@ pub const MAX_BYTES: usize = 128 << 20;
 /// How long an upload may take.
 pub const TIME_LIMIT: Duration = Duration::from_mins(10);
 const ROWS_A_STATEMENT: usize = 1_000;
+/// How long the rows of one file may take to be written: some ten times what the largest file takes.
+const WRITE_LIMIT: Duration = Duration::from_mins(2);
 
 /// How a file is to be read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -61,7 +62,8 @@ pub struct ImportQuery {
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
     request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; 100,000 rows at most"),
     responses((status = 200, body = ImportReport, description = "What was imported, and which rows were not"),
-        (status = 422, description = "The file was refused; the report says why")))]
+        (status = 422, description = "The file was refused; the report says why"),
+        (status = 429, description = "`too_many_in_flight`: two imports of the tenant are under way")))]
 pub async fn import(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
@@ -73,18 +75,45 @@ pub async fn import(
     if declared_bytes(&request).is_some_and(|bytes| bytes > MAX_BYTES) {
         return Err(ProblemCode::PayloadTooLarge.into());
     }
+    let place = state.uploads.begin(permit.tenant())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    if !matches!(campaign.state.as_str(), "draft" | "scheduled") {
-        return Err(Problem::new(ProblemCode::Conflict)
-            .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)));
-    }
+    must_take_leads(&mut transaction, id).await?;
+    drop(transaction);
     // A body that is streamed has no limit unless it is asked for.
-    let body = request.into_limited_body();
-    let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let report = import_into(&mut transaction, &state.clock, id, source, options).await?;
-    transaction.commit().await?;
-    Ok(Json(report))
+    let mut spooled = place.spool(request.into_limited_body().into_data_stream()).await.map_err(upload_problem)?;
+    judge(&mut spooled, options.clone()).await?;
+    let written = timeout(WRITE_LIMIT, async {
+        let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+        must_take_leads(&mut transaction, id).await?;
+        let report = import_into(&mut transaction, &state.clock, id, spooled.reader().await?, options).await?;
+        transaction.commit().await?;
+        Ok::<_, Problem>(report)
+    });
+    written.await.unwrap_or_else(|_| Err(ProblemCode::Unavailable.into())).map(Json)
+}
+
+async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<(), Problem> {
+    let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    if matches!(campaign.state.as_str(), "draft" | "scheduled") {
+        return Ok(());
+    }
+    Err(Problem::new(ProblemCode::Conflict)
+        .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)))
+}
+
+/// Reads the file to its end without a transaction: what refuses it is told before anything is written.
+async fn judge(spooled: &mut Spooled, options: ImportOptions) -> Result<(), Problem> {
+    let mut reader = LeadsReader::open(spooled.reader().await?, options).await?;
+    while !reader.next_batch(ROWS_A_STATEMENT).await?.is_empty() {}
+    accepted(reader.finish()).map(drop)
+}
+
+/// What the client did wrong with its body is told as of any body.
+fn upload_problem(error: SpoolError) -> Problem {
+    match error {
+        SpoolError::Client(cause) => body_problem(&*cause),
+        other => other.into(),
+    }
 }
 
 /// Imports from any source inside a transaction; a refusal leaves the roll-back to the caller.
@@ -106,16 +135,20 @@ pub(super) async fn import_into(
         let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
         recipients::add(transaction, campaign, &recipients).await?;
     }
-    let report = reader.finish();
-    if report.refused {
-        let detail = format!(
-            "{} of {} rows are bad and on_error is refuse, so nothing was imported",
-            report.invalid, report.rows_read
-        );
-        let report = serde_json::to_value(report).expect("a report is plain data");
-        return Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report));
+    accepted(reader.finish())
+}
+
+/// The report of a file that was not refused.
+fn accepted(report: ImportReport) -> Result<ImportReport, Problem> {
+    if !report.refused {
+        return Ok(report);
     }
-    Ok(report)
+    let detail = format!(
+        "{} of {} rows are bad and on_error is refuse, so nothing was imported",
+        report.invalid, report.rows_read
+    );
+    let report = serde_json::to_value(report).expect("a report is plain data");
+    Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report))
 }
 
 fn declared_bytes(request: &Request) -> Option<usize> {
@@ -149,18 +182,19 @@ impl ImportQuery {
     }
 }
 
+impl From<TooMany> for Problem {
+    fn from(error: TooMany) -> Self {
+        Self::new(ProblemCode::TooManyInFlight).detail(error.to_string()).member("limit", error.limit).retry_after(5)
+    }
+}
+
+/// The file is on our disk or in memory: what cannot be read of it is our fault.
 impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         if error.is_from_the_file() {
             Self::new(ProblemCode::InvalidBody).detail(error.to_string())
-        } else if is_too_large(&error) {
-            ProblemCode::PayloadTooLarge.into()
         } else {
-            Self::new(ProblemCode::BadRequest).detail("the upload broke off; nothing was imported").caused_by(error)
+            Self::new(ProblemCode::Unavailable).caused_by(error)
         }
     }
-}
-
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<LengthLimitError>)
 }

@@ -82,11 +82,7 @@ pub async fn list(
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaigns = campaigns::list(&mut transaction, page.before, page.fetch_limit()).await?;
-    Ok(page.page(
-        campaigns.into_iter().map(|campaign| CampaignView::of(campaign, None)).collect(),
-        |view: &CampaignView| view.id,
-        &uri,
-    ))
+    Ok(page.page(campaigns.into_iter().map(CampaignView::from).collect(), |view: &CampaignView| view.id, &uri))
 }
 
 /// Shows a campaign and how far it is.

@@ -21,7 +21,7 @@ pub struct JobExplanation {
     id: Uuid,
     /// Its state, as the job itself shows it.
     state: &'static str,
-    /// One of `waiting_on_jobs`, `backing_off`, `not_due`, `queue_paused`, `tenant_paused`, `no_worker`, `tenant_cap`, `tenant_rate`,
+    /// One of `waiting_on_jobs`, `endpoint_failing`, `backing_off`, `not_due`, `queue_paused`, `tenant_paused`, `no_worker`, `tenant_cap`, `tenant_rate`,
     /// `ahead_in_own_lane`, `dispatching`; null for a job that runs or is final.
     #[schema(value_type = Option<String>)]
     reason: Option<Reason>,

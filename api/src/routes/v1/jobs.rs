@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::job_ties::{self, FailurePolicy, UniqueSubmission};
 use crate::{
     auth::{JobsControl, JobsCreate, JobsRead, Permit},
-    extract::{Json, Page, PageRequest, Path, Query, Submission},
+    extract::{Json, Page, PageRequest, Path, Query, Submission, optional_few},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -56,6 +56,7 @@ pub struct JobSubmission {
     pub unique: Option<UniqueSubmission>,
     /// Jobs that must be final before this one runs, 100 at most; in a batch also earlier jobs of it, as `"#0"` for the first.
     #[schema(max_items = 100)]
+    #[serde(default, deserialize_with = "optional_few::<101, _, _>")]
     pub after: Option<Vec<String>>,
     /// What becomes of this job if one of those is discarded or cancelled; `cancel` if left out.
     pub on_dependency_failure: Option<FailurePolicy>,
@@ -204,6 +205,7 @@ pub(super) fn new_job(
     let kind = kind.ok_or_else(|| unknown_kind(registry, &submission.kind))?;
     let args =
         submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
+    check_args_size(args.get().len(), registry.max_args_bytes())?;
     let value: serde_json::Value = serde_json::from_str(args.get())
         .map_err(|error| Problem::new(ProblemCode::InvalidJson).detail(error.to_string()))?;
     let violations = kind.check(&value);
@@ -231,6 +233,16 @@ pub(super) fn new_job(
         args_version: kind.args_version,
         ties,
     })
+}
+
+/// Before they are parsed: a tree takes many times the memory of its text.
+fn check_args_size(bytes: usize, limit: usize) -> Result<(), Problem> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    let detail = format!("the args have {bytes} bytes, and {limit} are permitted");
+    let error = FieldError { pointer: "/args".into(), detail };
+    Err(Problem::new(ProblemCode::InvalidArgs).errors(vec![error]))
 }
 
 fn unknown_kind(registry: &Registry, asked: &str) -> Problem {

@@ -28,12 +28,14 @@ use uuid::Uuid;
 use super::jobs::{JobAccepted, JobSubmission, new_job};
 use crate::{
     auth::{JobsCreate, JobsRead, Permit},
-    extract::{Json, Path, Submission},
+    extract::{Json, Path, Submission, few},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
 
 const MAX_JOBS: usize = 1_000;
+/// Places that the result of a refused job tells of: a thousand of them are in one answer, and with a key in the ledger.
+const MAX_ERRORS_PER_JOB: usize = 3;
 
 /// Jobs that are asked for together.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -41,6 +43,7 @@ const MAX_JOBS: usize = 1_000;
 pub struct BatchSubmission {
     /// 1 to 1,000 jobs. Those that are not in order are refused one by one; the others are committed together.
     #[schema(min_items = 1, max_items = 1000)]
+    #[serde(deserialize_with = "few::<1001, _, _>")]
     jobs: Vec<JobSubmission>,
     /// A job that runs once, when all others are final, however they ended.
     on_complete: Option<CompletionSubmission>,
@@ -242,7 +245,7 @@ impl BatchResult {
         Self::Rejected {
             code: problem.code(),
             detail: problem.detail_text().to_owned(),
-            errors: problem.field_errors().to_vec(),
+            errors: problem.field_errors().iter().take(MAX_ERRORS_PER_JOB).cloned().collect(),
             job_id: holder.and_then(|id| id.parse().ok()),
         }
     }

@@ -12,9 +12,10 @@ use axum::{
 };
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
+    db::TenantTx,
     ids,
     store::{
-        webhook_endpoints::{self as endpoints, Endpoint},
+        webhook_endpoints::{self as endpoints, Endpoint, NewEndpoint},
         webhook_secrets,
     },
     webhooks::WebhookSecret,
@@ -39,7 +40,7 @@ const MAX_ENDPOINTS: i64 = 20;
 /// Makes an endpoint. Its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints", tag = "webhooks", request_body = NewEndpointBody,
     responses((status = 201, body = EndpointView, description = "The endpoint, with its secret"),
-        (status = 409, description = "The tenant has as many endpoints as it may")))]
+        (status = 409, description = "The tenant has as many endpoints as it may, or one with this URL: `endpoint_id`")))]
 pub async fn create(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -48,6 +49,7 @@ pub async fn create(
     let new = body.check(&state)?;
     let secret = WebhookSecret::random();
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    must_be_only_one(&mut transaction, &new).await?;
     if !endpoints::create(&mut transaction, &new, MAX_ENDPOINTS).await? {
         let detail = format!("a tenant has {MAX_ENDPOINTS} webhook endpoints at the most");
         return Err(Problem::new(ProblemCode::Conflict).detail(detail).member("limit", MAX_ENDPOINTS));
@@ -89,7 +91,8 @@ pub async fn show(
 /// Changes what is named in the body, and leaves the rest.
 #[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", request_body = EndpointChanges,
     params(("id" = Uuid, Path, description = "The endpoint's id")),
-    responses((status = 200, body = EndpointView, description = "The endpoint as it is now")))]
+    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"),
+        (status = 409, description = "Another endpoint has this URL: `endpoint_id`")))]
 pub async fn update(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -98,7 +101,9 @@ pub async fn update(
 ) -> Result<Json<EndpointView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let present = endpoints::find_for_update(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    endpoints::update(&mut transaction, &changes.apply(present, &state)?).await?;
+    let changed = changes.apply(present, &state)?;
+    must_be_only_one(&mut transaction, &changed).await?;
+    endpoints::update(&mut transaction, &changed).await?;
     let changed = endpoints::find(&mut transaction, id).await?;
     transaction.commit().await?;
     found(changed)
@@ -118,6 +123,16 @@ pub async fn delete(
     }
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A second endpoint of one URL would be sent every message twice.
+async fn must_be_only_one(transaction: &mut TenantTx, endpoint: &NewEndpoint) -> Result<(), Problem> {
+    match endpoints::holder_of_url(transaction, endpoint).await? {
+        None => Ok(()),
+        Some(holder) => Err(Problem::new(ProblemCode::Conflict)
+            .detail("another endpoint has this URL; change that one")
+            .member("endpoint_id", holder.to_string())),
+    }
 }
 
 /// A disabled endpoint is sent nothing, so what asks for a message is refused.

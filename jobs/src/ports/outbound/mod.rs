@@ -5,6 +5,7 @@
 //! read up to [`MAX_ANSWER_BYTES`] within [`TIMEOUT`]. Its head is the answer; what of its body does not come is not missed.
 
 mod address;
+mod hosts;
 mod resolver;
 mod target;
 #[cfg(test)]
@@ -16,7 +17,9 @@ use ipnet::IpNet;
 use reqwest::{Client, Response, header::HeaderMap, redirect};
 use shared::config::OutboundConfig;
 
+use self::hosts::Hosts;
 pub use self::{
+    hosts::{HostPermit, PER_HOST},
     resolver::{ForbiddenAddress, LookedUp, Lookup, SystemLookup},
     target::{Target, TargetError},
 };
@@ -48,6 +51,7 @@ impl From<&OutboundConfig> for OutboundPolicy {
 pub struct Outbound {
     client: Client,
     policy: Arc<OutboundPolicy>,
+    hosts: Hosts,
 }
 
 /// An answer, as far as it was read.
@@ -94,7 +98,13 @@ impl Outbound {
             .pool_max_idle_per_host(0)
             .timeout(TIMEOUT)
             .build()?;
-        Ok(Self { client, policy })
+        Ok(Self { client, policy, hosts: Hosts::default() })
+    }
+
+    /// The right to a request to the host of this URL, to be held for as long as it takes; `None` while the host has as many requests
+    /// of this process as it may.
+    pub fn permit(&self, url: &str) -> Option<HostPermit> {
+        self.hosts.take(url)
     }
 
     /// Posts a body and reads how the answer begins.

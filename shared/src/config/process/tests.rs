@@ -21,6 +21,7 @@ fn three_addresses_are_enough_in_development() {
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:8080/");
     assert_eq!(api.environment.environment, Environment::Development);
     assert_eq!(api.timing.lease, Duration::from_secs(30));
+    assert_eq!((api.metrics, api.limits.max_args_bytes), (None, 65_536));
     let worker = WorkerConfig::load(&minimal()).unwrap();
     assert_eq!(worker.http.listen.port(), 9464);
     assert_eq!(worker.mail.transport, MailTransport::Directory(".local/mail".into()));
@@ -36,6 +37,13 @@ fn links_name_an_address_that_can_be_reached() {
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
     let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
     assert_eq!(ApiConfig::load(&env).unwrap().links.public_url.as_str(), "https://rota.example/app");
+}
+
+#[test]
+fn the_metrics_of_the_api_have_a_port_of_their_own_if_it_is_named() {
+    let api = ApiConfig::load(&minimal().with("HOST", "0.0.0.0").with("METRICS_PORT", "9463")).unwrap();
+    assert_eq!(api.metrics.map(|metrics| metrics.listen.to_string()).as_deref(), Some("0.0.0.0:9463"));
+    assert!(ApiConfig::load(&minimal().with("METRICS_PORT", "x")).is_err());
 }
 
 #[test]

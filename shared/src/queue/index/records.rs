@@ -68,6 +68,8 @@ pub enum JobChange {
     Finished,
     /// It was cancelled, whether it waited or ran.
     Cancelled,
+    /// Something else that is shown of it changed: its progress, what it waits for, that it waits again or that its time was over.
+    Updated,
 }
 
 impl JobChange {
@@ -79,6 +81,7 @@ impl JobChange {
             b"a" => Self::WaitsAgain,
             b"f" => Self::Finished,
             b"c" => Self::Cancelled,
+            b"u" => Self::Updated,
             _ => return None,
         };
         Some((Uuid::from_slice(id).ok()?, change))

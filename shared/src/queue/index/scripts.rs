@@ -35,6 +35,7 @@ pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lan
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "tenants");
 pub(super) static EXPIRED: LazyLock<Script> = script!("expired");
 pub(super) static CANCEL: LazyLock<Script> = script!("cancel");
+pub(super) static ANNOUNCE: LazyLock<Script> = script!("announce");
 pub(super) static WATCH: LazyLock<Script> = script!("watch");
 pub(super) static LIMIT: LazyLock<Script> = script!("", "limit", "lanes");
 pub(super) static PAUSE: LazyLock<Script> = script!("pause");

@@ -9,7 +9,7 @@ use shared::{
     email_address::EmailAddress,
     ids,
     store::{
-        campaigns::{self, Campaign, NewCampaign},
+        campaigns::{self, Campaign, ListedCampaign, NewCampaign},
         recipients::{self, Counts},
     },
 };
@@ -22,6 +22,8 @@ use crate::{
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
+
+const MAX_SENDER_NAME: usize = 200;
 
 /// A campaign that is to be drafted.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -56,7 +58,8 @@ pub struct Sender {
     /// The address.
     #[schema(example = "news@example.com")]
     pub(super) email: String,
-    /// The name shown with it.
+    /// The name shown with it, 200 characters at most.
+    #[schema(max_length = 200)]
     #[serde(default, deserialize_with = "optional_storable")]
     pub(super) name: Option<String>,
 }
@@ -68,9 +71,24 @@ pub struct CampaignView {
     pub(super) name: String,
     /// draft, scheduled, sending, paused, cancelled or completed.
     pub(super) state: String,
-    pub(super) subject: String,
-    pub(super) text: String,
+    /// Null in a list if it is larger than 1 KiB; `subject_omitted` says so.
+    pub(super) subject: Option<String>,
+    /// Whether `subject` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) subject_omitted: bool,
+    /// Null in a list if it is larger than 1 KiB; `text_omitted` says so.
+    pub(super) text: Option<String>,
+    /// Whether `text` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) text_omitted: bool,
+    /// Null in a list if it is larger than 1 KiB; `html_omitted` says so.
     pub(super) html: Option<String>,
+    /// Whether `html` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) html_omitted: bool,
     pub(super) from: Sender,
     pub(super) send_at: Option<DateTime<Utc>>,
     pub(super) started_at: Option<DateTime<Utc>>,
@@ -135,6 +153,11 @@ impl CampaignDraft {
             let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
         }
+        if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {
+            let detail = format!("a sender's name has {MAX_SENDER_NAME} characters at the most");
+            let error = FieldError { pointer: "/from/name".into(), detail };
+            return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
+        }
         let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
         CompiledTemplate::compile(&template).map_err(|error| template_problem(&error))?;
         Ok(NewCampaign {
@@ -162,15 +185,41 @@ impl CampaignView {
             id: campaign.id,
             name: campaign.name,
             state: campaign.state,
-            subject: campaign.subject,
-            text: campaign.text_body,
+            subject: Some(campaign.subject),
+            subject_omitted: false,
+            text: Some(campaign.text_body),
+            text_omitted: false,
             html: campaign.html_body,
+            html_omitted: false,
             from: Sender { email: campaign.from_address, name: campaign.from_name },
             send_at: campaign.send_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
             created_at: campaign.created_at,
             progress,
+            import: None,
+        }
+    }
+}
+
+impl From<ListedCampaign> for CampaignView {
+    fn from(campaign: ListedCampaign) -> Self {
+        Self {
+            id: campaign.id,
+            name: campaign.name,
+            state: campaign.state,
+            subject_omitted: campaign.subject.is_none(),
+            subject: campaign.subject,
+            text_omitted: campaign.text_body.is_none(),
+            text: campaign.text_body,
+            html: campaign.html_body,
+            html_omitted: campaign.html_omitted,
+            from: Sender { email: campaign.from_address, name: campaign.from_name },
+            send_at: campaign.send_at,
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+            created_at: campaign.created_at,
+            progress: None,
             import: None,
         }
     }

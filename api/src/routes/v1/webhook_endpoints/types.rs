@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
+    extract::optional_few,
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -32,6 +33,7 @@ pub struct NewEndpointBody {
     #[schema(value_type = Option<Vec<String>>)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; all if left out.
+    #[serde(default, deserialize_with = "optional_few::<51, _, _>")]
     kinds: Option<Vec<String>>,
 }
 
@@ -105,6 +107,7 @@ impl NewEndpointBody {
         let endpoint = NewEndpoint {
             id: ids::new_id(&state.clock),
             url: self.url,
+            url_key: String::new(),
             description: self.description,
             events: names(&events),
             kinds: self.kinds,
@@ -118,6 +121,7 @@ impl EndpointChanges {
         let endpoint = NewEndpoint {
             id: present.id,
             url: self.url.unwrap_or(present.url),
+            url_key: String::new(),
             description: self.description.over(present.description),
             events: self.events.as_deref().map_or(present.events, names),
             kinds: self.kinds.over(present.kinds),
@@ -131,7 +135,10 @@ fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, P
     let mut errors = Vec::new();
     let mut wrong = |pointer: String, detail: String| errors.push(FieldError { pointer, detail });
     match Target::parse(&endpoint.url, &state.outbound) {
-        Ok(target) => target.url().as_str().clone_into(&mut endpoint.url),
+        Ok(target) => {
+            target.url().as_str().clone_into(&mut endpoint.url);
+            endpoint.url_key = target.key();
+        }
         Err(error) => wrong("/url".into(), error.to_string()),
     }
     let long = |text: &String| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0');
