@@ -215,6 +215,7 @@ impl TestSystem {
             outbound: Outbound::new(Self::outbound_policy()).expect("a client without special settings can be made"),
             webhook_secrets: SecretReader::new(self.system.clone()),
             mailer: self.mailer.clone(),
+            compute: ComputePool::start(ComputeSettings::waiting()),
             campaign_mails: CampaignMails::default(),
             unsubscribe_links: self.unsubscribe_links(),
             clock: self.clock.clone(),
