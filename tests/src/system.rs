@@ -18,6 +18,7 @@ use jobs::{
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{Env, LinkConfig, LinkKey, TestKinds},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,

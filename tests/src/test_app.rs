@@ -19,6 +19,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
     authz::Permission,
+    compute::{ComputePool, ComputeSettings},
     ids,
     store::{
         credentials::{ApiKeySecret, NewApiKey},
@@ -89,6 +90,7 @@ impl TestApp {
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
+            compute: ComputePool::start(ComputeSettings::refusing()),
             clock: system.clock.clone(),
             stores: stores.clone(),
         });

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{ApiConfig, Env},
     db::PoolSettings,
     queue::{producer::Producer, shard_agreement},
@@ -68,6 +69,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         keys: KeyRing::new(stores.system.clone()),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        compute: ComputePool::start(ComputeSettings::refusing()),
         stores,
         clock,
     })

@@ -48,4 +48,6 @@ pub struct RenderedMail {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;

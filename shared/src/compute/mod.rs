@@ -37,10 +37,10 @@ pub struct ComputeSettings {
 }
 
 impl ComputeSettings {
-    /// For a process whose callers can be refused: a thread for each processor, 32 waiting computations for each tenant.
+    /// For a process whose callers can be refused: a thread for each processor, 128 waiting computations for each tenant.
     pub fn refusing() -> Self {
         let processors = thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        Self { threads: processors.clamp(2, 8), max_waiting: 32 }
+        Self { threads: processors.clamp(2, 8), max_waiting: 128 }
     }
 
     /// For a process that bounds its callers otherwise, as a worker does by its slots: nothing is refused.

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod neighbour;
+mod templates;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::installation::Installation;
