@@ -3,7 +3,13 @@
 use std::{ops::Deref, sync::Arc};
 
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
-use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
+use shared::{
+    clock::Clock,
+    compute::{Busy, ComputePool},
+    queue::producer::Producer,
+    stores::Stores,
+    tenancy::TenantId,
+};
 
 use crate::{auth::KeyRing, in_flight::InFlightBytes, job_events::JobEvents, uploads::Uploads};
 
@@ -31,8 +37,29 @@ pub struct Parts {
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
+    /// Where templates and large documents of tenants are computed.
+    pub compute: ComputePool,
     /// The time.
     pub clock: Clock,
+}
+
+/// Documents up to this are examined in a few milliseconds, such as a thousand small jobs.
+const LARGE_BYTES: usize = 256 * 1024;
+
+impl AppState {
+    /// Runs `work` on a document of a tenant: here if it is small, on the compute pool otherwise.
+    pub async fn examine<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        size_bytes: usize,
+        work: impl FnOnce(&Parts) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        if size_bytes <= LARGE_BYTES {
+            return Ok(work(self));
+        }
+        let state = self.clone();
+        self.compute.run(tenant, "examine_document", move || work(&state)).await
+    }
 }
 
 impl From<Parts> for AppState {

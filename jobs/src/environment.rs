@@ -2,6 +2,7 @@
 
 use shared::{
     clock::Clock,
+    compute::ComputePool,
     db::TenantDb,
     queue::{Index, producer::Producer},
     store::webhook_secrets::SecretReader,
@@ -29,6 +30,8 @@ pub struct Environment {
     pub webhook_secrets: SecretReader,
     /// Sends mails.
     pub mailer: Mailer,
+    /// Where templates are compiled and filled.
+    pub compute: ComputePool,
     /// Compiled campaigns.
     pub campaign_mails: CampaignMails,
     /// Makes the links that end all mail.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     future::Future,
     pin::Pin,
     time::Duration,
@@ -16,6 +17,9 @@ use crate::{
     context::JobContext,
     job::{Job, JobError, Success},
 };
+
+/// Bytes of what is told of a misfit.
+const MAX_DETAIL_BYTES: usize = 500;
 
 type RunFuture<'a> = Pin<Box<dyn Future<Output = Result<Success, JobError>> + Send + 'a>>;
 
@@ -88,7 +92,7 @@ impl Kind {
     pub fn check(&self, args: &serde_json::Value) -> Vec<ArgsViolation> {
         let violation = |error: jsonschema::ValidationError<'_>| ArgsViolation {
             pointer: format!("/args{}", error.instance_path()),
-            detail: error.to_string(),
+            detail: beginning(&error),
         };
         self.validator.iter_errors(args).take(20).map(violation).collect()
     }
@@ -102,6 +106,24 @@ impl Kind {
     pub async fn run(&self, args: &RawValue, context: &JobContext) -> Result<Success, JobError> {
         (self.run)(args, context).await
     }
+}
+
+/// The beginning of a text: what does not fit stands in it as a whole, and clients choose how long that is.
+fn beginning(text: &impl fmt::Display) -> String {
+    struct Cut(String);
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            let room = MAX_DETAIL_BYTES.saturating_sub(self.0.len());
+            self.0.push_str(&part[..part.floor_char_boundary(room)]);
+            // Whoever writes stops at an error.
+            if part.len() > room { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut cut = Cut(String::new());
+    if fmt::Write::write_fmt(&mut cut, format_args!("{text}")).is_err() {
+        cut.0.push('…');
+    }
+    cut.0
 }
 
 /// The kinds of this process.

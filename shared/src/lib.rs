@@ -5,6 +5,7 @@
 pub mod authz;
 pub mod background;
 pub mod clock;
+pub mod compute;
 pub mod config;
 pub mod db;
 pub mod email_address;
@@ -17,6 +18,7 @@ pub mod queue;
 pub mod shutdown;
 pub mod store;
 pub mod stores;
+pub mod suggestion;
 pub mod telemetry;
 pub mod tenancy;
 pub mod webhooks;

@@ -18,6 +18,7 @@ use jobs::{
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{Env, LinkConfig, LinkKey, TestKinds},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
@@ -215,6 +216,7 @@ impl TestSystem {
             outbound: Outbound::new(Self::outbound_policy()).expect("a client without special settings can be made"),
             webhook_secrets: SecretReader::new(self.system.clone()),
             mailer: self.mailer.clone(),
+            compute: ComputePool::start(ComputeSettings::waiting()),
             campaign_mails: CampaignMails::default(),
             unsubscribe_links: self.unsubscribe_links(),
             clock: self.clock.clone(),

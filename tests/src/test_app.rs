@@ -21,6 +21,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
     authz::Permission,
+    compute::{ComputePool, ComputeSettings},
     config::LimitsConfig,
     ids,
     store::{
@@ -94,6 +95,7 @@ impl TestApp {
             uploads: Uploads::new(&LimitsConfig::default()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
+            compute: ComputePool::start(ComputeSettings::refusing()),
             clock: system.clock.clone(),
             stores: stores.clone(),
         });

@@ -16,6 +16,7 @@ use jobs::{
 use shared::{
     background,
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{QueueFilter, WorkerConfig},
     db::PoolSettings,
     queue::{QueueName, producer::Producer},
@@ -76,7 +77,8 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
         outbound: Outbound::new((&config.outbound).into()).context("HTTP client for webhooks")?,
         webhook_secrets: SecretReader::new(stores.system.clone()),
         mailer: mailer(config)?,
-        campaign_mails: CampaignMails::default(),
+        compute: ComputePool::start(ComputeSettings::waiting()),
+            campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         clock,
     })

@@ -157,9 +157,8 @@ fn known(queues: &[QueueName], asked: &str) -> anyhow::Result<QueueName> {
     if let Some(queue) = queues.iter().find(|queue| queue.as_ref() == asked) {
         return Ok(queue.clone());
     }
-    let likeness = |queue: &&QueueName| strsim::jaro_winkler(queue.as_ref(), asked);
-    let near = queues.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|near| likeness(near) > 0.7);
-    let hint = near.map_or_else(String::new, |near| format!("; did you mean {:?}?", near.as_ref()));
+    let near = shared::suggestion::nearest(asked, queues.iter().map(AsRef::as_ref));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     let names: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
     bail!("there is no queue {asked:?}{hint} There are: {}", names.join(", "))
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{ApiConfig, Env, HttpConfig},
     db::PoolSettings,
     health::HealthChecks,
@@ -103,6 +104,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         uploads: Uploads::new(&config.limits),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        compute: ComputePool::start(ComputeSettings::refusing()),
         stores,
         clock,
     })

@@ -21,6 +21,9 @@ use tower_http::timeout::TimeoutError;
 use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
 
+/// Characters of what is told of a misfit.
+const MAX_DETAIL_CHARS: usize = 500;
+
 /// The body of a request, or of an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
@@ -91,8 +94,9 @@ fn problem(error: &serde_json::Error, pointer: String) -> Problem {
     if error.classify() != Category::Data {
         return Problem::new(ProblemCode::InvalidJson).detail(detail);
     }
-    // Where it is in the text says less than the pointer.
-    let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(what, _)| what).to_owned();
+    // Where it is in the text says less than the pointer; and the text that does not fit is in it, however long.
+    let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(what, _)| what);
+    let detail = detail.chars().take(MAX_DETAIL_CHARS).collect();
     Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
 }
 

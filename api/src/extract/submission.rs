@@ -23,6 +23,8 @@ const MAX_KEY_LENGTH: usize = 255;
 pub struct Submission<T> {
     /// The body.
     pub body: T,
+    /// Bytes of the body as it was sent.
+    pub size_bytes: usize,
     key: Option<(String, Vec<u8>)>,
 }
 
@@ -46,7 +48,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Submission<T> {
         hash.update([0]);
         let bytes: Bytes = json::read(request).await?;
         hash.update(&bytes);
-        Ok(Self { body: json::parse(&bytes)?, key: key.map(|key| (key, hash.finalize().to_vec())) })
+        Ok(Self { body: json::parse(&bytes)?, size_bytes: bytes.len(), key: key.map(|key| (key, hash.finalize().to_vec())) })
     }
 }
 

@@ -97,6 +97,10 @@ impl Reporter {
         Ok(())
     }
 
+    pub fn rows_read(&self) -> u64 {
+        self.report.rows_read
+    }
+
     pub fn accept(&mut self) {
         self.report.accepted += 1;
     }

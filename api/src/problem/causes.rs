@@ -3,6 +3,8 @@
 //! Invariant: an outage of a store is 503 with `Retry-After`, never another 5xx, so that a client's retry is right.
 //! Errors that mean something to the client, such as a broken constraint, are turned into problems at the call.
 
+use shared::compute::Busy;
+
 use super::{Problem, ProblemCode};
 
 impl From<sqlx::Error> for Problem {
@@ -12,6 +14,12 @@ impl From<sqlx::Error> for Problem {
         }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
         Self::new(code).caused_by(error)
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::new(ProblemCode::RateLimited).detail("too many of your templates and documents are being computed").retry_after(1)
     }
 }
 

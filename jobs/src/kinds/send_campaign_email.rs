@@ -12,10 +12,9 @@ use shared::store::{
 use uuid::Uuid;
 
 use crate::{
-    campaign_mail::CampaignMail,
     context::{JobContext, Once},
     job::{Job, JobError, Success},
-    ports::mail::MailError,
+    ports::mail::{MailError, OutgoingMail},
 };
 
 /// Writes one mail of a campaign to one recipient.
@@ -40,17 +39,11 @@ impl Job for SendCampaignEmail {
         let Some(addressee) = recipients::addressee(&mut transaction, self.recipient_id).await? else {
             return Ok(Success::Cancel("the recipient is gone".into()));
         };
-        let step = next_step(&addressee);
-        let mail = match step {
-            Step::Send => context.environment().campaign_mails.of(&mut transaction, self.campaign_id).await?,
-            _ => None,
-        };
         transaction.commit().await?;
-        match (step, mail) {
-            (Step::Send, Some(mail)) => Box::pin(self.send(context, &mail, &addressee)).await,
-            (Step::Send, None) => Ok(Success::Cancel("the campaign is gone".into())),
-            (Step::Nothing, _) => Ok(Success::Done),
-            (Step::Leave { state, reason }, _) => {
+        match next_step(&addressee) {
+            Step::Send => Box::pin(self.compile_and_send(context, &addressee)).await,
+            Step::Nothing => Ok(Success::Done),
+            Step::Leave { state, reason } => {
                 self.finish(context, state, Some(reason)).await?;
                 Ok(Success::Cancel(reason.into()))
             }
@@ -86,18 +79,26 @@ fn next_step(addressee: &Addressee) -> Step {
 }
 
 impl SendCampaignEmail {
+    async fn compile_and_send(&self, context: &JobContext, addressee: &Addressee) -> Result<Success, JobError> {
+        let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
+            None => return Ok(Success::Cancel("the campaign is gone".into())),
+            Some(Err(error)) => Err(error),
+            Some(Ok(mail)) => {
+                mail.write(context, self.recipient_id, addressee).await.map_err(anyhow::Error::from)?
+            }
+        };
+        match rendered {
+            Ok(outgoing) => self.send(context, outgoing, addressee).await,
+            Err(error) => self.give_up(context, JobError::Final(error.to_string())).await,
+        }
+    }
+
     async fn send(
         &self,
         context: &JobContext,
-        mail: &CampaignMail,
+        outgoing: OutgoingMail,
         addressee: &Addressee,
     ) -> Result<Success, JobError> {
-        let outgoing =
-            mail.write(context, self.recipient_id, addressee).map_err(|error| JobError::Final(error.to_string()));
-        let outgoing = match outgoing {
-            Ok(outgoing) => outgoing,
-            Err(error) => return self.give_up(context, error).await,
-        };
         let effect = format!("mail:{}", self.recipient_id);
         let mailer = context.environment().mailer.clone();
         let sending = Box::pin(async move { mailer.send(&outgoing).await });

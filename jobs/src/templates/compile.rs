@@ -1,15 +1,15 @@
 //! From sources to a [`CompiledTemplate`].
 //!
-//! Invariant: every source passes [`policy::check`] before minijinja compiles it. See `render` for what happens next.
+//! Invariant: every source passes [`scan::scan`] before it is parsed, and its tree [`policy::check`] before minijinja compiles it. See `render` for what happens next.
 
 use std::{collections::BTreeSet, fmt};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, machinery};
 
 use super::{
-    MAX_SOURCE_BYTES, MailTemplate,
-    error::{TemplateError, TemplatePart},
-    filters, policy,
+    MailTemplate,
+    error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown},
+    escape, filters, policy, scan,
 };
 
 /// Instructions that one part may take; a part of 100 variables takes about 500.
@@ -42,13 +42,15 @@ impl CompiledTemplate {
     }
 
     fn add(&mut self, part: TemplatePart, source: &str) -> Result<(), TemplateError> {
-        if source.len() > MAX_SOURCE_BYTES {
+        if source.len() > part.max_bytes() {
             return Err(TemplateError::SourceTooLarge { part });
         }
+        let source = scan::scan(part, source)?;
         let syntax = |error: minijinja::Error| syntax_error(part, &error);
-        let tree = machinery::parse(source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
+        let tree = machinery::parse(&source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
         policy::check(part, &tree)?;
-        self.environment.add_template_owned(part.name(), source.to_owned()).map_err(syntax)?;
+        drop(tree);
+        self.environment.add_template_owned(part.name(), source).map_err(syntax)?;
         let template = self.environment.get_template(part.name()).map_err(syntax)?;
         self.variables.extend(template.undeclared_variables(false));
         Ok(())
@@ -72,13 +74,14 @@ fn environment() -> Environment<'static> {
         _ => AutoEscape::None,
     });
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(escape::output);
     // Makes errors name the variable that is undefined; costs nothing while there is no error.
     environment.set_debug(true);
     filters::install(&mut environment);
     environment
 }
 
-fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
-    let reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+pub(super) fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
+    let reason = error.detail().map_or_else(|| error.kind().to_string(), |detail| shown(detail, MAX_REASON_CHARS));
     TemplateError::Syntax { part, line: error.line().unwrap_or(1), reason }
 }

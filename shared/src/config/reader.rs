@@ -5,6 +5,7 @@
 
 use super::env::Env;
 use super::errors::{ConfigErrors, Problem};
+use crate::suggestion;
 
 /// The prefix of names that are ours alone, where an unknown one must be a slip.
 const OWN_PREFIX: &str = "ROTA_";
@@ -29,9 +30,6 @@ const OWN_NAMES: [&str; 16] = [
     "ROTA_TICK_MS",
     "ROTA_WEBHOOK_ALLOWED_NETWORKS",
 ];
-
-/// Names further apart than this (0 to 1) are not offered as what was meant.
-const MIN_SIMILARITY: f64 = 0.8;
 
 /// Longer values are cut in a message.
 const SHOWN_CHARS: usize = 60;
@@ -119,13 +117,10 @@ impl<'a> Reader<'a> {
 }
 
 fn unknown_name(name: &str) -> Problem {
-    let closest = OWN_NAMES
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&name[OWN_PREFIX.len()..], &known[OWN_PREFIX.len()..]), known))
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY);
+    let known = OWN_NAMES.iter().map(|known| &known[OWN_PREFIX.len()..]);
+    let closest = suggestion::nearest(&name[OWN_PREFIX.len()..], known);
     let message = match closest {
-        Some((_, known)) => format!("unknown variable; did you mean {known}?"),
+        Some(known) => format!("unknown variable; did you mean {OWN_PREFIX}{known}?"),
         None => format!("unknown variable; expected one of {}", OWN_NAMES.join(", ")),
     };
     Problem { variable: name.to_owned(), message }

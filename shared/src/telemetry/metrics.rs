@@ -64,6 +64,10 @@ fn describe() {
     describe_counter!(names::WEBHOOK_DELIVERIES_TOTAL, "Attempts to deliver a webhook, by outcome.");
     describe_gauge!(names::EVENT_STREAMS, "Open streams of job events.");
     describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");
+    describe_gauge!(names::COMPUTE_WAITING, "Computations that tenants control and that wait for a thread.");
+    describe_histogram!(names::COMPUTE_WAIT_SECONDS, Unit::Seconds, "Wait of a computation for a thread, by task.");
+    describe_histogram!(names::COMPUTE_DURATION_SECONDS, Unit::Seconds, "Run time of a computation, by task.");
+    describe_counter!(names::COMPUTE_REFUSED_TOTAL, "Computations refused because too many of their tenant waited.");
     // An alert on a counter needs its zero: it must exist before the first event.
     counter!(names::INDEX_SWEPT_TOTAL).increment(0);
     counter!(names::JOBS_RESCUED_TOTAL).increment(0);

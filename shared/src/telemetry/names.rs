@@ -42,6 +42,15 @@ pub const EVENT_STREAMS: &str = "rota_event_streams";
 /// 1 in the scheduler that leads, 0 in the others.
 pub const SCHEDULER_LEADER: &str = "rota_scheduler_leader";
 
+/// Computations that tenants control (templates, large documents) that wait for a thread of this process.
+pub const COMPUTE_WAITING: &str = "rota_compute_waiting";
+/// How long a computation waited for a thread, by `task`.
+pub const COMPUTE_WAIT_SECONDS: &str = "rota_compute_wait_seconds";
+/// How long a computation ran, by `task`.
+pub const COMPUTE_DURATION_SECONDS: &str = "rota_compute_duration_seconds";
+/// Computations refused because too many of their tenant waited, by `task`.
+pub const COMPUTE_REFUSED_TOTAL: &str = "rota_compute_refused_total";
+
 /// Labels of metrics.
 pub mod label {
     /// Name of a queue.
@@ -52,6 +61,8 @@ pub mod label {
     pub const KIND: &str = "kind";
     /// How an attempt ended.
     pub const OUTCOME: &str = "outcome";
+    /// What is computed.
+    pub const TASK: &str = "task";
     /// Why something was not accepted.
     pub const REASON: &str = "reason";
     /// HTTP method.

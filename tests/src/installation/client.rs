@@ -50,6 +50,12 @@ impl ApiClient {
         self.send(self.http.post(self.url(path)).json(body)).await
     }
 
+    /// Posts a text that need not be JSON, as if it were.
+    pub async fn post_text(&self, path: &str, body: &str) -> Result<Answer> {
+        let request = self.http.post(self.url(path)).header("content-type", "application/json");
+        self.send(request.body(body.to_owned())).await
+    }
+
     /// Posts under an idempotency key, so that it may be repeated until there is an answer.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("idempotency-key", key).json(body)).await

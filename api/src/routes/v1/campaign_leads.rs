@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     auth::{CampaignsWrite, Permit},
     extract::{Json, Path, Query, body_problem},
-    leads_import::{Delimiter, ImportError, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
+    leads_import::{Delimiter, ImportError, ImportLimits, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
     problem::{Problem, ProblemCode},
     state::AppState,
     uploads::{SpoolError, Spooled, TooMany},
@@ -130,10 +130,7 @@ pub(super) async fn import_into(
         if batch.is_empty() {
             break;
         }
-        let rows: Vec<NewLead> = batch.into_iter().map(|row| new_lead(clock, row)).collect();
-        let ids = leads::upsert(transaction, &rows).await?;
-        let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
-        recipients::add(transaction, campaign, &recipients).await?;
+        store(transaction, clock, campaign, batch).await?;
     }
     accepted(reader.finish())
 }
@@ -149,6 +146,19 @@ fn accepted(report: ImportReport) -> Result<ImportReport, Problem> {
     );
     let report = serde_json::to_value(report).expect("a report is plain data");
     Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report))
+}
+
+/// Adds rows of distinct addresses to the leads and to the campaign.
+pub(super) async fn store(
+    transaction: &mut TenantTx,
+    clock: &Clock,
+    campaign: Uuid,
+    rows: Vec<LeadRow>,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<NewLead> = rows.into_iter().map(|row| new_lead(clock, row)).collect();
+    let ids = leads::upsert(transaction, &rows).await?;
+    let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
+    recipients::add(transaction, campaign, &recipients).await.map(drop)
 }
 
 fn declared_bytes(request: &Request) -> Option<usize> {
@@ -173,6 +183,11 @@ impl ImportQuery {
             })?,
             None => BTreeMap::new(),
         };
+        // Each entry is looked for among the columns.
+        if mapping.len() > ImportLimits::default().columns {
+            return Err(Problem::new(ProblemCode::InvalidQuery)
+                .detail(format!("mapping: {} columns at most", ImportLimits::default().columns)));
+        }
         Ok(ImportOptions {
             delimiter: self.delimiter,
             mapping,

@@ -10,6 +10,7 @@ use axum::{
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
     db::TenantTx,
+    queue::producer::Idempotency,
     store::{
         campaigns,
         idempotency::{self, Reservation},
@@ -18,7 +19,7 @@ use shared::{
 use uuid::Uuid;
 
 use self::{
-    launch::{conflict, launch, render_one, start},
+    launch::{Letter, conflict, launch, start},
     types::{CampaignDraft, CampaignQuery, CampaignView, Preview, PreviewRequest, SendRequest},
 };
 use super::campaign_leads::import_into;
@@ -44,17 +45,19 @@ pub async fn create(
     if draft.send && !permit.has::<CampaignsSend>() {
         return Err(Problem::new(ProblemCode::Forbidden).detail("send: the API key lacks the scope campaigns:send"));
     }
-    let new = draft.check(&state)?;
-    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    if let Some(idempotency) = &idempotency {
-        match idempotency::reserve(&mut transaction, idempotency, new.id).await? {
-            Reservation::First => {}
-            Reservation::Replay(id) => {
-                let again = created(&mut transaction, id, None).await?;
-                return Ok(([("idempotency-replayed", "true")], again).into_response());
-            }
-            Reservation::Reused => return Err(ProblemCode::IdempotencyKeyReused.into()),
+    let new = draft.check(&state, permit.tenant()).await?;
+    if draft.send {
+        let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+        if let Some(again) = replayed(&mut transaction, idempotency.as_ref(), new.id).await? {
+            return Ok(again);
         }
+        // What cannot be written to the first recipient would fail for everyone, and leaves no draft behind.
+        let letter = Letter::rehearse(&state, transaction, &new, draft.leads_csv.as_deref()).await?;
+        letter.write(&state, None).await?;
+    }
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    if let Some(again) = replayed(&mut transaction, idempotency.as_ref(), new.id).await? {
+        return Ok(again);
     }
     campaigns::create(&mut transaction, &new).await?;
     let import = match &draft.leads_csv {
@@ -106,9 +109,11 @@ pub async fn preview(
     Path(id): Path<Uuid>,
     Json(request): Json<PreviewRequest>,
 ) -> Result<Json<Preview>, Problem> {
+    let (key, variables) = (request.email_key()?, request.variables()?);
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    render_one(&state, &mut transaction, &campaign, request).await.map(Json)
+    let letter = Letter::read(&mut transaction, id, key.as_deref()).await?;
+    transaction.commit().await?;
+    letter.write(&state, variables).await.map(Json)
 }
 
 /// Starts sending, now or at a time.
@@ -120,8 +125,7 @@ pub async fn send(
     Path(id): Path<Uuid>,
     Json(request): Json<SendRequest>,
 ) -> Result<Response, Problem> {
-    let transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    launch(&state, transaction, id, &["draft"], request.send_at).await
+    launch(&state, permit.tenant(), id, &["draft"], request.send_at).await
 }
 
 /// Stops sending for now. Mails that are being handed over at this moment still go out.
@@ -145,8 +149,7 @@ pub async fn resume(
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    launch(&state, transaction, id, &["paused"], None).await
+    launch(&state, permit.tenant(), id, &["paused"], None).await
 }
 
 /// Stops sending for good.
@@ -160,6 +163,23 @@ pub async fn cancel(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let changed = campaigns::cancel(&mut transaction, id).await?;
     changed_view(transaction, id, changed).await
+}
+
+/// The answer to a repeat of a request with an idempotency key; otherwise the key is reserved for `id`.
+async fn replayed(
+    transaction: &mut TenantTx,
+    idempotency: Option<&Idempotency>,
+    id: Uuid,
+) -> Result<Option<Response>, Problem> {
+    let Some(idempotency) = idempotency else { return Ok(None) };
+    match idempotency::reserve(transaction, idempotency, id).await? {
+        Reservation::First => Ok(None),
+        Reservation::Replay(id) => {
+            let again = created(transaction, id, None).await?;
+            Ok(Some(([("idempotency-replayed", "true")], again).into_response()))
+        }
+        Reservation::Reused => Err(ProblemCode::IdempotencyKeyReused.into()),
+    }
 }
 
 async fn created(transaction: &mut TenantTx, id: Uuid, import: Option<ImportReport>) -> Result<Response, Problem> {

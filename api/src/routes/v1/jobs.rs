@@ -19,6 +19,7 @@ use shared::{
         producer::{EnqueueError, EnqueueRequest, Enqueued},
         ties::Ties,
     },
+    suggestion,
     tenancy::TenantId,
 };
 use utoipa::{IntoParams, ToSchema};
@@ -29,7 +30,7 @@ use crate::{
     auth::{JobsControl, JobsCreate, JobsRead, Permit},
     extract::{Json, Page, PageRequest, Path, Query, Submission, optional_few},
     problem::{FieldError, Problem, ProblemCode},
-    state::AppState,
+    state::{AppState, Parts},
 };
 
 /// A job that is asked for.
@@ -104,7 +105,9 @@ pub async fn create(
     submission: Submission<JobSubmission>,
 ) -> Result<Response, Problem> {
     let idempotency = submission.idempotency(None);
-    let job = new_job(&state.registry, &state.clock, permit.tenant(), submission.body, &[])?;
+    let (tenant, body) = (permit.tenant(), submission.body);
+    let work = move |state: &Parts| new_job(&state.registry, &state.clock, tenant, body, &[]);
+    let job = state.examine(tenant, submission.size_bytes, work).await??;
     let mut accepted = JobAccepted::of(&job, &state.clock);
     let enqueued = state.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency }).await?;
     let mut headers = http::HeaderMap::new();
@@ -246,15 +249,9 @@ fn check_args_size(bytes: usize, limit: usize) -> Result<(), Problem> {
 }
 
 fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
-    // Cut before it is compared: the comparison's cost grows with the length, and the client chooses that.
     let asked: String = asked.chars().take(100).collect();
-    let near = registry
-        .submittable()
-        .map(|kind| kind.name)
-        .max_by(|a, b| strsim::jaro_winkler(a, &asked).total_cmp(&strsim::jaro_winkler(b, &asked)));
-    let hint = near
-        .filter(|near| strsim::jaro_winkler(near, &asked) > 0.8)
-        .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    let near = suggestion::nearest(&asked, registry.submittable().map(|kind| kind.name));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     Problem::new(ProblemCode::UnknownKind).detail(format!("there is no kind {asked:?}{hint}"))
 }
 

@@ -30,7 +30,7 @@ use crate::{
     auth::{JobsCreate, JobsRead, Permit},
     extract::{Json, Path, Submission, few},
     problem::{FieldError, Problem, ProblemCode},
-    state::AppState,
+    state::{AppState, Parts},
 };
 
 const MAX_JOBS: usize = 1_000;
@@ -112,7 +112,9 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     check_size(submission.body.jobs.len())?;
     let idempotency = submission.idempotency(None);
-    let (jobs, outcome) = judge(&state.registry, &state.clock, permit.tenant(), submission.body)?;
+    let (tenant, body) = (permit.tenant(), submission.body);
+    let work = move |state: &Parts| judge(&state.registry, &state.clock, tenant, body);
+    let (jobs, outcome) = state.examine(tenant, submission.size_bytes, work).await??;
     if outcome.accepted == 0 {
         return Err(outcome.into_problem());
     }

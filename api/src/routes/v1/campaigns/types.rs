@@ -1,9 +1,12 @@
 //! What campaigns are asked for with, and how they are shown.
 
 use chrono::{DateTime, Utc};
-use jobs::templates::{CompiledTemplate, MailTemplate, TemplateError};
+use jobs::{
+    campaign_mail::COMPILE,
+    templates::{CompiledTemplate, MailTemplate, TemplateError},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, value::RawValue};
 use shared::{
     db::TenantTx,
     email_address::EmailAddress,
@@ -12,6 +15,7 @@ use shared::{
         campaigns::{self, Campaign, ListedCampaign, NewCampaign},
         recipients::{self, Counts},
     },
+    tenancy::TenantId,
 };
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -24,6 +28,8 @@ use crate::{
 };
 
 const MAX_SENDER_NAME: usize = 200;
+/// Bytes of a preview's variables: as many as a row of leads has.
+const MAX_VARIABLES_BYTES: usize = 64 * 1024;
 
 /// A campaign that is to be drafted.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -119,10 +125,10 @@ pub struct CampaignQuery {
 #[serde(deny_unknown_fields)]
 pub struct PreviewRequest {
     /// A recipient of the campaign; the first one if left out.
-    pub(super) email: Option<String>,
-    /// Values to use instead of a recipient's.
+    email: Option<String>,
+    /// Values to use instead of a recipient's; 64 KiB at most, as a recipient's.
     #[schema(value_type = Option<Object>)]
-    pub(super) variables: Option<serde_json::Map<String, Value>>,
+    variables: Option<Box<RawValue>>,
 }
 
 /// A mail as one recipient would get it.
@@ -142,16 +148,35 @@ pub struct SendRequest {
     pub(super) send_at: Option<DateTime<Utc>>,
 }
 
+impl PreviewRequest {
+    /// The address of the recipient as it is compared, if one is asked for.
+    pub(super) fn email_key(&self) -> Result<Option<String>, Problem> {
+        let key = self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
+        key.map_err(|error| invalid("/email", error.to_string()))
+    }
+
+    /// The values to use instead of a recipient's.
+    pub(super) fn variables(&self) -> Result<Option<Map<String, Value>>, Problem> {
+        let Some(variables) = &self.variables else { return Ok(None) };
+        if variables.get().len() > MAX_VARIABLES_BYTES {
+            let detail = format!("variables are at most {} KiB", MAX_VARIABLES_BYTES / 1024);
+            return Err(invalid("/variables", detail));
+        }
+        serde_json::from_str(variables.get()).map(Some).map_err(|error| invalid("/variables", error.to_string()))
+    }
+}
+
+fn invalid(pointer: &str, detail: String) -> Problem {
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.to_owned(), detail }])
+}
+
 impl CampaignDraft {
     /// Judges what can be judged without leads: addresses and the templates' syntax.
-    pub(super) fn check(&self, state: &AppState) -> Result<NewCampaign, Problem> {
-        let from = EmailAddress::parse(&self.from.email).map_err(|error| {
-            Problem::new(ProblemCode::InvalidBody)
-                .errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }])
-        })?;
+    pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
+        let from =
+            EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
         if self.name.trim().is_empty() || self.name.len() > 200 {
-            let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
-            return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
+            return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
         }
         if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {
             let detail = format!("a sender's name has {MAX_SENDER_NAME} characters at the most");
@@ -159,7 +184,9 @@ impl CampaignDraft {
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
         }
         let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
-        CompiledTemplate::compile(&template).map_err(|error| template_problem(&error))?;
+        let work = move || (CompiledTemplate::compile(&template).map(drop), template);
+        let (compiled, template) = state.compute.run(tenant, COMPILE, work).await?;
+        compiled.map_err(|error| template_problem(&error))?;
         Ok(NewCampaign {
             id: ids::new_id(&state.clock),
             name: self.name.clone(),
