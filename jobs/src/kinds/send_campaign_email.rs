@@ -83,9 +83,7 @@ impl SendCampaignEmail {
         let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
             None => return Ok(Success::Cancel("the campaign is gone".into())),
             Some(Err(error)) => Err(error),
-            Some(Ok(mail)) => {
-                mail.write(context, self.recipient_id, addressee).await.map_err(anyhow::Error::from)?
-            }
+            Some(Ok(mail)) => mail.write(context, self.recipient_id, addressee).await.map_err(anyhow::Error::from)?,
         };
         match rendered {
             Ok(outgoing) => self.send(context, outgoing, addressee).await,

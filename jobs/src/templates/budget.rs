@@ -14,7 +14,7 @@ const UNITS: usize = 8 * 1024 * 1024;
 /// Processor time of one mail, for what the units do not measure well. Unoptimised programs take ten times as long.
 const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 50 });
 /// Units of a filter, a test or an output beside what it touches.
-pub(super) const CALL: usize = 64;
+const CALL: usize = 64;
 /// Units of an element of a list or map beside its own.
 const ELEMENT: usize = 16;
 /// Units after which the clock is read again.

@@ -2,7 +2,11 @@
 //!
 //! Invariant: every source passes [`scan::scan`] before it is parsed, and its tree [`policy::check`] before minijinja compiles it. See `render` for what happens next.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, machinery};
 
@@ -25,6 +29,10 @@ pub struct CompiledTemplate {
 impl CompiledTemplate {
     /// Compiles all parts; the first mistake is told.
     pub fn compile(template: &MailTemplate) -> Result<Self, TemplateError> {
+        guarded(TemplatePart::Text, || Self::compile_parts(template))
+    }
+
+    fn compile_parts(template: &MailTemplate) -> Result<Self, TemplateError> {
         let mut compiled =
             Self { environment: environment(), has_html: template.html.is_some(), variables: BTreeSet::new() };
         compiled.add(TemplatePart::Subject, &template.subject)?;
@@ -64,6 +72,16 @@ impl fmt::Debug for CompiledTemplate {
             .field("variables", &self.variables)
             .finish_non_exhaustive()
     }
+}
+
+/// A panic of the template engine, such as an overflow in a column's number, is the template's failure and no other's.
+pub(super) fn guarded<T>(
+    part: TemplatePart,
+    work: impl FnOnce() -> Result<T, TemplateError>,
+) -> Result<T, TemplateError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(TemplateError::Syntax { part, line: 1, reason: "the template cannot be understood".to_owned() })
+    })
 }
 
 fn environment() -> Environment<'static> {

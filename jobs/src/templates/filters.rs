@@ -7,8 +7,7 @@
 //! filters that call filters by name.
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value,
-    filters,
+    Environment, Error, ErrorKind, State, Value, filters,
     functions::Function,
     tests,
     value::{FunctionArgs, FunctionResult, Rest, ValueKind, ValueOrKwargs},
@@ -116,7 +115,8 @@ where
     let filter = Value::from_function(filter);
     environment.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
         let arguments = arguments.into_values();
-        budget::spend(budget::CALL.saturating_add(reads.units(&arguments)))?;
+        budget::look()?;
+        budget::spend(reads.units(&arguments))?;
         made(filter.call(state, &arguments)?)
     });
 }
@@ -133,7 +133,8 @@ where
         name,
         move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| -> Result<bool, Error> {
             let arguments = arguments.into_values();
-            budget::spend(budget::CALL.saturating_add(Reads::Surface.units(&arguments)))?;
+            budget::look()?;
+            budget::spend(Reads::Surface.units(&arguments))?;
             Ok(test.call(state, &arguments)?.is_true())
         },
     );

@@ -10,6 +10,7 @@ use shared::suggestion;
 
 use super::{
     CompiledTemplate, MAX_OUTPUT_BYTES, RenderedMail, budget,
+    compile::guarded,
     error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown, shown_name},
 };
 use crate::ports::mail::text;
@@ -22,7 +23,7 @@ impl CompiledTemplate {
     ///
     /// Takes some ten milliseconds of the processor at most.
     pub fn render(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {
-        budget::within(|| self.render_parts(values))
+        budget::within(|| guarded(TemplatePart::Text, || self.render_parts(values)))
     }
 
     fn render_parts(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {

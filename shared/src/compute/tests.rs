@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Work that goes on until the sender is dropped.
 fn held() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
     let (sender, receiver) = mpsc::channel();
-    (sender, move || drop(receiver.recv()))
+    let work = move || {
+        let _ = receiver.recv();
+    };
+    (sender, work)
 }
 
 #[tokio::test]
