@@ -166,6 +166,7 @@ pub(super) fn lost_reply(code: Option<u16>, reason: String) -> MailError {
         reason: excerpt(&reason),
         after_data: true,
         blame: Blame::Recipient,
+        retry_in: None,
     }
 }
 

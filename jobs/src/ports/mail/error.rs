@@ -4,7 +4,7 @@
 //! [`MAX_REPLY_CHARS`] of foreign text; [`MailError::summary`] has no foreign text at all and is what logs carry.
 //! Which reply falls into which class is decided in [`super::verdict`].
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use lettre::Address;
 use shared::foreign_text;
@@ -106,6 +106,8 @@ pub enum MailError {
         /// repeat (with the same Message-ID) may double. False whenever a double is impossible.
         after_data: bool,
         blame: Blame,
+        /// When a connection may be free, or the relay is looked for again.
+        retry_in: Option<Duration>,
     },
     /// Final: no message can be made of this (a malformed address, a bad Message-ID). Nothing was sent.
     #[error("the mail cannot be built: {reason}")]
@@ -133,6 +135,12 @@ impl MailError {
         match self {
             Self::Transient { blame, .. } => Some(*blame),
             Self::Rejected { .. } | Self::Invalid { .. } => None,
+        }
+    }
+
+    pub(super) fn set_blame(&mut self, other: Blame) {
+        if let Self::Transient { blame, .. } = self {
+            *blame = other;
         }
     }
 
@@ -177,7 +185,24 @@ impl MailError {
             _ => Blame::Recipient,
         };
         let reason = excerpt(&reason.to_string());
-        Self::Transient { stage, code: None, enhanced: None, reason, after_data: false, blame }
+        Self::Transient { stage, code: None, enhanced: None, reason, after_data: false, blame, retry_in: None }
+    }
+
+    /// As [`Self::transient`], with the time to the next try.
+    pub(super) fn not_now(stage: MailStage, why: &str, retry_in: Duration) -> Self {
+        let mut error = Self::transient(stage, format!("{why}; again in {} ms", retry_in.as_millis()));
+        if let Self::Transient { retry_in: hint, .. } = &mut error {
+            *hint = Some(retry_in);
+        }
+        error
+    }
+
+    /// When a connection may be free, or the relay is looked for again, if that is known.
+    pub fn retry_in(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_in, .. } => *retry_in,
+            Self::Rejected { .. } | Self::Invalid { .. } => None,
+        }
     }
 
     pub(super) fn unanswered(stage: MailStage, why: &NoReply) -> Self {
@@ -200,7 +225,7 @@ impl MailError {
             Verdict::RelayRefuses => (Blame::Relay, "the relay refuses us"),
         };
         let reason = format!("{whom} with {code}: {message}");
-        Self::Transient { stage, code: Some(code), enhanced, reason, after_data: false, blame }
+        Self::Transient { stage, code: Some(code), enhanced, reason, after_data: false, blame, retry_in: None }
     }
 }
 

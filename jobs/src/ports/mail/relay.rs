@@ -41,8 +41,7 @@ impl RelayLink {
     /// Hands over one mail.
     pub async fn send(&self, tenant: TenantId, mail: &BuiltMail) -> Result<String, MailError> {
         let pass = self.shares.enter(tenant, mail.to.domain()).await.map_err(|busy| {
-            let ms = busy.retry_in.as_millis();
-            MailError::transient(MailStage::Wait, format!("all connections are in use; again in {ms} ms"))
+            MailError::not_now(MailStage::Wait, "no connection is free for this mail", busy.retry_in)
         })?;
         self.health.admit().map_err(away)?;
         let mut progress = Progress::new();
@@ -56,7 +55,8 @@ impl RelayLink {
     pub async fn probe(&self) -> Result<(), MailError> {
         self.health.admit().map_err(away)?;
         let found = timeout(self.timeout, Lease::take(&self.pool)).await;
-        let found = found.unwrap_or_else(|_| Err(MailError::transient(MailStage::Connect, "the relay does not answer")));
+        let found =
+            found.unwrap_or_else(|_| Err(MailError::transient(MailStage::Connect, "the relay does not answer")));
         match found {
             Ok(_) => {
                 self.health.answered();
@@ -75,9 +75,11 @@ impl RelayLink {
 
     fn note(&self, outcome: Result<String, MailError>, pass: &Pass, hung: bool) -> Result<String, MailError> {
         match outcome {
-            Err(MailError::Transient { stage, code, enhanced, reason, after_data, blame: Blame::Relay }) => {
-                let blame = if self.health.failed() { Blame::Relay } else { Blame::Busy };
-                Err(MailError::Transient { stage, code, enhanced, reason, after_data, blame })
+            Err(mut error) if error.blame() == Some(Blame::Relay) => {
+                if !self.health.failed() {
+                    error.set_blame(Blame::Busy);
+                }
+                Err(error)
             }
             outcome => {
                 self.health.answered();
@@ -106,6 +108,5 @@ impl RelayLink {
 }
 
 fn away(away: Away) -> MailError {
-    let ms = away.retry_in.as_millis();
-    MailError::transient(MailStage::Connect, format!("the relay is away; it is tried again in {ms} ms"))
+    MailError::not_now(MailStage::Connect, "the relay is away", away.retry_in)
 }

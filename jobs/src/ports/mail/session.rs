@@ -118,7 +118,10 @@ impl Session {
             return Err(MailError::refused(MailStage::Tls, &reply, None));
         }
         if !self.io.buffer().is_empty() {
-            return Err(MailError::transient(MailStage::Tls, "octets were injected between STARTTLS and the handshake"));
+            return Err(MailError::transient(
+                MailStage::Tls,
+                "octets were injected between STARTTLS and the handshake",
+            ));
         }
         Ok(self.io.into_inner())
     }
@@ -220,7 +223,8 @@ mod tests {
 
     #[test]
     fn offers_are_read_and_garbage_is_left_out() {
-        let lines = ["host STARTTLS", "starttls", "AUTH=PLAIN", "auth  LOGIN XOAUTH2", "", "\u{fffd}\u{fffd}", "SMTPUTF8"];
+        let lines =
+            ["host STARTTLS", "starttls", "AUTH=PLAIN", "auth  LOGIN XOAUTH2", "", "\u{fffd}\u{fffd}", "SMTPUTF8"];
         let offers = Offers::of(&lines.map(str::to_owned));
         assert!(offers.starttls && offers.plain && offers.login && !offers.utf8, "{offers:?}");
         assert!(!Offers::of(&["STARTTLS".to_owned()]).starttls, "the first line is the relay's name");

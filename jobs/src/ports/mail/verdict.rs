@@ -38,7 +38,8 @@ impl EnhancedCode {
     }
 
     fn parse(token: &str) -> Option<Self> {
-        let mut numbers = token.trim_end_matches('.').split('.').map(|part| (part.len() <= 3).then(|| part.parse().ok())?);
+        let mut numbers =
+            token.trim_end_matches('.').split('.').map(|part| (part.len() <= 3).then(|| part.parse().ok())?);
         let code = Self { class: numbers.next()??, subject: numbers.next()??, detail: numbers.next()?? };
         (numbers.next().is_none() && matches!(code.class, 2 | 4 | 5)).then_some(code)
     }
@@ -52,7 +53,9 @@ impl fmt::Display for EnhancedCode {
 
 /// Of a reply that refuses, at the stage of the command it answers.
 pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
-    use MailStage::{Authenticate, Body, Connect, Data, File, Hello, Recipient, Reply as FinalReply, Sender, Tls, Wait};
+    use MailStage::{
+        Authenticate, Body, Connect, Data, File, Hello, Recipient, Reply as FinalReply, Sender, Tls, Wait,
+    };
     match stage {
         Wait | Connect | Tls | Hello | Authenticate => Verdict::RelayRefuses,
         Sender if reply.class() == 5 => Verdict::SenderRefused,
@@ -101,15 +104,49 @@ fn by_code(stage: MailStage, code: u16, text: &str) -> Verdict {
 /// Many relays refuse for any reason with a bare 550, and say why in words.
 fn by_words(text: &str) -> Verdict {
     const OF_US: [&str; 31] = [
-        "relay", "denied", "block", "black", "spam", "dmarc", "spf", "dkim", "policy", "polic", "reputation", "prohibited",
-        "permitted", "authenticat", "authoriz", "authoris", "rbl", "dnsbl", "listed", "reverse", "ptr ", "helo", "ehlo",
-        "too many", "rate limit", "limit exceeded", "sequence", "sender", "virus", "content", "your ip",
+        "relay",
+        "denied",
+        "block",
+        "black",
+        "spam",
+        "dmarc",
+        "spf",
+        "dkim",
+        "policy",
+        "polic",
+        "reputation",
+        "prohibited",
+        "permitted",
+        "authenticat",
+        "authoriz",
+        "authoris",
+        "rbl",
+        "dnsbl",
+        "listed",
+        "reverse",
+        "ptr ",
+        "helo",
+        "ehlo",
+        "too many",
+        "rate limit",
+        "limit exceeded",
+        "sequence",
+        "sender",
+        "virus",
+        "content",
+        "your ip",
     ];
     const OF_THE_MAIL: [&str; 8] =
         ["full", "quota", "storage", "too large", "too big", "size", "over limit", "exceeds"];
     const OF_THE_MAILBOX: [&str; 8] = [
-        "user unknown", "unknown user", "no such user", "does not exist", "doesn't exist", "no such recipient",
-        "no such mailbox", "no mailbox",
+        "user unknown",
+        "unknown user",
+        "no such user",
+        "does not exist",
+        "doesn't exist",
+        "no such recipient",
+        "no such mailbox",
+        "no mailbox",
     ];
     let text = text.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));

@@ -11,7 +11,8 @@ use super::{
 fn verdict(stage: MailStage, line: &str) -> Verdict {
     let (code, text) = line.split_at(3);
     let code = code.parse().expect("a code");
-    let reply = Reply { code, lines: vec![text.trim().to_owned()], accepts: false, is_consistent: true, is_whole: true };
+    let reply =
+        Reply { code, lines: vec![text.trim().to_owned()], accepts: false, is_consistent: true, is_whole: true };
     judge(stage, &reply, EnhancedCode::find(&reply.text()))
 }
 
@@ -85,8 +86,7 @@ fn the_table() {
 
 #[test]
 fn a_refusal_that_contradicts_itself_is_not_final() {
-    let reply =
-        Reply { code: 550, lines: vec!["no".to_owned()], accepts: true, is_consistent: false, is_whole: true };
+    let reply = Reply { code: 550, lines: vec!["no".to_owned()], accepts: true, is_consistent: false, is_whole: true };
     assert_eq!(judge(Recipient, &reply, None), TryLater);
 }
 

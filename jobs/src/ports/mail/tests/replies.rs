@@ -26,7 +26,8 @@ fn octets(shape: &str, code: &str) -> &'static [u8] {
 
 #[tokio::test]
 async fn an_odd_acceptance_at_any_stage_is_one() {
-    for (step, code) in [("CONNECT", "220"), ("EHLO", "250"), ("MAIL", "250"), ("RCPT", "250"), ("DATA", "354"), (".", "250")]
+    for (step, code) in
+        [("CONNECT", "220"), ("EHLO", "250"), ("MAIL", "250"), ("RCPT", "250"), ("DATA", "354"), (".", "250")]
     {
         for shape in SHAPES {
             let relay = ScriptedRelay::start(Script::default().on(step, Raw(octets(shape, code))));
@@ -39,9 +40,14 @@ async fn an_odd_acceptance_at_any_stage_is_one() {
 
 #[tokio::test]
 async fn an_odd_refusal_at_any_stage_is_one() {
-    for (step, code, is_final) in
-        [("CONNECT", "554", false), ("MAIL", "451", false), ("RCPT", "550", true), ("RCPT", "450", false), ("DATA", "451", false), (".", "451", false)]
-    {
+    for (step, code, is_final) in [
+        ("CONNECT", "554", false),
+        ("MAIL", "451", false),
+        ("RCPT", "550", true),
+        ("RCPT", "450", false),
+        ("DATA", "451", false),
+        (".", "451", false),
+    ] {
         for shape in SHAPES {
             let (outcome, _relay) = send_through(Script::default().on(step, Raw(octets(shape, code)))).await;
             let error = outcome.expect_err(shape);
