@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::error::ImportError;
+use super::fields::Fields;
 use super::names::{self, MAX_NAME_LENGTH};
 use super::options::ImportOptions;
-use super::records::{Fields, Record};
+use super::records::Record;
 use super::report::{Column, shown};
 
 /// The variable that stands for the address itself, in mappings and reports.

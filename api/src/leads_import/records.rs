@@ -17,6 +17,7 @@ use tokio::io::AsyncRead;
 
 use super::dialect;
 use super::error::ImportError;
+use super::fields::Fields;
 use super::lines::{Line, Lines};
 use super::options::{Delimiter, ImportLimits};
 use super::row::RowProblem;
@@ -33,43 +34,6 @@ pub(super) struct Record {
     /// The start of its text, to show to the client when it is bad.
     pub raw: Vec<u8>,
     pub fields: Result<Fields, RowProblem>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Fields {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Fields {
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether no field has a value.
-    fn is_empty(&self) -> bool {
-        self.iter().all(is_blank)
-    }
-
-    /// Gives it `width` fields, unless that would drop a value.
-    fn fit(&mut self, width: usize) -> bool {
-        if self.iter().skip(width).any(|field| !is_blank(field)) {
-            return false;
-        }
-        self.ends.resize(width, self.bytes.len());
-        true
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        starts.zip(&self.ends).map(|(&start, &end)| &self.bytes[start..end])
-    }
-}
-
-/// White space of any script, and the marks that show as nothing.
-fn is_blank(field: &[u8]) -> bool {
-    let invisible = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | '\0' | '\u{1a}');
-    std::str::from_utf8(field).is_ok_and(|text| text.chars().all(invisible))
 }
 
 pub(super) struct Records<R> {

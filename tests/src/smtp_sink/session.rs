@@ -84,9 +84,7 @@ impl<'a, S: Socket> Session<'a, S> {
         match self.consult(Stage::Greeting, &[]).await? {
             Verdict::Answered(Step::Reset) => Ok(Step::Reset),
             Verdict::Answered(_) => Ok(Step::Close),
-            Verdict::Proceed | Verdict::LoseReply | Verdict::Say(_) => {
-                Ok(self.reply(220, "rota.test ESMTP sink").await)
-            }
+            _ => Ok(self.reply(220, "rota.test ESMTP sink").await),
         }
     }
 
@@ -177,7 +175,7 @@ impl<'a, S: Socket> Session<'a, S> {
                 self.transaction = None;
                 Ok(step)
             }
-            Verdict::Proceed | Verdict::LoseReply | Verdict::Say(_) => Ok(self.reply(250, "Sender fine").await),
+            _ => Ok(self.reply(250, "Sender fine").await),
         }
     }
 

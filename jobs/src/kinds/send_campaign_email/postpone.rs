@@ -50,8 +50,7 @@ impl SendCampaignEmail {
             _ if self.is_hopeless(context, addressee, &error) => {
                 self.give_up(context, JobError::Final(error.to_string())).await
             }
-            Some(Blame::Sender) => self.note(context, addressee, date, error).await,
-            Some(Blame::Recipient) | None => self.note(context, addressee, date, error).await,
+            _ => self.note(context, addressee, date, error).await,
         }
     }
 
@@ -98,13 +97,12 @@ impl SendCampaignEmail {
         let mut transaction = context.begin().await?;
         let summary = error.summary();
         let paused = campaign_pauses::pause_for_relay(&mut transaction, self.campaign_id, &summary).await?;
-        let resuming = paused.map(|generation| ResumeCampaign { campaign_id: self.campaign_id, generation });
-        let jobs: Vec<_> =
-            resuming.iter().map(|job| new_job(&context.environment().clock, context.tenant(), job)).collect();
-        if !jobs.is_empty() {
-            Producer::enqueue_in(&mut transaction, &jobs).await?;
-            tracing::warn!(campaign = %self.campaign_id, relay = summary, "a campaign is paused until the relay is back");
-        }
+        // Paused already, or cancelled: the next look at its state decides.
+        let Some(generation) = paused else { return Ok(Success::Snooze(soon(error))) };
+        let resuming = ResumeCampaign { campaign_id: self.campaign_id, generation };
+        let jobs = [new_job(&context.environment().clock, context.tenant(), &resuming)];
+        Producer::enqueue_in(&mut transaction, &jobs).await?;
+        tracing::warn!(campaign = %self.campaign_id, relay = summary, "a campaign is paused until the relay is back");
         let reason = "the mail server is away, the campaign is paused until it is back";
         recipients::finish(&mut transaction, self.recipient_id, "pending", Some(reason)).await?;
         context.commit_and_announce(transaction, &jobs).await?;

@@ -59,6 +59,9 @@ fn was_stale(error: &MailError) -> bool {
 async fn converse(connection: &mut Connection, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
     let parameters = mail_parameters(&connection.session, mail)?;
     connection.standing = Standing::Occupied;
+    if connection.reused && connection.session.has_spoken().await {
+        return Err(MailError::transient(MailStage::Sender, "the relay closed the connection"));
+    }
     let outcome = transact(&mut connection.session, parameters, mail, progress).await;
     connection.standing = match &outcome {
         _ if !connection.session.is_in_step() => Standing::Occupied,
@@ -84,10 +87,6 @@ async fn transact(
     progress: &mut Progress,
 ) -> Result<String, MailError> {
     progress.stage = MailStage::Sender;
-    if session.has_spoken().await {
-        session.lose_step();
-        return Err(MailError::transient(MailStage::Sender, "the relay closed the connection"));
-    }
     expect(session, mail, progress.stage, &format!("MAIL FROM:<{}>{parameters}", mail.from), 2).await?;
     progress.stage = MailStage::Recipient;
     expect(session, mail, progress.stage, &format!("RCPT TO:<{}>", mail.to), 2).await?;

@@ -217,7 +217,7 @@ impl Session {
     fn accepts_data(&self) -> bool {
         match self.script.acts.get("DATA") {
             Some(Act::Say(text)) => text.starts_with("354"),
-            Some(Act::Raw(octets)) => octets.starts_with(b"354"),
+            Some(Act::Raw(octets)) => octets.windows(3).any(|code| code == b"354"),
             _ => true,
         }
     }

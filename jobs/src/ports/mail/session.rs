@@ -200,6 +200,8 @@ impl Session {
 
     /// Whether the relay has said something that nothing asked for, or has closed the connection.
     pub async fn has_spoken(&mut self) -> bool {
+        // Lets the runtime see what has arrived.
+        tokio::task::yield_now().await;
         loop {
             let blank = match timeout(Duration::ZERO, self.io.fill_buf()).await {
                 Err(_) => return false,

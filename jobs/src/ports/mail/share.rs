@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// For a free connection.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Hangs in a row after which a domain is braked.
 const HANGS: u32 = 2;
 const LONGEST_BRAKE: Duration = Duration::from_mins(5);
@@ -77,7 +77,7 @@ impl Shares {
             async { Some((share.acquire_owned().await.ok()?, Arc::clone(&self.all).acquire_owned().await.ok()?)) };
         match timeout(PATIENCE, both).await {
             Ok(Some(permits)) => Ok(Pass { way, _permits: permits }),
-            Ok(None) | Err(_) => Err(Busy { retry_in: 2 * PATIENCE }),
+            Ok(None) | Err(_) => Err(Busy { retry_in: PATIENCE }),
         }
     }
 
