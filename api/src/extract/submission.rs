@@ -48,7 +48,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Submission<T> {
         hash.update([0]);
         let bytes: Bytes = json::read(request).await?;
         hash.update(&bytes);
-        Ok(Self { body: json::parse(&bytes)?, size_bytes: bytes.len(), key: key.map(|key| (key, hash.finalize().to_vec())) })
+        Ok(Self {
+            body: json::parse(&bytes)?,
+            size_bytes: bytes.len(),
+            key: key.map(|key| (key, hash.finalize().to_vec())),
+        })
     }
 }
 

@@ -20,7 +20,9 @@ impl From<sqlx::Error> for Problem {
 
 impl From<Busy> for Problem {
     fn from(_: Busy) -> Self {
-        Self::new(ProblemCode::RateLimited).detail("too many of your templates and documents are being computed").retry_after(1)
+        Self::new(ProblemCode::RateLimited)
+            .detail("too many of your templates and documents are being computed")
+            .retry_after(1)
     }
 }
 

@@ -27,11 +27,8 @@ impl<T> Turns<T> {
 
     /// Appends to the tenant's queue; false if that is full.
     pub fn push(&mut self, tenant: TenantId, computation: T) -> bool {
-        let flow = self.flows.entry(tenant).or_insert_with(|| Flow {
-            waiting: VecDeque::new(),
-            running: 0,
-            is_ready: false,
-        });
+        let flow =
+            self.flows.entry(tenant).or_insert_with(|| Flow { waiting: VecDeque::new(), running: 0, is_ready: false });
         if flow.waiting.len() >= self.max_waiting {
             return false;
         }

@@ -43,7 +43,8 @@ pub(in crate::routes::v1) async fn must_be_there(
     let missing = missing(transaction, campaign, needed, i64::MAX).await?;
     let Some(first) = missing.first() else { return Ok(()) };
     let detail = format!("{} leads lack `{}`, which every mail needs", first.leads, first.variable);
-    let each = |one: &MissingVariableView| json!({ "variable": one.variable, "leads": one.leads, "example": one.example });
+    let each =
+        |one: &MissingVariableView| json!({ "variable": one.variable, "leads": one.leads, "example": one.example });
     let leads: Vec<Value> = missing.iter().map(each).collect();
     Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("missing", leads))
 }
@@ -59,6 +60,7 @@ pub(super) async fn missing(
         return Ok(Vec::new());
     }
     let missing = lead_columns::missing(transaction, campaign, needed, scan).await?;
-    let view = |one: MissingVariable| MissingVariableView { variable: one.name, leads: one.leads, example: one.example };
+    let view =
+        |one: MissingVariable| MissingVariableView { variable: one.name, leads: one.leads, example: one.example };
     Ok(missing.into_iter().map(view).collect())
 }

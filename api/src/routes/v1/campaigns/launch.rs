@@ -52,11 +52,7 @@ pub(super) struct Written {
 
 impl Letter {
     /// To the recipient of this address, or to any.
-    pub(super) async fn read(
-        transaction: &mut TenantTx,
-        id: Uuid,
-        email_key: Option<&str>,
-    ) -> Result<Self, Problem> {
+    pub(super) async fn read(transaction: &mut TenantTx, id: Uuid, email_key: Option<&str>) -> Result<Self, Problem> {
         let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
         let recipient = recipients::for_preview(transaction, id, email_key).await?;
         let recipient = recipient.ok_or_else(|| {

@@ -168,7 +168,8 @@ pub struct SendRequest {
 impl PreviewRequest {
     /// The address of the recipient as it is compared, if one is asked for.
     pub(super) fn email_key(&self) -> Result<Option<String>, Problem> {
-        let key = self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
+        let key =
+            self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
         key.map_err(|error| invalid("/email", error.to_string()))
     }
 
@@ -190,8 +191,7 @@ fn invalid(pointer: &str, detail: String) -> Problem {
 impl CampaignDraft {
     /// Judges what can be judged without leads: addresses and the templates' syntax.
     pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
-        let from =
-            EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
+        let from = EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
         if self.name.trim().is_empty() || self.name.len() > 200 {
             return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
         }
