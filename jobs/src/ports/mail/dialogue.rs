@@ -150,19 +150,19 @@ async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress
         }
         Ok(reply) => {
             session.lose_step();
-            Err(lost_reply(Some(reply.code), format!("the relay is out of step, it answered {}", reply.code)))
+            Err(lost_reply(Some(reply.code), &format!("the relay is out of step, it answered {}", reply.code)))
         }
-        Err(why) => Err(lost_reply(None, why.to_string())),
+        Err(why) => Err(lost_reply(None, &why.to_string())),
     }
 }
 
 /// The relay may have the mail, and nobody knows.
-pub(super) fn lost_reply(code: Option<u16>, reason: String) -> MailError {
+pub(super) fn lost_reply(code: Option<u16>, reason: &str) -> MailError {
     MailError::Transient {
         stage: MailStage::Reply,
         code,
         enhanced: None,
-        reason: excerpt(&reason),
+        reason: excerpt(reason),
         after_data: true,
         blame: Blame::Recipient,
         retry_in: None,

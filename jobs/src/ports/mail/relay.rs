@@ -98,7 +98,7 @@ impl RelayLink {
         match (progress.stage, progress.heard) {
             // The end of the reply was still missing, but not what it says.
             (MailStage::Reply, Some(code)) if code / 100 == 2 => Ok(code.to_string()),
-            (MailStage::Reply, code) => Err(lost_reply(code, format!("the relay did not answer within {ms} ms"))),
+            (MailStage::Reply, code) => Err(lost_reply(code, &format!("the relay did not answer within {ms} ms"))),
             (MailStage::Connect, _) => {
                 Err(MailError::transient(MailStage::Connect, format!("the relay could not be reached within {ms} ms")))
             }

@@ -141,23 +141,19 @@ impl Draft {
             return false;
         }
         let continued = !self.codes.is_empty();
-        match CodedLine::parse(&line).filter(|coded| !continued || coded.is_separated) {
-            Some(coded) => {
-                // One of each is enough to see whether they agree.
-                if !self.codes.contains(&coded.code) && self.codes.len() < MAX_LINES {
-                    self.codes.push(coded.code);
-                }
-                self.keep(coded.text);
-                !coded.is_continued
+        let Some(coded) = CodedLine::parse(&line).filter(|coded| !continued || coded.is_separated) else {
+            self.noise = true;
+            if continued {
+                self.keep(&line);
             }
-            None => {
-                self.noise = true;
-                if continued {
-                    self.keep(&line);
-                }
-                false
-            }
+            return false;
+        };
+        // One of each is enough to see whether they agree.
+        if !self.codes.contains(&coded.code) && self.codes.len() < MAX_LINES {
+            self.codes.push(coded.code);
         }
+        self.keep(coded.text);
+        !coded.is_continued
     }
 
     fn keep(&mut self, text: &[u8]) {

@@ -35,8 +35,24 @@ pub(super) struct Session {
 struct Offers {
     starttls: bool,
     utf8: bool,
-    plain: bool,
-    login: bool,
+    auth: Option<Mechanism>,
+}
+
+/// A way to say who we are, the better one last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mechanism {
+    Login,
+    Plain,
+}
+
+impl Mechanism {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "PLAIN" => Some(Self::Plain),
+            "LOGIN" => Some(Self::Login),
+            _ => None,
+        }
+    }
 }
 
 impl Offers {
@@ -51,10 +67,7 @@ impl Offers {
                 Some("STARTTLS") => offers.starttls = true,
                 Some("SMTPUTF8") => smtputf8 = true,
                 Some("8BITMIME") => eight_bit = true,
-                Some("AUTH") => words.for_each(|mechanism| {
-                    offers.plain |= mechanism == "PLAIN";
-                    offers.login |= mechanism == "LOGIN";
-                }),
+                Some("AUTH") => offers.auth = words.filter_map(Mechanism::named).max().max(offers.auth),
                 _ => {}
             }
         }
@@ -129,19 +142,17 @@ impl Session {
     /// Says who we are. The relay's words are left out of errors: some repeat what was tried.
     pub async fn authenticate(&mut self, credentials: &Credentials) -> Result<(), MailError> {
         let (user, password) = (&credentials.user, &credentials.password);
-        let (first, answers) = if self.offers.plain {
-            ("AUTH PLAIN", vec![format!("\0{user}\0{password}")])
-        } else if self.offers.login {
-            ("AUTH LOGIN", vec![user.clone(), password.clone()])
-        } else {
-            let why = "the relay offers no AUTH mechanism that we speak";
-            return Err(MailError::transient(MailStage::Authenticate, why));
+        let (mut line, answers) = match self.offers.auth {
+            Some(Mechanism::Plain) => {
+                (format!("AUTH PLAIN {}", BASE64.encode(format!("\0{user}\0{password}").as_bytes())), Vec::new())
+            }
+            Some(Mechanism::Login) => ("AUTH LOGIN".to_owned(), vec![user, password]),
+            None => {
+                let why = "the relay offers no AUTH mechanism that we speak";
+                return Err(MailError::transient(MailStage::Authenticate, why));
+            }
         };
         let mut answers = answers.into_iter().map(|answer| BASE64.encode(answer.as_bytes()));
-        let mut line = first.to_owned();
-        if self.offers.plain {
-            line.extend([" ".to_owned()].into_iter().chain(answers.next()));
-        }
         loop {
             let reply = self.ask(MailStage::Authenticate, &line).await?;
             match (reply.class(), answers.next()) {
@@ -228,7 +239,7 @@ mod tests {
         let lines =
             ["host STARTTLS", "starttls", "AUTH=PLAIN", "auth  LOGIN XOAUTH2", "", "\u{fffd}\u{fffd}", "SMTPUTF8"];
         let offers = Offers::of(&lines.map(str::to_owned));
-        assert!(offers.starttls && offers.plain && offers.login && !offers.utf8, "{offers:?}");
+        assert!(offers.starttls && offers.auth == Some(Mechanism::Plain) && !offers.utf8, "{offers:?}");
         assert!(!Offers::of(&["STARTTLS".to_owned()]).starttls, "the first line is the relay's name");
     }
 }

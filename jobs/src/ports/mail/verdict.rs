@@ -94,8 +94,7 @@ fn by_enhanced_code(code: EnhancedCode) -> Verdict {
 
 fn by_code(stage: MailStage, code: u16, text: &str) -> Verdict {
     match (stage, code) {
-        (_, 552) => Verdict::MailRefused,
-        (MailStage::Recipient, 501) => Verdict::MailRefused,
+        (_, 552) | (MailStage::Recipient, 501) => Verdict::MailRefused,
         (MailStage::Recipient, 550 | 551 | 553) => by_words(text),
         _ => Verdict::SenderRefused,
     }
