@@ -14,8 +14,8 @@ use crate::{
     routes::{
         health,
         v1::{
-            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe,
-            webhook_deliveries, webhook_endpoints,
+            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, suppressions,
+            unsubscribe, webhook_deliveries, webhook_endpoints,
         },
     },
     state::AppState,
@@ -53,6 +53,8 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(campaigns::cancel))
         .merge(imports())
         .merge(webhooks())
+        .routes(routes!(suppressions::list, suppressions::create))
+        .routes(routes!(suppressions::show, suppressions::delete))
         .routes(routes!(unsubscribe::ask, unsubscribe::confirm))
 }
 

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::{
     compute::Busy,
@@ -40,7 +41,6 @@ pub struct CampaignMail {
     id: Uuid,
     from: Mailbox,
     template: CompiledTemplate,
-    sent_since: chrono::DateTime<chrono::Utc>,
 }
 
 impl CampaignMail {
@@ -55,8 +55,13 @@ impl CampaignMail {
             id: campaign.id,
             from: Mailbox { address: campaign.from_address.clone(), name: campaign.from_name.clone() },
             template: CompiledTemplate::compile(&template)?,
-            sent_since: campaign.started_at.unwrap_or(campaign.created_at),
         })
+    }
+
+    /// The columns that every mail needs; what Rota fills in itself is none.
+    pub fn required(&self) -> Vec<String> {
+        let own = ["email", "unsubscribe_url"];
+        self.template.required().filter(|name| !own.contains(name)).map(str::to_owned).collect()
     }
 
     /// Fills the templates for one recipient. Computation: not for a thread of the runtime.
@@ -73,12 +78,13 @@ impl CampaignMail {
         self.template.render(&Value::Object(values))
     }
 
-    /// The mail to one recipient; the same octets however often it is written.
+    /// The mail to one recipient; the same octets however often it is written with one date.
     pub async fn write(
         self: &Arc<Self>,
         context: &JobContext,
         recipient: Uuid,
         addressee: &Addressee,
+        date: DateTime<Utc>,
     ) -> Result<Result<OutgoingMail, TemplateError>, Busy> {
         let environment = context.environment();
         let who = Unsubscriber { tenant: context.tenant(), recipient };
@@ -94,7 +100,7 @@ impl CampaignMail {
             text,
             html,
             list_unsubscribe: Some(environment.unsubscribe_links.url(who)),
-            date: self.sent_since,
+            date,
             campaign: Some(self.id),
         }))
     }

@@ -15,7 +15,7 @@ use shared::{
     tenancy::TenantId,
 };
 
-use crate::{backoff, context::JobContext};
+use crate::{backoff, context::JobContext, error_summary};
 
 /// A kind of job; the type itself is its arguments.
 pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
@@ -87,6 +87,24 @@ pub enum JobError {
     /// Trying again is pointless: the job is discarded at once.
     #[error("{0}")]
     Final(String),
+}
+
+impl JobError {
+    /// Class and codes, without a word that another system wrote.
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Retry(error) => error_summary::for_log(error),
+            Self::Final(_) => "given up".to_owned(),
+        }
+    }
+
+    /// The text that the tenant is shown.
+    pub fn for_ledger(&self) -> String {
+        match self {
+            Self::Retry(error) => error_summary::for_ledger(error),
+            Self::Final(text) => error_summary::text_for_ledger(text),
+        }
+    }
 }
 
 impl From<sqlx::Error> for JobError {

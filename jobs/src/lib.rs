@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod campaign_mail;
 pub mod context;
 pub mod environment;
+pub mod error_summary;
 pub mod job;
 pub mod kinds;
 pub mod ports;

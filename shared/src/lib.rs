@@ -10,6 +10,7 @@ pub mod config;
 pub mod db;
 pub mod email_address;
 pub mod faults;
+pub mod foreign_text;
 pub mod health;
 pub mod http_server;
 pub mod ids;

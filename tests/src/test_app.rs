@@ -169,6 +169,10 @@ impl ApiClient {
         Answer::to(self.request(&Method::POST, path).json(body)).await
     }
 
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        Answer::to(self.request(&Method::DELETE, path)).await
+    }
+
     /// Without a body, as the steering routes want it.
     pub async fn act(&self, path: &str) -> Result<Answer> {
         Answer::to(self.request(&Method::POST, path)).await

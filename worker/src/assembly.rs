@@ -85,8 +85,13 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
 }
 
 fn mailer(config: &WorkerConfig) -> anyhow::Result<Mailer> {
-    let settings =
-        MailSettings { connections: config.mail.connections.get(), timeout: config.mail.timeout, hello_name: None };
+    let settings = MailSettings {
+        connections: config.mail.connections.get(),
+        timeout: config.mail.timeout,
+        relay_probe: config.mail.relay_probe,
+        relay_patience: config.mail.relay_patience,
+        hello_name: None,
+    };
     Mailer::from_url(&config.mail.transport.expose(), settings).context("SMTP_URL")
 }
 

@@ -165,15 +165,20 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>) -> Tried 
     loop {
         match recording.advance(ledger).await {
             Ok(()) => return Tried { records: recording.apart().0, slow: Vec::new() },
-            Err(error) if db::is_timed_out(&error) => return record_apart(ledger, recording, error, true).await,
+            Err(error) if db::is_timed_out(&error) => {
+                return record_apart(ledger, recording, db::sql_state(&error), true).await;
+            }
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
-                    tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
+                    tracing::warn!(
+                        error = db::sql_state(&error),
+                        "finished jobs cannot be written; trying until the ledger answers"
+                    );
                     told = true;
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => return record_apart(ledger, recording, error, false).await,
+            Err(error) => return record_apart(ledger, recording, db::sql_state(&error), false).await,
         }
     }
 }

@@ -14,11 +14,12 @@ use futures::FutureExt as _;
 use jobs::{
     context::JobContext,
     environment::Environment,
+    error_summary::text_for_ledger,
     job::{JobError, Success},
     registry::{Kind, Registry},
 };
 use shared::{
-    db::SystemDb,
+    db::{SystemDb, sql_state},
     faults::{self, Point},
     queue::{consumer::Lease, finish::Outcome, rescue},
 };
@@ -101,7 +102,7 @@ impl Runner {
         match rescue::begin_last_chance(&self.system, lease).await {
             Ok(noted) => noted.then_some(Company::Alone(alone)),
             Err(error) => {
-                tracing::warn!(%error, "the last chance cannot be noted, so it does not begin");
+                tracing::warn!(error = sql_state(&error), "the last chance cannot be noted, so it does not begin");
                 None
             }
         }
@@ -118,10 +119,16 @@ impl Runner {
         };
         Some(match result {
             Ok(Ok(Ok(success))) => succeeded(success),
-            Ok(Ok(Err(JobError::Final(error)))) => Outcome::Discarded { error },
-            Ok(Ok(Err(JobError::Retry(error)))) => failed(kind, lease, format!("{error:#}")),
-            Ok(Err(panic)) => failed(kind, lease, format!("panicked: {}", panic_text(&*panic))),
-            Err(_elapsed) => failed(kind, lease, format!("took longer than {} s", kind.timeout.as_secs())),
+            Ok(Ok(Err(error @ JobError::Final(_)))) => Outcome::Discarded { error: error.for_ledger() },
+            Ok(Ok(Err(error @ JobError::Retry(_)))) => failed(kind, lease, &error.for_log(), error.for_ledger()),
+            Ok(Err(panic)) => {
+                let text = text_for_ledger(&format!("panicked: {}", panic_text(&*panic)));
+                failed(kind, lease, "panicked", text)
+            }
+            Err(_elapsed) => {
+                let text = format!("took longer than {} s", kind.timeout.as_secs());
+                failed(kind, lease, &text.clone(), text)
+            }
         })
     }
 
@@ -156,8 +163,9 @@ fn succeeded(success: Success) -> Outcome {
     }
 }
 
-fn failed(kind: &Kind, lease: &Lease, error: String) -> Outcome {
-    tracing::info!(%error, "the job failed");
+/// `class` has no word of another system's in it: only the tenant reads those, in the ledger.
+fn failed(kind: &Kind, lease: &Lease, class: &str, error: String) -> Outcome {
+    tracing::info!(class, "the job failed");
     let failures = lease.failures.saturating_add(1);
     if failures >= lease.max_attempts {
         Outcome::Discarded { error }

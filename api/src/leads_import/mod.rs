@@ -12,6 +12,7 @@
 mod dialect;
 mod duplicates;
 mod error;
+mod fields;
 mod header;
 mod lines;
 mod names;

@@ -13,7 +13,8 @@ impl From<sqlx::Error> for Problem {
             return Self::new(ProblemCode::TooManyInFlight).retry_after(1).caused_by(error);
         }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
-        Self::new(code).caused_by(error)
+        // The log gets no values.
+        Self::new(code).caused_by(shared::db::sql_state(&error))
     }
 }
 

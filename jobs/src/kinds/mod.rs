@@ -1,6 +1,7 @@
 //! The kinds: one file each. To add one, write its file and add its line to [`all`].
 
 pub mod deliver_webhook;
+pub mod resume_campaign;
 pub mod send_campaign;
 pub mod send_campaign_email;
 pub mod testing;
@@ -11,6 +12,7 @@ use crate::registry::Kind;
 pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<deliver_webhook::DeliverWebhook>(),
+        Kind::of::<resume_campaign::ResumeCampaign>(),
         Kind::of::<send_campaign::SendCampaign>(),
         Kind::of::<send_campaign_email::SendCampaignEmail>(),
     ]

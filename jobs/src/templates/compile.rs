@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, machinery};
 use super::{
     MailTemplate,
     error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown},
-    escape, filters, policy, scan,
+    escape, filters, policy, requirements, scan,
 };
 
 /// Instructions that one part may take; a part of 100 variables takes about 500.
@@ -24,6 +24,7 @@ pub struct CompiledTemplate {
     pub(super) environment: Environment<'static>,
     pub(super) has_html: bool,
     variables: BTreeSet<String>,
+    required: BTreeSet<String>,
 }
 
 impl CompiledTemplate {
@@ -33,8 +34,12 @@ impl CompiledTemplate {
     }
 
     fn compile_parts(template: &MailTemplate) -> Result<Self, TemplateError> {
-        let mut compiled =
-            Self { environment: environment(), has_html: template.html.is_some(), variables: BTreeSet::new() };
+        let mut compiled = Self {
+            environment: environment(),
+            has_html: template.html.is_some(),
+            variables: BTreeSet::new(),
+            required: BTreeSet::new(),
+        };
         compiled.add(TemplatePart::Subject, &template.subject)?;
         compiled.add(TemplatePart::Text, &template.text)?;
         if let Some(html) = &template.html {
@@ -49,6 +54,12 @@ impl CompiledTemplate {
         self.variables.iter().map(String::as_str)
     }
 
+    /// The top-level variables without which no mail can be written: those that are read whatever the values are. What
+    /// stands in a branch, a loop's body, or behind `is defined` or `default` is not among them.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        self.required.iter().map(String::as_str)
+    }
+
     fn add(&mut self, part: TemplatePart, source: &str) -> Result<(), TemplateError> {
         if source.len() > part.max_bytes() {
             return Err(TemplateError::SourceTooLarge { part });
@@ -57,6 +68,7 @@ impl CompiledTemplate {
         let syntax = |error: minijinja::Error| syntax_error(part, &error);
         let tree = machinery::parse(&source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
         policy::check(part, &tree)?;
+        requirements::collect(&tree, &mut self.required);
         drop(tree);
         self.environment.add_template_owned(part.name(), source).map_err(syntax)?;
         let template = self.environment.get_template(part.name()).map_err(syntax)?;

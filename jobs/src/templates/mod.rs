@@ -15,6 +15,7 @@ mod escape;
 mod filters;
 mod policy;
 mod render;
+mod requirements;
 mod scan;
 
 pub use self::{

@@ -18,9 +18,14 @@ const URL: Variable =
 const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
 const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
 
+const RELAY_PROBE: Variable = Variable::new("ROTA_RELAY_PROBE_MS", "whole milliseconds from 100");
+const RELAY_PATIENCE: Variable = Variable::new("ROTA_RELAY_PATIENCE_MS", "whole milliseconds from 100");
+
 const DEFAULT_DIRECTORY: &str = ".local/mail";
 const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+const DEFAULT_RELAY_PROBE: Duration = Duration::from_secs(30);
+const DEFAULT_RELAY_PATIENCE: Duration = Duration::from_mins(1);
 const MIN_TIMEOUT_MS: u64 = 100;
 
 /// How a mail leaves us; `Debug` shows no user and no password.
@@ -70,18 +75,25 @@ pub struct MailConfig {
     pub connections: NonZeroUsize,
     /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from dialling to the final reply; default 15000.
     pub timeout: Duration,
+    /// `ROTA_RELAY_PROBE_MS`, between two looks at a mail server that is away, at most; default 30000.
+    pub relay_probe: Duration,
+    /// `ROTA_RELAY_PATIENCE_MS`, after which campaigns are paused until a mail server that is away is back; default 60000.
+    pub relay_patience: Duration,
 }
 
 impl MailConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let connections = reader.or(CONNECTIONS, DEFAULT_CONNECTIONS, |text| text.parse().ok());
         let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| parse_millis(text, MIN_TIMEOUT_MS));
+        let relay_probe = reader.or(RELAY_PROBE, DEFAULT_RELAY_PROBE, |text| parse_millis(text, MIN_TIMEOUT_MS));
+        let relay_patience =
+            reader.or(RELAY_PATIENCE, DEFAULT_RELAY_PATIENCE, |text| parse_millis(text, MIN_TIMEOUT_MS));
         let transport = if environment.is_production() {
             reader.required(URL, MailTransport::parse)?
         } else {
             reader.or(URL, MailTransport::Directory(DEFAULT_DIRECTORY.into()), MailTransport::parse)
         };
-        Some(Self { transport, connections, timeout })
+        Some(Self { transport, connections, timeout, relay_probe, relay_patience })
     }
 }
 

@@ -41,3 +41,25 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 pub fn is_timed_out(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
 }
+
+/// An error without values: PostgreSQL's messages repeat what was written (`Key (email)=(…)`, `invalid input …: "…"`), so logs
+/// and other tenants' eyes get the SQLSTATE and the names of the schema alone.
+pub fn sql_state(error: &sqlx::Error) -> String {
+    let Some(database) = error.as_database_error() else {
+        return match error {
+            sqlx::Error::Io(error) => format!("the connection to PostgreSQL failed: {}", error.kind()),
+            sqlx::Error::Tls(_) => "the TLS handshake with PostgreSQL failed".to_owned(),
+            sqlx::Error::PoolTimedOut => "no connection to PostgreSQL was free in time".to_owned(),
+            sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                "the connections to PostgreSQL are closed".to_owned()
+            }
+            sqlx::Error::Protocol(_) => "PostgreSQL and we are out of step".to_owned(),
+            sqlx::Error::RowNotFound => "a row is missing".to_owned(),
+            _ => "a row or a setting could not be read".to_owned(),
+        };
+    };
+    let named = |what: &str, name: Option<&str>| name.map(|name| format!(", {what} {name}")).unwrap_or_default();
+    let state = database.code().unwrap_or_default();
+    let (table, constraint) = (named("table", database.table()), named("constraint", database.constraint()));
+    format!("PostgreSQL refused with {state}{table}{constraint}")
+}

@@ -225,17 +225,6 @@ impl Index {
         call.arg(id.as_bytes()).arg(millis(span)).invoke_async(&mut self.connection()).await
     }
 
-    /// Remembers for `ttl` that an effect happened, so that a repeat of the job need not do it again.
-    pub async fn mark_effect(&self, effect: &str, ttl: Duration) -> Result<(), RedisError> {
-        let key = keys::effect_mark(&self.prefix, effect);
-        redis::cmd("SET").arg(key).arg("1").arg("PX").arg(millis(ttl)).query_async(&mut self.connection()).await
-    }
-
-    /// Whether [`Self::mark_effect`] remembers this effect.
-    pub async fn effect_happened(&self, effect: &str) -> Result<bool, RedisError> {
-        redis::cmd("EXISTS").arg(keys::effect_mark(&self.prefix, effect)).query_async(&mut self.connection()).await
-    }
-
     pub(super) fn connection(&self) -> ConnectionManager {
         self.manager.clone()
     }

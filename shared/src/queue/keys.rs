@@ -45,6 +45,11 @@ pub fn effect_mark(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect:{effect}")
 }
 
+/// When an effect was first tried. Another key than the mark: workers of the release before take any mark for an effect.
+pub fn effect_begun(prefix: &str, effect: &str) -> String {
+    format!("{prefix}:effect-begun:{effect}")
+}
+
 /// How far a run says that it is: see [`super::progress`].
 pub fn progress(prefix: &str, job: Uuid) -> String {
     format!("{prefix}:progress:{job}")

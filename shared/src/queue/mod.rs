@@ -10,6 +10,7 @@ pub mod aftermath;
 pub mod batches;
 pub mod consumer;
 pub mod control;
+pub mod effects;
 pub mod expiry;
 pub mod explain;
 pub mod finish;

@@ -1,5 +1,6 @@
 //! Recipients: one lead in one campaign, the unit of "one mail".
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -10,6 +11,8 @@ use crate::db::TenantTx;
 pub struct Addressee {
     /// pending, queued, sent, rejected, suppressed, failed or cancelled.
     pub state: String,
+    /// The campaign.
+    pub campaign_id: Uuid,
     /// The campaign's state.
     pub campaign_state: String,
     /// The address as written.
@@ -20,6 +23,14 @@ pub struct Addressee {
     pub variables: serde_json::Value,
     /// Whether the address must not be written to.
     pub suppressed: bool,
+    /// The date in the mail, once octets of it have left.
+    pub handed_over_at: Option<DateTime<Utc>>,
+    /// The first failure that counts against this mail.
+    pub failing_since: Option<DateTime<Utc>>,
+    /// How often the mail may have been taken and no reply came.
+    pub unanswered: i16,
+    /// The last refusal that speaks of the sender.
+    pub refusal: Option<String>,
 }
 
 /// How many recipients of a campaign are in each state.
@@ -115,7 +126,8 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
         Addressee,
-        r#"select r.state, c.state as campaign_state, l.email, l.email_key, l.variables,
+        r#"select r.state, r.campaign_id, c.state as campaign_state, l.email, l.email_key, l.variables,
+                  r.handed_over_at, r.failing_since, r.unanswered, r.refusal,
                   exists (select from suppressions s where s.tenant_id = r.tenant_id and s.email_key = l.email_key) as "suppressed!"
            from recipients r
            join campaigns c on c.tenant_id = r.tenant_id and c.id = r.campaign_id
@@ -156,7 +168,7 @@ pub async fn finish(
 ) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update recipients set state = $3, reason = $4, sent_at = case when $3 = 'sent' then now() end
+        "update recipients set state = $3, reason = $4, sent_at = case when $3 = 'sent' then now() end, refusal = null
          where tenant_id = $1 and id = $2 and state <> 'sent'",
         tenant,
         id,

@@ -1,8 +1,9 @@
 //! Campaigns: what a draft is refused for, and which steps its states permit.
 
 use anyhow::Result;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tests::test_app::{ApiClient, TestApp};
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ async fn a_draft_is_shown_as_it_was_made() -> Result<()> {
       "html": null,
       "id": "[id]",
       "name": "Spring",
+      "pause_detail": null,
+      "pause_reason": null,
       "progress": {
         "cancelled": 0,
         "failed": 0,
@@ -159,6 +162,17 @@ async fn the_steps_of_a_campaign_and_those_its_state_refuses() -> Result<()> {
     for refused in ["pause", "send"] {
         conflict(&api, id, refused, "paused").await?;
     }
+    // Its time is still to come.
+    step(&api, id, "resume", &Value::Null, 202, "scheduled").await?;
+    let scheduled = api.get(&format!("{CAMPAIGNS}/{id}")).await?;
+    let kept: DateTime<Utc> = scheduled.ok(200)["send_at"].as_str().unwrap_or_default().parse()?;
+    assert_eq!(kept.timestamp_micros(), later.timestamp_micros());
+    assert_eq!(scheduled.body["started_at"], Value::Null);
+    step(&api, id, "pause", &Value::Null, 200, "paused").await?;
+    assert_eq!(api.get(&format!("{CAMPAIGNS}/{id}")).await?.ok(200)["pause_reason"], "requested");
+    // Its time passes while it is paused.
+    let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
+    sqlx::query("update campaigns set send_at = now() - interval '1 hour'").execute(&mut owner).await?;
     step(&api, id, "resume", &Value::Null, 202, "sending").await?;
     for refused in ["resume", "send"] {
         conflict(&api, id, refused, "sending").await?;

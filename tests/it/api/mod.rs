@@ -16,6 +16,7 @@ mod job_batches;
 mod job_events;
 mod jobs;
 mod large_values;
+mod lead_columns;
 mod leads;
 mod list;
 mod loss_of_postgres;
@@ -24,6 +25,7 @@ mod operations;
 mod problems;
 mod progress;
 mod protocol;
+mod suppressions;
 mod unique;
 mod uploads;
 

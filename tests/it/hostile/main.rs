@@ -8,6 +8,7 @@ mod backlog;
 mod http2;
 mod lists;
 mod neighbour;
+mod relay;
 mod templates;
 mod uploads;
 mod webhooks;

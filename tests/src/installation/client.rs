@@ -46,6 +46,10 @@ impl ApiClient {
         self.send(self.http.get(self.url(path))).await
     }
 
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.delete(self.url(path))).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).json(body)).await
     }

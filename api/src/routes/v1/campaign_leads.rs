@@ -16,7 +16,7 @@ use shared::{
     db::TenantTx,
     ids,
     store::{
-        campaigns,
+        campaigns::{self, Campaign},
         leads::{self, NewLead},
         recipients,
     },
@@ -25,6 +25,7 @@ use tokio::{io::AsyncRead, time::timeout};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::campaigns::columns;
 use crate::{
     auth::{CampaignsWrite, Permit},
     extract::{Json, Path, Query, body_problem},
@@ -50,7 +51,7 @@ pub struct ImportQuery {
     /// `skip` (the default) leaves bad rows out and reports them; `refuse` imports nothing if there is one.
     #[param(value_type = Option<String>)]
     on_error: Option<OnError>,
-    /// `comma`, `semicolon` or `tab`; found from the header if left out.
+    /// `comma`, `semicolon`, `tab` or `pipe`; found from the header if left out.
     #[param(value_type = Option<String>)]
     delimiter: Option<Delimiter>,
     /// A JSON object of variable name to column name, for columns whose names do not say what they are,
@@ -77,8 +78,13 @@ pub async fn import(
     }
     let place = state.uploads.begin(permit.tenant())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    must_take_leads(&mut transaction, id).await?;
+    let campaign = must_take_leads(&mut transaction, id).await?;
     drop(transaction);
+    // Nobody looks at what a scheduled campaign lacks when its time comes.
+    let needed = match campaign.state.as_str() {
+        "scheduled" => columns::needed(&state, permit.tenant(), campaign).await?,
+        _ => Vec::new(),
+    };
     // A body that is streamed has no limit unless it is asked for.
     let mut spooled = place.spool(request.into_limited_body().into_data_stream()).await.map_err(upload_problem)?;
     judge(&mut spooled, options.clone()).await?;
@@ -86,16 +92,17 @@ pub async fn import(
         let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
         must_take_leads(&mut transaction, id).await?;
         let report = import_into(&mut transaction, &state.clock, id, spooled.reader().await?, options).await?;
+        columns::must_be_there(&mut transaction, id, &needed).await?;
         transaction.commit().await?;
         Ok::<_, Problem>(report)
     });
     written.await.unwrap_or_else(|_| Err(ProblemCode::Unavailable.into())).map(Json)
 }
 
-async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<(), Problem> {
+async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<Campaign, Problem> {
     let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     if matches!(campaign.state.as_str(), "draft" | "scheduled") {
-        return Ok(());
+        return Ok(campaign);
     }
     Err(Problem::new(ProblemCode::Conflict)
         .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)))

@@ -1,5 +1,6 @@
 //! `/api/v1/campaigns`: draft, preview, send, pause, resume, cancel, and see how far it is.
 
+pub(super) mod columns;
 mod launch;
 mod types;
 
@@ -19,7 +20,7 @@ use shared::{
 use uuid::Uuid;
 
 use self::{
-    launch::{Letter, conflict, launch, start},
+    launch::{Letter, Written, conflict, launch, start},
     types::{CampaignDraft, CampaignQuery, CampaignView, Preview, PreviewRequest, SendRequest},
 };
 use super::campaign_leads::import_into;
@@ -46,6 +47,7 @@ pub async fn create(
         return Err(Problem::new(ProblemCode::Forbidden).detail("send: the API key lacks the scope campaigns:send"));
     }
     let new = draft.check(&state, permit.tenant()).await?;
+    let mut needed = Vec::new();
     if draft.send {
         let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
         if let Some(again) = replayed(&mut transaction, idempotency.as_ref(), new.id).await? {
@@ -53,7 +55,7 @@ pub async fn create(
         }
         // What cannot be written to the first recipient would fail for everyone, and leaves no draft behind.
         let letter = Letter::rehearse(&state, transaction, &new, draft.leads_csv.as_deref()).await?;
-        letter.write(&state, None).await?;
+        needed = letter.write(&state, None).await?.needed;
     }
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     if let Some(again) = replayed(&mut transaction, idempotency.as_ref(), new.id).await? {
@@ -66,6 +68,7 @@ pub async fn create(
         }
         None => None,
     };
+    columns::must_be_there(&mut transaction, new.id, &needed).await?;
     let jobs = if draft.send { start(&state, &mut transaction, new.id, &["draft"], None).await? } else { Vec::new() };
     let response = created(&mut transaction, new.id, import).await?;
     transaction.commit().await?;
@@ -113,7 +116,10 @@ pub async fn preview(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let letter = Letter::read(&mut transaction, id, key.as_deref()).await?;
     transaction.commit().await?;
-    letter.write(&state, variables).await.map(Json)
+    let Written { preview, needed } = letter.write(&state, variables).await?;
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let warnings = columns::missing(&mut transaction, id, &needed, columns::PREVIEW_SCAN).await?;
+    Ok(Json(Preview { warnings, ..preview }))
 }
 
 /// Starts sending, now or at a time.
@@ -141,15 +147,20 @@ pub async fn pause(
     changed_view(transaction, id, changed).await
 }
 
-/// Goes on sending to those who have no mail yet.
+/// Goes on sending to those who have no mail yet; a campaign whose time is still to come is scheduled again.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/resume", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    responses((status = 202, body = CampaignView, description = "It is being sent again"), (status = 409, description = "It is not paused")))]
+    responses((status = 202, body = CampaignView, description = "It is being sent again, or scheduled again"), (status = 409, description = "It is not paused")))]
 pub async fn resume(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    launch(&state, permit.tenant(), id, &["paused"], None).await
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    drop(transaction);
+    // A time that has passed while it was paused means now.
+    let send_at = campaign.send_at.filter(|&at| at > state.clock.now());
+    launch(&state, permit.tenant(), id, &["paused"], send_at).await
 }
 
 /// Stops sending for good.

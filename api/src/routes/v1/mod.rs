@@ -9,6 +9,7 @@ pub mod job_ties;
 pub mod jobs;
 pub mod jobs_batch;
 pub mod jobs_many;
+pub mod suppressions;
 pub mod unsubscribe;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;

@@ -5,9 +5,12 @@
 
 use axum::{extract::State, response::Html};
 use jobs::unsubscribe::Unsubscriber;
-use shared::store::{
-    recipients,
-    suppressions::{self, SuppressionReason},
+use shared::{
+    ids,
+    store::{
+        recipients,
+        suppressions::{self, NewSuppression, SuppressionReason},
+    },
 };
 
 use crate::{
@@ -33,7 +36,17 @@ pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -
     let who = who(&state, &token)?;
     let mut transaction = state.stores.tenants.begin(who.tenant).await?;
     let addressee = recipients::addressee(&mut transaction, who.recipient).await?.ok_or(ProblemCode::NotFound)?;
-    suppressions::add(&mut transaction, &addressee.email_key, SuppressionReason::Unsubscribed, None).await?;
+    let entry = NewSuppression {
+        id: ids::new_id(&state.clock),
+        email_key: &addressee.email_key,
+        reason: SuppressionReason::Unsubscribed,
+        source: "recipient",
+        detail: None,
+        stage: None,
+        code: None,
+        campaign: Some(addressee.campaign_id),
+    };
+    suppressions::add(&mut transaction, &entry).await?;
     transaction.commit().await?;
     Ok(Html(DONE))
 }

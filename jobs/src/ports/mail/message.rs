@@ -57,7 +57,7 @@ pub struct OutgoingMail {
     pub html: Option<String>,
     /// Becomes `List-Unsubscribe`, and for an http(s) URL the one-click header of RFC 8058 beside it.
     pub list_unsubscribe: Option<Url>,
-    /// Becomes `Date`. Take it from the job, not from the clock, to keep repeats identical.
+    /// Becomes `Date`: of the first attempt that may have been seen, to keep repeats identical.
     pub date: DateTime<Utc>,
     /// Becomes `X-Rota-Campaign`.
     pub campaign: Option<Uuid>,

@@ -194,7 +194,7 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
 
 fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     let unavailable = db::is_unavailable(&error);
-    tracing::error!(requests = group.len(), %error, "jobs could not be committed");
+    tracing::error!(requests = group.len(), error = db::sql_state(&error), "jobs could not be committed");
     let error = Arc::new(error);
     for waiting in group {
         let told = if unavailable { EnqueueError::Unavailable } else { EnqueueError::Ledger(Arc::clone(&error)) };

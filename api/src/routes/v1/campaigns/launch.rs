@@ -9,6 +9,7 @@ use jobs::{
     campaign_mail::{CampaignMail, RENDER},
     job::new_job,
     kinds::send_campaign::SendCampaign,
+    templates::{RenderedMail, TemplateError},
     unsubscribe::Unsubscriber,
 };
 use serde_json::{Map, Value};
@@ -23,7 +24,10 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::types::{CampaignView, Preview, template_problem};
+use super::{
+    columns,
+    types::{CampaignView, Preview, template_problem},
+};
 use crate::{
     extract::Json,
     leads_import::{ImportOptions, LeadsReader},
@@ -37,6 +41,13 @@ pub(super) struct Letter {
     campaign: Campaign,
     who: Unsubscriber,
     addressee: Addressee,
+}
+
+/// A mail that could be written.
+pub(super) struct Written {
+    pub preview: Preview,
+    /// The columns that every mail of the campaign needs.
+    pub needed: Vec<String>,
 }
 
 impl Letter {
@@ -67,13 +78,19 @@ impl Letter {
     }
 
     /// The mail, with other values if there are any.
-    pub(super) async fn write(self, state: &AppState, values: Option<Map<String, Value>>) -> Result<Preview, Problem> {
+    pub(super) async fn write(self, state: &AppState, values: Option<Map<String, Value>>) -> Result<Written, Problem> {
         let Self { campaign, who, addressee } = self;
         let (links, variables) = (state.unsubscribe_links.clone(), values.map_or(addressee.variables, Value::Object));
         let to = addressee.email.clone();
-        let work = move || CampaignMail::compile(&campaign)?.render(&links, who, &to, &variables);
-        let rendered = state.compute.run(who.tenant, RENDER, work).await?.map_err(|error| template_problem(&error))?;
-        Ok(Preview { to: addressee.email, subject: rendered.subject, text: rendered.text, html: rendered.html })
+        let work = move || {
+            let mail = CampaignMail::compile(&campaign)?;
+            Ok::<_, TemplateError>((mail.render(&links, who, &to, &variables)?, mail.required()))
+        };
+        let (rendered, needed) =
+            state.compute.run(who.tenant, RENDER, work).await?.map_err(|error| template_problem(&error))?;
+        let RenderedMail { subject, text, html } = rendered;
+        let preview = Preview { to: addressee.email, subject, text, html, warnings: Vec::new() };
+        Ok(Written { preview, needed })
     }
 }
 
@@ -88,8 +105,11 @@ pub(super) async fn launch(
     let letter = Letter::read(&mut transaction, id, None).await?;
     transaction.commit().await?;
     // What cannot be written to the first recipient would fail for everyone.
-    letter.write(state, None).await?;
+    let needed = letter.write(state, None).await?.needed;
     let mut transaction = state.stores.tenants.begin(tenant).await?;
+    if from == ["draft"] {
+        columns::must_be_there(&mut transaction, id, &needed).await?;
+    }
     let jobs = start(state, &mut transaction, id, from, send_at).await?;
     let view = CampaignView::read(&mut transaction, id).await?;
     transaction.commit().await?;

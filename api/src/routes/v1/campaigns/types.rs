@@ -96,6 +96,10 @@ pub struct CampaignView {
     #[schema(required = false)]
     pub(super) html_omitted: bool,
     pub(super) from: Sender,
+    /// Why it is paused: requested, relay_unavailable (it goes on by itself) or refused.
+    pub(super) pause_reason: Option<String>,
+    /// What the reason was seen from, such as a refusal's stage and codes.
+    pub(super) pause_detail: Option<String>,
     pub(super) send_at: Option<DateTime<Utc>>,
     pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) finished_at: Option<DateTime<Utc>>,
@@ -138,6 +142,19 @@ pub struct Preview {
     pub(super) subject: String,
     pub(super) text: String,
     pub(super) html: Option<String>,
+    /// Variables that every mail needs and some leads lack; sending is refused until they have them.
+    pub(super) warnings: Vec<MissingVariableView>,
+}
+
+/// A variable that every mail needs and some leads lack.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MissingVariableView {
+    /// The variable.
+    pub(super) variable: String,
+    /// How many leads lack it; in a preview, of the first 10,000.
+    pub(super) leads: i64,
+    /// One of them.
+    pub(super) example: String,
 }
 
 /// When to send.
@@ -219,6 +236,8 @@ impl CampaignView {
             html: campaign.html_body,
             html_omitted: false,
             from: Sender { email: campaign.from_address, name: campaign.from_name },
+            pause_reason: campaign.pause_reason,
+            pause_detail: campaign.pause_detail,
             send_at: campaign.send_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
@@ -242,6 +261,8 @@ impl From<ListedCampaign> for CampaignView {
             html: campaign.html_body,
             html_omitted: campaign.html_omitted,
             from: Sender { email: campaign.from_address, name: campaign.from_name },
+            pause_reason: campaign.pause_reason,
+            pause_detail: campaign.pause_detail,
             send_at: campaign.send_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
