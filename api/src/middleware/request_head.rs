@@ -86,9 +86,11 @@ fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Pr
 /// A host with or without a port, and nothing else.
 fn authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
-    let port_is_one = authority.port().is_none_or(|port| port.as_str().parse::<u16>().is_ok());
-    let trailing_colon = text.ends_with(':');
-    (port_is_one && !trailing_colon && !text.contains('@') && !authority.host().is_empty()).then_some(authority)
+    let host = authority.host();
+    let rest = text.strip_prefix(host)?;
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_whole = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+    (!host.is_empty() && is_whole).then_some(authority)
 }
 
 fn bad(detail: String) -> Problem {

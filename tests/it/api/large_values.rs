@@ -123,7 +123,7 @@ async fn a_page_of_campaigns_leaves_large_texts_out_and_a_sender_has_a_name_of_2
         draft["from"]["name"] = "n".repeat(name).into();
         draft
     };
-    for (text, shown) in [(1_024, true), (1_025, false), (500_000, false)] {
+    for (text, shown) in [(1_024, true), (1_025, false), (200_000, false)] {
         let made = api.post("/api/v1/campaigns", &campaign(text, 200)).await?;
         assert_eq!(made.ok(201)["text"].as_str().map(str::len), Some(text));
         let page = api.get("/api/v1/campaigns?limit=1").await?;

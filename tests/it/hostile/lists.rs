@@ -27,7 +27,7 @@ async fn pages_over_the_largest_jobs_and_campaigns() -> Result<()> {
         let jobs: Vec<&Value> = vec![&job; 30];
         tenant.post("jobs/batch", &json!({ "jobs": jobs })).await?.expect(202)?;
     }
-    let text = "y".repeat(400_000);
+    let text = "y".repeat(200_000);
     let draft =
         json!({ "name": "A", "subject": "S", "text": text, "html": text, "from": { "email": "a@rota.example" } });
     for _ in 0..30 {
