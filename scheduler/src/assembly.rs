@@ -20,6 +20,7 @@ pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
         queues: queues.into_iter().collect(),
         tick: config.timing.tick,
         reconcile: config.timing.reconcile,
+        lease: config.timing.lease,
         keep_jobs: KEEP_JOBS,
     };
     background::run(

@@ -190,6 +190,7 @@ impl TestSystem {
             queues: self.registry.queues().into_iter().collect(),
             tick: Duration::from_millis(100),
             reconcile: Duration::from_millis(200),
+            lease: Duration::from_secs(2),
             keep_jobs: Duration::from_hours(24),
         };
         let work = schedule(settings, self.system.clone(), self.index.clone(), self.clock.clone(), stop.clone());

@@ -121,6 +121,7 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for ended in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {
+            holdings.settles(settlement.id, settlement.token);
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }

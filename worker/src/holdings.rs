@@ -32,6 +32,8 @@ struct Held {
     lease: Arc<Lease>,
     since: Instant,
     cancelled: CancellationToken,
+    /// Its end is under way to the index, which forgets it then.
+    settling: bool,
 }
 
 impl Holdings {
@@ -39,7 +41,7 @@ impl Holdings {
     /// process must have lost, is cancelled and replaced.
     pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
         let (id, cancelled) = (lease.id, CancellationToken::new());
-        let held = Held { lease, since: Instant::now(), cancelled: cancelled.clone() };
+        let held = Held { lease, since: Instant::now(), cancelled: cancelled.clone(), settling: false };
         let mut state = self.lock();
         if let Some(lost) = state.entries.insert(id, held) {
             lost.cancelled.cancel();
@@ -58,16 +60,30 @@ impl Holdings {
         }
     }
 
-    /// Cancels the run of a job, if it is here or on its way.
-    pub fn cancel(&self, id: Uuid) {
+    /// Notes before a lease is settled that it must not be asserted any more.
+    pub fn settles(&self, id: Uuid, token: LeaseToken) {
+        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
+            held.settling = true;
+        }
+    }
+
+    /// Whether a lease that the index has forgotten is still wanted here.
+    pub fn may_assert(&self, id: Uuid, token: LeaseToken) -> bool {
+        self.lock().entries.get(&id).is_some_and(|held| held.lease.token == token && !held.settling)
+    }
+
+    /// Notes that a job is said to be cancelled, and returns its attempt and token if it is here; if it is on its way, it is cancelled when
+    /// it comes, before anything of it has run.
+    pub fn said_cancelled(&self, id: Uuid) -> Option<(i32, LeaseToken)> {
         let State { entries, missed } = &mut *self.lock();
         while missed.front().is_some_and(|(at, _)| at.elapsed() > ON_ITS_WAY) {
             missed.pop_front();
         }
-        match entries.get(&id) {
-            Some(held) => held.cancelled.cancel(),
-            None => missed.push_back((Instant::now(), id)),
+        if let Some(held) = entries.get(&id) {
+            return Some((held.lease.attempt, held.lease.token));
         }
+        missed.push_back((Instant::now(), id));
+        None
     }
 
     /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
@@ -147,6 +163,8 @@ mod tests {
             hooks: 0,
             args_version: 1,
             token: LeaseToken::random(),
+            sure_until: Instant::now(),
+            lasts: Duration::ZERO,
         })
     }
 
@@ -154,12 +172,12 @@ mod tests {
     #[test]
     fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
         let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
-        holdings.cancel(one.id);
+        assert_eq!(holdings.said_cancelled(one.id), None);
         assert!(!holdings.enter(Arc::clone(&other)).is_cancelled());
         assert!(holdings.enter(Arc::clone(&one)).is_cancelled());
         holdings.leave(one.id, one.token);
         assert!(!holdings.enter(Arc::clone(&one)).is_cancelled(), "it counts once");
-        holdings.cancel(other.id);
+        assert_eq!(holdings.said_cancelled(other.id), Some((1, other.token)));
         assert!(!holdings.enter(lease(3)).is_cancelled());
     }
 }

@@ -4,6 +4,7 @@
 //! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
 
 pub mod assembly;
+pub mod canceller;
 pub mod capacity;
 pub mod fetcher;
 pub mod finisher;

@@ -9,7 +9,7 @@ use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
     ids,
-    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, shard_agreement, webhooks::Watchers},
+    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, eviction, shard_agreement, webhooks::Watchers},
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    canceller,
     capacity::Capacity,
     fetcher::{Desk, Fetcher},
     finisher::Finisher,
@@ -64,20 +65,23 @@ pub async fn work(
     let background = CancellationToken::new();
     let (finisher, written) = Finisher::start(&system, index.clone(), watchers.clone(), holdings.clone());
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
-    let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
+    let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
+    let renewal = tokio::spawn(renewer::renew(consumer.clone(), holdings.clone(), settings.lease, background.clone()));
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
+    tokio::spawn(eviction::warn(index.clone(), background.clone()));
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
     let wake = Arc::new(Wake::new(&sources));
     let process = ids::new_id(&environment.clock);
     let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
     let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
-    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer, grant));
+    let (cancelled, said_cancelled) = mpsc::unbounded_channel();
+    tokio::spawn(canceller::cancel(consumer.clone(), holdings.clone(), said_cancelled));
+    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, cancelled));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
-    let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
     let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
     let sources = Sources::new(sources, settings.slots, Arc::clone(&wake));
     let guests = Arc::new(Semaphore::new(newcomers::GUESTS));

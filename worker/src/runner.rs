@@ -77,6 +77,10 @@ impl Runner {
             self.hand_back(lease).await;
             return None;
         };
+        if !self.is_own(&lease).await {
+            self.hand_back(lease).await;
+            return None;
+        }
         let started = Instant::now();
         let outcome = self.attempt(kind, &lease, cancelled).await;
         let ran = started.elapsed();
@@ -84,6 +88,17 @@ impl Runner {
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
         self.finisher.ended(Ended { lease, outcome, ran }).await;
         Some(ran)
+    }
+
+    /// Whether the job's lease is still this process's, which costs nothing unless it waited, or the process stood still, for long.
+    async fn is_own(&self, lease: &Lease) -> bool {
+        match lease.is_own(&self.environment.index).await {
+            Ok(is_own) => is_own,
+            Err(error) => {
+                tracing::debug!(%error, "the lease cannot be renewed, so the run does not begin");
+                false
+            }
+        }
     }
 
     /// Who else may be in the process meanwhile; `None` if the job was cancelled, must give way to another's last chance, or its own

@@ -11,7 +11,7 @@ use shared::{
     db::PoolSettings,
     health::HealthChecks,
     http_server::{self, DrainReport, probe::Probe},
-    queue::{producer::Producer, shard_agreement},
+    queue::{eviction, producer::Producer, shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
@@ -94,6 +94,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
     let registry = Registry::new(config.environment.test_kinds).with_max_args_bytes(config.limits.max_args_bytes);
     let registry = Arc::new(registry);
     let queues: Vec<_> = registry.queues().into_iter().collect();
+    tokio::spawn(eviction::warn(stores.index.clone(), stop.clone()));
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
     AppState::from(Parts {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),

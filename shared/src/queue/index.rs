@@ -5,11 +5,12 @@
 
 mod announcing;
 mod building;
+mod checking;
+mod leases;
 mod limiting;
 mod listening;
 mod looking;
 mod records;
-mod reserving;
 mod scripts;
 mod sharding;
 mod standing;
@@ -26,17 +27,17 @@ use redis::{
 use uuid::Uuid;
 
 pub use self::records::{
-    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob,
+    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement, WaitingJob,
 };
 pub(super) use self::{
+    checking::{CheckMode, Member},
     limiting::LimitChange,
     records::{FetchedIds, LeasedId, Offer, by_queue},
-    reserving::Reservation,
     standing::{Place, Standing},
 };
 use self::{
     listening::Listening,
-    scripts::{CANCEL, EXPIRED, FETCH, PUSH, RENEW, SETTLE, WATCH},
+    scripts::{CANCEL, FETCH, PUSH, SETTLE, WATCH},
     sharding::{Split, all},
 };
 use super::{Priority, QueueName, Shard, ShardCounts, keys};
@@ -128,6 +129,7 @@ impl Index {
         token: LeaseToken,
         offer: Option<Offer<'_>>,
     ) -> Result<FetchedIds, RedisError> {
+        self.learn_time().await?;
         let asked = Instant::now();
         let mut call = self.call(&FETCH, shard);
         call.arg(wanted.min(MAX_BATCH))
@@ -151,6 +153,17 @@ impl Index {
         })
     }
 
+    /// Without Redis's time it cannot be said until when an answer is waited for, and a fetch that Redis comes to later would lease jobs to
+    /// nobody.
+    async fn learn_time(&self) -> Result<(), RedisError> {
+        if !self.listening.is_known() {
+            let asked = Instant::now();
+            let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut self.connection()).await?;
+            self.listening.heard(seconds * 1_000 + micros / 1_000, asked);
+        }
+        Ok(())
+    }
+
     /// How long ago a grant was made, at the most.
     pub(super) fn age(&self, grant: &Grant) -> Duration {
         self.listening.age(grant.at_ms)
@@ -163,40 +176,6 @@ impl Index {
             self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
-    }
-
-    /// Extends leases that came from this shard and returns the ids of those that are lost, with the state of the index.
-    pub async fn renew(
-        &self,
-        shard: &Shard,
-        lease: Duration,
-        held: &[HeldLease],
-    ) -> Result<(IndexState, Vec<Uuid>), RedisError> {
-        let (mut state, mut lost) = (IndexState::Ready, Vec::new());
-        for chunk in held.chunks(MAX_BATCH) {
-            let mut call = self.call(&RENEW, shard);
-            call.arg(millis(lease));
-            for lease in chunk {
-                call.arg(lease.id.as_bytes())
-                    .arg(lease.token.bytes())
-                    .arg(lease.tenant.as_uuid().as_bytes())
-                    .arg(millis(lease.held_for));
-            }
-            let answer: Vec<Vec<u8>> = call.invoke_async(&mut self.connection()).await?;
-            let mut answer = answer.into_iter();
-            state = answer.next().map_or(IndexState::Stale, |text| IndexState::parse(&String::from_utf8_lossy(&text)));
-            lost.extend(answer.filter_map(|id| Uuid::from_slice(&id).ok()));
-        }
-        Ok((state, lost))
-    }
-
-    /// Leases that ran out, oldest first. They stay until they are settled.
-    pub(super) async fn expired(&self, shard: &Shard, limit: usize) -> Result<Vec<(Uuid, LeaseToken)>, RedisError> {
-        let flat: Vec<Vec<u8>> = self.call(&EXPIRED, shard).arg(limit).invoke_async(&mut self.connection()).await?;
-        Ok(flat
-            .chunks_exact(2)
-            .filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken::parse(&pair[1])?)))
-            .collect())
     }
 
     /// Takes jobs that are final in the ledger out of the index, and tells the holders of running ones.

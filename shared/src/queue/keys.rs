@@ -15,11 +15,6 @@ pub fn built_shards(prefix: &str, queue: &QueueName) -> String {
     format!("{prefix}:{{{queue}}}:shards")
 }
 
-/// A shard's leases, by when they run out: for what is told without a script.
-pub fn leases(prefix: &str, shard: &Shard) -> String {
-    format!("{}:leases", root(prefix, shard))
-}
-
 /// Where idle workers hear that there is something to fetch from a shard.
 pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:wake", root(prefix, shard))

@@ -8,9 +8,11 @@
 
 pub mod aftermath;
 pub mod batches;
+pub mod check;
 pub mod consumer;
 pub mod control;
 pub mod effects;
+pub mod eviction;
 pub mod expiry;
 pub mod explain;
 pub mod finish;
@@ -32,7 +34,8 @@ mod wake;
 pub mod webhooks;
 
 pub use index::{
-    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob,
+    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Renewed, Settlement, WORKER_SILENCE,
+    WaitingJob,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;

@@ -61,6 +61,7 @@ fn describe() {
     describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");
     describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that still waited when the sweep pushed them again.");
+    describe_counter!(names::INDEX_DRIFT_TOTAL, "Invariants of the Redis index that were repaired.");
     describe_counter!(names::WEBHOOK_DELIVERIES_TOTAL, "Attempts to deliver a webhook, by outcome.");
     describe_gauge!(names::EVENT_STREAMS, "Open streams of job events.");
     describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");

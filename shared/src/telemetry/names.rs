@@ -35,6 +35,8 @@ pub const BUILD_INFO: &str = "rota_build_info";
 pub const INDEX_REBUILD_SECONDS: &str = "rota_index_rebuild_seconds";
 /// Jobs that still waited when the sweep came by, and were pushed again in case the index missed them.
 pub const INDEX_SWEPT_TOTAL: &str = "rota_index_swept_total";
+/// Invariants of the Redis index that did not hold and were repaired, by `invariant`.
+pub const INDEX_DRIFT_TOTAL: &str = "rota_index_drift_total";
 /// Attempts to deliver a webhook, by `outcome` (`delivered`, `failed`, `given_up`, `held`).
 pub const WEBHOOK_DELIVERIES_TOTAL: &str = "rota_webhook_deliveries_total";
 /// Open streams of job events in this process.

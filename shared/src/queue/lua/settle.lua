@@ -1,16 +1,10 @@
 -- Ends leases, if the token still holds them, and puts back what is to run again. Serves finish, hand-back and rescue.
--- ARGV: the settlements, packed: id, token, run time in ms (-1: it did not run, give the charge back), priority and run_at in ms with which it
--- waits again (priority 0: it does not). Returns how many leases ended.
+-- ARGV: the settlements, packed: id, token, run time in ms (-1: it did not run, give the charge back; -2: it was rescued), priority and run_at
+-- in ms with which it waits again (priority 0: it does not). What a rescue has claimed is ended by a rescue alone, and by it nothing else.
+-- Returns how many leases ended.
 local now, ids, settlement = now_ms(), unpacker(ARGV[1], '<c8dBd')
-local holders, ended, seen, tenants, names = redis.call('HMGET', held, unpack(ids)), {}, {}, {}, {}
-
--- Many leases are charged the same, and reading a number costs more than finding it again.
-local charges = {}
-local function charged_to(holder)
-  local text = string.sub(holder, 25)
-  charges[text] = charges[text] or tonumber(text)
-  return charges[text]
-end
+local holders, ends = redis.call('HMGET', held, unpack(ids)), redis.call('ZMSCORE', leases, unpack(ids))
+local ended, seen, tenants, names, forgotten = {}, {}, {}, {}, {}
 
 -- Sums up, for each tenant, what was used, what was charged, and what did not run at all.
 local function account(holder, ran)
@@ -41,7 +35,11 @@ end
 local more, again = false, {}
 for at, holder in ipairs(holders) do
   local id, token, ran, priority, run_at = ids[at], settlement(at)
-  if holder and not seen[id] and string.sub(holder, 1, 8) == token then
+  local is_rescue = ran < -1
+  -- The index has lost who held it. Where it waits again the crawl brings it: the ledger knows its tenant.
+  if not holder and ends[at] and is_rescue == is_claimed(ends[at]) then
+    forgotten[#forgotten + 1] = id
+  elseif holder and not seen[id] and string.sub(holder, 1, 8) == token and is_rescue == (is_claimed(ends[at]) or false) then
     seen[id], ended[#ended + 1] = account(holder, ran), id
     if priority > 0 then
       place(id, seen[id], priority, run_at, now)
@@ -49,7 +47,8 @@ for at, holder in ipairs(holders) do
     end
   end
 end
-if #ended == 0 then return 0 end
+if #forgotten > 0 then redis.call('ZREM', leases, unpack(forgotten)) end
+if #ended == 0 then return #forgotten end
 learn(names)
 redis.call('ZREM', leases, unpack(ended))
 redis.call('HDEL', held, unpack(ended))
@@ -60,4 +59,4 @@ for tenant, sum in pairs(tenants) do more = correct(tenant, sum, known[tenant]) 
 enter_lanes()
 remember(tenants)
 if more then wake_idle() end
-return #ended
+return #ended + #forgotten

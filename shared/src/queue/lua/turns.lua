@@ -51,7 +51,8 @@ local function turn(entry, most, now)
     entry.about = known[entry.tenant]
     local average = entry.about.average or 1
     entry.cost, entry.least = average / entry.about.weight, math.max(1, math.floor(TURN_MS / average))
-    entry.waiting = redis.call('ZCARD', lane_of(entry.tenant))
+    -- What is no tenant leaves the ring with this.
+    entry.waiting = #entry.tenant == 16 and redis.call('ZCARD', lane_of(entry.tenant)) or 0
     entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
   end
   local second = math.min(horizon, size > 1 and heap[2].time or math.huge, size > 2 and heap[3].time or math.huge)
