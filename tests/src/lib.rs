@@ -12,6 +12,7 @@ pub mod eventually;
 pub mod free_port;
 pub mod http_sink;
 pub mod installation;
+pub mod latency;
 pub mod postgres;
 pub mod process;
 pub mod redis_server;

@@ -12,6 +12,7 @@ mod grants;
 mod idle;
 mod index_invariant;
 mod late_messages;
+mod latency;
 mod leadership;
 mod lifecycle;
 mod limits;
