@@ -10,7 +10,7 @@ use super::*;
 
 /// Set in the child process in which an attack may do its worst.
 const IN_CHILD: &str = "TEMPLATE_ATTACKS";
-/// A render's limit is half a second of the processor in an unoptimised program; the rest is for the last step before it.
+/// A render's limit is a quarter of a second of the processor in an unoptimised program; the rest is for the last step before it.
 const LONGEST_RENDER: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3_000 } else { 300 });
 const LONGEST_COMPILE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3_000 } else { 300 });
 

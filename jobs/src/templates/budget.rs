@@ -11,8 +11,8 @@ use shared::compute::thread_time;
 
 /// Bytes and elements that one mail may touch: eight megabytes take some ten milliseconds.
 const UNITS: usize = 8 * 1024 * 1024;
-/// Processor time of one mail, for what the units do not measure well. Unoptimised programs take ten times as long.
-const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 50 });
+/// Processor time of one mail, for what the units do not measure well. Unoptimised programs take several times as long.
+const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
 /// Units of a filter, a test or an output beside what it touches.
 const CALL: usize = 64;
 /// Units of an element of a list or map beside its own.
