@@ -133,7 +133,7 @@ async fn a_redrive_a_promotion_and_an_expiry_are_told() -> Result<()> {
     let app = announced_only().await?;
     let api = app.tenant("acme").await?.api;
     let now = app.system.clock.now();
-    let scheduled = api.post(JOBS, &json!({ "kind": "noop", "run_at": now + Duration::from_secs(3) })).await?.id();
+    let scheduled = api.post(JOBS, &json!({ "kind": "noop", "run_at": now + Duration::from_secs(10) })).await?.id();
     let mut promoted = follow(&api, scheduled, None).await?;
     assert_eq!(promoted.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("scheduled")));
     assert_eq!(

@@ -121,7 +121,7 @@ async fn a_success_closes_the_breaker() -> Result<()> {
 async fn a_tenant_has_five_messages_in_flight() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
-    let slow = Reply { status: 200, delay: Duration::from_secs(3), ..Reply::default() };
+    let slow = Reply { status: 200, delay: Duration::from_secs(14), ..Reply::default() };
     let sink = WebhookSink::start(vec![slow; 1_000]).await?;
     let endpoint = endpoint(&api, &sink).await?;
     for _ in 0..20 {
