@@ -5,6 +5,7 @@
 
 mod announcing;
 mod building;
+mod fitness;
 mod limiting;
 mod listening;
 mod looking;
