@@ -21,7 +21,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::in_flight;
 use crate::middleware::{
-    access_log, http_metrics, panic, problem_details, request_body, request_head, request_id, time_limit,
+    access_log, html, http_metrics, panic, problem_details, request_body, request_head, request_id, time_limit,
 };
 use crate::problem::ProblemCode;
 
@@ -62,6 +62,7 @@ pub fn layers(router: Router, settings: &HttpSettings) -> Router {
         .layer(from_fn(access_log::handle))
         .layer(from_fn(http_metrics::handle))
         .layer(from_fn(problem_details::handle))
+        .layer(from_fn(html::handle))
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
         .layer(panic::layer())

@@ -22,9 +22,7 @@ pub struct Environment {
     pub producer: Producer,
     /// Notes effects.
     pub index: Index,
-    /// Calls out by HTTP.
-    pub http: reqwest::Client,
-    /// Calls out to where tenants say.
+    /// Calls out by HTTP, to where tenants say. There is no other way out: a client without its guard would reach our own network.
     pub outbound: Outbound,
     /// What messages to tenants' endpoints are signed with.
     pub webhook_secrets: SecretReader,

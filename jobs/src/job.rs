@@ -82,7 +82,7 @@ pub enum Success {
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// Trying again may help.
-    #[error("{0:#}")]
+    #[error("{}", shared::error_text::with_causes(.0.as_ref()))]
     Retry(#[from] anyhow::Error),
     /// Trying again is pointless: the job is discarded at once.
     #[error("{0}")]

@@ -24,6 +24,7 @@ pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
         keep_jobs: KEEP_JOBS,
     };
     background::run(
+        &config.environment,
         &config.telemetry,
         config.http.listen,
         Arc::new(stores.clone()),

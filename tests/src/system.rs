@@ -213,7 +213,6 @@ impl TestSystem {
             tenants: self.tenants.clone(),
             producer: self.producer.clone(),
             index: self.index.clone(),
-            http: reqwest::Client::new(),
             outbound: Outbound::new(Self::outbound_policy()).expect("a client without special settings can be made"),
             webhook_secrets: SecretReader::new(self.system.clone()),
             mailer: self.mailer.clone(),

@@ -55,6 +55,7 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         grace: GRACE,
     };
     background::run(
+        &config.environment,
         &config.telemetry,
         config.http.listen,
         Arc::new(stores.clone()),
@@ -73,7 +74,6 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
         tenants: stores.tenants.clone(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         index: stores.index.clone(),
-        http: reqwest::Client::builder().timeout(Duration::from_mins(1)).build().context("HTTP client")?,
         outbound: Outbound::new((&config.outbound).into()).context("HTTP client for webhooks")?,
         webhook_secrets: SecretReader::new(stores.system.clone()),
         mailer: mailer(config)?,

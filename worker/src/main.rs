@@ -1,7 +1,10 @@
 //! `worker`: see [`worker`] for what it does.
 
 use clap::Parser;
-use shared::config::{Env, WorkerConfig};
+use shared::{
+    config::{Env, WorkerConfig},
+    core_dumps, error_text,
+};
 
 /// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
 #[derive(Parser)]
@@ -15,9 +18,14 @@ struct Arguments {
     concurrency: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    error_text::exit(run())
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut env = Env::from_process();
+    core_dumps::forbid_unless_permitted(&env);
     for (name, value) in [("WORKER_QUEUES", arguments.queues), ("WORKER_CONCURRENCY", arguments.concurrency)] {
         if let Some(value) = value {
             env = env.with(name, &value);

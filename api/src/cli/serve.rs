@@ -1,22 +1,20 @@
 //! `api serve`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
     compute::{ComputePool, ComputeSettings},
-    config::{ApiConfig, Env, HttpConfig},
+    config::{ApiConfig, Env, HttpConfig, Listen},
     db::PoolSettings,
-    health::HealthChecks,
-    http_server::{self, DrainReport, probe::Probe},
+    health::{self, HealthChecks},
+    http_server::{self, DrainReport, bind, probe::Probe},
     queue::{eviction, producer::Producer, shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,6 +34,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let config = ApiConfig::load(env)?;
     logging::init(&config.telemetry)?;
+    config.environment.warn_if_assumed();
     let handle = metrics::install()?;
     let shutdown = Shutdown::new()?;
     shared::faults::arm(config.environment.fault);
@@ -49,11 +48,10 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     )?;
     let state = state(&config, stores.clone(), shutdown.token());
     let producer = state.producer.clone();
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
-    tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
+    let (listener, listen) = bind(config.http.listen, "HOST, PORT").await?;
+    tracing::info!(%listen, version = VERSION, "serving");
     let checks: Arc<dyn HealthChecks> = Arc::new(stores);
+    tokio::spawn(health::watch(Arc::clone(&checks), shutdown.token()));
     let mut router = router(state, Arc::clone(&checks));
     // The probe is stopped last: it is what an orchestrator watches the drain by.
     let end = CancellationToken::new();
@@ -78,13 +76,12 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
 
 /// Metrics and health on an address of their own, until `end`.
 async fn probe(
-    listen: SocketAddr,
+    listen: Listen,
     probe: Probe,
     end: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = DrainReport>> {
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (HOST, METRICS_PORT)"))?;
-    tracing::info!(listen = %listener.local_addr()?, "serving metrics");
+    let (listener, listen) = bind(listen, "HOST, METRICS_PORT").await?;
+    tracing::info!(%listen, "serving metrics");
     Ok(http_server::probe::serve(listener, probe, end))
 }
 

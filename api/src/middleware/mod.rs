@@ -4,6 +4,7 @@
 //! its neighbours only through extensions of request and response.
 
 pub mod access_log;
+pub mod html;
 pub mod http_metrics;
 pub mod panic;
 pub mod problem_details;

@@ -33,7 +33,7 @@ async fn echo(Json(value): Json<Value>) -> Json<Value> {
 fn app(down: Arc<AtomicBool>) -> Router {
     let checks = move || {
         let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Degraded };
-        vec![Check { name: "redis", state }]
+        vec![Check { name: "redis", state, reason: None }]
     };
     let long = from_fn_with_state(Duration::from_secs(5), time_limit::at_least);
     let slow = || async {

@@ -12,6 +12,7 @@ use url::Url;
 use super::environment::Environment;
 use super::reader::{Reader, Variable};
 use super::timing::parse_millis;
+use super::url_text::unencoded;
 
 const URL: Variable =
     Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production");
@@ -89,12 +90,17 @@ impl MailConfig {
         let relay_patience =
             reader.or(RELAY_PATIENCE, DEFAULT_RELAY_PATIENCE, |text| parse_millis(text, MIN_TIMEOUT_MS));
         let transport = if environment.is_production() {
-            reader.required(URL, MailTransport::parse)?
+            reader.required_or_reason(URL, understood)?
         } else {
-            reader.or(URL, MailTransport::Directory(DEFAULT_DIRECTORY.into()), MailTransport::parse)
+            let folder = MailTransport::Directory(DEFAULT_DIRECTORY.into());
+            reader.optional_or_reason(URL, understood).unwrap_or(folder)
         };
         Some(Self { transport, connections, timeout, relay_probe, relay_patience })
     }
+}
+
+fn understood(text: &str) -> Result<MailTransport, String> {
+    MailTransport::parse(text).ok_or_else(|| unencoded(text).unwrap_or_default())
 }
 
 #[cfg(test)]

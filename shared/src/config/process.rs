@@ -3,7 +3,8 @@
 //! Invariant: a process asks for nothing it does not use; the owner's database address is in [`MigrationConfig`]
 //! alone. Start here to see what a process can be told, then open the section.
 
-use super::database::{DatabaseConfig, DatabaseUrl, read_owner};
+use super::database::{DatabaseConfig, read_owner};
+use super::database_url::DatabaseUrl;
 use super::env::Env;
 use super::environment::EnvironmentConfig;
 use super::errors::ConfigErrors;

@@ -4,13 +4,19 @@
 //! security applies); the ledger's own machinery goes through [`SystemDb`] (role `rota_system`, which sees only the tables
 //! it was granted). Next: [`migrate`] for how the schema and the roles come to be.
 
+mod fitness;
 mod kept;
 pub mod migrate;
 mod pool;
+mod role_pool;
+mod scarcity;
+mod scram;
+mod session;
 mod shares;
 mod system;
 mod tenant;
 
+pub use fitness::Fitness;
 pub use kept::Kept;
 pub use pool::PoolSettings;
 pub use shares::{ShareInUse, is_share_in_use};
@@ -27,11 +33,25 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Protocol(_) => true,
+        // A state of the installation that an operator ends: wrong credentials, no such database, a schema that was not migrated or
+        // is of another release, privileges that are missing. Statements are checked when they are compiled, so they are not at fault.
+        sqlx::Error::Configuration(_) => true,
+        sqlx::Error::Database(database) if is_unfit(database.as_ref()) => true,
         // 08 connection, 53 resources (too many connections, disk full), 57 stopped by an operator or a time-out, 58 system error,
         // 40 rolled back in a race, 55P03 lock not available, 25006 a server that is a standby.
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             ["08", "53", "57", "58", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
         }),
+        _ => false,
+    }
+}
+
+fn is_unfit(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    match &*code {
+        "28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883" => true,
+        // The same code says that a row is another tenant's, which is a defect.
+        "42501" => !error.message().contains("row-level security"),
         _ => false,
     }
 }

@@ -1,18 +1,24 @@
 //! The tenant's door: transactions in which row level security shows one tenant's rows.
 //!
 //! Invariant: the setting that the policies read is made with `set_config(…, true)`, so it ends with the transaction and
-//! never travels to the next user of the connection. One tenant holds at most its share of the connections ([`super::shares`]).
+//! never travels to the next user of the connection. No transaction is begun as a role that the policies do not hold for. One
+//! tenant holds at most its share of the connections ([`super::shares`]).
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    pool::{self, PoolSettings},
+    fitness::{self, Fitness, Role},
+    pool::PoolSettings,
+    role_pool::RolePool,
     shares::Shares,
 };
 use crate::tenancy::TenantId;
@@ -20,14 +26,20 @@ use crate::tenancy::TenantId;
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]
 pub struct TenantDb {
-    pool: sqlx::PgPool,
+    pool: RolePool,
+    /// Whether the role was found to be one that row level security applies to.
+    is_confined: Arc<AtomicBool>,
     shares: Arc<Shares>,
 }
 
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, &[])?, shares: Arc::new(Shares::of(settings)) })
+        Ok(Self {
+            pool: RolePool::open(url, application, settings, &[])?,
+            is_confined: Arc::default(),
+            shares: Arc::new(Shares::of(settings)),
+        })
     }
 
     /// Begins a transaction that sees the rows of `tenant` and of no other. Waits for the tenant's share of the pool first; see
@@ -35,15 +47,25 @@ impl TenantDb {
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
         let share = self.shares.take(tenant).await?;
         let mut transaction = self.pool.begin().await?;
+        if !self.is_confined.load(Ordering::Relaxed) {
+            fitness::require_confined(&mut transaction).await?;
+            self.is_confined.store(true, Ordering::Relaxed);
+        }
         sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
             .fetch_one(&mut *transaction)
             .await?;
         Ok(TenantTx { transaction, tenant, _share: share })
     }
 
-    /// Answers when the database does: for readiness.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query_scalar!("select 1").fetch_one(&self.pool).await.map(drop)
+    /// Whether the database can be worked with: for readiness.
+    pub async fn fitness(&self) -> Fitness {
+        fitness::examine(&self.pool, Role::App).await
+    }
+
+    /// Gives connections back that nobody uses; to be called every few seconds.
+    pub async fn tidy(&self) {
+        fitness::look_for_scarcity(&self.pool).await;
+        self.pool.tidy().await;
     }
 }
 

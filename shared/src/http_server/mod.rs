@@ -12,6 +12,7 @@ mod activity;
 mod connection;
 mod flood;
 mod frames;
+mod listener;
 mod open_connections;
 mod open_files;
 pub mod probe;
@@ -33,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Acceptor;
+pub use self::listener::{ListenError, bind};
 
 /// An error of a body, as tower and hyper exchange it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -54,7 +54,7 @@ pub enum Recorded {
 }
 
 /// What the ledger made of a batch of finishes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Records {
     /// An entry for every id.
     pub recorded: HashMap<Uuid, Recorded>,

@@ -6,6 +6,7 @@
 mod announcing;
 mod building;
 mod checking;
+mod fitness;
 mod leases;
 mod limiting;
 mod listening;

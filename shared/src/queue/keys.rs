@@ -45,6 +45,11 @@ pub fn effect_begun(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect-begun:{effect}")
 }
 
+/// Written to see whether it can be, and a channel of the same name: see `Index::fitness`.
+pub fn probe(prefix: &str) -> String {
+    format!("{prefix}:probe")
+}
+
 /// How far a run says that it is: see [`super::progress`].
 pub fn progress(prefix: &str, job: Uuid) -> String {
     format!("{prefix}:progress:{job}")

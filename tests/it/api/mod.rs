@@ -11,6 +11,7 @@ mod expiry;
 mod explain;
 mod heads;
 mod health;
+mod html;
 mod idempotency;
 mod job_batches;
 mod job_events;

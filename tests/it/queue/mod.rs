@@ -36,7 +36,7 @@ mod shards;
 mod shares;
 mod skew;
 mod steering;
-mod support;
+pub mod support;
 mod sweep;
 mod system_calls;
 mod ties;

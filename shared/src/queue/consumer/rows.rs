@@ -53,7 +53,7 @@ impl Consumer {
         )
         .fetch_all(&mut *connection)
         .await?;
-        self.connections.put(connection);
+        self.connections.put(connection).await?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 }

@@ -49,9 +49,17 @@ impl<'a> Recording<'a> {
     }
 
     async fn write_on(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
-        let mut connection = connections.take().await?;
-        self.write(&mut connection).await?;
-        connections.put(connection);
+        let mut session = connections.take().await?;
+        if !session.is_transaction() {
+            self.write(&mut session).await?;
+            return connections.put(session).await;
+        }
+        // Nothing is written before the commit, so nothing is noted as written before it.
+        let mut tried =
+            Self { finishes: self.finishes.clone(), records: self.records.clone(), in_doubt: self.in_doubt };
+        tried.write(&mut session).await?;
+        connections.put(session).await?;
+        self.records = tried.records;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Index {
-    /// Answers when Redis does: for readiness.
+    /// Answers when Redis does.
     pub async fn ping(&self) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(&mut self.connection()).await
     }

@@ -120,7 +120,7 @@ impl Writer {
                 } else {
                     statements::insert(&mut connection, group).await?
                 };
-                self.connections.put(connection);
+                self.connections.put(connection).await?;
                 Committed { answers, idle: HashSet::new() }
             }
         };
