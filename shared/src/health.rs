@@ -6,9 +6,10 @@
 
 use futures::future::{BoxFuture, FutureExt};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How one part is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
     /// It works.
@@ -20,7 +21,8 @@ pub enum CheckState {
 }
 
 /// One part and its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HealthCheck)]
 pub struct Check {
     /// What is looked at, e.g. `database`. Never an address.
     pub name: &'static str,

@@ -78,7 +78,7 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
         webhook_secrets: SecretReader::new(stores.system.clone()),
         mailer: mailer(config)?,
         compute: ComputePool::start(ComputeSettings::waiting()),
-            campaign_mails: CampaignMails::default(),
+        campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         clock,
     })

@@ -5,9 +5,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::store::{
-    recipients::{self, Addressee},
-    suppressions::{self, SuppressionReason},
+use shared::{
+    authz::Permission,
+    store::{
+        recipients::{self, Addressee},
+        suppressions::{self, SuppressionReason},
+    },
 };
 use uuid::Uuid;
 
@@ -32,6 +35,7 @@ impl Job for SendCampaignEmail {
     const DESCRIPTION: &'static str = "Writes one mail of a campaign to one recipient.";
     const QUEUE: &'static str = "email";
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
     const MAX_ATTEMPTS: i16 = 12;
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
@@ -83,9 +87,7 @@ impl SendCampaignEmail {
         let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
             None => return Ok(Success::Cancel("the campaign is gone".into())),
             Some(Err(error)) => Err(error),
-            Some(Ok(mail)) => {
-                mail.write(context, self.recipient_id, addressee).await.map_err(anyhow::Error::from)?
-            }
+            Some(Ok(mail)) => mail.write(context, self.recipient_id, addressee).await.map_err(anyhow::Error::from)?,
         };
         match rendered {
             Ok(outgoing) => self.send(context, outgoing, addressee).await,

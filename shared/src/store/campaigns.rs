@@ -55,6 +55,8 @@ pub struct Campaign {
     pub created_at: DateTime<Utc>,
     /// Counts the starts and resumptions: a fan-out job of an earlier one is not meant any more.
     pub send_generation: i32,
+    /// Why Rota paused it, if it did.
+    pub state_reason: Option<String>,
 }
 
 /// Adds a draft.
@@ -80,7 +82,7 @@ pub async fn create(transaction: &mut TenantTx, new: &NewCampaign) -> Result<(),
 pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaign>, sqlx::Error> {
     sqlx::query_as!(
         Campaign,
-        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
+        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation, state_reason
          from campaigns where id = $1",
         id
     )
@@ -121,6 +123,8 @@ pub struct ListedCampaign {
     pub finished_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// Why Rota paused it, if it did.
+    pub state_reason: Option<String>,
 }
 
 /// A page of campaigns, the newest first, older than `before`.
@@ -132,7 +136,7 @@ pub async fn list(
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
         ListedCampaign,
-        r#"select id, name, state, from_address, left(from_name, 200) as from_name, send_at, started_at, finished_at, created_at,
+        r#"select id, name, state, from_address, left(from_name, 200) as from_name, send_at, started_at, finished_at, created_at, state_reason,
                   case when octet_length(subject) <= $4 then subject end as "subject?",
                   case when octet_length(text_body) <= $4 then text_body end as "text_body?",
                   case when octet_length(html_body) <= $4 then html_body end as html_body,
@@ -147,12 +151,13 @@ pub async fn list(
     .await
 }
 
-/// Starts or resumes sending, at once or at a time; returns the new generation, or `None` from another state.
+/// Starts or resumes sending by this job, at once or at a time; returns the new generation, or `None` from another state.
 pub async fn start(
     transaction: &mut TenantTx,
     id: Uuid,
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
+    job: Uuid,
 ) -> Result<Option<i32>, sqlx::Error> {
     let from: Vec<String> = from.iter().map(ToString::to_string).collect();
     sqlx::query_scalar!(
@@ -160,11 +165,12 @@ pub async fn start(
            state = case when $3::timestamptz > now() then 'scheduled' else 'sending' end,
            send_at = $3,
            started_at = case when $3::timestamptz > now() then started_at else coalesce(started_at, now()) end,
-           send_generation = send_generation + 1
+           send_generation = send_generation + 1, send_job_id = $4, state_reason = null
          where id = $1 and state = any($2) returning send_generation",
         id,
         &from,
-        send_at
+        send_at,
+        job
     )
     .fetch_optional(&mut **transaction)
     .await
@@ -182,7 +188,7 @@ pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::E
 /// Stops sending for good, and takes those who have no mail on its way off the list; `false` from a final state.
 pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let result = sqlx::query!(
-        "update campaigns set state = 'cancelled', finished_at = now() where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
+        "update campaigns set state = 'cancelled', finished_at = now(), state_reason = null where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
         id
     )
     .execute(&mut **transaction)

@@ -4,6 +4,7 @@
 //! before the tenant is known ([`credentials`]) or before there is one ([`tenants`]).
 
 pub mod campaigns;
+pub mod campaigns_under_way;
 pub mod credentials;
 pub mod idempotency;
 pub mod leads;

@@ -1,9 +1,11 @@
 //! The HTTP API as its clients see it, over a real connection.
 
+mod args;
 mod auth;
 mod bad_clients;
 mod batch;
 mod campaigns;
+mod campaigns_under_way;
 mod control;
 mod dependencies;
 mod document;
@@ -12,6 +14,7 @@ mod explain;
 mod heads;
 mod health;
 mod idempotency;
+mod internal_jobs;
 mod job_batches;
 mod job_events;
 mod jobs;
@@ -24,6 +27,8 @@ mod operations;
 mod problems;
 mod progress;
 mod protocol;
+mod replay;
+mod times;
 mod unique;
 mod uploads;
 
