@@ -109,8 +109,7 @@ fn repetitions(bytes: usize) -> Vec<String> {
     for (open, close) in REPEATED {
         let times = (bytes - 40) / (open.len() + close.len());
         for closing in [times, 0] {
-            let expression =
-                format!("{}a{}", open.repeat(times), close.repeat(closing.max(usize::from(open.is_empty()) * times)));
+            let expression = format!("{}a{}", open.repeat(times), close.repeat(closing.max(usize::from(open.is_empty()) * times)));
             sources.push(format!("{{{{ {expression} }}}}"));
             sources.push(format!("{{% if {expression} %}}{{% endif %}}"));
             sources.push(format!("{{% for x in {expression} %}}{{% endfor %}}"));
@@ -153,8 +152,7 @@ fn no_repetition_overflows_the_stack_or_takes_long() {
 
 #[test]
 fn limits_hold_on_both_sides() {
-    let text =
-        |source: &str| CompiledTemplate::compile(&MailTemplate { text: source.into(), ..MailTemplate::default() });
+    let text = |source: &str| CompiledTemplate::compile(&MailTemplate { text: source.into(), ..MailTemplate::default() });
     let subject = |bytes: usize| {
         CompiledTemplate::compile(&MailTemplate { subject: "x".repeat(bytes), ..MailTemplate::default() })
     };
@@ -186,8 +184,7 @@ fn costly_templates_end_in_time_whatever_they_do() {
     let uppers = "|upper".repeat(60);
     for source in [
         format!("{{% for x in l %}}{{{{ t{uppers}|length }}}}{{% endfor %}}"),
-        "{% for a in t|split %}{% for b in t|split %}{% for c in t|split %}{{ c }}{% endfor %}{% endfor %}{% endfor %}"
-            .into(),
+        "{% for a in t|split %}{% for b in t|split %}{% for c in t|split %}{{ c }}{% endfor %}{% endfor %}{% endfor %}".into(),
         "{% for x in l %}{% for y in l %}{{ t|split('')|sort|unique|join|length }}{% endfor %}{% endfor %}".into(),
         "{% for x in l %}{{ t|replace('a', 'bb')|replace('b', 'cc')|length }}{% endfor %}".into(),
         "{% for x in l %}{% if n in t %}y{% endif %}{% endfor %}".into(),
@@ -200,8 +197,7 @@ fn costly_templates_end_in_time_whatever_they_do() {
         "{% for x in l %}{{ e|urlencode|urlencode|length }}{{ e|title|lower|capitalize|length }}{% endfor %}".into(),
         "{% for x in l %}{{ t[1:][1:][1:][::-1]|length }}{{ w[1:][2:]|length }}{% endfor %}".into(),
         "{% for x in l %}{{ o|length }}{{ o|string if false else '' }}{% if o == o %}{% endif %}{% endfor %}".into(),
-        "{% for x in l %}{{ w|unique|length }}{{ w|min }}{{ w|max }}{{ w|last }}{{ t|lines|length }}{% endfor %}"
-            .into(),
+        "{% for x in l %}{{ w|unique|length }}{{ w|min }}{{ w|max }}{{ w|last }}{{ t|lines|length }}{% endfor %}".into(),
         "{% for x in l %}{% if t is startingwith(t) and t is endingwith(t) %}{% endif %}{% endfor %}".into(),
         "{% for x in l %}{{ t|e|e|e|length }}{{ t|list|length }}{{ t|reverse|length }}{% endfor %}".into(),
         "{% for x in l %}{{ o }}{% endfor %}".into(),
@@ -217,19 +213,13 @@ fn costly_templates_end_in_time_whatever_they_do() {
 
 #[test]
 fn ordinary_templates_stay_far_below_their_budget() {
-    let rows: Vec<Value> =
-        (0..200).map(|number| json!({ "name": format!("Item {number}"), "price": number })).collect();
+    let rows: Vec<Value> = (0..200).map(|number| json!({ "name": format!("Item {number}"), "price": number })).collect();
     let source = "Dear {{ name|title }},\n{% for row in rows if row.price > 10 -%}\n  {{ loop.index }}. {{ row.name|upper|replace('ITEM', 'No') }}: {{ row.price + 1 }}\n{% endfor %}\
         {% if city in ['Köln', 'Paris'] %}{{ city|default('?') }}{% elif city is startingwith('B') %}B{% else %}-{% endif %}";
     let template = MailTemplate { subject: "Hi".into(), text: source.into(), html: Some(source.into()) };
     let compiled = CompiledTemplate::compile(&template).expect("compiles");
     let mail = compiled.render(&json!({ "name": "ada", "city": "Köln", "rows": rows })).expect("renders");
-    assert!(
-        mail.text.starts_with("Dear Ada,\n1. NO 11: 12\n2. NO 12: 13\n")
-            || mail.text.starts_with("Dear Ada,\n1. No 11: 12\n"),
-        "{}",
-        &mail.text[..60]
-    );
+    assert!(mail.text.starts_with("Dear Ada,\n1. NO 11: 12\n2. NO 12: 13\n") || mail.text.starts_with("Dear Ada,\n1. No 11: 12\n"), "{}", &mail.text[..60]);
     assert!(mail.text.ends_with("189. No 199: 200\nKöln"), "{}", &mail.text[mail.text.len() - 60..]);
 }
 
@@ -238,9 +228,7 @@ fn ordinary_templates_stay_far_below_their_budget() {
 fn looks_at_the_budget_leave_no_trace() {
     let text = |source: &str| {
         let template = MailTemplate { text: source.into(), ..MailTemplate::default() };
-        CompiledTemplate::compile(&template)
-            .and_then(|compiled| compiled.render(&json!({ "l": [1, 2, 3] })))
-            .map(|mail| mail.text)
+        CompiledTemplate::compile(&template).and_then(|compiled| compiled.render(&json!({ "l": [1, 2, 3] }))).map(|mail| mail.text)
     };
     assert_eq!(text("{% for x in l %}\n{{ x }}\n{% endfor %}.").as_deref(), Ok("\n1\n\n2\n\n3\n."));
     assert_eq!(text("{% for x in l -%}\n  {{ x }}\n{%- endfor %}.").as_deref(), Ok("123."));

@@ -7,7 +7,8 @@
 //! filters that call filters by name.
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value, filters,
+    Environment, Error, ErrorKind, State, Value,
+    filters,
     functions::Function,
     tests,
     value::{FunctionArgs, FunctionResult, Rest, ValueKind, ValueOrKwargs},

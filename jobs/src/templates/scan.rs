@@ -37,8 +37,7 @@ const LOOK_IN_CONDITION: &str = " ''|length or(";
 /// Checks `source` and returns it with a look at the budget in each loop.
 pub(super) fn scan(part: TemplatePart, source: &str) -> Result<String, TemplateError> {
     let mut tokens = Tokenizer::new(source, part.name(), false, minijinja::syntax::SyntaxConfig::default());
-    let mut scan =
-        Scan { part, source, tags: 0, unmetered: 0, open: Vec::new(), tag: Tag::default(), looks: Vec::new() };
+    let mut scan = Scan { part, source, tags: 0, unmetered: 0, open: Vec::new(), tag: Tag::default(), looks: Vec::new() };
     while let Some((token, span)) = tokens.next_token().map_err(|error| syntax_error(part, &error))? {
         scan.token(&token, span)?;
     }

@@ -34,13 +34,10 @@ fn deep(bytes: usize) -> Vec<String> {
         let times = bytes / (open.len() + close.len());
         format!("{{{{ {}a{} }}}}", open.repeat(times), close.repeat(times))
     };
-    let mut sources: Vec<String> = ["-", "not ", "a+", "a~", "a in ", "a if a else ", "1-", "a and "]
-        .iter()
-        .map(|open| around(open, ""))
-        .collect();
+    let mut sources: Vec<String> =
+        ["-", "not ", "a+", "a~", "a in ", "a if a else ", "1-", "a and "].iter().map(|open| around(open, "")).collect();
     sources.extend([".b", "[0]", "|d", " is defined", "()", "[1:]"].iter().map(|close| around("", close)));
-    sources
-        .extend([("(", ")"), ("[", "]"), ("a|d(", ")"), ("a[", "]")].iter().map(|(open, close)| around(open, close)));
+    sources.extend([("(", ")"), ("[", "]"), ("a|d(", ")"), ("a[", "]")].iter().map(|(open, close)| around(open, close)));
     sources.push(format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(bytes / 12)));
     sources.push("{% if a %}".repeat(bytes / 10));
     sources.push("{% for a in a %}".repeat(bytes / 16));
@@ -105,8 +102,7 @@ async fn costly_previews_and_drafts_cost_their_author_alone() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_template_ends_the_api() -> Result<()> {
-    let mut rota =
-        Installation::start_with(InstallationOptions { workers: 0, ..InstallationOptions::default() }).await?;
+    let mut rota = Installation::start_with(InstallationOptions { workers: 0, ..InstallationOptions::default() }).await?;
     let id = campaign(&rota.tenant, "Hello", &leads(1, "a")).await?;
     let mut owner = PgConnection::connect(&rota.postgres.urls().owner).await?;
     for source in deep(200_000).into_iter().chain(deep(4_750)) {
@@ -164,11 +160,7 @@ async fn a_template_of_an_earlier_release_fails_its_mails_and_no_worker() -> Res
         let id: Uuid = path.trim_start_matches("campaigns/").parse()?;
         let send_at = Clock::system().now() + Duration::from_hours(1);
         rota.tenant.post(&format!("{path}/send"), &json!({ "send_at": send_at })).await?.expect(202)?;
-        sqlx::query("update campaigns set text_body = $1 where id = $2")
-            .bind(&source)
-            .bind(id)
-            .execute(&mut owner)
-            .await?;
+        sqlx::query("update campaigns set text_body = $1 where id = $2").bind(&source).bind(id).execute(&mut owner).await?;
         paths.push(path);
     }
     sqlx::query("update jobs set run_at = now() where kind = 'send_campaign'").execute(&mut owner).await?;
