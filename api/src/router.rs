@@ -23,7 +23,7 @@ use crate::{
 
 /// All routes, the document and its viewer. Only health and unsubscribe ask for no credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
-    openapi::with_docs(routes(checks)).with_state(state)
+    openapi::with_docs(routes(checks), &state.registry).with_state(state)
 }
 
 /// The routes that the document describes.

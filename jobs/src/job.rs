@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use shared::{
+    authz::Permission,
     clock::Clock,
     ids,
     queue::{NewJob, Priority},
@@ -28,6 +29,9 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     /// Whether only Rota itself makes such jobs: a client that could make them would go around the permissions of what they
     /// belong to.
     const INTERNAL: bool = false;
+    /// Of an internal kind, the permission to control what its jobs belong to: to cancel or retry one, a credential needs it
+    /// beside `jobs:control`.
+    const CONTROL: Option<Permission> = None;
     /// Failures after which it is discarded, unless the job says otherwise.
     const MAX_ATTEMPTS: i16 = 20;
     /// The form of the arguments. To be raised when a worker of the release before would misread them: it then leaves such

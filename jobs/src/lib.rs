@@ -2,6 +2,7 @@
 //!
 //! A newcomer who adds a kind reads [`job`], copies a file in [`kinds`], and adds a line to the list there.
 
+pub mod args;
 pub mod backoff;
 pub mod campaign_mail;
 pub mod context;

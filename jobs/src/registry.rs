@@ -4,22 +4,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     future::Future,
     pin::Pin,
     time::Duration,
 };
 
 use serde_json::value::RawValue;
-use shared::{config::TestKinds, queue::QueueName};
+use shared::{authz::Permission, config::TestKinds, queue::QueueName};
 
 use crate::{
+    args::{self, ArgsViolation},
     context::JobContext,
     job::{Job, JobError, Success},
 };
-
-/// Bytes of what is told of a misfit.
-const MAX_DETAIL_BYTES: usize = 500;
 
 type RunFuture<'a> = Pin<Box<dyn Future<Output = Result<Success, JobError>> + Send + 'a>>;
 
@@ -33,6 +30,8 @@ pub struct Kind {
     pub queue: QueueName,
     /// Whether only Rota itself makes such jobs.
     pub internal: bool,
+    /// Of an internal kind, what a credential needs beside `jobs:control` to cancel or retry its jobs.
+    pub control: Option<Permission>,
     /// Failures after which a job is discarded.
     pub max_attempts: i16,
     /// The newest form of the arguments that this process understands.
@@ -42,17 +41,10 @@ pub struct Kind {
     /// The JSON schema of its arguments.
     pub schema: serde_json::Value,
     validator: jsonschema::Validator,
+    check: fn(&jsonschema::Validator, &RawValue) -> Vec<ArgsViolation>,
+    can_decode: fn(&RawValue) -> bool,
     retry_delay: fn(u32) -> Duration,
     run: for<'a> fn(&'a RawValue, &'a JobContext) -> RunFuture<'a>,
-}
-
-/// One place where arguments do not fit a kind's schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArgsViolation {
-    /// JSON pointer into the arguments.
-    pub pointer: String,
-    /// What was expected.
-    pub detail: String,
 }
 
 impl Kind {
@@ -67,16 +59,18 @@ impl Kind {
             description: J::DESCRIPTION,
             queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
             internal: J::INTERNAL,
+            control: J::CONTROL,
             max_attempts: J::MAX_ATTEMPTS,
             args_version: J::ARGS_VERSION,
             timeout: J::TIMEOUT,
             validator: jsonschema::validator_for(&schema).expect("a derived schema is a valid schema"),
             schema,
+            check: args::check::<J>,
+            can_decode: |args| args::decode::<J>(args).is_ok(),
             retry_delay: J::retry_delay,
             run: |args, context| {
                 Box::pin(async move {
-                    let job: J =
-                        serde_json::from_str(args.get()).map_err(|error| JobError::Final(format!("args: {error}")))?;
+                    let job: J = args::decode(args).map_err(undecodable)?;
                     job.run(context).await
                 })
             },
@@ -88,13 +82,14 @@ impl Kind {
         Self { name, queue, ..self }
     }
 
-    /// Checks arguments against the schema; the list is empty if they fit.
-    pub fn check(&self, args: &serde_json::Value) -> Vec<ArgsViolation> {
-        let violation = |error: jsonschema::ValidationError<'_>| ArgsViolation {
-            pointer: format!("/args{}", error.instance_path()),
-            detail: beginning(&error),
-        };
-        self.validator.iter_errors(args).take(20).map(violation).collect()
+    /// Checks arguments against the schema and the decoder; the list is empty if a run can begin with them.
+    pub fn check(&self, args: &RawValue) -> Vec<ArgsViolation> {
+        (self.check)(&self.validator, args)
+    }
+
+    /// Whether a run of this kind can decode the arguments.
+    pub fn can_decode(&self, args: &RawValue) -> bool {
+        (self.can_decode)(args)
     }
 
     /// How long to wait after the given number of failures.
@@ -108,22 +103,9 @@ impl Kind {
     }
 }
 
-/// The beginning of a text: what does not fit stands in it as a whole, and clients choose how long that is.
-fn beginning(text: &impl fmt::Display) -> String {
-    struct Cut(String);
-    impl fmt::Write for Cut {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            let room = MAX_DETAIL_BYTES.saturating_sub(self.0.len());
-            self.0.push_str(&part[..part.floor_char_boundary(room)]);
-            // Whoever writes stops at an error.
-            if part.len() > room { Err(fmt::Error) } else { Ok(()) }
-        }
-    }
-    let mut cut = Cut(String::new());
-    if fmt::Write::write_fmt(&mut cut, format_args!("{text}")).is_err() {
-        cut.0.push('…');
-    }
-    cut.0
+/// Only jobs of another release's API get here: [`Kind::check`] ends with the same decoder.
+fn undecodable(violation: ArgsViolation) -> JobError {
+    JobError::Final(format!("args: {}", violation.detail))
 }
 
 /// The kinds of this process.

@@ -30,7 +30,7 @@ pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
         Arc::new(stores.clone()),
         env!("CARGO_PKG_VERSION"),
         async |stop| {
-            schedule(settings, stores.system, stores.index, Clock::system(), stop).await;
+            schedule(settings, stores, Clock::system(), stop).await;
         },
     )
     .await?;

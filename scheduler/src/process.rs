@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use shared::{
     clock::Clock,
-    db::SystemDb,
     ids,
     leadership::Candidate,
-    queue::{Index, QueueName, check::Checker, eviction, limits::Limiter, reconcile::Reconciler, shard_agreement},
+    queue::{QueueName, check::Checker, eviction, limits::Limiter, reconcile::Reconciler, shard_agreement},
+    stores::Stores,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use crate::{
     elector::{self, TERM_TTL},
     maintainer::maintain,
     services::{
-        Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer,
+        CampaignKeeper, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer,
         Sweeper,
     },
 };
@@ -44,7 +44,8 @@ pub struct SchedulerSettings {
 }
 
 /// Runs for leadership and does a leader's work, until `stop`.
-pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, clock: Clock, stop: CancellationToken) {
+pub async fn schedule(settings: SchedulerSettings, stores: Stores, clock: Clock, stop: CancellationToken) {
+    let Stores { tenants, system: db, index } = stores;
     let SchedulerSettings { queues, tick, reconcile, lease, keep_jobs } = settings;
     let (publish, leadership) = watch::channel(None);
     let reconciler = Reconciler::new(db.clone(), index.clone());
@@ -72,6 +73,8 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
+    let campaign_keeper = CampaignKeeper::new(db.clone(), tenants, clock.clone());
+    services.spawn(maintain(campaign_keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(MonthDropper::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
 

@@ -10,12 +10,13 @@ use futures::future::{BoxFuture, FutureExt};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 /// How often the parts are looked at for the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How one part is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
     /// It works.
@@ -27,7 +28,8 @@ pub enum CheckState {
 }
 
 /// One part and its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HealthCheck)]
 pub struct Check {
     /// What is looked at, e.g. `database`. Never an address.
     pub name: &'static str,

@@ -27,6 +27,7 @@ use shared::{
         producer::{EnqueueRequest, Producer},
     },
     store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
+    stores::Stores,
     tenancy::TenantId,
 };
 use tempfile::TempDir;
@@ -193,8 +194,13 @@ impl TestSystem {
             lease: Duration::from_secs(2),
             keep_jobs: Duration::from_hours(24),
         };
-        let work = schedule(settings, self.system.clone(), self.index.clone(), self.clock.clone(), stop.clone());
+        let work = schedule(settings, self.stores(), self.clock.clone(), stop.clone());
         Running { stop, task: tokio::spawn(work) }
+    }
+
+    /// All stores together.
+    pub fn stores(&self) -> Stores {
+        Stores { tenants: self.tenants.clone(), system: self.system.clone(), index: self.index.clone() }
     }
 
     /// The links in mails.

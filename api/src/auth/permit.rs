@@ -45,9 +45,14 @@ impl<G> Permit<G> {
         self.key.tenant
     }
 
+    /// Whether the credential has a permission.
+    pub fn allows(&self, permission: Permission) -> bool {
+        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(permission))
+    }
+
     /// Whether the credential has another permission too.
     pub fn has<H: Grant>(&self) -> bool {
-        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(H::PERMISSION))
+        self.allows(H::PERMISSION)
     }
 }
 

@@ -12,17 +12,14 @@ use futures::StreamExt as _;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::LengthLimitError;
+use jobs::args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use serde_path_to_error::{Path, Segment};
 use tower_http::timeout::TimeoutError;
 
 use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
-
-/// Characters of what is told of a misfit.
-const MAX_DETAIL_CHARS: usize = 500;
 
 /// The body of a request, or of an answer.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +79,7 @@ fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error +
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(error.path());
+        let pointer = args::pointer(error.path());
         problem(error.inner(), pointer)
     })?;
     deserializer.end().map_err(|error| problem(&error, String::new()))?;
@@ -90,29 +87,10 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn problem(error: &serde_json::Error, pointer: String) -> Problem {
-    let detail = error.to_string();
     if error.classify() != Category::Data {
-        return Problem::new(ProblemCode::InvalidJson).detail(detail);
+        return Problem::new(ProblemCode::InvalidJson).detail(error.to_string());
     }
-    // Where it is in the text says less than the pointer; and the text that does not fit is in it, however long.
-    let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(what, _)| what);
-    let detail = detail.chars().take(MAX_DETAIL_CHARS).collect();
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
-}
-
-fn pointer(path: &Path) -> String {
-    let mut pointer = String::new();
-    for segment in path {
-        let token = match segment {
-            Segment::Seq { index } => index.to_string(),
-            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
-            // The variant of an enum is no place in the text.
-            Segment::Enum { .. } | Segment::Unknown => continue,
-        };
-        pointer.push('/');
-        pointer.push_str(&token);
-    }
-    pointer
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail: args::reason(error) }])
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
+    authz::Permission,
     store::{
         webhook_deliveries::{self, LoggedAttempt, Outgoing},
         webhook_endpoints::{self, DisabledReason, Turn},
@@ -61,6 +62,7 @@ impl Job for DeliverWebhook {
     const DESCRIPTION: &'static str = "Posts a message to an endpoint of a tenant.";
     const QUEUE: &'static str = webhooks::DELIVERY_QUEUE;
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::WebhooksWrite);
     const MAX_ATTEMPTS: i16 = webhooks::DELIVERY_MAX_ATTEMPTS;
     const TIMEOUT: Duration = Duration::from_mins(1);
 

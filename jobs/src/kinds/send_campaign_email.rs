@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
+    authz::Permission,
     ids,
     queue::effects::Effect,
     store::{
@@ -45,6 +46,7 @@ impl Job for SendCampaignEmail {
     const DESCRIPTION: &'static str = "Writes one mail of a campaign to one recipient.";
     const QUEUE: &'static str = "email";
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
     /// Retries over five days; [`postpone`] ends them by time.
     const MAX_ATTEMPTS: i16 = 140;
 

@@ -1,5 +1,6 @@
 //! What a leader does, one file each, all of the shape [`crate::maintainer::Service`].
 
+mod campaign_keeper;
 mod cleaner;
 mod crawler;
 mod depth;
@@ -12,6 +13,7 @@ mod reconciler;
 mod rescuer;
 mod sweeper;
 
+pub use campaign_keeper::{CampaignKeeper, CampaignReport};
 pub use cleaner::Cleaner;
 pub use crawler::Crawler;
 pub use depth::Depth;

@@ -133,6 +133,11 @@ impl Position {
     }
 }
 
+/// What a job of the tenant does; `None` if there is no such job.
+pub async fn kind_of(transaction: &mut TenantTx, id: Uuid) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!("select kind from jobs where id = $1", id).fetch_optional(&mut **transaction).await
+}
+
 fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Position {
     let queue = queue.parse().expect("the ledger holds valid queue names");
     Position { id, tenant, queue, priority: Priority::from_ledger(priority), aftermath: Aftermath::default() }

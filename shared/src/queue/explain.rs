@@ -9,6 +9,7 @@ mod estimate;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -18,8 +19,9 @@ use super::{
 use crate::{db::TenantTx, store::webhook_endpoints::OPENS_AFTER, webhooks::DELIVERY_KIND};
 
 /// Why a job waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = WaitReason)]
 pub enum Reason {
     /// Other jobs must be final first.
     WaitingOnJobs,

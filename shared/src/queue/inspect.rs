@@ -10,6 +10,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 use uuid::Uuid;
 
 use super::{Index, JobState, QueueName, progress::Progress};
@@ -22,7 +26,8 @@ use crate::{
 pub const INLINE_BYTES: i32 = 1_024;
 
 /// One job as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
 pub struct JobRecord {
     /// The job's id.
     pub id: Uuid,
@@ -40,19 +45,25 @@ pub struct JobRecord {
     /// Failures after which it is discarded.
     pub max_attempts: i16,
     /// Its arguments.
+    #[schema(value_type = Option<Object>)]
     pub args: Option<Json<Box<RawValue>>>,
     /// Whether `args` is left out because it is large.
+    #[schema(required = false)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_omitted: bool,
     /// What the kind left to be read.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub result: Option<Json<Box<RawValue>>>,
     /// Whether `result` is left out because it is large.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub result_omitted: bool,
-    /// What went wrong in earlier runs: attempt, at, error.
+    /// What went wrong in earlier runs, the newest last.
+    #[schema(value_type = Option<Vec<FailedAttempt>>)]
     pub errors: Option<serde_json::Value>,
     /// Whether `errors` is left out because it is large.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub errors_omitted: bool,
     /// When it may run, or might have at the earliest.
     pub run_at: DateTime<Utc>,
@@ -70,6 +81,17 @@ pub struct JobRecord {
     pub waits_for: i16,
     /// How far its run says that it is.
     pub progress: Option<Progress>,
+}
+
+/// A run that failed, as the ledger keeps it.
+#[derive(Debug, ToSchema)]
+pub struct FailedAttempt {
+    /// Which run.
+    pub attempt: i32,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// A ledger state, or `running`, which only the index knows.
@@ -90,6 +112,17 @@ impl ShownState {
         }
     }
 }
+
+impl PartialSchema for ShownState {
+    fn schema() -> RefOr<Schema> {
+        let states = JobState::ALL.map(Self::Ledger).into_iter().chain([Self::Running]).map(Self::as_str);
+        let described = "A state of the ledger, or `running` while a worker holds the job.";
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states));
+        Schema::Object(schema.description(Some(described)).build()).into()
+    }
+}
+
+impl ToSchema for ShownState {}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn shown<S: serde::Serializer>(state: &ShownState, serializer: S) -> Result<S::Ok, S::Error> {

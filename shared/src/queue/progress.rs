@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use redis::RedisError;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Index, Shard, keys};
@@ -18,7 +19,7 @@ const MAX_MESSAGE: usize = 200;
 const TTL: Duration = Duration::from_hours(1);
 
 /// A report of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// 0 to 100.
     pub percent: u8,

@@ -155,12 +155,14 @@ pub async fn list(
     .await
 }
 
-/// Starts or resumes sending, at once or at a time, which is kept for a later resumption; returns the new generation, or `None` from another state.
+/// Starts or resumes sending by this job, at once or at a time, which is kept for a later resumption; returns the new generation, or
+/// `None` from another state.
 pub async fn start(
     transaction: &mut TenantTx,
     id: Uuid,
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
+    job: Uuid,
 ) -> Result<Option<i32>, sqlx::Error> {
     let from: Vec<String> = from.iter().map(ToString::to_string).collect();
     sqlx::query_scalar!(
@@ -169,11 +171,12 @@ pub async fn start(
            send_at = coalesce($3, send_at),
            pause_reason = null, pause_detail = null, refusals = 0, refusal = null,
            started_at = case when $3::timestamptz > now() then started_at else coalesce(started_at, now()) end,
-           send_generation = send_generation + 1
+           send_generation = send_generation + 1, send_job_id = $4
          where id = $1 and state = any($2) returning send_generation",
         id,
         &from,
-        send_at
+        send_at,
+        job
     )
     .fetch_optional(&mut **transaction)
     .await

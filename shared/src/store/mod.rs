@@ -5,6 +5,7 @@
 
 pub mod campaign_pauses;
 pub mod campaigns;
+pub mod campaigns_under_way;
 pub mod credentials;
 pub mod idempotency;
 pub mod lead_columns;

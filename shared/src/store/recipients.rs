@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::db::TenantTx;
@@ -34,7 +35,8 @@ pub struct Addressee {
 }
 
 /// How many recipients of a campaign are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CampaignProgress)]
 pub struct Counts {
     /// No mail on its way yet.
     pub pending: i64,
@@ -180,14 +182,15 @@ pub async fn finish(
     .map(drop)
 }
 
-/// Marks as failed the queued recipients whose job ended without sending (discarded as poison, or cancelled by hand);
+/// Marks as failed the queued recipients whose job ended without sending (discarded as poison, cancelled by hand, gone with its month);
 /// returns how many recipients are not done with yet.
 pub async fn settle_orphans(transaction: &mut TenantTx, campaign: Uuid) -> Result<i64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update recipients r set state = 'failed', reason = 'its job was ' || j.state
-         from jobs j
-         where r.tenant_id = $1 and r.campaign_id = $2 and r.state = 'queued' and j.id = r.job_id and j.state in ('discarded', 'cancelled')",
+        "update recipients r set state = 'failed', reason = coalesce('its job was ' || j.state, 'its job is gone')
+         from recipients o left join jobs j on j.id = o.job_id
+         where o.tenant_id = $1 and o.campaign_id = $2 and o.state = 'queued' and (j.id is null or j.state in ('discarded', 'cancelled'))
+           and r.tenant_id = o.tenant_id and r.id = o.id and r.state = 'queued'",
         tenant,
         campaign
     )

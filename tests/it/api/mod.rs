@@ -1,9 +1,11 @@
 //! The HTTP API as its clients see it, over a real connection.
 
+mod args;
 mod auth;
 mod bad_clients;
 mod batch;
 mod campaigns;
+mod campaigns_under_way;
 mod control;
 mod dependencies;
 mod document;
@@ -13,6 +15,7 @@ mod heads;
 mod health;
 mod html;
 mod idempotency;
+mod internal_jobs;
 mod job_batches;
 mod job_events;
 mod jobs;
@@ -26,7 +29,9 @@ mod operations;
 mod problems;
 mod progress;
 mod protocol;
+mod replay;
 mod suppressions;
+mod times;
 mod unique;
 mod uploads;
 

@@ -49,10 +49,10 @@ const WRITE_LIMIT: Duration = Duration::from_mins(2);
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
     /// `skip` (the default) leaves bad rows out and reports them; `refuse` imports nothing if there is one.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     on_error: Option<OnError>,
     /// `comma`, `semicolon`, `tab` or `pipe`; found from the header if left out.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     delimiter: Option<Delimiter>,
     /// A JSON object of variable name to column name, for columns whose names do not say what they are,
     /// such as `{"email":"Kontakt"}`.
@@ -60,9 +60,10 @@ pub struct ImportQuery {
 }
 
 /// Imports leads from a CSV file and adds them to a campaign that has not been started.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", operation_id = "import_leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
     request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; 100,000 rows at most"),
     responses((status = 200, body = ImportReport, description = "What was imported, and which rows were not"),
+        (status = 409, description = "The campaign was started before"),
         (status = 422, description = "The file was refused; the report says why"),
         (status = 429, description = "`too_many_in_flight`: two imports of the tenant are under way")))]
 pub async fn import(

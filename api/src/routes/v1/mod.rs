@@ -2,9 +2,11 @@
 
 pub mod campaign_leads;
 pub mod campaigns;
+mod job_control;
 pub mod job_events;
 pub mod job_explain;
 pub mod job_kinds;
+pub mod job_submission;
 pub mod job_ties;
 pub mod jobs;
 pub mod jobs_batch;

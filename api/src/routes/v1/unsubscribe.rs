@@ -23,14 +23,14 @@ const ASK: &str = include_str!("unsubscribe/ask.html");
 const DONE: &str = include_str!("unsubscribe/done.html");
 
 /// Asks whether all mail from this sender is to end.
-#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", operation_id = "show_unsubscribe_page", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
 pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     who(&state, &token).map(|_| Html(ASK))
 }
 
 /// Ends all mail from this sender to this address: by the button, or by a mail program's one click (RFC 8058).
-#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", operation_id = "unsubscribe", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "The address is on the suppression list")))]
 pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     let who = who(&state, &token)?;

@@ -38,7 +38,7 @@ use crate::{
 const MAX_ENDPOINTS: i64 = 20;
 
 /// Makes an endpoint. Its secret is in this answer and nowhere else.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints", tag = "webhooks", request_body = NewEndpointBody,
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints", operation_id = "create_webhook_endpoint", tag = "webhooks", request_body = NewEndpointBody,
     responses((status = 201, body = EndpointView, description = "The endpoint, with its secret"),
         (status = 409, description = "The tenant has as many endpoints as it may, or one with this URL: `endpoint_id`")))]
 pub async fn create(
@@ -62,7 +62,7 @@ pub async fn create(
 }
 
 /// Lists endpoints, the newest first.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints", tag = "webhooks", params(EndpointQuery),
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints", operation_id = "list_webhook_endpoints", tag = "webhooks", params(EndpointQuery),
     responses((status = 200, body = PageBody<EndpointView>, description = "A page of endpoints")))]
 pub async fn list(
     permit: Permit<WebhooksRead>,
@@ -77,7 +77,7 @@ pub async fn list(
 }
 
 /// Shows an endpoint.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}", operation_id = "get_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint")))]
 pub async fn show(
     permit: Permit<WebhooksRead>,
@@ -89,7 +89,7 @@ pub async fn show(
 }
 
 /// Changes what is named in the body, and leaves the rest.
-#[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", request_body = EndpointChanges,
+#[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", operation_id = "update_webhook_endpoint", tag = "webhooks", request_body = EndpointChanges,
     params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint as it is now"),
         (status = 409, description = "Another endpoint has this URL: `endpoint_id`")))]
@@ -110,7 +110,7 @@ pub async fn update(
 }
 
 /// Deletes an endpoint. What was to be sent there is not sent.
-#[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", operation_id = "delete_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 204, description = "It is gone")))]
 pub async fn delete(
     permit: Permit<WebhooksWrite>,

@@ -15,6 +15,7 @@ use jobs::{
 use serde_json::{Map, Value};
 use shared::{
     db::TenantTx,
+    ids,
     queue::{NewJob, producer::Producer},
     store::{
         campaigns::{self, Campaign, NewCampaign},
@@ -125,12 +126,13 @@ pub(super) async fn start(
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
 ) -> Result<Vec<NewJob>, Problem> {
-    let Some(generation) = campaigns::start(transaction, id, from, send_at).await? else {
+    let job_id = ids::new_id(&state.clock);
+    let Some(generation) = campaigns::start(transaction, id, from, send_at, job_id).await? else {
         let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
         return Err(conflict(&campaign.state));
     };
     let job = new_job(&state.clock, transaction.tenant(), &SendCampaign { campaign_id: id, generation });
-    let jobs = vec![NewJob { run_at: send_at, ..job }];
+    let jobs = vec![NewJob { id: job_id, run_at: send_at, ..job }];
     Producer::enqueue_in(transaction, &jobs).await?;
     Ok(jobs)
 }

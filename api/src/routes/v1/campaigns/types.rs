@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    extract::{optional_storable, storable},
+    extract::{Timestamp, optional_storable, storable},
     leads_import::ImportReport,
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
@@ -37,16 +37,19 @@ const MAX_VARIABLES_BYTES: usize = 64 * 1024;
 pub struct CampaignDraft {
     /// For people.
     #[serde(deserialize_with = "storable")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
     pub(super) name: String,
     /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
-    #[schema(example = "Hello {{ first_name }}")]
+    #[schema(example = "Hello {{ first_name }}", pattern = r"^[^\x00]*$")]
     #[serde(deserialize_with = "storable")]
     pub(super) subject: String,
     /// Template of the plain text.
     #[serde(deserialize_with = "storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     pub(super) text: String,
     /// Template of the HTML; values are escaped.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     pub(super) html: Option<String>,
     /// Who it is from.
     pub(super) from: Sender,
@@ -62,11 +65,11 @@ pub struct CampaignDraft {
 #[serde(deny_unknown_fields)]
 pub struct Sender {
     /// The address.
-    #[schema(example = "news@example.com")]
+    #[schema(example = "news@example.com", format = Email, min_length = 3, max_length = 254)]
     pub(super) email: String,
     /// The name shown with it, 200 characters at most.
-    #[schema(max_length = 200)]
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     pub(super) name: Option<String>,
 }
 
@@ -96,7 +99,7 @@ pub struct CampaignView {
     #[schema(required = false)]
     pub(super) html_omitted: bool,
     pub(super) from: Sender,
-    /// Why it is paused: requested, relay_unavailable (it goes on by itself) or refused.
+    /// Why it is paused: requested, relay_unavailable (it goes on by itself), refused, or job_ended: the job that sends it was cancelled or discarded.
     pub(super) pause_reason: Option<String>,
     /// What the reason was seen from, such as a refusal's stage and codes.
     pub(super) pause_detail: Option<String>,
@@ -106,7 +109,6 @@ pub struct CampaignView {
     pub(super) created_at: DateTime<Utc>,
     /// How many recipients are in each state; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub(super) progress: Option<Counts>,
     /// What was imported with the draft.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,8 +121,10 @@ pub struct CampaignView {
 #[into_params(parameter_in = Query)]
 pub struct CampaignQuery {
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
@@ -129,6 +133,7 @@ pub struct CampaignQuery {
 #[serde(deny_unknown_fields)]
 pub struct PreviewRequest {
     /// A recipient of the campaign; the first one if left out.
+    #[schema(format = Email, max_length = 254)]
     email: Option<String>,
     /// Values to use instead of a recipient's; 64 KiB at most, as a recipient's.
     #[schema(value_type = Option<Object>)]
@@ -162,7 +167,7 @@ pub struct MissingVariableView {
 #[serde(deny_unknown_fields)]
 pub struct SendRequest {
     /// At this time; at once if left out.
-    pub(super) send_at: Option<DateTime<Utc>>,
+    pub(super) send_at: Option<Timestamp>,
 }
 
 impl PreviewRequest {
@@ -192,7 +197,7 @@ impl CampaignDraft {
     /// Judges what can be judged without leads: addresses and the templates' syntax.
     pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
         let from = EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
-        if self.name.trim().is_empty() || self.name.len() > 200 {
+        if self.name.trim().is_empty() || self.name.chars().count() > 200 {
             return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
         }
         if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {

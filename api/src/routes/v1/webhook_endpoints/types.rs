@@ -25,15 +25,17 @@ const MAX_KINDS: usize = 50;
 #[serde(deny_unknown_fields)]
 pub struct NewEndpointBody {
     /// Where messages are posted to: https, on the public internet.
-    #[schema(example = "https://example.com/hooks/rota")]
+    #[schema(example = "https://example.com/hooks/rota", format = "uri", max_length = 2048)]
     url: String,
     /// For people.
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     description: Option<String>,
-    /// `job.completed`, `job.discarded`, `job.cancelled`; all if left out.
-    #[schema(value_type = Option<Vec<String>>)]
+    /// All if left out.
+    #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; all if left out.
     #[serde(default, deserialize_with = "optional_few::<51, _, _>")]
+    #[schema(min_items = 1, max_items = 50)]
     kinds: Option<Vec<String>>,
 }
 
@@ -42,17 +44,18 @@ pub struct NewEndpointBody {
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {
     /// Where messages are posted to.
+    #[schema(format = "uri", max_length = 2048)]
     url: Option<String>,
     /// For people; `null` for none.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 200, pattern = r"^[^\x00]*$")]
     description: Change<Option<String>>,
-    /// `job.completed`, `job.discarded`, `job.cancelled`.
-    #[schema(value_type = Option<Vec<String>>)]
+    /// Which events are told.
+    #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; `null` for all.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 50)]
     kinds: Change<Option<Vec<String>>>,
 }
 
@@ -70,8 +73,10 @@ enum Change<T> {
 #[into_params(parameter_in = Query)]
 pub struct EndpointQuery {
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
