@@ -13,6 +13,7 @@ mod reserving;
 mod scripts;
 mod sharding;
 mod standing;
+mod start_cost;
 
 use std::{
     sync::Arc,
@@ -28,6 +29,7 @@ use uuid::Uuid;
 pub use self::records::{
     Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob,
 };
+pub use self::start_cost::StartCost;
 pub(super) use self::{
     limiting::LimitChange,
     records::{FetchedIds, LeasedId, Offer, by_queue},
@@ -72,6 +74,7 @@ pub struct Index {
     shards: ShardCounts,
     response_timeout: Duration,
     listening: Arc<Listening>,
+    start_cost: StartCost,
 }
 
 impl Index {
@@ -92,6 +95,7 @@ impl Index {
             shards: settings.shards.clone(),
             response_timeout: settings.response_timeout,
             listening: Arc::new(Listening::new()),
+            start_cost: StartCost::default(),
         })
     }
 
@@ -156,11 +160,18 @@ impl Index {
         self.listening.age(grant.at_ms)
     }
 
+    /// What a start costs, which goes along with each settlement.
+    pub const fn start_cost(&self) -> &StartCost {
+        &self.start_cost
+    }
+
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(MAX_BATCH) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
-            self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
+            let mut call = self.call(&SETTLE, shard);
+            call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());
+            call.invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }

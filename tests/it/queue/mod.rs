@@ -32,6 +32,7 @@ mod schedulers;
 mod shards;
 mod shares;
 mod skew;
+mod starts;
 mod steering;
 mod support;
 mod sweep;

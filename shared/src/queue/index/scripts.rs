@@ -26,11 +26,11 @@ macro_rules! script {
 }
 
 pub(super) static PUSH: LazyLock<Script> =
-    script!("", "push", "packed" "lanes" "tenants" "turns" "serving" "leasing" "granting");
+    script!("", "push", "packed" "lanes" "tenants" "fair_share" "turns" "serving" "leasing" "granting");
 pub(super) static RESERVE: LazyLock<Script> = script!(alone "reserve");
 pub(super) static FETCH: LazyLock<Script> =
-    script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving" "leasing");
-pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "tenants");
+    script!("", "fetch", "lanes" "tenants" "fair_share" "turns" "readiness" "serving" "leasing");
+pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "tenants" "fair_share");
 // A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "tenants");
 pub(super) static EXPIRED: LazyLock<Script> = script!("expired");
