@@ -33,5 +33,6 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
         LogFormat::Pretty => fmt::layer().with_writer(io::stderr).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    super::panics::bound_reports();
     Ok(())
 }
