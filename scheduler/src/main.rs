@@ -3,8 +3,9 @@
 use clap::Parser;
 use shared::{
     config::{Env, SchedulerConfig},
-    core_dumps, error_text,
+    control_runtime, core_dumps, error_text,
 };
+use tokio::runtime;
 
 /// Leads or stands by. Everything is configured by the environment, see .env.sample.
 #[derive(Parser)]
@@ -20,5 +21,9 @@ fn run() -> anyhow::Result<()> {
     let env = Env::from_process();
     core_dumps::forbid_unless_permitted(&env);
     let config = SchedulerConfig::load(&env)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(scheduler::assembly::run(config))
+    let services = runtime::Builder::new_multi_thread().thread_name("rota-services").enable_all().build()?;
+    let control = control_runtime::build()?;
+    let ended = control.block_on(scheduler::assembly::run(config, services.handle().clone()));
+    services.shutdown_background();
+    ended
 }

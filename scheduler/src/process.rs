@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    elector::{self, TERM_TTL},
+    elector::{self, Leadership, TERM_TTL},
     maintainer::maintain,
     services::{
         CampaignKeeper, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer,
@@ -45,11 +45,29 @@ pub struct SchedulerSettings {
 
 /// Runs for leadership and does a leader's work, until `stop`.
 pub async fn schedule(settings: SchedulerSettings, stores: Stores, clock: Clock, stop: CancellationToken) {
+    let (publish, leadership) = watch::channel(None);
+    let candidate = Candidate::new(stores.system.clone(), ids::new_id(&clock), TERM_TTL);
+    // The term ends after the services, so that the next leader does not meet this one at work.
+    let services_done = CancellationToken::new();
+    let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
+    serve(settings, stores, clock, leadership, stop).await;
+    services_done.cancel();
+    if let Err(error) = election.await {
+        tracing::error!(%error, "the election ended badly");
+    }
+}
+
+/// Does a leader's work while `leadership` says that this process leads, until `stop`.
+pub async fn serve(
+    settings: SchedulerSettings,
+    stores: Stores,
+    clock: Clock,
+    leadership: Leadership,
+    stop: CancellationToken,
+) {
     let Stores { tenants, system: db, index } = stores;
     let SchedulerSettings { queues, tick, reconcile, lease, keep_jobs } = settings;
-    let (publish, leadership) = watch::channel(None);
     let reconciler = Reconciler::new(db.clone(), index.clone());
-    let candidate = Candidate::new(db.clone(), ids::new_id(&clock), TERM_TTL);
 
     tokio::spawn(eviction::warn(index.clone(), stop.clone()));
     // Of a scheduler that waits to lead, too: when it leads, its number holds.
@@ -78,12 +96,5 @@ pub async fn schedule(settings: SchedulerSettings, stores: Stores, clock: Clock,
     services.spawn(maintain(MonthDropper::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
 
-    // The term ends after the services, so that the next leader does not meet this one at work.
-    let services_done = CancellationToken::new();
-    let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
     while services.join_next().await.is_some() {}
-    services_done.cancel();
-    if let Err(error) = election.await {
-        tracing::error!(%error, "the election ended badly");
-    }
 }

@@ -7,6 +7,7 @@ pub mod background;
 pub mod clock;
 pub mod compute;
 pub mod config;
+pub mod control_runtime;
 pub mod core_dumps;
 pub mod db;
 pub mod email_address;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::{
     config::{DatabaseConfig, RedisConfig},
@@ -18,6 +18,7 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For one store's answer to a check. Shorter than what a probe waits for all, so that one that hangs is told by name and a hung
 /// Redis is no more than a missing one.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1_500);
+const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Both stores, as the two roles.
 #[derive(Clone)]
@@ -61,6 +62,15 @@ impl Stores {
             system: SystemDb::open(database.system.expose(), application, pool)?,
             index: Index::open(&index)?,
         })
+    }
+
+    /// Gives connections back while they are scarce, for as long as the process lives: for stores that no probe looks at.
+    pub async fn tidy(self) {
+        let mut ticks = interval(TIDY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.maintain().await;
+        }
     }
 }
 

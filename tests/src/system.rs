@@ -31,10 +31,13 @@ use shared::{
     tenancy::TenantId,
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use worker::process::{WorkerSettings, work};
+use worker::{
+    handlers::HandlerRuntime,
+    process::{WorkerSettings, work},
+};
 
 use crate::postgres::{DatabaseUrls, SharedServer, TestDatabase};
 
@@ -180,7 +183,16 @@ impl TestSystem {
             lease,
             grace: Duration::from_secs(5),
         };
-        let work = work(settings, self.system.clone(), self.index.clone(), registry, self.environment(), stop.clone());
+        let handlers = HandlerRuntime::new(Handle::current());
+        let work = work(
+            settings,
+            self.system.clone(),
+            self.index.clone(),
+            registry,
+            self.environment(),
+            handlers,
+            stop.clone(),
+        );
         Running { stop, task: tokio::spawn(work) }
     }
 

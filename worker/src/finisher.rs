@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use shared::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
@@ -18,20 +18,19 @@ use shared::{
     },
 };
 use tokio::{
-    sync::mpsc,
+    sync::Semaphore,
+    task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use crate::holdings::Holdings;
+use crate::{ends::Ends, holdings::Holdings};
 
-const MAX_BATCH: usize = 500;
-/// Runs whose end waits to be written; beyond that, handlers wait, and with them the fetcher.
-const WAITING: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before an end that took too long is tried again.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Batches that are written at the same time.
+/// Batches of each class that are written at the same time.
 const WRITERS: usize = 2;
 /// The shortest time between the beginnings of two batches that are not full.
 const PACE: Duration = Duration::from_millis(3);
@@ -49,7 +48,24 @@ pub struct Ended {
 /// Where handlers leave the ends of their runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Finisher {
-    sender: mpsc::Sender<Ended>,
+    writing: Arc<Writing>,
+    /// The writers end when all clones are dropped.
+    _open: Arc<DropGuard>,
+}
+
+/// An end with its follow-up flags, those of the webhooks included.
+type WithHooks = (Ended, i16);
+
+/// What the writers share.
+struct Writing {
+    ledger: Kept,
+    index: Index,
+    watchers: Watchers,
+    holdings: Holdings,
+    /// Ends that concern their job alone: one statement for many tenants.
+    plain: Ends<WithHooks>,
+    /// Ends with follow-up work, which may touch any number of rows: each tenant's in a transaction of its own.
+    followed: Ends<WithHooks>,
 }
 
 impl Finisher {
@@ -61,65 +77,83 @@ impl Finisher {
         watchers: Watchers,
         holdings: Holdings,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, mut receiver) = mpsc::channel(WAITING);
         let ledger = Kept::new(db, WRITERS);
+        let (plain, followed) = (Ends::shared(), Ends::apart());
+        let writing = Arc::new(Writing { ledger, index, watchers, holdings, plain, followed });
+        let closed = CancellationToken::new();
+        let finisher = Self { writing: Arc::clone(&writing), _open: Arc::new(closed.clone().drop_guard()) };
         let writer = tokio::spawn(async move {
-            let slots = Arc::new(tokio::sync::Semaphore::new(WRITERS));
-            let mut writers = tokio::task::JoinSet::new();
-            let mut pace = Instant::now();
-            loop {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-                let mut batch = Vec::with_capacity(MAX_BATCH);
-                if receiver.recv_many(&mut batch, MAX_BATCH).await == 0 {
-                    break;
-                }
-                gather(&mut receiver, &mut batch, pace).await;
-                pace = Instant::now() + PACE;
-                let (ledger, index, holdings) = (ledger.clone(), index.clone(), holdings.clone());
-                let watchers = watchers.clone();
-                writers.spawn(async move {
-                    write(&ledger, &index, &watchers, &holdings, batch).await;
-                    drop(slot);
-                });
-                while writers.try_join_next().is_some() {}
-            }
-            while writers.join_next().await.is_some() {}
+            join(
+                write_all(&writing, |writing| &writing.plain, &closed),
+                write_all(&writing, |writing| &writing.followed, &closed),
+            )
+            .await;
         });
-        (Self { sender }, writer)
+        (finisher, writer)
     }
 
     /// Leaves the end of a run to be written.
     pub async fn ended(&self, ended: Ended) {
-        // The writer outlives every handler, so this fails only when the process is being torn down.
-        let _ = self.sender.send(ended).await;
+        let Writing { watchers, plain, followed, .. } = &*self.writing;
+        let Lease { hooks, tenant, ref kind, .. } = *ended.lease;
+        let watched = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
+        let (hooks, bytes) = (hooks | watched, ended.outcome.as_ref().map_or(0, Outcome::bytes));
+        let is_followed = hooks != 0 && ended.outcome.as_ref().is_some_and(Outcome::is_final);
+        let ends = if is_followed { followed } else { plain };
+        ends.enter(tenant, (ended, hooks), bytes).await;
     }
 }
 
-/// Adds what ends until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
-async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, until: Instant) {
-    while batch.len() < MAX_BATCH {
-        let room = MAX_BATCH - batch.len();
-        match timeout_at(until, receiver.recv_many(batch, room)).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+/// Writes the ends of one class until no more can come.
+async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHooks>, closed: &CancellationToken) {
+    let (slots, mut writers) = (Arc::new(Semaphore::new(WRITERS)), JoinSet::new());
+    let (ends, mut pace) = (class(writing), Instant::now());
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        gather(ends, pace).await;
+        let (tenant, batch) = ends.take();
+        if batch.is_empty() {
+            drop(slot);
+            if closed.run_until_cancelled(ends.changed()).await.is_some() || !ends.is_empty() {
+                // Of ends that remain after the close another batch is under way, whose writer tells.
+                if closed.is_cancelled() {
+                    writers.join_next().await;
+                }
+                continue;
+            }
+            break;
         }
+        pace = Instant::now() + PACE;
+        let writing = Arc::clone(writing);
+        writers.spawn(async move {
+            write(&writing, batch).await;
+            if let Some(tenant) = tenant {
+                class(&writing).written(tenant);
+            }
+            drop(slot);
+        });
+        while writers.try_join_next().is_some() {}
     }
+    while writers.join_next().await.is_some() {}
 }
 
-async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Holdings, batch: Vec<Ended>) {
-    let finishes: Vec<Finish> = batch
-        .iter()
-        .filter_map(|ended| {
-            let Lease { id, attempt, hooks, tenant, ref kind, .. } = *ended.lease;
-            let told = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
-            Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
-        })
-        .collect();
+/// Waits for more until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
+async fn gather(ends: &Ends<WithHooks>, until: Instant) {
+    while !ends.is_empty() && !ends.fills_a_batch() && timeout_at(until, ends.changed()).await.is_ok() {}
+}
+
+async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) {
+    let Writing { ledger, index, holdings, .. } = &**writing;
+    let finish = |(ended, hooks): &WithHooks| {
+        let Lease { id, attempt, .. } = *ended.lease;
+        Some(Finish { id, attempt, hooks: *hooks, outcome: ended.outcome.clone()? })
+    };
+    let finishes: Vec<Finish> = batch.iter().filter_map(finish).collect();
     let Tried { records: Records { recorded, aftermath }, slow } =
         record_patiently(ledger, Recording::of(&finishes)).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
-    for ended in &batch {
+    for (ended, _) in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {
             holdings.settles(settlement.id, settlement.token);
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
@@ -133,9 +167,9 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
     };
     join_all(by_shard.into_iter().map(settle)).await;
     aftermath.announce(index).await;
-    for ended in batch {
+    for (ended, hooks) in batch {
         if slow.contains(&ended.lease.id) {
-            write_later(ledger.clone(), index.clone(), watchers.clone(), holdings.clone(), ended);
+            write_later(Arc::clone(writing), (ended, hooks));
         } else {
             holdings.leave(ended.lease.id, ended.lease.token);
         }
@@ -144,10 +178,10 @@ async fn write(ledger: &Kept, index: &Index, watchers: &Watchers, holdings: &Hol
 
 /// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
 /// does not wait for it: the lease runs out then, and the job is rescued.
-fn write_later(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings, ended: Ended) {
+fn write_later(writing: Arc<Writing>, ended: WithHooks) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
-        write(&ledger, &index, &watchers, &holdings, vec![ended]).await;
+        write(&writing, vec![ended]).await;
     });
 }
 

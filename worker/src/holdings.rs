@@ -31,6 +31,8 @@ struct State {
 struct Held {
     lease: Arc<Lease>,
     since: Instant,
+    /// While its handler runs.
+    running_since: Option<Instant>,
     cancelled: CancellationToken,
     /// Its end is under way to the index, which forgets it then.
     settling: bool,
@@ -41,7 +43,8 @@ impl Holdings {
     /// process must have lost, is cancelled and replaced.
     pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
         let (id, cancelled) = (lease.id, CancellationToken::new());
-        let held = Held { lease, since: Instant::now(), cancelled: cancelled.clone(), settling: false };
+        let held =
+            Held { lease, since: Instant::now(), running_since: None, cancelled: cancelled.clone(), settling: false };
         let mut state = self.lock();
         if let Some(lost) = state.entries.insert(id, held) {
             lost.cancelled.cancel();
@@ -50,6 +53,13 @@ impl Holdings {
             cancelled.cancel();
         }
         cancelled
+    }
+
+    /// Notes that the handler of a job begins, or has ended: only the time between is charged while it lasts.
+    pub fn set_running(&self, id: Uuid, token: LeaseToken, running: bool) {
+        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
+            held.running_since = running.then(Instant::now);
+        }
     }
 
     /// Takes a lease out, unless the job is held by a later lease by now.
@@ -103,8 +113,9 @@ impl Holdings {
     /// What is to be renewed, by shard.
     pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
-        for Held { lease, since, .. } in self.lock().entries.values() {
-            shards.entry(lease.shard.clone()).or_default().push(lease.held(since.elapsed()));
+        for Held { lease, running_since, .. } in self.lock().entries.values() {
+            let running_for = running_since.map_or(Duration::ZERO, |since| since.elapsed());
+            shards.entry(lease.shard.clone()).or_default().push(lease.held(running_for));
         }
         shards
     }
@@ -166,6 +177,25 @@ mod tests {
             sure_until: Instant::now(),
             lasts: Duration::ZERO,
         })
+    }
+
+    /// What waits for a slot, or for its end to be written, uses no worker time.
+    #[test]
+    fn only_the_time_of_the_run_is_charged_while_it_lasts() {
+        let (holdings, one) = (Holdings::default(), lease(1));
+        let running_for = || {
+            let shards = holdings.by_shard();
+            shards.values().flatten().map(|held| held.held_for).max().expect("it is held")
+        };
+        holdings.enter(Arc::clone(&one));
+        assert_eq!(running_for(), Duration::ZERO);
+        holdings.set_running(one.id, one.token, true);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(running_for() >= Duration::from_millis(5));
+        holdings.set_running(one.id, LeaseToken::random(), false);
+        assert!(running_for() >= Duration::from_millis(5), "another lease says nothing of this one");
+        holdings.set_running(one.id, one.token, false);
+        assert_eq!(running_for(), Duration::ZERO);
     }
 
     /// It was read as waiting, then cancelled, and is entered only now.

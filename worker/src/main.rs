@@ -3,8 +3,9 @@
 use clap::Parser;
 use shared::{
     config::{Env, WorkerConfig},
-    core_dumps, error_text,
+    control_runtime, core_dumps, error_text,
 };
+use tokio::runtime;
 
 /// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
 #[derive(Parser)]
@@ -32,7 +33,11 @@ fn run() -> anyhow::Result<()> {
         }
     }
     let config = WorkerConfig::load(&env)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Not here: each run would begin with waking the main thread, which no other task shares.
-    runtime.block_on(runtime.spawn(worker::assembly::run(config)))?
+    let handlers = runtime::Builder::new_multi_thread().thread_name("rota-handlers").enable_all().build()?;
+    let control = control_runtime::build()?;
+    // Not on the main thread: each run would begin with waking it, and no other task shares it.
+    let ended = control.block_on(control.spawn(worker::assembly::run(config, handlers.handle().clone())));
+    // A handler that does not let go must not keep the process: what it does is of no use any more.
+    handlers.shutdown_background();
+    ended?
 }

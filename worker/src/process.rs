@@ -23,6 +23,7 @@ use crate::{
     fetcher::{Desk, Fetcher},
     finisher::Finisher,
     grants::Grants,
+    handlers::{HandlerRuntime, Handlers},
     heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
@@ -33,6 +34,7 @@ use crate::{
     runner::Runner,
     runtime,
     sources::Sources,
+    start_cost::{RunningTime, StartMeter},
 };
 
 /// How long the last results may take to be written after the last run ended, for example while PostgreSQL is away.
@@ -52,13 +54,15 @@ pub struct WorkerSettings {
     pub grace: Duration,
 }
 
-/// Works until `stop`, and returns when everything that was leased is finished or handed back.
+/// Works until `stop`, and returns when everything that was leased is finished or handed back. All of it runs on the current runtime, with
+/// `system` and `index`, whose connections therefore must not be used on another one; handlers alone run on theirs, with `environment`.
 pub async fn work(
     settings: WorkerSettings,
     system: SystemDb,
     index: Index,
     registry: Arc<Registry>,
     environment: Environment,
+    handlers: HandlerRuntime,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (holdings, watchers) = (Holdings::default(), Watchers::default());
@@ -79,6 +83,8 @@ pub async fn work(
     tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, cancelled));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
+    let running = RunningTime::new();
+    let starts = StartMeter::new(settings.slots, running.clone(), index.start_cost().clone());
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
@@ -94,6 +100,7 @@ pub async fn work(
         desk: desk.clone(),
         wake,
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
     };
     let newcomers = Newcomers {
         consumer: consumer.clone(),
@@ -102,6 +109,7 @@ pub async fn work(
         usages: sources.usages(),
         desk: desk.clone(),
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
     };
     let fetcher = Fetcher {
         consumer: consumer.offering(subscription),
@@ -110,6 +118,8 @@ pub async fn work(
         guests,
         desk,
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
+        starts,
     };
     let fetched = CancellationToken::new();
     // It takes back the offers, so it leaves when no more are made.
@@ -121,7 +131,9 @@ pub async fn work(
         drop(fetcher_ended);
         grants.refuse_rest().await;
     });
-    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances, system));
+    tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
+    let handlers = Handlers::new(handlers, registry, Arc::new(environment), running, holdings.clone());
+    let runner = Arc::new(Runner::new(handlers, holdings, finisher, last_chances, system, index));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let ran = timeout_after_stop(
         &stop,

@@ -72,7 +72,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Asserts that it has been held for so long.
+    /// Asserts that it is held, and that its handler has been running for so long.
     pub const fn held(&self, held_for: Duration) -> HeldLease {
         HeldLease { id: self.id, token: self.token, tenant: self.tenant, attempt: self.attempt, held_for }
     }

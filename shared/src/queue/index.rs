@@ -15,6 +15,7 @@ mod records;
 mod scripts;
 mod sharding;
 mod standing;
+mod start_cost;
 
 use std::{
     sync::Arc,
@@ -30,6 +31,7 @@ use uuid::Uuid;
 pub use self::records::{
     Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement, WaitingJob,
 };
+pub use self::start_cost::StartCost;
 pub(super) use self::{
     checking::{CheckMode, Member},
     limiting::LimitChange,
@@ -74,6 +76,7 @@ pub struct Index {
     shards: ShardCounts,
     response_timeout: Duration,
     listening: Arc<Listening>,
+    start_cost: StartCost,
 }
 
 impl Index {
@@ -94,6 +97,7 @@ impl Index {
             shards: settings.shards.clone(),
             response_timeout: settings.response_timeout,
             listening: Arc::new(Listening::new()),
+            start_cost: StartCost::default(),
         })
     }
 
@@ -170,11 +174,18 @@ impl Index {
         self.listening.age(grant.at_ms)
     }
 
+    /// What a start costs, which goes along with each settlement.
+    pub const fn start_cost(&self) -> &StartCost {
+        &self.start_cost
+    }
+
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(MAX_BATCH) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
-            self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
+            let mut call = self.call(&SETTLE, shard);
+            call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());
+            call.invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ mod wake;
 pub mod webhooks;
 
 pub use index::{
-    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Renewed, Settlement, WORKER_SILENCE,
+    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Renewed, Settlement, StartCost, WORKER_SILENCE,
     WaitingJob,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};

@@ -37,5 +37,6 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
         }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    super::panics::bound_reports();
     Ok(())
 }

@@ -5,10 +5,12 @@
 //! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
 
 mod backlog;
+mod floods;
 mod http2;
 mod lists;
 mod neighbour;
 mod relay;
+mod runtime;
 mod templates;
 mod uploads;
 mod webhooks;

@@ -35,6 +35,7 @@ mod schedulers;
 mod shards;
 mod shares;
 mod skew;
+mod starts;
 mod steering;
 pub mod support;
 mod sweep;

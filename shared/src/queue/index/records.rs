@@ -200,7 +200,7 @@ pub struct HeldLease {
     pub tenant: TenantId,
     /// Which run of the job it is for.
     pub attempt: i32,
-    /// Since when, which is charged to the tenant where it is longer than was estimated.
+    /// How long its handler has been running, which is charged to the tenant where it is longer than was estimated.
     pub held_for: Duration,
 }
 
@@ -232,7 +232,7 @@ pub struct Settlement {
     pub id: Uuid,
     /// The lease's token; a settlement with another token changes nothing.
     pub token: LeaseToken,
-    /// Worker time used, charged to the tenant; `None` if the job did not run.
+    /// Worker time used, charged to the tenant; `None` if the job did not run: then only its start is charged.
     pub ran: Option<Duration>,
     /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
     pub again: Option<(i64, Priority)>,

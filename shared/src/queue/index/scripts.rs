@@ -23,10 +23,10 @@ macro_rules! script {
 }
 
 pub(super) static PUSH: LazyLock<Script> =
-    script!("", "push", "packed" "lanes" "leases" "tenants" "turns" "serving" "leasing" "granting");
+    script!("", "push", "packed" "lanes" "leases" "tenants" "fair_share" "turns" "serving" "leasing" "granting");
 pub(super) static FETCH: LazyLock<Script> =
-    script!("", "fetch", "lanes" "leases" "tenants" "turns" "readiness" "serving" "leasing");
-pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "leases" "tenants");
+    script!("", "fetch", "lanes" "leases" "tenants" "fair_share" "turns" "readiness" "serving" "leasing");
+pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "leases" "tenants" "fair_share");
 // A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "leases" "emptied" "tenants");
 pub(super) static CHECK: LazyLock<Script> = script!("", "check", "lanes" "emptied" "tenants");

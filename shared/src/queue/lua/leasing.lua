@@ -45,7 +45,7 @@ local function lease(wanted, lease_ms, token, bound, now)
     else
       leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
       expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
-      entry.holder = entry.holder or token .. entry.tenant .. entry.cost
+      entry.holder = entry.holder or token .. entry.tenant .. entry.charge
       holders[#holders + 1], holders[#holders + 2] = id, entry.holder
       entry.about.running, served[entry.tenant] = entry.about.running + 1, (served[entry.tenant] or 0) + 1
     end
