@@ -12,12 +12,7 @@ use std::{
 use shared::{
     config::DependencyConfig,
     db::TenantDb,
-    queue::{
-        NewJob,
-        producer::Idempotency,
-        ties::{self},
-    },
-    store::idempotency,
+    queue::{NewJob, ties},
     tenancy::TenantId,
 };
 
@@ -45,14 +40,8 @@ impl DependencyQuota {
         Self { limits, counts: Mutex::default() }
     }
 
-    /// Refuses jobs that would wait for more than they may. A repeat of a request that was accepted is not refused.
-    pub async fn admit(
-        &self,
-        tenants: &TenantDb,
-        tenant: TenantId,
-        jobs: &[NewJob],
-        idempotency: Option<&Idempotency>,
-    ) -> Result<(), Problem> {
+    /// Refuses jobs that would wait for more than they may.
+    pub async fn admit(&self, tenants: &TenantDb, tenant: TenantId, jobs: &[NewJob]) -> Result<(), Problem> {
         let added: usize = jobs.iter().map(dependencies).sum();
         if added == 0 {
             return Ok(());
@@ -66,11 +55,6 @@ impl DependencyQuota {
         let mut transaction = tenants.begin(tenant).await?;
         let open = ties::count_open_dependencies(&mut transaction, self.limits.open).await?;
         if self.add(tenant, open, added) {
-            return Ok(());
-        }
-        if let Some(idempotency) = idempotency
-            && idempotency::is_used(&mut transaction, &idempotency.key).await?
-        {
             return Ok(());
         }
         Err(no_room(open, added, self.limits.open))

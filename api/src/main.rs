@@ -6,7 +6,11 @@ use clap::Parser as _;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    shared::error_text::exit(run())
+}
+
+fn run() -> anyhow::Result<()> {
     let command = api::cli::Arguments::parse();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command.run())
 }

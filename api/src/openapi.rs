@@ -1,19 +1,26 @@
 //! The OpenAPI document, and the two routes that serve it.
 //!
 //! Invariant: the document is derived from the routes that are really mounted, so it can neither lack nor invent one;
-//! every operation has the error form of [`crate::problem`], and every answer a description, which validators insist
-//! on. The viewer at `/api/docs` is part of the program and loads nothing from elsewhere.
+//! every operation lists all its answers (`openapi/refusals.rs`), and every answer has a description, which validators insist
+//! on. Bounds in it are those that handlers check. The viewer at `/api/docs` is part of the program and loads nothing from
+//! elsewhere.
+
+mod refusals;
 
 use axum::Router;
+use jobs::registry::Registry;
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-use utoipa::openapi::{Content, Ref, ResponseBuilder, SecurityRequirement};
+use utoipa::openapi::{RefOr, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::problem::{FieldError, PROBLEM_JSON, ProblemBody, ProblemCode};
+use crate::problem::{FieldError, ProblemBody, ProblemCode};
 
+/// More kinds are not listed in the document; `job-kinds` has them all.
+const MAX_LISTED_KINDS: usize = 100;
 /// The name of the credential in the document.
 const API_KEY: &str = "api_key";
 
@@ -35,7 +42,9 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let header = ApiKeyValue::with_description("X-API-Key", "An API key of the tenant.");
         let scheme = SecurityScheme::ApiKey(ApiKey::Header(header));
-        document.components.get_or_insert_default().add_security_scheme(API_KEY, scheme);
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(API_KEY, scheme);
+        refusals::add_components(components);
         // Routes without a credential say so themselves: `security(())`.
         document.security = Some(vec![SecurityRequirement::new(API_KEY, Vec::<String>::new())]);
     }
@@ -47,53 +56,59 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 }
 
 /// The document of `router`, for `api openapi` and for tests.
-pub fn document<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>) -> utoipa::openapi::OpenApi {
-    complete(router.into_openapi())
+pub fn document<S: Clone + Send + Sync + 'static>(
+    router: OpenApiRouter<S>,
+    registry: &Registry,
+) -> utoipa::openapi::OpenApi {
+    complete(router.into_openapi(), registry)
 }
 
 /// The routes of `router` with `/api/openapi.json` and `/api/docs` beside them.
-pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>) -> Router<S> {
+pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, registry: &Registry) -> Router<S> {
     let (router, document) = router.split_for_parts();
-    router.merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document)))
+    router.merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document, registry)))
 }
 
-fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for (path, item) in &mut document.paths.paths {
-        for (method, operation) in operations(item) {
-            operation.operation_id = Some(operation_id(method, path));
-            describe_errors(operation);
-        }
+fn complete(mut document: utoipa::openapi::OpenApi, registry: &Registry) -> utoipa::openapi::OpenApi {
+    for item in document.paths.paths.values_mut() {
+        operations(item).for_each(refusals::declare);
     }
+    name_kinds(&mut document, registry);
+    document.components.iter_mut().flat_map(|components| components.schemas.values_mut()).for_each(close_variants);
     document
 }
 
-/// Made from the address, so that no two are alike: clients that are generated name their methods by it.
-fn operation_id(method: &str, path: &str) -> String {
-    let path = path.trim_start_matches("/api/").trim_start_matches("v1/").replace('{', "by_").replace('}', "");
-    format!("{method}_{}", path.replace(['/', '-', '.'], "_"))
+/// An enum's variant with a value is an object of one member, and serde takes no other beside it.
+fn close_variants(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::OneOf(choice)) = schema else { return };
+    for variant in &mut choice.items {
+        if let RefOr::T(Schema::Object(object)) = variant
+            && object.properties.len() == 1
+            && object.additional_properties.is_none()
+        {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
 }
 
-fn describe_errors(operation: &mut Operation) {
-    let content = Content::new(Some(Ref::from_schema_name("Problem")));
-    let problem = ResponseBuilder::new()
-        .description("The request was refused or failed; `code` says why.")
-        .content(PROBLEM_JSON, content)
-        .build();
-    operation.responses.responses.entry("default".to_owned()).or_insert_with(|| problem.into());
+/// Lists the kinds that can be submitted, where one is asked for: they are this process's own.
+fn name_kinds(document: &mut utoipa::openapi::OpenApi, registry: &Registry) {
+    let kinds: Vec<serde_json::Value> = registry.submittable().map(|kind| kind.name.into()).collect();
+    if !(1..=MAX_LISTED_KINDS).contains(&kinds.len()) {
+        return;
+    }
+    let Some(components) = &mut document.components else { return };
+    for name in ["JobSubmission", "CompletionSubmission"] {
+        let Some(RefOr::T(Schema::Object(submission))) = components.schemas.get_mut(name) else { continue };
+        if let Some(RefOr::T(Schema::Object(kind))) = submission.properties.get_mut("kind") {
+            kind.enum_values = Some(kinds.clone());
+        }
+    }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, patch, options, head, .. } = item;
-    let methods = [
-        ("get", get),
-        ("put", put),
-        ("post", post),
-        ("delete", delete),
-        ("patch", patch),
-        ("options", options),
-        ("head", head),
-    ];
-    methods.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+    [get, put, post, delete, patch, options, head].into_iter().filter_map(Option::as_mut)
 }
 
 #[cfg(test)]
@@ -105,14 +120,16 @@ mod tests {
     #[test]
     fn every_answer_is_described_and_every_reference_resolves() {
         let checks: Arc<dyn shared::health::HealthChecks> = Arc::new(Vec::new);
-        let document = document(router::<()>().merge(crate::routes::health::router(checks)));
+        let registry = Registry::new(shared::config::TestKinds::None);
+        let document = document(router::<()>().merge(crate::routes::health::router(checks)), &registry);
         let document = serde_json::to_value(document).unwrap();
         let paths = document["paths"].as_object().unwrap();
         assert!(paths.contains_key("/api/health/readiness"));
         for operation in paths.values().flat_map(|item| item.as_object().unwrap().values()) {
             let responses = operation["responses"].as_object().unwrap();
-            assert!(responses.contains_key("default"));
-            assert!(responses.values().all(|response| response["description"] != ""), "{operation}");
+            assert!(responses.contains_key("500"));
+            let described = |response: &Value| response["$ref"].is_string() || response["description"] != "";
+            assert!(responses.values().all(described), "{operation}");
         }
         for reference in references(&document) {
             assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");

@@ -22,6 +22,11 @@ pub use self::code::ProblemCode;
 /// The media type of every error answer.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Characters of a text that may repeat what a client sent.
+const MAX_TEXT: usize = 500;
+/// Places that one answer tells of.
+const MAX_ERRORS: usize = 100;
+
 /// One thing wrong with a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
@@ -59,15 +64,19 @@ impl Problem {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         if !self.0.code.status().is_server_error() {
-            self.0.detail = detail.into();
+            self.0.detail = match detail.into() {
+                Cow::Owned(text) => Cow::Owned(cut(text)),
+                fixed @ Cow::Borrowed(_) => fixed,
+            };
         }
         self
     }
 
-    /// Tells what is wrong with a body, place by place.
+    /// Tells what is wrong with a body, place by place: the first [`MAX_ERRORS`] places, in texts that are cut.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.0.errors = errors;
+        let bounded = |error: FieldError| FieldError { pointer: cut(error.pointer), detail: cut(error.detail) };
+        self.0.errors = errors.into_iter().take(MAX_ERRORS).map(bounded).collect();
         self
     }
 
@@ -141,6 +150,15 @@ impl Problem {
             members: members.clone(),
         }
     }
+}
+
+/// What a client sent may be as long as a body, and an answer that repeats it must not.
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl From<ProblemCode> for Problem {
@@ -226,6 +244,19 @@ mod tests {
             "errors": [{"pointer": "/kind", "detail": "missing"}], "limit": 5,
         });
         assert_eq!(serde_json::to_value(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn texts_and_places_are_bounded_on_both_sides() {
+        let text = |length: usize| "ä".repeat(length);
+        let detail = |length| Problem::new(ProblemCode::InvalidBody).detail(text(length)).detail_text().to_owned();
+        assert_eq!(detail(MAX_TEXT), text(MAX_TEXT));
+        assert_eq!(detail(MAX_TEXT + 1), text(MAX_TEXT) + "…");
+        let error = FieldError { pointer: text(MAX_TEXT + 1), detail: text(2 * MAX_TEXT) };
+        let problem = Problem::new(ProblemCode::InvalidBody).errors(vec![error; MAX_ERRORS + 1]);
+        assert_eq!(problem.field_errors().len(), MAX_ERRORS);
+        let told = &problem.field_errors()[0];
+        assert_eq!((told.pointer.chars().count(), told.detail.chars().count()), (MAX_TEXT + 1, MAX_TEXT + 1));
     }
 
     #[test]

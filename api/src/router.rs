@@ -14,8 +14,8 @@ use crate::{
     routes::{
         health,
         v1::{
-            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, unsubscribe,
-            webhook_deliveries, webhook_endpoints,
+            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, suppressions,
+            unsubscribe, webhook_deliveries, webhook_endpoints,
         },
     },
     state::AppState,
@@ -23,7 +23,7 @@ use crate::{
 
 /// All routes, the document and its viewer. Only health and unsubscribe ask for no credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
-    openapi::with_docs(routes(checks)).with_state(state)
+    openapi::with_docs(routes(checks), &state.registry).with_state(state)
 }
 
 /// The routes that the document describes.
@@ -53,6 +53,8 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(campaigns::cancel))
         .merge(imports())
         .merge(webhooks())
+        .routes(routes!(suppressions::list, suppressions::create))
+        .routes(routes!(suppressions::show, suppressions::delete))
         .routes(routes!(unsubscribe::ask, unsubscribe::confirm))
 }
 

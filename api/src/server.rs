@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::middleware::{access_log, http_metrics, panic, problem_details, request_body, request_id, time_limit};
+use crate::in_flight;
+use crate::middleware::{
+    access_log, html, http_metrics, panic, problem_details, request_body, request_head, request_id, time_limit,
+};
 use crate::problem::ProblemCode;
 
 /// What one request may take.
@@ -59,9 +62,12 @@ pub fn layers(router: Router, settings: &HttpSettings) -> Router {
         .layer(from_fn(access_log::handle))
         .layer(from_fn(http_metrics::handle))
         .layer(from_fn(problem_details::handle))
+        .layer(from_fn(html::handle))
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
         .layer(panic::layer())
+        .layer(from_fn(request_head::handle))
+        .layer(from_fn(in_flight::handle))
         .layer(from_fn_with_state(settings.handler_timeout, time_limit::handle))
         .layer(from_fn_with_state(settings.body_pause, request_body::handle))
         .layer(DefaultBodyLimit::max(settings.body_limit));

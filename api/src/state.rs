@@ -3,9 +3,17 @@
 use std::{ops::Deref, sync::Arc};
 
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
-use shared::{clock::Clock, queue::producer::Producer, stores::Stores};
+use shared::{
+    clock::Clock,
+    compute::{Busy, ComputePool},
+    queue::producer::Producer,
+    stores::Stores,
+    tenancy::TenantId,
+};
 
-use crate::{auth::KeyRing, dependency_quota::DependencyQuota, job_events::JobEvents};
+use crate::{
+    auth::KeyRing, dependency_quota::DependencyQuota, in_flight::InFlightBytes, job_events::JobEvents, uploads::Uploads,
+};
 
 /// The state of all routes under `/api/v1`. One pointer: every route and extractor of a request has its own.
 #[derive(Clone)]
@@ -23,14 +31,39 @@ pub struct Parts {
     pub keys: KeyRing,
     /// Streams of job events.
     pub events: JobEvents,
+    /// Bytes of bodies and answers in memory.
+    pub in_flight: InFlightBytes,
+    /// Files that are being sent to us.
+    pub uploads: Uploads,
     /// Where webhooks may go.
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
     /// How many dependencies jobs may have.
     pub dependencies: DependencyQuota,
+    /// Where templates and large documents of tenants are computed.
+    pub compute: ComputePool,
     /// The time.
     pub clock: Clock,
+}
+
+/// Documents up to this are examined in a few milliseconds, such as a thousand small jobs.
+const LARGE_BYTES: usize = 256 * 1024;
+
+impl AppState {
+    /// Runs `work` on a document of a tenant: here if it is small, on the compute pool otherwise.
+    pub async fn examine<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        size_bytes: usize,
+        work: impl FnOnce(&Parts) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        if size_bytes <= LARGE_BYTES {
+            return Ok(work(self));
+        }
+        let state = self.clone();
+        self.compute.run(tenant, "examine_document", move || work(&state)).await
+    }
 }
 
 impl From<Parts> for AppState {

@@ -52,6 +52,18 @@ read_variables() {
   done <"$1"
 }
 
+# The processes take secrets from files too (DATABASE_URL_FILE); the scripts read them once and pass them on as they are.
+read_secret_files() {
+  local key file
+  for key in $STORE_KEYS; do
+    file="${key}_FILE"
+    if [ -n "${!file:-}" ] && [ -z "${!key:-}" ]; then
+      export "$key=$(cat "${!file}")"
+      unset "$file"
+    fi
+  done
+}
+
 # Forgets what an earlier run wrote, so that it is worked out anew.
 forget_private() {
   local key
@@ -71,6 +83,7 @@ decide_stores() {
     read_variables "$ROOT/.env"
     forget_private
   fi
+  read_secret_files
   POSTGRES=private REDIS=private
   if [ -n "${DATABASE_URL:-}${DATABASE_SYSTEM_URL:-}${DATABASE_OWNER_URL:-}" ]; then POSTGRES=given; fi
   if [ -n "${REDIS_URL:-}" ]; then REDIS=given; fi

@@ -1,21 +1,24 @@
 //! A campaign's templates made into one recipient's mail: the same for the preview and for the sending.
 //!
-//! Invariant: a campaign's content does not change after it left the draft, so compiled templates are kept by campaign id.
+//! Invariant: a campaign's content does not change after it left the draft, so compiled templates are kept by campaign id. Templates
+//! are compiled and filled on the [`shared::compute::ComputePool`], outside of any transaction.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::{
-    db::TenantTx,
+    compute::Busy,
     store::{
         campaigns::{self, Campaign},
         recipients::Addressee,
     },
     tenancy::TenantId,
 };
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
@@ -25,19 +28,23 @@ use crate::{
     unsubscribe::{UnsubscribeLinks, Unsubscriber},
 };
 
-/// Compiled campaigns kept at a time; beyond that the store is emptied, which costs a compilation each.
+/// Compiled campaigns kept at a time, of all tenants and of one; another one costs a compilation.
 const KEPT: usize = 100;
+const KEPT_OF_A_TENANT: usize = 8;
+
+/// What these computations are called in metrics.
+pub const COMPILE: &str = "compile_template";
+pub const RENDER: &str = "render_template";
 
 /// A campaign ready to be written to anyone.
 pub struct CampaignMail {
     id: Uuid,
     from: Mailbox,
     template: CompiledTemplate,
-    sent_since: chrono::DateTime<chrono::Utc>,
 }
 
 impl CampaignMail {
-    /// Compiles a campaign's templates.
+    /// Compiles a campaign's templates. Computation: not for a thread of the runtime.
     pub fn compile(campaign: &Campaign) -> Result<Self, TemplateError> {
         let template = MailTemplate {
             subject: campaign.subject.clone(),
@@ -48,11 +55,16 @@ impl CampaignMail {
             id: campaign.id,
             from: Mailbox { address: campaign.from_address.clone(), name: campaign.from_name.clone() },
             template: CompiledTemplate::compile(&template)?,
-            sent_since: campaign.started_at.unwrap_or(campaign.created_at),
         })
     }
 
-    /// Fills the templates for one recipient.
+    /// The columns that every mail needs; what Rota fills in itself is none.
+    pub fn required(&self) -> Vec<String> {
+        let own = ["email", "unsubscribe_url"];
+        self.template.required().filter(|name| !own.contains(name)).map(str::to_owned).collect()
+    }
+
+    /// Fills the templates for one recipient. Computation: not for a thread of the runtime.
     pub fn render(
         &self,
         links: &UnsubscribeLinks,
@@ -66,27 +78,31 @@ impl CampaignMail {
         self.template.render(&Value::Object(values))
     }
 
-    /// The mail to one recipient; the same octets however often it is written.
-    pub fn write(
-        &self,
+    /// The mail to one recipient; the same octets however often it is written with one date.
+    pub async fn write(
+        self: &Arc<Self>,
         context: &JobContext,
         recipient: Uuid,
         addressee: &Addressee,
-    ) -> Result<OutgoingMail, TemplateError> {
-        let links = &context.environment().unsubscribe_links;
+        date: DateTime<Utc>,
+    ) -> Result<Result<OutgoingMail, TemplateError>, Busy> {
+        let environment = context.environment();
         let who = Unsubscriber { tenant: context.tenant(), recipient };
-        let RenderedMail { subject, text, html } = self.render(links, who, &addressee.email, &addressee.variables)?;
-        Ok(OutgoingMail {
+        let (mail, links, to) = (Arc::clone(self), environment.unsubscribe_links.clone(), addressee.email.clone());
+        let variables = addressee.variables.clone();
+        let render = move || mail.render(&links, who, &to, &variables);
+        let rendered = environment.compute.run(context.tenant(), RENDER, render).await?;
+        Ok(rendered.map(|RenderedMail { subject, text, html }| OutgoingMail {
             message_id: self.message_id(recipient),
             from: self.from.clone(),
             to: Mailbox::new(&addressee.email),
             subject,
             text,
             html,
-            list_unsubscribe: Some(links.url(who)),
-            date: self.sent_since,
+            list_unsubscribe: Some(environment.unsubscribe_links.url(who)),
+            date,
             campaign: Some(self.id),
-        })
+        }))
     }
 
     fn message_id(&self, recipient: Uuid) -> String {
@@ -95,26 +111,85 @@ impl CampaignMail {
     }
 }
 
-/// The compiled campaigns of a process.
+/// A campaign's compiled templates, or what is wrong with them: a draft of an earlier release may hold what is not offered any more.
+pub type Compiled = Result<Arc<CampaignMail>, TemplateError>;
+
+type Key = (TenantId, Uuid);
+
+/// The compiled campaigns of a process. Each is compiled once, however many mails of it are due.
 #[derive(Default)]
 pub struct CampaignMails {
-    compiled: Mutex<HashMap<(TenantId, Uuid), Arc<CampaignMail>>>,
+    compiled: Mutex<HashMap<Key, Arc<OnceCell<Compiled>>>>,
+}
+
+/// Why there is nothing to keep.
+enum Missing {
+    Campaign,
+    Failure(anyhow::Error),
 }
 
 impl CampaignMails {
     /// The compiled campaign; `None` if there is none of this id.
-    pub async fn of(&self, transaction: &mut TenantTx, id: Uuid) -> anyhow::Result<Option<Arc<CampaignMail>>> {
-        let key = (transaction.tenant(), id);
-        if let Some(known) = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(Some(Arc::clone(known)));
+    pub async fn of(&self, context: &JobContext, id: Uuid) -> anyhow::Result<Option<Compiled>> {
+        let cell = self.cell((context.tenant(), id));
+        match cell.get_or_try_init(|| compile(context, id)).await {
+            Ok(compiled) => Ok(Some(compiled.clone())),
+            Err(Missing::Campaign) => Ok(None),
+            Err(Missing::Failure(error)) => Err(error),
         }
-        let Some(campaign) = campaigns::find(transaction, id).await? else { return Ok(None) };
-        let mail = Arc::new(CampaignMail::compile(&campaign)?);
+    }
+
+    fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if compiled.len() >= KEPT {
-            compiled.clear();
+        if let Some(known) = compiled.get(&key) {
+            return Arc::clone(known);
         }
-        compiled.insert(key, Arc::clone(&mail));
-        Ok(Some(mail))
+        if let Some(other) = surplus(&compiled, key.0) {
+            compiled.remove(&other);
+        }
+        Arc::clone(compiled.entry(key).or_default())
+    }
+}
+
+/// What must go before another campaign of the tenant is kept: one of its own, if it has its share, so that no tenant drives out others.
+fn surplus<T>(kept: &HashMap<Key, T>, tenant: TenantId) -> Option<Key> {
+    let own = || kept.keys().filter(|key| key.0 == tenant);
+    if own().count() >= KEPT_OF_A_TENANT {
+        return own().next().copied();
+    }
+    if kept.len() >= KEPT { kept.keys().next().copied() } else { None }
+}
+
+/// Reads and compiles. The transaction has ended when the compilation begins.
+async fn compile(context: &JobContext, id: Uuid) -> Result<Compiled, Missing> {
+    let failure = |error: sqlx::Error| Missing::Failure(error.into());
+    let mut transaction = context.begin().await.map_err(failure)?;
+    let campaign = campaigns::find(&mut transaction, id).await.map_err(failure)?;
+    transaction.commit().await.map_err(failure)?;
+    let campaign = campaign.ok_or(Missing::Campaign)?;
+    let work = move || CampaignMail::compile(&campaign).map(Arc::new);
+    let compiled = context.environment().compute.run(context.tenant(), COMPILE, work).await;
+    compiled.map_err(|busy| Missing::Failure(busy.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_drives_out_its_own_campaigns_first() {
+        let (a, b) = (TenantId::new(Uuid::from_u128(1)), TenantId::new(Uuid::from_u128(2)));
+        let mut kept: HashMap<Key, ()> = HashMap::new();
+        kept.insert((b, Uuid::from_u128(0)), ());
+        for number in 1..=u128::try_from(KEPT_OF_A_TENANT).expect("small") {
+            assert_eq!(surplus(&kept, a), None);
+            kept.insert((a, Uuid::from_u128(number)), ());
+        }
+        assert_eq!(surplus(&kept, a).map(|key| key.0), Some(a));
+        assert_eq!(surplus(&kept, b), None);
+        for number in 0..u128::try_from(KEPT).expect("small") {
+            kept.insert((TenantId::new(Uuid::from_u128(10 + number)), Uuid::nil()), ());
+        }
+        assert!(surplus(&kept, b).is_some(), "all places are taken");
     }
 }

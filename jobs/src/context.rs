@@ -14,6 +14,7 @@ use shared::{
         NewJob,
         batches::{self, BatchRecord},
         consumer::Lease,
+        effects::Effect,
         progress::Progress,
     },
     tenancy::TenantId,
@@ -85,7 +86,8 @@ impl JobContext {
             return;
         }
         let progress = Progress::new(percent, message, self.lease.attempt, self.environment.clock.now());
-        if let Err(error) = self.environment.index.report_progress(self.lease.id, &progress).await {
+        let Lease { id, tenant, shard, .. } = &*self.lease;
+        if let Err(error) = self.environment.index.report_progress(shard, *tenant, *id, &progress).await {
             tracing::debug!(%error, "progress could not be noted");
         }
     }
@@ -117,26 +119,37 @@ impl JobContext {
         Ok(())
     }
 
-    /// Does something outside once per `effect`, as far as that can be known. The index is told right after the effect, long
+    /// Notes that an effect outside is about to be tried, and returns when it first was: a repeat can then be the same. The index
+    /// holds the note; if that is away or lost, this is the first try.
+    pub async fn begin_effect(&self, effect: &str) -> Effect {
+        let now = self.environment.clock.now();
+        self.environment.index.begin_effect(effect, now, EFFECT_TTL).await.unwrap_or(Effect::Begun(now))
+    }
+
+    /// The effect that was begun was surely not made.
+    pub async fn forget_effect(&self, effect: &str) {
+        if let Err(error) = self.environment.index.forget_begun_effect(effect).await {
+            tracing::debug!(%error, "an effect that was not made is remembered as begun");
+        }
+    }
+
+    /// Does something outside that [`Self::begin_effect`] said did not happen yet. The index is told right after the effect, long
     /// before the ledger's commit, and is asked when the job runs again: a worker killed between the effect and the commit does
     /// not repeat it. If the index was lost as well, it is repeated; an effect must bear that (a stable Message-ID, a key).
     /// A run that is cancelled meanwhile does not tear the effect from its note: both go on to their end.
-    pub async fn once<T, E, F>(&self, effect: String, act: F) -> Result<Once<T>, E>
+    pub async fn make_effect<T, E, F>(&self, effect: String, act: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let index = self.environment.index.clone();
-        if index.effect_happened(&effect).await.unwrap_or(false) {
-            return Ok(Once::Earlier);
-        }
         let whole = tokio::spawn(async move {
             let value = act.await?;
             if let Err(error) = index.mark_effect(&effect, EFFECT_TTL).await {
                 tracing::debug!(%error, "an effect could not be noted in the index; the ledger will know");
             }
-            Ok(Once::Now(value))
+            Ok(value)
         });
         match whole.await {
             Ok(result) => result,
@@ -144,13 +157,4 @@ impl JobContext {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-}
-
-/// Whether an effect was made by this run.
-#[derive(Debug)]
-pub enum Once<T> {
-    /// By this run.
-    Now(T),
-    /// By an earlier run of the job.
-    Earlier,
 }

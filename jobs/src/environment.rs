@@ -2,6 +2,7 @@
 
 use shared::{
     clock::Clock,
+    compute::ComputePool,
     db::TenantDb,
     queue::{Index, producer::Producer},
     store::webhook_secrets::SecretReader,
@@ -21,14 +22,14 @@ pub struct Environment {
     pub producer: Producer,
     /// Notes effects.
     pub index: Index,
-    /// Calls out by HTTP.
-    pub http: reqwest::Client,
-    /// Calls out to where tenants say.
+    /// Calls out by HTTP, to where tenants say. There is no other way out: a client without its guard would reach our own network.
     pub outbound: Outbound,
     /// What messages to tenants' endpoints are signed with.
     pub webhook_secrets: SecretReader,
     /// Sends mails.
     pub mailer: Mailer,
+    /// Where templates are compiled and filled.
+    pub compute: ComputePool,
     /// Compiled campaigns.
     pub campaign_mails: CampaignMails,
     /// Makes the links that end all mail.

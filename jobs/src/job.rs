@@ -9,13 +9,14 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use shared::{
+    authz::Permission,
     clock::Clock,
     ids,
     queue::{NewJob, Priority},
     tenancy::TenantId,
 };
 
-use crate::{backoff, context::JobContext};
+use crate::{backoff, context::JobContext, error_summary};
 
 /// A kind of job; the type itself is its arguments.
 pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
@@ -28,6 +29,9 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     /// Whether only Rota itself makes such jobs: a client that could make them would go around the permissions of what they
     /// belong to.
     const INTERNAL: bool = false;
+    /// Of an internal kind, the permission to control what its jobs belong to: to cancel or retry one, a credential needs it
+    /// beside `jobs:control`.
+    const CONTROL: Option<Permission> = None;
     /// Failures after which it is discarded, unless the job says otherwise.
     const MAX_ATTEMPTS: i16 = 20;
     /// The form of the arguments. To be raised when a worker of the release before would misread them: it then leaves such
@@ -82,11 +86,29 @@ pub enum Success {
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// Trying again may help.
-    #[error("{0:#}")]
+    #[error("{}", shared::error_text::with_causes(.0.as_ref()))]
     Retry(#[from] anyhow::Error),
     /// Trying again is pointless: the job is discarded at once.
     #[error("{0}")]
     Final(String),
+}
+
+impl JobError {
+    /// Class and codes, without a word that another system wrote.
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Retry(error) => error_summary::for_log(error),
+            Self::Final(_) => "given up".to_owned(),
+        }
+    }
+
+    /// The text that the tenant is shown.
+    pub fn for_ledger(&self) -> String {
+        match self {
+            Self::Retry(error) => error_summary::for_ledger(error),
+            Self::Final(text) => error_summary::text_for_ledger(text),
+        }
+    }
 }
 
 impl From<sqlx::Error> for JobError {

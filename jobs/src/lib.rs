@@ -2,10 +2,12 @@
 //!
 //! A newcomer who adds a kind reads [`job`], copies a file in [`kinds`], and adds a line to the list there.
 
+pub mod args;
 pub mod backoff;
 pub mod campaign_mail;
 pub mod context;
 pub mod environment;
+pub mod error_summary;
 pub mod job;
 pub mod kinds;
 pub mod ports;

@@ -10,9 +10,10 @@ use std::{
 };
 
 use serde_json::value::RawValue;
-use shared::{config::TestKinds, queue::QueueName};
+use shared::{authz::Permission, config::TestKinds, queue::QueueName};
 
 use crate::{
+    args::{self, ArgsViolation},
     context::JobContext,
     job::{Job, JobError, Success},
 };
@@ -29,6 +30,8 @@ pub struct Kind {
     pub queue: QueueName,
     /// Whether only Rota itself makes such jobs.
     pub internal: bool,
+    /// Of an internal kind, what a credential needs beside `jobs:control` to cancel or retry its jobs.
+    pub control: Option<Permission>,
     /// Failures after which a job is discarded.
     pub max_attempts: i16,
     /// The newest form of the arguments that this process understands.
@@ -38,17 +41,10 @@ pub struct Kind {
     /// The JSON schema of its arguments.
     pub schema: serde_json::Value,
     validator: jsonschema::Validator,
+    check: fn(&jsonschema::Validator, &RawValue) -> Vec<ArgsViolation>,
+    can_decode: fn(&RawValue) -> bool,
     retry_delay: fn(u32) -> Duration,
     run: for<'a> fn(&'a RawValue, &'a JobContext) -> RunFuture<'a>,
-}
-
-/// One place where arguments do not fit a kind's schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArgsViolation {
-    /// JSON pointer into the arguments.
-    pub pointer: String,
-    /// What was expected.
-    pub detail: String,
 }
 
 impl Kind {
@@ -63,16 +59,18 @@ impl Kind {
             description: J::DESCRIPTION,
             queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
             internal: J::INTERNAL,
+            control: J::CONTROL,
             max_attempts: J::MAX_ATTEMPTS,
             args_version: J::ARGS_VERSION,
             timeout: J::TIMEOUT,
             validator: jsonschema::validator_for(&schema).expect("a derived schema is a valid schema"),
             schema,
+            check: args::check::<J>,
+            can_decode: |args| args::decode::<J>(args).is_ok(),
             retry_delay: J::retry_delay,
             run: |args, context| {
                 Box::pin(async move {
-                    let job: J =
-                        serde_json::from_str(args.get()).map_err(|error| JobError::Final(format!("args: {error}")))?;
+                    let job: J = args::decode(args).map_err(undecodable)?;
                     job.run(context).await
                 })
             },
@@ -84,13 +82,14 @@ impl Kind {
         Self { name, queue, ..self }
     }
 
-    /// Checks arguments against the schema; the list is empty if they fit.
-    pub fn check(&self, args: &serde_json::Value) -> Vec<ArgsViolation> {
-        let violation = |error: jsonschema::ValidationError<'_>| ArgsViolation {
-            pointer: format!("/args{}", error.instance_path()),
-            detail: error.to_string(),
-        };
-        self.validator.iter_errors(args).take(20).map(violation).collect()
+    /// Checks arguments against the schema and the decoder; the list is empty if a run can begin with them.
+    pub fn check(&self, args: &RawValue) -> Vec<ArgsViolation> {
+        (self.check)(&self.validator, args)
+    }
+
+    /// Whether a run of this kind can decode the arguments.
+    pub fn can_decode(&self, args: &RawValue) -> bool {
+        (self.can_decode)(args)
     }
 
     /// How long to wait after the given number of failures.
@@ -104,10 +103,19 @@ impl Kind {
     }
 }
 
+/// Only jobs of another release's API get here: [`Kind::check`] ends with the same decoder.
+fn undecodable(violation: ArgsViolation) -> JobError {
+    JobError::Final(format!("args: {}", violation.detail))
+}
+
 /// The kinds of this process.
 pub struct Registry {
     kinds: BTreeMap<&'static str, Kind>,
+    max_args_bytes: usize,
 }
+
+/// Bytes of a job's args, unless an operator says otherwise.
+const DEFAULT_MAX_ARGS_BYTES: usize = 64 * 1024;
 
 impl Registry {
     /// All kinds, with these test-only ones.
@@ -124,7 +132,19 @@ impl Registry {
 
     /// These kinds and no others, as a process of another release may have.
     pub fn of(kinds: Vec<Kind>) -> Self {
-        Self { kinds: kinds.into_iter().map(|kind| (kind.name, kind)).collect() }
+        let kinds = kinds.into_iter().map(|kind| (kind.name, kind)).collect();
+        Self { kinds, max_args_bytes: DEFAULT_MAX_ARGS_BYTES }
+    }
+
+    /// The same with another limit on the args of jobs that clients submit.
+    #[must_use]
+    pub fn with_max_args_bytes(self, max_args_bytes: usize) -> Self {
+        Self { max_args_bytes, ..self }
+    }
+
+    /// Bytes of the args of a job that a client submits, at most.
+    pub const fn max_args_bytes(&self) -> usize {
+        self.max_args_bytes
     }
 
     /// The kind of this name.

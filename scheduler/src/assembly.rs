@@ -3,34 +3,69 @@
 use std::{sync::Arc, time::Duration};
 
 use jobs::registry::Registry;
-use shared::{background, clock::Clock, config::SchedulerConfig, db::PoolSettings, stores::Stores};
+use shared::{
+    background,
+    clock::Clock,
+    config::SchedulerConfig,
+    db::PoolSettings,
+    ids,
+    leadership::Candidate,
+    stores::{OpenError, Stores},
+};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::process::{SchedulerSettings, schedule};
+use crate::{
+    elector::{self, TERM_TTL},
+    process::{SchedulerSettings, serve},
+};
 
 /// How long finished jobs are kept.
 const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 
-/// Runs a scheduler until it is told to stop.
-pub async fn run(config: SchedulerConfig) -> anyhow::Result<()> {
+/// What the election and the checks need.
+const CONTROL_CONNECTIONS: u32 = 2;
+
+/// Runs a scheduler until it is told to stop: election and health on the current runtime, services on theirs. A connection belongs to the
+/// runtime on which it was opened: each runtime opens its own.
+pub async fn run(config: SchedulerConfig, services: Handle) -> anyhow::Result<()> {
     shared::faults::arm(config.environment.fault);
-    let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;
+    let few = PoolSettings { max_connections: CONTROL_CONNECTIONS, ..PoolSettings::default() };
+    let control = Stores::open(&config.database, &config.redis, "rota-scheduler", few)?;
     let queues = Registry::new(config.environment.test_kinds).queues();
     config.redis.shards.require_known(&queues)?;
     let settings = SchedulerSettings {
         queues: queues.into_iter().collect(),
         tick: config.timing.tick,
         reconcile: config.timing.reconcile,
+        lease: config.timing.lease,
         keep_jobs: KEEP_JOBS,
     };
+    let config = Arc::new(config);
+    let around = Arc::clone(&config);
     background::run(
-        &config.telemetry,
-        config.http.listen,
-        Arc::new(stores.clone()),
+        &around.environment,
+        &around.telemetry,
+        around.http.listen,
+        Arc::new(control.clone()),
         env!("CARGO_PKG_VERSION"),
         async |stop| {
-            schedule(settings, stores.system, stores.index, Clock::system(), stop).await;
+            let (publish, leadership) = watch::channel(None);
+            let (clock, done) = (Clock::system(), CancellationToken::new());
+            let candidate = Candidate::new(control.system, ids::new_id(&clock), TERM_TTL);
+            // The term ends after the services, so that the next leader does not meet this one at work.
+            let election = tokio::spawn(elector::elect(candidate, publish, done.clone()));
+            let scheduled = services.spawn(async move {
+                let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;
+                tokio::spawn(stores.clone().tidy());
+                serve(settings, stores, clock, leadership, stop).await;
+                Ok::<_, OpenError>(())
+            });
+            let scheduled = scheduled.await;
+            done.cancel();
+            election.await?;
+            Ok(scheduled??)
         },
     )
-    .await?;
-    Ok(())
+    .await?
 }

@@ -36,7 +36,11 @@ pub async fn maintain<S: Service>(mut service: S, leadership: Leadership, stop: 
             (Ok(report), _) if *report != S::Report::default() => {
                 tracing::debug!(service = S::NAME, ?report, "did its work");
             }
-            (Err(error), false) => tracing::warn!(service = S::NAME, error = format!("{error:#}"), "failed; trying on"),
+            (Err(error), false) => tracing::warn!(
+                service = S::NAME,
+                error = shared::error_text::with_causes(error.as_ref()),
+                "failed; trying on"
+            ),
             (Ok(_), true) => tracing::info!(service = S::NAME, "works again"),
             _ => {}
         }

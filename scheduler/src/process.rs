@@ -4,24 +4,27 @@ use std::time::Duration;
 
 use shared::{
     clock::Clock,
-    db::SystemDb,
     ids,
     leadership::Candidate,
-    queue::{Index, QueueName, limits::Limiter, reconcile::Reconciler, shard_agreement},
+    queue::{QueueName, check::Checker, eviction, limits::Limiter, reconcile::Reconciler, shard_agreement},
+    stores::Stores,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    elector::{self, TERM_TTL},
+    elector::{self, Leadership, TERM_TTL},
     maintainer::maintain,
     services::{
-        Cascader, Cleaner, Crawler, Depth, Expirer, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer, Sweeper,
+        CampaignKeeper, Cascader, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper,
+        MonthDropper, Promoter, Rescuer, Sweeper,
     },
 };
 
 /// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
 const LIMITS_EVERY: u32 = 5;
+/// The invariants of the index are checked in one out of so many reconciliations.
+const CHECK_EVERY: u32 = 60;
 /// Pages of the crawl in the time of one reconciliation.
 const CRAWLED_PAGES: u32 = 10;
 
@@ -34,17 +37,39 @@ pub struct SchedulerSettings {
     pub tick: Duration,
     /// How often the index is compared with the ledger.
     pub reconcile: Duration,
+    /// How long a lease lasts that the index has lost, unless its holder renews it.
+    pub lease: Duration,
     /// How long finished jobs are kept.
     pub keep_jobs: Duration,
 }
 
 /// Runs for leadership and does a leader's work, until `stop`.
-pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, clock: Clock, stop: CancellationToken) {
-    let SchedulerSettings { queues, tick, reconcile, keep_jobs } = settings;
+pub async fn schedule(settings: SchedulerSettings, stores: Stores, clock: Clock, stop: CancellationToken) {
     let (publish, leadership) = watch::channel(None);
-    let reconciler = Reconciler::new(db.clone(), index.clone());
-    let candidate = Candidate::new(db.clone(), ids::new_id(&clock), TERM_TTL);
+    let candidate = Candidate::new(stores.system.clone(), ids::new_id(&clock), TERM_TTL);
+    // The term ends after the services, so that the next leader does not meet this one at work.
+    let services_done = CancellationToken::new();
+    let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
+    serve(settings, stores, clock, leadership, stop).await;
+    services_done.cancel();
+    if let Err(error) = election.await {
+        tracing::error!(%error, "the election ended badly");
+    }
+}
 
+/// Does a leader's work while `leadership` says that this process leads, until `stop`.
+pub async fn serve(
+    settings: SchedulerSettings,
+    stores: Stores,
+    clock: Clock,
+    leadership: Leadership,
+    stop: CancellationToken,
+) {
+    let Stores { tenants, system: db, index } = stores;
+    let SchedulerSettings { queues, tick, reconcile, lease, keep_jobs } = settings;
+    let reconciler = Reconciler::new(db.clone(), index.clone());
+
+    tokio::spawn(eviction::warn(index.clone(), stop.clone()));
     // Of a scheduler that waits to lead, too: when it leads, its number holds.
     tokio::spawn(shard_agreement::watch(index.clone(), queues.clone(), stop.clone()));
     let mut services = JoinSet::new();
@@ -53,26 +78,24 @@ pub async fn schedule(settings: SchedulerSettings, db: SystemDb, index: Index, c
     let keeper = IndexKeeper::new(reconciler.clone(), queues.clone(), reconcile);
     let limit_keeper =
         LimitKeeper::new(Limiter::new(db.clone(), index.clone()), queues.clone(), reconcile * LIMITS_EVERY);
+    let checker = Checker::new(db.clone(), index.clone(), lease);
+    let checker = IndexChecker::new(checker, queues.clone(), reconcile * CHECK_EVERY);
     let crawler = Crawler::new(reconciler.clone(), queues.clone(), reconcile / CRAWLED_PAGES);
     let sweeper = Sweeper::new(reconciler, queues.clone(), reconcile);
     services.spawn(maintain(promoter, leadership.clone(), stop.clone()));
     services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
     services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(limit_keeper, leadership.clone(), stop.clone()));
+    services.spawn(maintain(checker, leadership.clone(), stop.clone()));
     services.spawn(maintain(crawler, leadership.clone(), stop.clone()));
     services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cascader::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
     services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
+    let campaign_keeper = CampaignKeeper::new(db.clone(), tenants, clock.clone());
+    services.spawn(maintain(campaign_keeper, leadership.clone(), stop.clone()));
     services.spawn(maintain(MonthDropper::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
     services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
 
-    // The term ends after the services, so that the next leader does not meet this one at work.
-    let services_done = CancellationToken::new();
-    let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
     while services.join_next().await.is_some() {}
-    services_done.cancel();
-    if let Err(error) = election.await {
-        tracing::error!(%error, "the election ended badly");
-    }
 }

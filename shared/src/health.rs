@@ -2,13 +2,21 @@
 //!
 //! Invariant: a process is ready unless something it cannot do without is down. What it can do without for a while is
 //! `degraded`, told but no reason to take the process out of service (Redis for the API: 202 means durable in
-//! PostgreSQL). The probe ([`crate::http_server::probe`]) and the API's health routes show it.
+//! PostgreSQL). Every change is logged once ([`watch`]). The probe ([`crate::http_server::probe`]) and the API's health routes show it.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
 use serde::Serialize;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+/// How often the parts are looked at for the log.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How one part is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
     /// It works.
@@ -20,12 +28,28 @@ pub enum CheckState {
 }
 
 /// One part and its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HealthCheck)]
 pub struct Check {
     /// What is looked at, e.g. `database`. Never an address.
     pub name: &'static str,
     /// How it is.
     pub state: CheckState,
+    /// Why it is not up, for an operator: no address, no name, no secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cow<'static, str>>,
+}
+
+impl Check {
+    /// A part that works.
+    pub const fn up(name: &'static str) -> Self {
+        Self { name, state: CheckState::Up, reason: None }
+    }
+
+    /// A part that works badly or not, with the reason.
+    pub fn failing(name: &'static str, state: CheckState, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { name, state, reason: Some(reason.into()) }
+    }
 }
 
 /// The state of a process with all its parts.
@@ -59,6 +83,11 @@ impl HealthReport {
 pub trait HealthChecks: Send + Sync + 'static {
     /// Looks at every part.
     fn check(&self) -> BoxFuture<'_, Vec<Check>>;
+
+    /// What is to be done every few seconds for the parts to stay well; nothing by default.
+    fn maintain(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 }
 
 /// A closure is enough where the state is at hand, say in a watch channel.
@@ -69,6 +98,55 @@ impl<F: Fn() -> Vec<Check> + Send + Sync + 'static> HealthChecks for F {
     }
 }
 
+/// Logs when a part stops working and when it works again, with the reason: once each. Until `stop`.
+pub async fn watch(checks: Arc<dyn HealthChecks>, stop: CancellationToken) {
+    let mut ticks = interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = Seen::default();
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(found) = stop.run_until_cancelled(checks.check()).await else { return };
+        seen.note(found);
+        checks.maintain().await;
+    }
+}
+
+/// What was found, and what of it was logged.
+#[derive(Default)]
+struct Seen {
+    last: HashMap<&'static str, Check>,
+    logged: HashMap<&'static str, Check>,
+}
+
+impl Seen {
+    /// A failure counts when it is found twice in a row: one late answer is no news. Returns what is to be logged.
+    fn changes(&mut self, found: Vec<Check>) -> Vec<Check> {
+        let mut changes = Vec::new();
+        for check in found {
+            let repeated = self.last.insert(check.name, check.clone()).as_ref() == Some(&check);
+            let is_new = match self.logged.get(check.name) {
+                None => check.state != CheckState::Up,
+                Some(logged) => *logged != check,
+            };
+            if is_new && (repeated || check.state == CheckState::Up) {
+                self.logged.insert(check.name, check.clone());
+                changes.push(check);
+            }
+        }
+        changes
+    }
+
+    fn note(&mut self, found: Vec<Check>) {
+        for Check { name: part, state, reason } in self.changes(found) {
+            let reason = reason.as_deref();
+            match state {
+                CheckState::Up => tracing::info!(part, "works again"),
+                CheckState::Degraded => tracing::warn!(part, reason, "works badly; what can go on without it does"),
+                CheckState::Down => tracing::error!(part, reason, "does not work, and without it nothing here does"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,7 +154,7 @@ mod tests {
     #[test]
     fn degraded_is_ready_and_down_is_not() {
         let report = |states: &[CheckState]| {
-            HealthReport::new(states.iter().map(|state| Check { name: "part", state: *state }).collect())
+            HealthReport::new(states.iter().map(|state| Check { name: "part", state: *state, reason: None }).collect())
         };
         assert!(report(&[]).is_ready());
         assert_eq!(report(&[CheckState::Up, CheckState::Degraded]).status, CheckState::Degraded);
@@ -84,5 +162,19 @@ mod tests {
         assert!(!report(&[CheckState::Down, CheckState::Degraded]).is_ready());
         let json = serde_json::to_string(&report(&[CheckState::Up])).unwrap();
         assert_eq!(json, r#"{"status":"up","checks":[{"name":"part","state":"up"}]}"#);
+    }
+
+    #[test]
+    fn an_outage_is_logged_once_when_it_lasts_and_once_when_it_ends() {
+        let (up, down) = (Check::up("database"), Check::failing("database", CheckState::Down, "no such database"));
+        let other = Check::failing("database", CheckState::Down, "the password is refused");
+        let mut seen = Seen::default();
+        let rounds = [&up, &down, &up, &down, &down, &down, &other, &other, &up, &up];
+        let logged: Vec<Vec<Check>> = rounds.iter().map(|check| seen.changes(vec![(*check).clone()])).collect();
+        let mut expected = vec![Vec::new(); rounds.len()];
+        expected[4] = vec![down];
+        expected[7] = vec![other];
+        expected[8] = vec![up];
+        assert_eq!(logged, expected);
     }
 }

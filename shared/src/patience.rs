@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-/// From the arrival of a request until it is told that the service is unavailable. Clients are promised three seconds. A debug build takes
-/// several times as long to open a connection.
-pub const PATIENCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 7_500 } else { 2_500 });
+/// From the arrival of a request until it is told that the service is unavailable. Clients are promised three seconds.
+pub const PATIENCE: Duration = Duration::from_millis(2_500);
 /// A request that works for longer than [`PATIENCE`], in several transactions, waits this long for each.
 const LEAST: Duration = Duration::from_millis(400);
 
@@ -22,10 +21,15 @@ pub async fn from_now<T>(request: impl Future<Output = T>) -> T {
     ARRIVED.scope(Instant::now(), request).await
 }
 
+/// How long the present request may wait; `None` outside of a request.
+pub fn of_request() -> Option<Duration> {
+    let waited = ARRIVED.try_with(Instant::elapsed).ok()?;
+    Some(PATIENCE.saturating_sub(waited).max(LEAST))
+}
+
 /// How long the present request may wait. Outside of a request the wait begins now.
 pub fn remaining() -> Duration {
-    let waited = ARRIVED.try_with(Instant::elapsed).unwrap_or_default();
-    PATIENCE.saturating_sub(waited).max(LEAST)
+    of_request().unwrap_or(PATIENCE)
 }
 
 /// Waits for as long as the present request may; `None` if that was not enough.

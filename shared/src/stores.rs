@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
+use tokio::time::{interval, timeout};
 
 use crate::{
     config::{DatabaseConfig, RedisConfig},
-    db::{PoolSettings, SystemDb, TenantDb},
+    db::{Fitness, PoolSettings, SystemDb, TenantDb},
     health::{Check, CheckState, HealthChecks},
     queue::{Index, IndexSettings},
 };
@@ -17,6 +18,7 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For one store's answer to a check. Shorter than what a probe waits for all, so that one that hangs is told by name and a hung
 /// Redis is no more than a missing one.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1_500);
+const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Both stores, as the two roles.
 #[derive(Clone)]
@@ -33,10 +35,10 @@ pub struct Stores {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A database URL is not one.
-    #[error("database: {0}")]
+    #[error("database")]
     Database(#[from] sqlx::Error),
     /// The Redis URL is not one.
-    #[error("redis: {0}")]
+    #[error("redis")]
     Redis(#[from] redis::RedisError),
 }
 
@@ -54,11 +56,21 @@ impl Stores {
             response_timeout: REDIS_TIMEOUT,
             shards: redis.shards.clone(),
         };
+        let pool = PoolSettings { pooler: database.pooler, ..pool };
         Ok(Self {
             tenants: TenantDb::open(database.app.expose(), application, pool)?,
             system: SystemDb::open(database.system.expose(), application, pool)?,
             index: Index::open(&index)?,
         })
+    }
+
+    /// Gives connections back while they are scarce, for as long as the process lives: for stores that no probe looks at.
+    pub async fn tidy(self) {
+        let mut ticks = interval(TIDY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.maintain().await;
+        }
     }
 }
 
@@ -66,16 +78,45 @@ impl Stores {
 impl HealthChecks for Stores {
     fn check(&self) -> BoxFuture<'_, Vec<Check>> {
         async move {
-            let (tenants, system, index) =
-                tokio::join!(answers(self.tenants.ping()), answers(self.system.ping()), answers(self.index.ping()));
-            let database = if tenants && system { CheckState::Up } else { CheckState::Down };
-            let index = if index { CheckState::Up } else { CheckState::Degraded };
-            vec![Check { name: "database", state: database }, Check { name: "redis", state: index }]
+            let (tenants, system, index) = tokio::join!(
+                timeout(CHECK_TIMEOUT, self.tenants.fitness()),
+                timeout(CHECK_TIMEOUT, self.system.fitness()),
+                timeout(CHECK_TIMEOUT, self.index.fitness()),
+            );
+            let late = |_: tokio::time::error::Elapsed| Fitness::Unfit("no answer in time".into());
+            let database = database_check([
+                ("DATABASE_URL", tenants.unwrap_or_else(late)),
+                ("DATABASE_SYSTEM_URL", system.unwrap_or_else(late)),
+            ]);
+            let redis = match index.unwrap_or(Err("no answer in time".into())) {
+                Ok(()) => Check::up("redis"),
+                Err(reason) => Check::failing("redis", CheckState::Degraded, reason),
+            };
+            vec![database, redis]
+        }
+        .boxed()
+    }
+
+    fn maintain(&self) -> BoxFuture<'_, ()> {
+        async move {
+            tokio::join!(self.tenants.tidy(), self.system.tidy());
         }
         .boxed()
     }
 }
 
-async fn answers<T, E>(ping: impl Future<Output = Result<T, E>>) -> bool {
-    matches!(tokio::time::timeout(CHECK_TIMEOUT, ping).await, Ok(Ok(_)))
+/// The worse of the two roles' findings, and which of them it is.
+fn database_check(findings: [(&'static str, Fitness); 2]) -> Check {
+    let mut check = Check::up("database");
+    for (variable, fitness) in findings {
+        let (state, reason) = match fitness {
+            Fitness::Fit => continue,
+            Fitness::Flawed(reason) => (CheckState::Degraded, reason),
+            Fitness::Unfit(reason) => (CheckState::Down, reason),
+        };
+        if check.state == CheckState::Up || (check.state == CheckState::Degraded && state == CheckState::Down) {
+            check = Check::failing("database", state, format!("{variable}: {reason}"));
+        }
+    }
+    check
 }

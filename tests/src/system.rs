@@ -18,6 +18,7 @@ use jobs::{
 use scheduler::process::{SchedulerSettings, schedule};
 use shared::{
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{Env, LinkConfig, LinkKey, TestKinds},
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
@@ -26,13 +27,17 @@ use shared::{
         producer::{EnqueueRequest, Producer},
     },
     store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
+    stores::Stores,
     tenancy::TenantId,
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use worker::process::{WorkerSettings, work};
+use worker::{
+    handlers::HandlerRuntime,
+    process::{WorkerSettings, work},
+};
 
 use crate::postgres::{DatabaseUrls, SharedServer, TestDatabase};
 
@@ -178,7 +183,16 @@ impl TestSystem {
             lease,
             grace: Duration::from_secs(5),
         };
-        let work = work(settings, self.system.clone(), self.index.clone(), registry, self.environment(), stop.clone());
+        let handlers = HandlerRuntime::new(Handle::current());
+        let work = work(
+            settings,
+            self.system.clone(),
+            self.index.clone(),
+            registry,
+            self.environment(),
+            handlers,
+            stop.clone(),
+        );
         Running { stop, task: tokio::spawn(work) }
     }
 
@@ -189,10 +203,16 @@ impl TestSystem {
             queues: self.registry.queues().into_iter().collect(),
             tick: Duration::from_millis(100),
             reconcile: Duration::from_millis(200),
+            lease: Duration::from_secs(2),
             keep_jobs: Duration::from_hours(24),
         };
-        let work = schedule(settings, self.system.clone(), self.index.clone(), self.clock.clone(), stop.clone());
+        let work = schedule(settings, self.stores(), self.clock.clone(), stop.clone());
         Running { stop, task: tokio::spawn(work) }
+    }
+
+    /// All stores together.
+    pub fn stores(&self) -> Stores {
+        Stores { tenants: self.tenants.clone(), system: self.system.clone(), index: self.index.clone() }
     }
 
     /// The links in mails.
@@ -211,10 +231,10 @@ impl TestSystem {
             tenants: self.tenants.clone(),
             producer: self.producer.clone(),
             index: self.index.clone(),
-            http: reqwest::Client::new(),
             outbound: Outbound::new(Self::outbound_policy()).expect("a client without special settings can be made"),
             webhook_secrets: SecretReader::new(self.system.clone()),
             mailer: self.mailer.clone(),
+            compute: ComputePool::start(ComputeSettings::waiting()),
             campaign_mails: CampaignMails::default(),
             unsubscribe_links: self.unsubscribe_links(),
             clock: self.clock.clone(),

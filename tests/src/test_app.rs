@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result};
 use api::{
     auth::KeyRing,
     dependency_quota::DependencyQuota,
+    in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
     router::router,
     server::{self, HttpSettings},
     state::{AppState, Parts},
+    uploads::Uploads,
 };
 use axum::http::{HeaderMap, Method};
 use chrono::{DateTime, Utc};
@@ -20,7 +22,8 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
     authz::Permission,
-    config::DependencyConfig,
+    compute::{ComputePool, ComputeSettings},
+    config::{DependencyConfig, LimitsConfig},
     ids,
     store::{
         credentials::{ApiKeySecret, NewApiKey},
@@ -99,8 +102,11 @@ impl TestApp {
             keys: KeyRing::new(system.system.clone()),
             dependencies: DependencyQuota::new(dependencies),
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
+            in_flight: InFlightBytes::new(InFlightLimits::default()),
+            uploads: Uploads::new(&LimitsConfig::default()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
+            compute: ComputePool::start(ComputeSettings::refusing()),
             clock: system.clock.clone(),
             stores: stores.clone(),
         });
@@ -172,6 +178,10 @@ impl ApiClient {
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
         Answer::to(self.request(&Method::POST, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        Answer::to(self.request(&Method::DELETE, path)).await
     }
 
     /// Without a body, as the steering routes want it.

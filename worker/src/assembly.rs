@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::future::{BoxFuture, FutureExt as _};
 use jobs::{
     campaign_mail::CampaignMails,
     environment::Environment,
@@ -16,30 +17,38 @@ use jobs::{
 use shared::{
     background,
     clock::Clock,
+    compute::{ComputePool, ComputeSettings},
     config::{QueueFilter, WorkerConfig},
     db::PoolSettings,
+    health::{Check, CheckState, HealthChecks},
     queue::{QueueName, producer::Producer},
     store::webhook_secrets::SecretReader,
-    stores::Stores,
+    stores::{OpenError, Stores},
+};
+use tokio::runtime::Handle;
+
+use crate::{
+    handlers::HandlerRuntime,
+    process::{WorkerSettings, work},
+    stall::Stall,
 };
 
-use crate::process::{WorkerSettings, work};
+/// How long a run waits for other transactions of its tenant.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long running jobs may go on after SIGTERM; below the 30 s after which most supervisors kill.
 const GRACE: Duration = Duration::from_secs(20);
-/// What a process needs beside one connection for each slot that is in its database: fetcher, finishers.
-const MACHINERY_CONNECTIONS: u32 = 4;
+/// What the machinery needs: fetcher, finishers, checks.
+const MACHINERY_CONNECTIONS: u32 = 6;
+/// The most that handlers have: one for each slot that is in its database, up to this.
 const MAX_CONNECTIONS: u32 = 20;
 
-/// Runs a worker until it is told to stop.
-pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
+/// Runs a worker until it is told to stop: handlers on their runtime, everything else on the current one.
+pub async fn run(config: WorkerConfig, handlers: Handle) -> anyhow::Result<()> {
     shared::faults::arm(config.environment.fault);
-    let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
-    let pool = PoolSettings {
-        max_connections: slots.saturating_add(MACHINERY_CONNECTIONS).min(MAX_CONNECTIONS),
-        ..PoolSettings::default()
-    };
-    let stores = Stores::open(&config.database, &config.redis, "rota-worker", pool)?;
+    let config = Arc::new(config);
+    let stores = open_stores(&config, MACHINERY_CONNECTIONS)?;
+    let handlers = HandlerRuntime::new(handlers);
     let registry = Arc::new(Registry::new(config.environment.test_kinds));
     config.redis.shards.require_known(&registry.queues())?;
     let settings = WorkerSettings {
@@ -48,29 +57,70 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         lease: config.timing.lease,
         grace: GRACE,
     };
+    let checks = Checks { stores: stores.clone(), stall: handlers.stall.clone() };
     background::run(
+        &config.environment,
         &config.telemetry,
         config.http.listen,
-        Arc::new(stores.clone()),
+        Arc::new(checks),
         env!("CARGO_PKG_VERSION"),
         async |stop| {
-            let environment = environment(&config, &stores)?;
-            work(settings, stores.system, stores.index, registry, environment, stop).await
+            let environment = {
+                let config = Arc::clone(&config);
+                handlers.handle.spawn(async move { environment(&config) }).await??
+            };
+            work(settings, stores.system, stores.index, registry, environment, handlers, stop).await
         },
     )
     .await?
 }
 
-fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environment> {
+/// What readiness tells.
+struct Checks {
+    stores: Stores,
+    stall: Stall,
+}
+
+impl HealthChecks for Checks {
+    fn check(&self) -> BoxFuture<'_, Vec<Check>> {
+        async move {
+            let mut checks = self.stores.check().await;
+            checks.push(if self.stall.is_on() {
+                Check::failing("handlers", CheckState::Degraded, "handlers block all threads of their runtime")
+            } else {
+                Check::up("handlers")
+            });
+            checks
+        }
+        .boxed()
+    }
+
+    fn maintain(&self) -> BoxFuture<'_, ()> {
+        self.stores.maintain()
+    }
+}
+
+/// A connection belongs to the runtime on which it was opened: each runtime opens its own.
+fn open_stores(config: &WorkerConfig, max_connections: u32) -> Result<Stores, OpenError> {
+    // A job waits rather than fails: what it waits for are runs of its own tenant, which are bounded in time.
+    let pool = PoolSettings { max_connections, share_timeout: SHARE_TIMEOUT, ..PoolSettings::default() };
+    Stores::open(&config.database, &config.redis, "rota-worker", pool)
+}
+
+/// To be made on the handlers' runtime.
+fn environment(config: &WorkerConfig) -> anyhow::Result<Environment> {
     let clock = Clock::system();
+    let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
+    let stores = open_stores(config, slots.min(MAX_CONNECTIONS))?;
+    tokio::spawn(stores.clone().tidy());
     Ok(Environment {
         tenants: stores.tenants.clone(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         index: stores.index.clone(),
-        http: reqwest::Client::builder().timeout(Duration::from_mins(1)).build().context("HTTP client")?,
         outbound: Outbound::new((&config.outbound).into()).context("HTTP client for webhooks")?,
         webhook_secrets: SecretReader::new(stores.system.clone()),
         mailer: mailer(config)?,
+        compute: ComputePool::start(ComputeSettings::waiting()),
         campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
         clock,
@@ -78,8 +128,13 @@ fn environment(config: &WorkerConfig, stores: &Stores) -> anyhow::Result<Environ
 }
 
 fn mailer(config: &WorkerConfig) -> anyhow::Result<Mailer> {
-    let settings =
-        MailSettings { connections: config.mail.connections.get(), timeout: config.mail.timeout, hello_name: None };
+    let settings = MailSettings {
+        connections: config.mail.connections.get(),
+        timeout: config.mail.timeout,
+        relay_probe: config.mail.relay_probe,
+        relay_patience: config.mail.relay_patience,
+        hello_name: None,
+    };
     Mailer::from_url(&config.mail.transport.expose(), settings).context("SMTP_URL")
 }
 

@@ -9,13 +9,16 @@ use shared::{
     clock::Clock,
     queue::{
         IndexState,
-        consumer::{Consumer, Fetched, Lease},
+        consumer::{Consumer, FetchError, Fetched, Lease},
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, sources::Sources};
+use crate::{
+    capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, sources::Sources, stall::Stall,
+    start_cost::StartMeter,
+};
 
 /// Without a notice, an empty source is asked this often.
 const POLL: Duration = Duration::from_millis(500);
@@ -56,13 +59,20 @@ pub struct Fetcher {
     pub desk: Desk,
     /// While one is under way nothing is leased.
     pub last_chances: LastChances,
+    /// While it lasts nothing is leased either.
+    pub stall: Stall,
+    /// Learns from each fetch what a start costs.
+    pub starts: StartMeter,
 }
 
 impl Fetcher {
     /// Fetches until `stop`, sleeping while there is nothing to do.
     pub async fn run(mut self, stop: CancellationToken) {
-        let last_chances = self.last_chances.clone();
+        let (last_chances, stall) = (self.last_chances.clone(), self.stall.clone());
         while !stop.is_cancelled() {
+            if stop.run_until_cancelled(stall.over()).await.is_none() {
+                return;
+            }
             // Places are not held while there is nothing to ask for: what is granted takes them.
             if stop.run_until_cancelled(self.sources.ready()).await.is_none() {
                 return;
@@ -79,6 +89,7 @@ impl Fetcher {
         let wishes: Vec<_> = shares.iter().map(|&(at, wanted)| (self.sources.shard(at), wanted)).collect();
         let has_place_for_newcomers = self.guests.available_permits() > 0;
         let answers = self.consumer.fetch_from(&wishes, has_place_for_newcomers).await;
+        self.measure(&shares, &answers);
         for ((at, wanted), answer) in shares.into_iter().zip(answers) {
             match answer {
                 Ok(fetched) => {
@@ -94,6 +105,15 @@ impl Fetcher {
                 }
             }
         }
+    }
+}
+
+impl Fetcher {
+    /// What gave all that was wanted has likely more.
+    fn measure(&mut self, shares: &[(usize, usize)], answers: &[Result<Fetched, FetchError>]) {
+        let taken = |answer: &Result<Fetched, _>| answer.as_ref().map_or(0, |fetched| fetched.taken);
+        let left_waiting = shares.iter().zip(answers).any(|((_, wanted), answer)| taken(answer) >= *wanted);
+        self.starts.fetched(answers.iter().map(taken).sum(), left_waiting);
     }
 }
 

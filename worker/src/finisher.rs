@@ -8,7 +8,11 @@ mod aside;
 
 use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, future::join_all, stream};
+use futures::{
+    StreamExt as _,
+    future::{join, join_all},
+    stream,
+};
 use shared::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
@@ -22,21 +26,20 @@ use shared::{
     tenancy::TenantId,
 };
 use tokio::{
-    sync::mpsc,
+    sync::Semaphore,
+    task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use self::aside::Aside;
-use crate::holdings::Holdings;
+use crate::{ends::Ends, holdings::Holdings};
 
-const MAX_BATCH: usize = 500;
-/// Runs whose end waits to be written; beyond that, handlers wait, and with them the fetcher.
-const WAITING: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before an end that took too long is tried again.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Batches that are written at the same time.
+/// Batches of each class that are written at the same time.
 const WRITERS: usize = 2;
 /// Tenants whose ends are written at the same time after a batch met a lock.
 const PARTS: usize = 3;
@@ -56,7 +59,26 @@ pub struct Ended {
 /// Where handlers leave the ends of their runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Finisher {
-    sender: mpsc::Sender<Ended>,
+    writing: Arc<Writing>,
+    /// The writers end when all clones are dropped.
+    _open: Arc<DropGuard>,
+}
+
+/// An end with its follow-up flags, those of the webhooks included.
+type WithHooks = (Ended, i16);
+
+/// What the writers share.
+struct Writing {
+    ledger: Kept,
+    index: Index,
+    watchers: Watchers,
+    holdings: Holdings,
+    /// Ends that concern their job alone: one statement for many tenants.
+    plain: Ends<WithHooks>,
+    /// Ends with follow-up work, which may touch any number of rows: each tenant's in a transaction of its own.
+    followed: Ends<WithHooks>,
+    /// Those whose rows are locked.
+    aside: Aside,
 }
 
 impl Finisher {
@@ -68,77 +90,91 @@ impl Finisher {
         watchers: Watchers,
         holdings: Holdings,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, mut receiver) = mpsc::channel(WAITING);
         let ledger = Kept::new(db, WRITERS);
+        let (plain, followed) = (Ends::shared(), Ends::apart());
+        let aside = Aside::default();
+        let writing = Arc::new(Writing { ledger, index, watchers, holdings, plain, followed, aside });
+        let closed = CancellationToken::new();
+        let finisher = Self { writing: Arc::clone(&writing), _open: Arc::new(closed.clone().drop_guard()) };
         let writer = tokio::spawn(async move {
-            let slots = Arc::new(tokio::sync::Semaphore::new(WRITERS));
-            let mut writers = tokio::task::JoinSet::new();
-            let mut pace = Instant::now();
-            let aside = Aside::new(ledger.clone(), index.clone(), watchers.clone(), holdings.clone());
-            loop {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-                let mut batch = Vec::with_capacity(MAX_BATCH);
-                if receiver.recv_many(&mut batch, MAX_BATCH).await == 0 {
-                    break;
-                }
-                gather(&mut receiver, &mut batch, pace).await;
-                pace = Instant::now() + PACE;
-                let batch = aside.divert(batch);
-                let (ledger, index, holdings) = (ledger.clone(), index.clone(), holdings.clone());
-                let (watchers, aside) = (watchers.clone(), aside.clone());
-                writers.spawn(async move {
-                    write(&ledger, &index, &watchers, &holdings, &aside, batch).await;
-                    drop(slot);
-                });
-                while writers.try_join_next().is_some() {}
-            }
-            while writers.join_next().await.is_some() {}
+            join(
+                write_all(&writing, |writing| &writing.plain, &closed),
+                write_all(&writing, |writing| &writing.followed, &closed),
+            )
+            .await;
         });
-        (Self { sender }, writer)
+        (finisher, writer)
     }
 
     /// Leaves the end of a run to be written.
     pub async fn ended(&self, ended: Ended) {
-        // The writer outlives every handler, so this fails only when the process is being torn down.
-        let _ = self.sender.send(ended).await;
+        let Writing { watchers, plain, followed, .. } = &*self.writing;
+        let Lease { hooks, tenant, ref kind, .. } = *ended.lease;
+        let watched = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
+        let (hooks, bytes) = (hooks | watched, ended.outcome.as_ref().map_or(0, Outcome::bytes));
+        let is_followed = hooks != 0 && ended.outcome.as_ref().is_some_and(Outcome::is_final);
+        let ends = if is_followed { followed } else { plain };
+        ends.enter(tenant, (ended, hooks), bytes).await;
     }
 }
 
-/// Adds what ends until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
-async fn gather(receiver: &mut mpsc::Receiver<Ended>, batch: &mut Vec<Ended>, until: Instant) {
-    while batch.len() < MAX_BATCH {
-        let room = MAX_BATCH - batch.len();
-        match timeout_at(until, receiver.recv_many(batch, room)).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+/// Writes the ends of one class until no more can come.
+async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHooks>, closed: &CancellationToken) {
+    let (slots, mut writers) = (Arc::new(Semaphore::new(WRITERS)), JoinSet::new());
+    let (ends, mut pace) = (class(writing), Instant::now());
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        gather(ends, pace).await;
+        let (tenant, batch) = ends.take();
+        if batch.is_empty() {
+            drop(slot);
+            if closed.run_until_cancelled(ends.changed()).await.is_some() || !ends.is_empty() {
+                // Of ends that remain after the close another batch is under way, whose writer tells.
+                if closed.is_cancelled() {
+                    writers.join_next().await;
+                }
+                continue;
+            }
+            break;
         }
+        pace = Instant::now() + PACE;
+        let writing = Arc::clone(writing);
+        writers.spawn(async move {
+            let batch = Aside::divert(&writing, batch);
+            if !batch.is_empty() {
+                write(&writing, batch).await;
+            }
+            if let Some(tenant) = tenant {
+                class(&writing).written(tenant);
+            }
+            drop(slot);
+        });
+        while writers.try_join_next().is_some() {}
     }
+    while writers.join_next().await.is_some() {}
+}
+
+/// Waits for more until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
+async fn gather(ends: &Ends<WithHooks>, until: Instant) {
+    while !ends.is_empty() && !ends.fills_a_batch() && timeout_at(until, ends.changed()).await.is_ok() {}
 }
 
 /// Returns how many ends met a lock and were set aside.
-async fn write(
-    ledger: &Kept,
-    index: &Index,
-    watchers: &Watchers,
-    holdings: &Holdings,
-    aside: &Aside,
-    batch: Vec<Ended>,
-) -> usize {
-    let tenants: HashMap<Uuid, TenantId> = batch.iter().map(|ended| (ended.lease.id, ended.lease.tenant)).collect();
-    let finishes: Vec<Finish> = batch
-        .iter()
-        .filter_map(|ended| {
-            let Lease { id, attempt, hooks, tenant, ref kind, .. } = *ended.lease;
-            let told = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
-            Some(Finish { id, attempt, hooks: hooks | told, outcome: ended.outcome.clone()? })
-        })
-        .collect();
+async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) -> usize {
+    let Writing { ledger, index, holdings, .. } = &**writing;
+    let tenants = batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
+    let finish = |(ended, hooks): &WithHooks| {
+        let Lease { id, attempt, .. } = *ended.lease;
+        Some(Finish { id, attempt, hooks: *hooks, outcome: ended.outcome.clone()? })
+    };
+    let finishes: Vec<Finish> = batch.iter().filter_map(finish).collect();
     let Tried { records: Records { recorded, aftermath }, slow, locked } =
         record_patiently(ledger, Recording::of(&finishes), &tenants).await;
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
-    for ended in &batch {
+    for (ended, _) in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {
+            holdings.settles(settlement.id, settlement.token);
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }
@@ -150,11 +186,11 @@ async fn write(
     };
     join_all(by_shard.into_iter().map(settle)).await;
     aftermath.announce(index).await;
-    for ended in batch {
+    for (ended, hooks) in batch {
         if slow.contains(&ended.lease.id) {
-            write_later(ledger.clone(), index.clone(), watchers.clone(), holdings.clone(), aside.clone(), ended);
+            write_later(Arc::clone(writing), (ended, hooks));
         } else if locked.contains(&ended.lease.id) {
-            aside.put(ended);
+            Aside::put(writing, (ended, hooks));
         } else {
             holdings.leave(ended.lease.id, ended.lease.token);
         }
@@ -164,10 +200,10 @@ async fn write(
 
 /// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
 /// does not wait for it: the lease runs out then, and the job is rescued.
-fn write_later(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings, aside: Aside, ended: Ended) {
+fn write_later(writing: Arc<Writing>, ended: WithHooks) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
-        write(&ledger, &index, &watchers, &holdings, &aside, vec![ended]).await;
+        write(&writing, vec![ended]).await;
     });
 }
 
@@ -202,16 +238,19 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: 
             Ok(()) => return Tried::of(recording.apart().0),
             Err(error) if db::is_lock_held(&error) => return record_by_tenant(ledger, recording, tenants).await,
             Err(error) if db::is_timed_out(&error) => {
-                return record_apart(ledger, recording, tenants, error, true).await;
+                return record_apart(ledger, recording, tenants, db::sql_state(&error), true).await;
             }
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
-                    tracing::warn!(%error, "finished jobs cannot be written; trying until the ledger answers");
+                    tracing::warn!(
+                        error = db::sql_state(&error),
+                        "finished jobs cannot be written; trying until the ledger answers"
+                    );
                     told = true;
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => return record_apart(ledger, recording, tenants, error, false).await,
+            Err(error) => return record_apart(ledger, recording, tenants, db::sql_state(&error), false).await,
         }
     }
 }
@@ -240,12 +279,12 @@ async fn record_unlocked(ledger: &Kept, mut part: Recording<'_>) -> Tried {
     let mut locked = match part.take_locked(ledger).await {
         Ok(locked) => locked,
         Err(error) => {
-            tracing::debug!(%error, "it is not known which ends meet a lock");
+            tracing::debug!(error = db::sql_state(&error), "it is not known which ends meet a lock");
             Vec::new()
         }
     };
     if let Err(error) = part.advance(ledger).await {
-        tracing::debug!(%error, "ends of a tenant meet a lock and are written later");
+        tracing::debug!(error = db::sql_state(&error), "ends of a tenant meet a lock and are written later");
         locked.extend(part.open());
     }
     Tried { locked, ..Tried::of(part.apart().0) }

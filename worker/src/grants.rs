@@ -12,7 +12,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{capacity::Capacity, fetcher::Desk, last_chance::LastChances, listener::Wake, places::Usages};
+use crate::{
+    capacity::Capacity, fetcher::Desk, last_chance::LastChances, listener::Wake, places::Usages, stall::Stall,
+};
 
 /// Read from the ledger at once.
 const AT_ONCE: usize = 32;
@@ -35,6 +37,8 @@ pub struct Grants {
     pub wake: Arc<Wake>,
     /// While one is under way nothing is taken.
     pub last_chances: LastChances,
+    /// While it lasts nothing is leased either.
+    pub stall: Stall,
 }
 
 impl Grants {
@@ -55,7 +59,9 @@ impl Grants {
     }
 
     async fn take(&self, grants: Vec<(Shard, Grant)>) {
-        let Some(_door) = self.last_chances.none_now() else { return self.refuse(grants).await };
+        let Some(_door) = self.last_chances.none_now().filter(|_| !self.stall.is_on()) else {
+            return self.refuse(grants).await;
+        };
         let (mut taken, mut permits) = (Vec::with_capacity(grants.len()), Vec::with_capacity(grants.len()));
         for grant in grants {
             match self.permit() {

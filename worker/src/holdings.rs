@@ -31,7 +31,11 @@ struct State {
 struct Held {
     lease: Arc<Lease>,
     since: Instant,
+    /// While its handler runs.
+    running_since: Option<Instant>,
     cancelled: CancellationToken,
+    /// Its end is under way to the index, which forgets it then.
+    settling: bool,
 }
 
 impl Holdings {
@@ -39,7 +43,8 @@ impl Holdings {
     /// process must have lost, is cancelled and replaced.
     pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
         let (id, cancelled) = (lease.id, CancellationToken::new());
-        let held = Held { lease, since: Instant::now(), cancelled: cancelled.clone() };
+        let held =
+            Held { lease, since: Instant::now(), running_since: None, cancelled: cancelled.clone(), settling: false };
         let mut state = self.lock();
         if let Some(lost) = state.entries.insert(id, held) {
             lost.cancelled.cancel();
@@ -50,6 +55,13 @@ impl Holdings {
         cancelled
     }
 
+    /// Notes that the handler of a job begins, or has ended: only the time between is charged while it lasts.
+    pub fn set_running(&self, id: Uuid, token: LeaseToken, running: bool) {
+        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
+            held.running_since = running.then(Instant::now);
+        }
+    }
+
     /// Takes a lease out, unless the job is held by a later lease by now.
     pub fn leave(&self, id: Uuid, token: LeaseToken) {
         let entries = &mut self.lock().entries;
@@ -58,16 +70,30 @@ impl Holdings {
         }
     }
 
-    /// Cancels the run of a job, if it is here or on its way.
-    pub fn cancel(&self, id: Uuid) {
+    /// Notes before a lease is settled that it must not be asserted any more.
+    pub fn settles(&self, id: Uuid, token: LeaseToken) {
+        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
+            held.settling = true;
+        }
+    }
+
+    /// Whether a lease that the index has forgotten is still wanted here.
+    pub fn may_assert(&self, id: Uuid, token: LeaseToken) -> bool {
+        self.lock().entries.get(&id).is_some_and(|held| held.lease.token == token && !held.settling)
+    }
+
+    /// Notes that a job is said to be cancelled, and returns its attempt and token if it is here; if it is on its way, it is cancelled when
+    /// it comes, before anything of it has run.
+    pub fn said_cancelled(&self, id: Uuid) -> Option<(i32, LeaseToken)> {
         let State { entries, missed } = &mut *self.lock();
         while missed.front().is_some_and(|(at, _)| at.elapsed() > ON_ITS_WAY) {
             missed.pop_front();
         }
-        match entries.get(&id) {
-            Some(held) => held.cancelled.cancel(),
-            None => missed.push_back((Instant::now(), id)),
+        if let Some(held) = entries.get(&id) {
+            return Some((held.lease.attempt, held.lease.token));
         }
+        missed.push_back((Instant::now(), id));
+        None
     }
 
     /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
@@ -87,8 +113,9 @@ impl Holdings {
     /// What is to be renewed, by shard.
     pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
-        for Held { lease, since, .. } in self.lock().entries.values() {
-            shards.entry(lease.shard.clone()).or_default().push(lease.held(since.elapsed()));
+        for Held { lease, running_since, .. } in self.lock().entries.values() {
+            let running_for = running_since.map_or(Duration::ZERO, |since| since.elapsed());
+            shards.entry(lease.shard.clone()).or_default().push(lease.held(running_for));
         }
         shards
     }
@@ -147,19 +174,40 @@ mod tests {
             hooks: 0,
             args_version: 1,
             token: LeaseToken::random(),
+            sure_until: Instant::now(),
+            lasts: Duration::ZERO,
         })
+    }
+
+    /// What waits for a slot, or for its end to be written, uses no worker time.
+    #[test]
+    fn only_the_time_of_the_run_is_charged_while_it_lasts() {
+        let (holdings, one) = (Holdings::default(), lease(1));
+        let running_for = || {
+            let shards = holdings.by_shard();
+            shards.values().flatten().map(|held| held.held_for).max().expect("it is held")
+        };
+        holdings.enter(Arc::clone(&one));
+        assert_eq!(running_for(), Duration::ZERO);
+        holdings.set_running(one.id, one.token, true);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(running_for() >= Duration::from_millis(5));
+        holdings.set_running(one.id, LeaseToken::random(), false);
+        assert!(running_for() >= Duration::from_millis(5), "another lease says nothing of this one");
+        holdings.set_running(one.id, one.token, false);
+        assert_eq!(running_for(), Duration::ZERO);
     }
 
     /// It was read as waiting, then cancelled, and is entered only now.
     #[test]
     fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
         let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
-        holdings.cancel(one.id);
+        assert_eq!(holdings.said_cancelled(one.id), None);
         assert!(!holdings.enter(Arc::clone(&other)).is_cancelled());
         assert!(holdings.enter(Arc::clone(&one)).is_cancelled());
         holdings.leave(one.id, one.token);
         assert!(!holdings.enter(Arc::clone(&one)).is_cancelled(), "it counts once");
-        holdings.cancel(other.id);
+        assert_eq!(holdings.said_cancelled(other.id), Some((1, other.token)));
         assert!(!holdings.enter(lease(3)).is_cancelled());
     }
 }

@@ -1,13 +1,19 @@
 //! The worker process: leases jobs from the queue and runs their kinds.
 //!
-//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) gives it a slot, [`runner`] runs its kind, [`finisher`]
+//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) gives it a slot, [`runner`] has [`handlers`] run its kind, [`finisher`]
 //! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
+//!
+//! Two runtimes: handlers run on one, everything else on the other, so that a handler that computes or blocks costs no lease.
 
 pub mod assembly;
+pub mod canceller;
 pub mod capacity;
+mod ends;
+mod failure_log;
 pub mod fetcher;
 pub mod finisher;
 pub mod grants;
+pub mod handlers;
 mod heartbeat;
 pub mod holdings;
 pub mod last_chance;
@@ -22,3 +28,5 @@ pub mod runtime;
 mod skew;
 pub mod slots;
 pub mod sources;
+pub mod stall;
+pub mod start_cost;

@@ -1,4 +1,4 @@
-//! Passing on what the index announces: work to an idle fetcher, cancellations to running jobs.
+//! Passing on what the index announces: work to an idle fetcher, cancellations to who looks them up.
 //!
 //! Invariant: it never waits for either, so a cancellation reaches a run also while all slots are busy.
 
@@ -9,8 +9,7 @@ use std::sync::{
 
 use shared::queue::{Grant, Notice, Notices, Shard};
 use tokio::sync::{Notify, mpsc};
-
-use crate::holdings::Holdings;
+use uuid::Uuid;
 
 /// What an idle fetcher sleeps on.
 pub struct Wake {
@@ -53,20 +52,20 @@ impl Wake {
 /// Listens until the notices end.
 pub async fn listen(
     mut notices: Notices,
-    holdings: Holdings,
     wake: Arc<Wake>,
     newcomers: mpsc::Sender<Shard>,
     granted: mpsc::UnboundedSender<(Shard, Grant)>,
+    cancelled: mpsc::UnboundedSender<Uuid>,
 ) {
     while let Some(notice) = notices.next().await {
         match notice {
-            Notice::Cancelled(id) => holdings.cancel(id),
+            Notice::Cancelled(id) => drop(cancelled.send(id)),
             // A worker follows nothing.
             Notice::Changed(..) => {}
             Notice::Wake(shard) => wake.up(Some(&shard)),
             // If there are too many to be told, the rounds find them.
             Notice::Newcomer(shard) => drop(newcomers.try_send(shard)),
-            // The receiver is there as long as this.
+            // Both receivers are there as long as this.
             Notice::Granted(shard, grant) => drop(granted.send((shard, grant))),
             Notice::Connected => wake.up(None),
         }

@@ -1,7 +1,11 @@
 //! `worker`: see [`worker`] for what it does.
 
 use clap::Parser;
-use shared::config::{Env, WorkerConfig};
+use shared::{
+    config::{Env, WorkerConfig},
+    control_runtime, core_dumps, error_text,
+};
+use tokio::runtime;
 
 /// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
 #[derive(Parser)]
@@ -15,16 +19,25 @@ struct Arguments {
     concurrency: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    error_text::exit(run())
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut env = Env::from_process();
+    core_dumps::forbid_unless_permitted(&env);
     for (name, value) in [("WORKER_QUEUES", arguments.queues), ("WORKER_CONCURRENCY", arguments.concurrency)] {
         if let Some(value) = value {
             env = env.with(name, &value);
         }
     }
     let config = WorkerConfig::load(&env)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Not here: each run would begin with waking the main thread, which no other task shares.
-    runtime.block_on(runtime.spawn(worker::assembly::run(config)))?
+    let handlers = runtime::Builder::new_multi_thread().thread_name("rota-handlers").enable_all().build()?;
+    let control = control_runtime::build()?;
+    // Not on the main thread: each run would begin with waking it, and no other task shares it.
+    let ended = control.block_on(control.spawn(worker::assembly::run(config, handlers.handle().clone())));
+    // A handler that does not let go must not keep the process: what it does is of no use any more.
+    handlers.shutdown_background();
+    ended?
 }

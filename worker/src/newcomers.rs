@@ -10,7 +10,7 @@ use shared::queue::{Shard, consumer::Consumer};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fetcher::Desk, last_chance::LastChances, places::Usages};
+use crate::{fetcher::Desk, last_chance::LastChances, places::Usages, stall::Stall};
 
 /// How many jobs are held beyond the places, here and by [`crate::grants`].
 pub const GUESTS: usize = 2;
@@ -31,6 +31,8 @@ pub struct Newcomers {
     pub desk: Desk,
     /// While one is under way nothing is leased.
     pub last_chances: LastChances,
+    /// While it lasts nothing is leased either.
+    pub stall: Stall,
 }
 
 impl Newcomers {
@@ -39,6 +41,9 @@ impl Newcomers {
         while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
             let Some(permit) = stop.run_until_cancelled(Arc::clone(&self.guests).acquire_owned()).await else { return };
             let permit = permit.expect("the guests' places stay open as long as this");
+            if stop.run_until_cancelled(self.stall.over()).await.is_none() {
+                return;
+            }
             let Some(_door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
             match self.consumer.fetch(&shard, 1).await {
                 Ok(mut fetched) => {

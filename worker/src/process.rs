@@ -9,7 +9,7 @@ use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
     ids,
-    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, shard_agreement, webhooks::Watchers},
+    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, eviction, shard_agreement, webhooks::Watchers},
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -18,10 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    canceller,
     capacity::Capacity,
     fetcher::{Desk, Fetcher},
     finisher::Finisher,
     grants::Grants,
+    handlers::{HandlerRuntime, Handlers},
     heartbeat,
     holdings::Holdings,
     last_chance::LastChances,
@@ -32,6 +34,7 @@ use crate::{
     runner::Runner,
     runtime,
     sources::Sources,
+    start_cost::{RunningTime, StartMeter},
 };
 
 /// How long the last results may take to be written after the last run ended, for example while PostgreSQL is away.
@@ -51,33 +54,40 @@ pub struct WorkerSettings {
     pub grace: Duration,
 }
 
-/// Works until `stop`, and returns when everything that was leased is finished or handed back.
+/// Works until `stop`, and returns when everything that was leased is finished or handed back. All of it runs on the current runtime, with
+/// `system` and `index`, whose connections therefore must not be used on another one; handlers alone run on theirs, with `environment`.
 pub async fn work(
     settings: WorkerSettings,
     system: SystemDb,
     index: Index,
     registry: Arc<Registry>,
     environment: Environment,
+    handlers: HandlerRuntime,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (holdings, watchers) = (Holdings::default(), Watchers::default());
     let background = CancellationToken::new();
     let (finisher, written) = Finisher::start(&system, index.clone(), watchers.clone(), holdings.clone());
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
-    let renewal = tokio::spawn(renewer::renew(index.clone(), holdings.clone(), settings.lease, background.clone()));
+    let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
+    let renewal = tokio::spawn(renewer::renew(consumer.clone(), holdings.clone(), settings.lease, background.clone()));
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
+    tokio::spawn(eviction::warn(index.clone(), background.clone()));
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
     let wake = Arc::new(Wake::new(&sources));
     let process = ids::new_id(&environment.clock);
     let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
     let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
-    tokio::spawn(listener::listen(notices, holdings.clone(), Arc::clone(&wake), newcomer, grant));
+    let (cancelled, said_cancelled) = mpsc::unbounded_channel();
+    tokio::spawn(canceller::cancel(consumer.clone(), holdings.clone(), said_cancelled));
+    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, cancelled));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
+    let running = RunningTime::new();
+    let starts = StartMeter::new(settings.slots, running.clone(), index.start_cost().clone());
     let last_chances = LastChances::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
     let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
-    let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
     let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
     let sources = Sources::new(sources, settings.slots, Arc::clone(&wake));
     let guests = Arc::new(Semaphore::new(newcomers::GUESTS));
@@ -90,6 +100,7 @@ pub async fn work(
         desk: desk.clone(),
         wake,
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
     };
     let newcomers = Newcomers {
         consumer: consumer.clone(),
@@ -98,6 +109,7 @@ pub async fn work(
         usages: sources.usages(),
         desk: desk.clone(),
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
     };
     let fetcher = Fetcher {
         consumer: consumer.offering(subscription),
@@ -106,6 +118,8 @@ pub async fn work(
         guests,
         desk,
         last_chances: last_chances.clone(),
+        stall: handlers.stall.clone(),
+        starts,
     };
     let fetched = CancellationToken::new();
     // It takes back the offers, so it leaves when no more are made.
@@ -117,7 +131,9 @@ pub async fn work(
         drop(fetcher_ended);
         grants.refuse_rest().await;
     });
-    let runner = Arc::new(Runner::new(registry, Arc::new(environment), holdings, finisher, last_chances, system));
+    tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
+    let handlers = Handlers::new(handlers, registry, Arc::new(environment), running, holdings.clone());
+    let runner = Arc::new(Runner::new(handlers, holdings, finisher, last_chances, system, index));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let ran = timeout_after_stop(
         &stop,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use shared::queue::{Index, consumer::Consumer};
+use shared::queue::consumer::Consumer;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -19,11 +19,11 @@ const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Renews until `stop`.
-pub async fn renew(index: Index, holdings: Holdings, lease: Duration, stop: CancellationToken) {
+pub async fn renew(consumer: Consumer, holdings: Holdings, lease: Duration, stop: CancellationToken) {
     let mut ticks = interval((lease / 4).min(LONGEST_INTERVAL));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        renew_once(&index, &holdings, lease).await;
+        renew_once(&consumer, &holdings).await;
     }
 }
 
@@ -49,10 +49,10 @@ pub async fn check(consumer: Consumer, holdings: Holdings, stop: CancellationTok
     }
 }
 
-async fn renew_once(index: &Index, holdings: &Holdings, lease: Duration) {
+async fn renew_once(consumer: &Consumer, holdings: &Holdings) {
     for (shard, held) in holdings.by_shard() {
-        match index.renew(&shard, lease, &held).await {
-            Ok((_, lost)) => {
+        match consumer.renew(&shard, &held, |id, token| holdings.may_assert(id, token)).await {
+            Ok(lost) => {
                 for lease in held.iter().filter(|lease| lost.contains(&lease.id)) {
                     // A job may have finished while the answer was on its way; then there is nothing left to cancel.
                     tracing::debug!(job_id = %lease.id, "the lease is lost");

@@ -67,24 +67,18 @@ pub async fn run(
 /// another worker may be idle.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// Each run is a tokio task of its own, so that runs use all processors and one that blocks does not stop the others. A job that
-/// was fetched ahead waits here for its slot, and is handed back if the process stops first, or must be left to a last chance.
+/// Only the handler is a task of its own, on the handlers' runtime. A job that was fetched ahead waits here for its slot, and is handed back if
+/// the process stops first, it must be left to a last chance, or no handler gets on.
 async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
     let Dispatch { lease, cancelled, place } = dispatch;
-    let run = tokio::spawn(async move {
-        match slot(&runner, &capacity, &stop, lease.tenant).await {
-            Some(_slot) => {
-                if let Some(ran) = runner.run(lease, cancelled).await {
-                    capacity.observe(ran);
-                    place.observe(ran);
-                }
+    match slot(&runner, &capacity, &stop, lease.tenant).await {
+        Some(slot) => {
+            if let Some(ran) = runner.run(lease, cancelled, slot).await {
+                capacity.observe(ran);
+                place.observe(ran);
             }
-            None => runner.hand_back(lease).await,
         }
-        drop(place);
-    });
-    if let Err(error) = run.await {
-        tracing::error!(%error, "a run ended outside of its own bounds; its lease will run out and the job be rescued");
+        None => runner.hand_back(lease).await,
     }
 }
 
@@ -95,6 +89,7 @@ async fn slot(runner: &Runner, capacity: &Capacity, stop: &CancellationToken, te
         () = stop.cancelled() => None,
         slot = capacity.slot(tenant) => Some(slot),
         () = runner.last_chances().announced() => None,
+        () = runner.handlers().stall().begun() => None,
         () = tokio::time::sleep(LONGEST_WAIT) => {
             capacity.observe_wait(LONGEST_WAIT);
             None

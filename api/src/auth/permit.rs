@@ -7,6 +7,7 @@ use http::{HeaderMap, request::Parts};
 use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::TenantId};
 
 use crate::{
+    in_flight::RequestAccount,
     problem::{Problem, ProblemCode},
     state::AppState,
 };
@@ -44,9 +45,14 @@ impl<G> Permit<G> {
         self.key.tenant
     }
 
+    /// Whether the credential has a permission.
+    pub fn allows(&self, permission: Permission) -> bool {
+        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(permission))
+    }
+
     /// Whether the credential has another permission too.
     pub fn has<H: Grant>(&self) -> bool {
-        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(H::PERMISSION))
+        self.allows(H::PERMISSION)
     }
 }
 
@@ -68,9 +74,13 @@ where
             return Err(unauthenticated("send an API key in X-API-Key"));
         }
         let presented = presented_key(&parts.headers).ok_or_else(|| unauthenticated("X-API-Key is not an API key"))?;
-        let key = AppState::from_ref(state).keys.check(presented).await?;
+        let state = AppState::from_ref(state);
+        let key = state.keys.check(presented).await?;
         let key = key.ok_or_else(|| unauthenticated("the API key is unknown, revoked or expired"))?;
         tracing::Span::current().record("tenant", tracing::field::display(key.tenant));
+        if let Some(account) = parts.extensions.get::<RequestAccount>() {
+            account.open(&state.in_flight, key.tenant)?;
+        }
         let permit = Self { key, grant: PhantomData };
         if permit.has::<G>() {
             Ok(permit)

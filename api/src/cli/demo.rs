@@ -1,5 +1,8 @@
 //! `api demo`: tenants to try things with, and a campaign to watch.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use shared::{
@@ -22,24 +25,33 @@ pub struct Demo {
     #[arg(long)]
     json: bool,
     /// A CSV of leads: sends a campaign to them through a running API.
-    #[arg(long, requires = "api_key")]
-    campaign: Option<std::path::PathBuf>,
+    #[arg(long, requires = "api_key_file")]
+    campaign: Option<PathBuf>,
     /// Where the API is.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     base_url: Url,
-    /// The key to send the campaign with.
+    /// A file with the key to send the campaign with; `-` is standard input. (An argument would be seen by everyone on this machine.)
     #[arg(long)]
-    api_key: Option<String>,
+    api_key_file: Option<PathBuf>,
 }
 
 impl Demo {
     /// Runs the command.
     pub async fn run(self, env: &Env) -> anyhow::Result<()> {
-        match (self.campaign, self.api_key) {
-            (Some(leads), Some(api_key)) => campaign_demo::send(&leads, &self.base_url, &api_key).await,
+        match (self.campaign, self.api_key_file) {
+            (Some(leads), Some(file)) => campaign_demo::send(&leads, &self.base_url, &read_key(&file)?).await,
             _ => make_tenants(env, self.tenants, self.json).await,
         }
     }
+}
+
+fn read_key(file: &Path) -> anyhow::Result<String> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin().lock()).context("standard input")?
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("--api-key-file {}", file.display()))?
+    };
+    Ok(text.trim().to_owned())
 }
 
 async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {

@@ -44,6 +44,7 @@ impl Arguments {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
         let env = Env::from_process();
+        shared::core_dumps::forbid_unless_permitted(&env);
         // A second provider in one process is no error: it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         match self.command {

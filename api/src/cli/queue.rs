@@ -1,5 +1,7 @@
 //! `api queue …`: what waits where, and what operators restrict.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use jobs::registry::Registry;
@@ -9,6 +11,7 @@ use shared::{
     db::PoolSettings,
     queue::{
         QueueName,
+        check::{Checker, Extent},
         limits::{
             COUNTS, LimitError, Limiter, QueueScope, RATES, WEIGHTS,
             ledger::{self, LimitRow},
@@ -16,6 +19,9 @@ use shared::{
     },
     stores::Stores,
 };
+
+/// What a job gets that is held without a lease: the default of `ROTA_LEASE_MS`, which this command is not given.
+const REPAIR_LEASE: Duration = Duration::from_secs(30);
 
 /// Queues.
 #[derive(Args)]
@@ -42,6 +48,15 @@ enum Action {
     Limit(Limit),
     /// Lists all restrictions of tenants.
     Limits,
+    /// Checks the invariants of the index and its agreement with the ledger; fails where one does not hold, and prints each.
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Repair what is found, as the leading scheduler does.
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Args)]
@@ -84,12 +99,27 @@ impl Queue {
         let queues: Vec<QueueName> = queues.into_iter().collect();
         let limiter = Limiter::new(stores.system.clone(), stores.index.clone());
         match self.action {
+            Action::Check(check) => check.run(Checker::new(stores.system, stores.index, REPAIR_LEASE), &queues).await,
             Action::List => super::answer(&serde_json::to_string_pretty(&limiter.overview(&queues).await?)?),
             Action::Pause { queue } => pause(&limiter, known(&queues, &queue)?, true).await,
             Action::Resume { queue } => pause(&limiter, known(&queues, &queue)?, false).await,
             Action::Limit(limit) => limit.apply(&stores, &limiter, &queues).await,
             Action::Limits => super::answer(&serde_json::to_string_pretty(&ledger::list(&stores.system).await?)?),
         }
+    }
+}
+
+impl Check {
+    async fn run(self, mut checker: Checker, queues: &[QueueName]) -> anyhow::Result<()> {
+        let mut violations = Vec::new();
+        for queue in queues {
+            violations.extend(checker.check(queue, Extent::Whole, self.repair).await?);
+        }
+        for violation in &violations {
+            super::answer(&violation.to_string())?;
+        }
+        ensure!(violations.is_empty(), "the index does not keep its invariants: {} violations", violations.len());
+        super::answer("the index keeps its invariants")
     }
 }
 
@@ -157,9 +187,8 @@ fn known(queues: &[QueueName], asked: &str) -> anyhow::Result<QueueName> {
     if let Some(queue) = queues.iter().find(|queue| queue.as_ref() == asked) {
         return Ok(queue.clone());
     }
-    let likeness = |queue: &&QueueName| strsim::jaro_winkler(queue.as_ref(), asked);
-    let near = queues.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|near| likeness(near) > 0.7);
-    let hint = near.map_or_else(String::new, |near| format!("; did you mean {:?}?", near.as_ref()));
+    let near = shared::suggestion::nearest(asked, queues.iter().map(AsRef::as_ref));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     let names: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
     bail!("there is no queue {asked:?}{hint} There are: {}", names.join(", "))
 }

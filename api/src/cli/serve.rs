@@ -2,28 +2,31 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
-    config::{ApiConfig, Env},
+    compute::{ComputePool, ComputeSettings},
+    config::{ApiConfig, Env, HttpConfig, Listen},
     db::PoolSettings,
-    queue::{producer::Producer, shard_agreement},
+    health::{self, HealthChecks},
+    http_server::{self, DrainReport, bind, probe::Probe},
+    queue::{eviction, producer::Producer, shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::KeyRing,
     dependency_quota::DependencyQuota,
+    in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
     router::router,
     routes,
     server::{self, HttpSettings},
     state::{AppState, Parts},
+    uploads::Uploads,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -32,6 +35,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let config = ApiConfig::load(env)?;
     logging::init(&config.telemetry)?;
+    config.environment.warn_if_assumed();
     let handle = metrics::install()?;
     let shutdown = Shutdown::new()?;
     shared::faults::arm(config.environment.fault);
@@ -45,22 +49,50 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     )?;
     let state = state(&config, stores.clone(), shutdown.token());
     let producer = state.producer.clone();
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (HOST, PORT)", config.http.listen))?;
-    tracing::info!(listen = %config.http.listen, version = VERSION, "serving");
-    let router = router(state, Arc::new(stores)).merge(routes::metrics::router(handle));
+    let (listener, listen) = bind(config.http.listen, "HOST, PORT").await?;
+    tracing::info!(%listen, version = VERSION, "serving");
+    let checks: Arc<dyn HealthChecks> = Arc::new(stores);
+    tokio::spawn(health::watch(Arc::clone(&checks), shutdown.token()));
+    let mut router = router(state, Arc::clone(&checks));
+    // The probe is stopped last: it is what an orchestrator watches the drain by.
+    let end = CancellationToken::new();
+    let probe = match config.metrics {
+        Some(HttpConfig { listen }) => {
+            Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
+        }
+        None => {
+            router = router.merge(routes::metrics::router(handle));
+            None
+        }
+    };
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
     producer.finish().await;
+    end.cancel();
+    if let Some(probe) = probe {
+        probe.await?;
+    }
     tracing::info!(cut_off = report.cut_off, "ended");
     Ok(())
+}
+
+/// Metrics and health on an address of their own, until `end`.
+async fn probe(
+    listen: Listen,
+    probe: Probe,
+    end: CancellationToken,
+) -> anyhow::Result<impl Future<Output = DrainReport>> {
+    let (listener, listen) = bind(listen, "HOST, METRICS_PORT").await?;
+    tracing::info!(%listen, "serving metrics");
+    Ok(http_server::probe::serve(listener, probe, end))
 }
 
 /// What handlers need, over stores that are open; streams of events end at `stop`.
 pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> AppState {
     let clock = Clock::system();
-    let registry = Arc::new(Registry::new(config.environment.test_kinds));
+    let registry = Registry::new(config.environment.test_kinds).with_max_args_bytes(config.limits.max_args_bytes);
+    let registry = Arc::new(registry);
     let queues: Vec<_> = registry.queues().into_iter().collect();
+    tokio::spawn(eviction::warn(stores.index.clone(), stop.clone()));
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
     AppState::from(Parts {
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
@@ -68,8 +100,11 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
         keys: KeyRing::new(stores.system.clone()),
         dependencies: DependencyQuota::new(config.dependencies),
+        in_flight: InFlightBytes::new(InFlightLimits::default()),
+        uploads: Uploads::new(&config.limits),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        compute: ComputePool::start(ComputeSettings::refusing()),
         stores,
         clock,
     })

@@ -4,18 +4,21 @@
 //! checked before it is parsed, and what does not fit is told with its place. Unknown fields are refused by the
 //! types, with `deny_unknown_fields`.
 
+use axum::RequestExt as _;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http_body_util::LengthLimitError;
+use jobs::args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use serde_path_to_error::{Path, Segment};
 use tower_http::timeout::TimeoutError;
 
+use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
 
 /// The body of a request, or of an answer.
@@ -25,17 +28,25 @@ pub struct Json<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        parse(&read(request, state).await?).map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        parse(&read(request).await?).map(Self)
     }
 }
 
-/// The bytes of a body that says it is JSON.
-pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+/// The bytes of a body that says it is JSON, each counted in its tenant's account before the next is read.
+pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json"));
     }
-    Bytes::from_request(request, state).await.map_err(|rejection| body_problem(&rejection))
+    let account = request.extensions().get::<RequestAccount>().cloned().unwrap_or_default();
+    let mut chunks = request.into_limited_body().into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| body_problem(&error))?;
+        account.read(chunk.len())?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -50,24 +61,25 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-fn body_problem(rejection: &BytesRejection) -> Problem {
-    match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            ProblemCode::PayloadTooLarge.into()
-        }
-        other if is_timeout(other) => ProblemCode::BodyTimeout.into(),
-        _ => Problem::new(ProblemCode::BadRequest).detail("the body broke off"),
+/// What became of a body that could not be read to its end.
+pub(crate) fn body_problem(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if is_caused_by::<LengthLimitError>(error) {
+        ProblemCode::PayloadTooLarge.into()
+    } else if is_caused_by::<TimeoutError>(error) {
+        ProblemCode::BodyTimeout.into()
+    } else {
+        Problem::new(ProblemCode::BadRequest).detail("the body broke off")
     }
 }
 
-fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<TimeoutError>)
+fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(error.path());
+        let pointer = args::pointer(error.path());
         problem(error.inner(), pointer)
     })?;
     deserializer.end().map_err(|error| problem(&error, String::new()))?;
@@ -75,28 +87,10 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn problem(error: &serde_json::Error, pointer: String) -> Problem {
-    let detail = error.to_string();
     if error.classify() != Category::Data {
-        return Problem::new(ProblemCode::InvalidJson).detail(detail);
+        return Problem::new(ProblemCode::InvalidJson).detail(error.to_string());
     }
-    // Where it is in the text says less than the pointer.
-    let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(what, _)| what).to_owned();
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
-}
-
-fn pointer(path: &Path) -> String {
-    let mut pointer = String::new();
-    for segment in path {
-        let token = match segment {
-            Segment::Seq { index } => index.to_string(),
-            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
-            // The variant of an enum is no place in the text.
-            Segment::Enum { .. } | Segment::Unknown => continue,
-        };
-        pointer.push('/');
-        pointer.push_str(&token);
-    }
-    pointer
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail: args::reason(error) }])
 }
 
 #[cfg(test)]

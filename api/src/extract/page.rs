@@ -1,12 +1,15 @@
 //! Pages of a list: opaque cursors, and the `Link` header of RFC 8288.
 //!
 //! Invariant: lists are ordered by id, the newest first; a cursor is the last id seen, so rows that come or go meanwhile
-//! neither shift nor repeat the others.
+//! neither shift nor repeat the others. A page ends when its items have [`MAX_PAGE_BYTES`], however many were asked for.
+
+use std::marker::PhantomData;
 
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -15,6 +18,8 @@ use crate::problem::{Problem, ProblemCode};
 
 const DEFAULT_LIMIT: u16 = 50;
 const MAX_LIMIT: u16 = 200;
+/// Bytes of the items of a page; the first item is on it whatever its size.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
 /// A page that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -41,12 +46,25 @@ impl PageRequest {
     }
 
     /// The page of `items`, which were fetched with [`Self::fetch_limit`].
-    pub fn page<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> Uuid, uri: &Uri) -> Page<T> {
-        let more = items.len() > usize::from(self.limit);
-        items.truncate(usize::from(self.limit));
-        let next_cursor = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(id(last).as_bytes()));
+    ///
+    /// # Panics
+    /// If an item cannot be written as JSON: items are plain data.
+    pub fn page<T: Serialize>(&self, items: Vec<T>, id: impl Fn(&T) -> Uuid, uri: &Uri) -> Page<T> {
+        let (fetched, mut bytes, mut last) = (items.len(), 0, None);
+        let mut written: Vec<Box<RawValue>> = Vec::with_capacity(fetched.min(usize::from(self.limit)));
+        for item in items.into_iter().take(usize::from(self.limit)) {
+            let text = to_raw_value(&item).expect("items of a list are plain data");
+            bytes += text.get().len();
+            if bytes > MAX_PAGE_BYTES && !written.is_empty() {
+                break;
+            }
+            last = Some(id(&item));
+            written.push(text);
+        }
+        let more = fetched > written.len();
+        let next_cursor = last.filter(|_| more).map(|last| BASE64URL_NOPAD.encode(last.as_bytes()));
         let link = next_cursor.as_deref().map(|cursor| next_link(uri, cursor));
-        Page { body: PageBody { items, next_cursor }, link }
+        Page { body: PageBody { items: written, next_cursor }, link, items: PhantomData }
     }
 }
 
@@ -62,11 +80,12 @@ pub struct PageBody<T> {
 
 /// A page as an answer.
 pub struct Page<T> {
-    body: PageBody<T>,
+    body: PageBody<Box<RawValue>>,
     link: Option<String>,
+    items: PhantomData<T>,
 }
 
-impl<T: Serialize> IntoResponse for Page<T> {
+impl<T> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         let mut response = Json(self.body).into_response();
         if let Some(link) = self.link.and_then(|link| HeaderValue::from_str(&link).ok()) {
@@ -105,6 +124,22 @@ mod tests {
         let cursor = page.body.next_cursor.unwrap();
         assert_eq!(page.link.unwrap(), format!("</api/v1/jobs?kind=noop&limit=2&cursor={cursor}>; rel=\"next\""));
         assert_eq!(PageRequest::new(None, Some(&cursor)).unwrap().before, Some(Uuid::from_u128(2)));
+    }
+
+    /// Each item has the bytes of its number and two quotes.
+    #[test]
+    fn a_page_ends_at_its_bytes_and_has_one_item_at_least() {
+        let uri = Uri::from_static("/x");
+        let request = PageRequest::new(Some(200), None).unwrap();
+        let page = |sizes: &[usize]| {
+            let items = sizes.iter().map(|bytes| "x".repeat(bytes - 2)).collect();
+            let page = request.page(items, |_| Uuid::nil(), &uri);
+            (page.body.items.len(), page.body.next_cursor.is_some())
+        };
+        assert_eq!(page(&[MAX_PAGE_BYTES / 2, MAX_PAGE_BYTES / 2]), (2, false));
+        assert_eq!(page(&[MAX_PAGE_BYTES / 2, MAX_PAGE_BYTES / 2 + 1]), (1, true));
+        assert_eq!(page(&[2 * MAX_PAGE_BYTES]), (1, false));
+        assert_eq!(page(&[2 * MAX_PAGE_BYTES, 2]), (1, true));
     }
 
     #[test]

@@ -6,10 +6,14 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::response::sse::Event;
+use chrono::{DateTime, Utc};
 use futures::{Stream, stream};
 use shared::{
     authz::Permission,
-    queue::{QueueName, inspect},
+    queue::{
+        JobState, QueueName,
+        inspect::{self, JobRecord, ShownState},
+    },
     tenancy::TenantId,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -36,6 +40,8 @@ pub struct Follower {
     queue: QueueName,
     following: Following,
     told: Option<String>,
+    /// When the job's state changes by the passing of time alone, which nobody announces.
+    due_at: Option<DateTime<Utc>>,
     ended: bool,
     _seat: Seat,
 }
@@ -57,7 +63,7 @@ impl Follower {
         told: Option<String>,
     ) -> Self {
         let following = state.events.follow(job);
-        Self { state, tenant, presented_key, job, queue, following, told, ended: false, _seat: seat }
+        Self { state, tenant, presented_key, job, queue, following, told, due_at: None, ended: false, _seat: seat }
     }
 
     /// The events, in order.
@@ -82,7 +88,7 @@ impl Follower {
                     Look::Gone => break,
                     Look::Same => {}
                 }
-                let look_again = self.state.events.limits().look_again;
+                let look_again = self.until_next_look();
                 tokio::select! {
                     () = self.following.changed() => sleep_until(looked + PAUSE).await,
                     () = sleep(look_again) => {}
@@ -95,7 +101,7 @@ impl Follower {
     }
 
     /// Reads the job, after asking the index to announce what happens to it from now on. What cannot be read now is read later.
-    async fn look(&self) -> Look {
+    async fn look(&mut self) -> Look {
         let index = &self.state.stores.index;
         let watching = index.watch(&self.queue, self.tenant, self.job, WATCHED);
         if !matches!(timeout(INDEX_PATIENCE, watching).await, Ok(Ok(()))) {
@@ -108,6 +114,7 @@ impl Follower {
         match read.await {
             Ok(None) => Look::Gone,
             Ok(Some(job)) => {
+                self.due_at = due_at(&job, self.state.clock.now());
                 let snapshot = Snapshot::of(&job);
                 // A final job that the client knows is told of no more: the stream ends.
                 match self.told.as_ref() == Some(&snapshot.version) {
@@ -123,6 +130,14 @@ impl Follower {
         }
     }
 
+    /// Until the job is due, if that is soon, and never longer than without a notice.
+    fn until_next_look(&self) -> Duration {
+        let look_again = self.state.events.limits().look_again;
+        let Some(due_at) = self.due_at else { return look_again };
+        let until_due = (due_at - self.state.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        look_again.min(until_due + PAUSE)
+    }
+
     /// A key that was revoked ends its streams as soon as it ends other requests.
     async fn is_permitted(&self) -> bool {
         match self.state.keys.check(&self.presented_key).await {
@@ -132,4 +147,10 @@ impl Follower {
             Err(_) => true,
         }
     }
+}
+
+/// When a job that waits for its time is due, if that is still to come.
+fn due_at(job: &JobRecord, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let waits = job.state == ShownState::Ledger(JobState::Scheduled) && job.waits_for == 0;
+    (waits && job.run_at > now).then_some(job.run_at)
 }

@@ -4,10 +4,26 @@
 
 use super::options::Delimiter;
 
-/// The delimiter of a `sep=;` line, which Excel writes and reads before the header.
-pub(super) fn announced(line: &[u8]) -> Option<Delimiter> {
-    let byte = *line.strip_prefix(b"sep=")?.strip_suffix(b"\n")?.first()?;
+/// The character of a `sep=;` line, which Excel writes and reads before the header: in any case, in quotes or not, and with
+/// the empty cells that a program appends which took the line for a row.
+pub(super) fn announced(line: &[u8]) -> Option<u8> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'"');
+    let start = line.iter().position(|byte| !is_blank(byte))?;
+    let (name, rest) = line[start..].split_at_checked(4)?;
+    let separator = *rest.first()?;
+    let only_empty_cells = rest.iter().all(|byte| *byte == separator || is_blank(byte) || b",;\t|".contains(byte));
+    (name.eq_ignore_ascii_case(b"sep=") && only_empty_cells).then_some(separator)
+}
+
+/// The delimiter that is this character.
+pub(super) fn delimiter(byte: u8) -> Option<Delimiter> {
     Delimiter::ALL.into_iter().find(|delimiter| delimiter.byte() == byte)
+}
+
+/// Whether nothing stands in a line but delimiters, quotes and blanks.
+pub(super) fn has_no_value(line: &[u8]) -> bool {
+    line.iter().all(|byte| b",;\t|\" \n".contains(byte))
 }
 
 /// The delimiter that the header uses most, outside quotes.
@@ -62,8 +78,14 @@ mod tests {
         assert_eq!(most_frequent(b"\"a,b,c\";d\n"), Delimiter::Semicolon);
         assert_eq!(most_frequent(b"a\tb\tc,d\n"), Delimiter::Tab);
         assert_eq!(most_frequent(b"a,b;c\n"), Delimiter::Comma);
-        assert_eq!(announced(b"sep=;\n"), Some(Delimiter::Semicolon));
-        assert_eq!(announced(b"sep=|\n"), None);
+        for line in ["sep=;\n", "SEP=;\n", "Sep=;", "\"sep=;\"\n", "sep=;;;;\n", "sep=;,,\n", " sep=; \n"] {
+            assert_eq!(announced(line.as_bytes()).and_then(delimiter), Some(Delimiter::Semicolon), "{line:?}");
+        }
+        assert_eq!(announced(b"sep=\t\n").and_then(delimiter), Some(Delimiter::Tab));
+        assert_eq!(announced(b"sep=:\n"), Some(b':'));
+        for line in ["sep=\n", "separator,x\n", "sep=;email\n", "", "se"] {
+            assert_eq!(announced(line.as_bytes()), None, "{line:?}");
+        }
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::error::ImportError;
+use super::fields::Fields;
 use super::names::{self, MAX_NAME_LENGTH};
 use super::options::ImportOptions;
-use super::records::{Fields, Record};
+use super::records::Record;
 use super::report::{Column, shown};
 
 /// The variable that stands for the address itself, in mappings and reports.
@@ -41,7 +42,7 @@ impl Header {
     pub fn read(record: Record, options: &ImportOptions) -> Result<Self, ImportError> {
         let line = record.line;
         let fields = record.fields.map_err(|problem| ImportError::Header { line, reason: problem.to_string() })?;
-        let names = column_names(&fields, line)?;
+        let names = column_names(&fields)?;
         if names.len() > options.limits.columns {
             let limit = options.limits.columns;
             return Err(ImportError::TooManyColumns { found: names.len(), limit });
@@ -65,17 +66,13 @@ impl Header {
     }
 }
 
-fn column_names(fields: &Fields, line: u64) -> Result<Vec<String>, ImportError> {
+fn column_names(fields: &Fields) -> Result<Vec<String>, ImportError> {
     let read = |field: &[u8]| {
         if field.contains(&0) {
             return Err(ImportError::NotUtf8 { encoding: "UTF-16 or binary" });
         }
         let name = std::str::from_utf8(field)
             .map_err(|_| ImportError::NotUtf8 { encoding: "another encoding, such as Latin-1" })?;
-        if name.contains('\r') {
-            let reason = "its lines end in CR alone; save it with LF or CR LF".to_owned();
-            return Err(ImportError::Header { line, reason });
-        }
         Ok(name.trim().to_owned())
     };
     fields.iter().map(read).collect()

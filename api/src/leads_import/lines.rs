@@ -1,5 +1,7 @@
 //! Physical lines of a byte stream, numbered as an editor numbers them.
 //!
+//! Lines end in LF, CR LF, CR CR LF (a file converted twice) or CR alone, also mixed. A byte order mark at the start of any line is
+//! dropped, as concatenated files have one inside; a Ctrl-Z or NULs at the end of the file are the padding of old systems.
 //! Invariant: no line held is longer than the limit; of a longer one the start is kept, the rest is read and dropped.
 //! Lines can be given back, which is how [`super::records`] recovers from a quote that is never closed.
 
@@ -9,9 +11,10 @@ use std::io;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
 const BUFFER_BYTES: usize = 64 * 1024;
+const CTRL_Z: u8 = 0x1a;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One line, its end (`\n` or `\r\n`) replaced by one `\n`.
+/// One line, its end replaced by one `\n`.
 #[derive(Debug)]
 pub(super) struct Line {
     pub number: u64,
@@ -22,7 +25,7 @@ pub(super) struct Line {
 
 impl Line {
     pub fn is_blank(&self) -> bool {
-        self.bytes.iter().all(|&byte| byte == b' ' || byte == b'\n')
+        self.bytes.iter().all(|&byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\x0b' | b'\x0c' | 0 | CTRL_Z))
     }
 }
 
@@ -44,15 +47,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             return Ok(Some(line));
         }
         let mut line = Line { number: self.number + 1, bytes: Vec::new(), too_long: false };
-        if !read_line(&mut self.source, &mut line, self.max_bytes).await? {
-            return Ok(None);
+        match read_line(&mut self.source, &mut line, self.max_bytes).await? {
+            End::Nothing => return Ok(None),
+            End::OfFile => {
+                let padding = line.bytes.iter().rev().take_while(|&&byte| matches!(byte, CTRL_Z | 0)).count();
+                line.bytes.truncate(line.bytes.len() - padding);
+                self.number += 1;
+            }
+            End::OfLines(count) => self.number += count,
         }
-        self.number = line.number;
-        if line.number == 1 && line.bytes.starts_with(BYTE_ORDER_MARK) {
+        if line.bytes.starts_with(BYTE_ORDER_MARK) {
             line.bytes.drain(..BYTE_ORDER_MARK.len());
-        }
-        if line.bytes.ends_with(b"\r") {
-            line.bytes.pop();
         }
         line.bytes.push(b'\n');
         Ok(Some(line))
@@ -66,25 +71,53 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-/// Appends a line without its `\n`; false at the end of the stream.
-async fn read_line<B: AsyncBufRead + Unpin>(source: &mut B, line: &mut Line, max_bytes: usize) -> io::Result<bool> {
+/// How a line ended.
+enum End {
+    /// There was none.
+    Nothing,
+    OfFile,
+    /// So many lines: each CR of a run that no LF follows ends one, and all but the first are blank.
+    OfLines(u64),
+}
+
+/// Appends a line without its end.
+async fn read_line<B: AsyncBufRead + Unpin>(source: &mut B, line: &mut Line, max_bytes: usize) -> io::Result<End> {
     let mut any = false;
     loop {
         let buffer = source.fill_buf().await?;
         if buffer.is_empty() {
-            return Ok(any);
+            return Ok(if any { End::OfFile } else { End::Nothing });
         }
         any = true;
-        let newline = buffer.iter().position(|&byte| byte == b'\n');
-        let part = &buffer[..newline.unwrap_or(buffer.len())];
+        let end = buffer.iter().position(|&byte| matches!(byte, b'\n' | b'\r'));
+        let part = &buffer[..end.unwrap_or(buffer.len())];
         let room = max_bytes - line.bytes.len();
         line.too_long |= part.len() > room;
         line.bytes.extend_from_slice(&part[..part.len().min(room)]);
-        let consumed = part.len() + usize::from(newline.is_some());
+        let found = end.map(|end| buffer[end]);
+        let consumed = part.len() + usize::from(found.is_some());
         source.consume(consumed);
-        if newline.is_some() {
-            return Ok(true);
+        match found {
+            Some(b'\r') => return carriage_returns(source).await,
+            Some(_) => return Ok(End::OfLines(1)),
+            None => {}
         }
+    }
+}
+
+/// What follows a CR: CRs and an LF belong to one line end.
+async fn carriage_returns<B: AsyncBufRead + Unpin>(source: &mut B) -> io::Result<End> {
+    let mut run = 1;
+    loop {
+        match source.fill_buf().await?.first() {
+            Some(b'\r') => run += 1,
+            Some(b'\n') => {
+                source.consume(1);
+                return Ok(End::OfLines(1));
+            }
+            _ => return Ok(End::OfLines(run)),
+        }
+        source.consume(1);
     }
 }
 
@@ -107,6 +140,22 @@ mod tests {
         let want = [(1, "a\n"), (2, "\n"), (3, "b\n"), (4, "last\n")];
         assert_eq!(lines, want.map(|(number, text)| (number, text.to_owned(), false)));
         assert!(read(b"", 10).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn knows_all_line_ends_and_what_pads_a_file() {
+        for (bytes, want) in [
+            (&b"a\r\r\nb\r\r\n"[..], vec![(1, "a\n"), (2, "b\n")]),
+            (b"a\rb\r\rc", vec![(1, "a\n"), (2, "b\n"), (4, "c\n")]),
+            (b"a\nb\r\nc\rd", vec![(1, "a\n"), (2, "b\n"), (3, "c\n"), (4, "d\n")]),
+            (b"a\n\xef\xbb\xbfb\n", vec![(1, "a\n"), (2, "b\n")]),
+            (b"a\nb\x1a", vec![(1, "a\n"), (2, "b\n")]),
+            (b"a\n\x1a\0\0", vec![(1, "a\n"), (2, "\n")]),
+        ] {
+            let lines = read(bytes, 10).await;
+            let want: Vec<_> = want.into_iter().map(|(number, text)| (number, text.to_owned(), false)).collect();
+            assert_eq!(lines, want, "{bytes:?}");
+        }
     }
 
     #[tokio::test]

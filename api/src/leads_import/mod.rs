@@ -12,6 +12,7 @@
 mod dialect;
 mod duplicates;
 mod error;
+mod fields;
 mod header;
 mod lines;
 mod names;
@@ -34,6 +35,9 @@ pub use names::{MAX_NAME_LENGTH, RESERVED_NAMES};
 pub use options::{Delimiter, ImportLimits, ImportOptions, OnError};
 pub use report::{Column, Duplicate, ImportReport, RowError};
 pub use row::{LeadRow, RowCode, RowProblem};
+
+/// Rows read before other tasks of the thread have their turn: a megabyte at most.
+const ROWS_A_TURN: u64 = 16;
 
 /// A CSV file being imported.
 pub struct LeadsReader<R> {
@@ -75,6 +79,10 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
                 break;
             };
             self.reporter.count_row(self.options.limits.rows)?;
+            // A source that never waits, as a text in memory, would otherwise keep the thread for the whole file.
+            if self.reporter.rows_read() % ROWS_A_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             match row::read(&record, &self.header, self.options.limits.field_bytes) {
                 Err(fault) => self.reporter.refuse(record.line, &fault),
                 Ok(row) => self.place(row, &mut batch),

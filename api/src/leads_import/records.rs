@@ -1,4 +1,4 @@
-//! CSV records of numbered lines: RFC 4180 with any of three delimiters, quoting by `csv-core`.
+//! CSV records of numbered lines: RFC 4180 with any of four delimiters, quoting by `csv-core`.
 //!
 //! Invariant: a record holds at most the row limit, and the lines scanned twice are bounded, so that a file costs time
 //! linear in its size. Therefore the engine of `csv-async` is driven here directly: its own reader buffers a record
@@ -6,6 +6,8 @@
 //!
 //! A record over several lines that does not end, does not fit the header or is quoted loosely is taken for a quote left
 //! open: its first line alone is bad, and reading resumes at the second. Rows are thus never swallowed silently.
+//! Spreadsheets leave trailing empty cells out or add some: missing ones are filled up, empty surplus ones dropped, and a row
+//! without any value is none.
 //! What the file's dialect is, and what loose means, is in [`super::dialect`].
 
 use std::io;
@@ -15,6 +17,7 @@ use tokio::io::AsyncRead;
 
 use super::dialect;
 use super::error::ImportError;
+use super::fields::Fields;
 use super::lines::{Line, Lines};
 use super::options::{Delimiter, ImportLimits};
 use super::row::RowProblem;
@@ -31,23 +34,6 @@ pub(super) struct Record {
     /// The start of its text, to show to the client when it is bad.
     pub raw: Vec<u8>,
     pub fields: Result<Fields, RowProblem>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Fields {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Fields {
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        starts.zip(&self.ends).map(|(&start, &end)| &self.bytes[start..end])
-    }
 }
 
 pub(super) struct Records<R> {
@@ -74,7 +60,17 @@ impl<R: AsyncRead + Unpin> Records<R> {
         self.expected = Some(count);
     }
 
+    /// The next record that has a value.
     pub async fn next(&mut self) -> io::Result<Option<Record>> {
+        loop {
+            match self.next_of_any_kind().await? {
+                Some(Record { fields: Ok(fields), .. }) if fields.is_empty() => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn next_of_any_kind(&mut self) -> io::Result<Option<Record>> {
         let Some(first) = next_filled(&mut self.lines).await? else {
             return Ok(None);
         };
@@ -138,16 +134,21 @@ impl<R: AsyncRead + Unpin> Records<R> {
         problem
     }
 
-    fn check(&self, fields: Fields, lines: &[Line]) -> Result<Fields, RowProblem> {
+    fn check(&self, mut fields: Fields, lines: &[Line]) -> Result<Fields, RowProblem> {
         let found = fields.len();
         let expected = self.expected.unwrap_or(found);
-        let lines = lines.iter().map(|line| line.bytes.as_slice());
-        if lines.len() > 1 && (found != expected || !dialect::is_strictly_quoted(lines, self.delimiter)) {
+        if fields.is_empty() && lines.len() == 1 {
+            return Ok(fields);
+        }
+        // A record over several lines that does not fit may have swallowed other rows, whose addresses are in it then.
+        let has_swallowed = || found != expected && lines.iter().skip(1).any(|line| line.bytes.contains(&b'@'));
+        let loose = || !dialect::is_strictly_quoted(lines.iter().map(|line| line.bytes.as_slice()), self.delimiter);
+        if lines.len() > 1 && (found > expected || has_swallowed() || loose()) {
             Err(RowProblem::UnclosedQuote)
-        } else if found != expected {
-            Err(RowProblem::FieldCount { found, expected })
-        } else {
+        } else if fields.fit(expected) {
             Ok(fields)
+        } else {
+            Err(RowProblem::FieldCount { found, expected })
         }
     }
 
@@ -173,14 +174,22 @@ async fn next_filled<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> io::Result<O
 /// The delimiter that the header uses most, outside quotes; a leading `sep=;` line, as Excel writes it, is obeyed and
 /// consumed.
 async fn find_delimiter<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> Result<Delimiter, ImportError> {
-    let Some(line) = next_filled(lines).await? else {
-        return Err(ImportError::Empty);
+    let line = loop {
+        match next_filled(lines).await? {
+            Some(line) if dialect::has_no_value(&line.bytes) => {}
+            Some(line) => break line,
+            None => return Err(ImportError::Empty),
+        }
     };
     if line.bytes.starts_with(b"\xff\xfe") || line.bytes.starts_with(b"\xfe\xff") {
         return Err(ImportError::NotUtf8 { encoding: "UTF-16" });
     }
-    if let Some(delimiter) = dialect::announced(&line.bytes) {
-        return Ok(delimiter);
+    if let Some(separator) = dialect::announced(&line.bytes) {
+        let unknown = || {
+            let reason = format!("it separates fields with {:?}; use , ; | or a tab", char::from(separator));
+            ImportError::Header { line: line.number, reason }
+        };
+        return dialect::delimiter(separator).ok_or_else(unknown);
     }
     let found = dialect::most_frequent(&line.bytes);
     lines.give_back(std::iter::once(line));
@@ -249,5 +258,26 @@ mod tests {
     async fn counts_fields() {
         let want = RowProblem::FieldCount { found: 3, expected: 2 };
         assert_eq!(read("a,b,c\n", Some(2)).await, [(1, Err(want))]);
+    }
+
+    #[tokio::test]
+    async fn fills_up_and_drops_empty_cells_and_skips_empty_rows() {
+        let text = "a,b,c\n\n,,\n \t, ,\n\"\",\"\"\n\u{a0},\u{feff}\nd\ne,f\ng,h,i,,, \n\"j\nk\"\n\x1a";
+        let want = [
+            fields(1, &["a", "b", "c"]),
+            fields(7, &["d", "", ""]),
+            fields(8, &["e", "f", ""]),
+            fields(9, &["g", "h", "i"]),
+            fields(10, &["j\nk", "", ""]),
+        ];
+        assert_eq!(read(text, Some(3)).await, want);
+    }
+
+    #[tokio::test]
+    async fn a_short_record_over_lines_with_addresses_is_an_open_quote() {
+        let text = "a@x.test,\"b,c\nd@x.test,\"\ne@x.test,f,g\n";
+        let rows = read(text, Some(3)).await;
+        assert_eq!(rows[0], (1, Err(RowProblem::UnclosedQuote)));
+        assert_eq!(rows.last(), Some(&fields(3, &["e@x.test", "f", "g"])));
     }
 }

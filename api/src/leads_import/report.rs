@@ -18,7 +18,7 @@ const MAX_SHOWN: usize = 80;
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ImportReport {
-    /// Data rows in the file; blank lines and the header are none.
+    /// Data rows in the file; the header and rows without a value are none.
     pub rows_read: u64,
     /// Rows with a valid address that no earlier row had.
     pub accepted: u64,
@@ -95,6 +95,10 @@ impl Reporter {
         }
         self.report.rows_read += 1;
         Ok(())
+    }
+
+    pub fn rows_read(&self) -> u64 {
+        self.report.rows_read
     }
 
     pub fn accept(&mut self) {

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use shared::email_address::{EmailAddress, EmailAddressError};
 use utoipa::ToSchema;
 
+use super::fields::Fields;
 use super::header::Header;
-use super::records::{Fields, Record};
+use super::records::Record;
 
 /// A valid row.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,10 +4,12 @@
 //! its neighbours only through extensions of request and response.
 
 pub mod access_log;
+pub mod html;
 pub mod http_metrics;
 pub mod panic;
 pub mod problem_details;
 pub mod request_body;
+pub mod request_head;
 pub mod request_id;
 pub mod time_limit;
 

@@ -3,6 +3,8 @@
 //! Invariant: an outage of a store is 503 with `Retry-After`, never another 5xx, so that a client's retry is right.
 //! Errors that mean something to the client, such as a broken constraint, are turned into problems at the call.
 
+use shared::compute::Busy;
+
 use super::{Problem, ProblemCode};
 
 impl From<sqlx::Error> for Problem {
@@ -10,8 +12,20 @@ impl From<sqlx::Error> for Problem {
         if shared::db::is_idempotency_key_held(&error) {
             return Self::new(ProblemCode::IdempotencyInFlight).retry_after(1).caused_by(error);
         }
+        if shared::db::is_share_in_use(&error) {
+            return Self::new(ProblemCode::TooManyInFlight).retry_after(1).caused_by(error);
+        }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
-        Self::new(code).caused_by(error)
+        // The log gets no values.
+        Self::new(code).caused_by(shared::db::sql_state(&error))
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::new(ProblemCode::RateLimited)
+            .detail("too many of your templates and documents are being computed")
+            .retry_after(1)
     }
 }
 
@@ -24,6 +38,8 @@ mod tests {
         let code = |error: sqlx::Error| Problem::from(error).code();
         assert_eq!(code(sqlx::Error::PoolTimedOut), ProblemCode::Unavailable);
         assert_eq!(code(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), ProblemCode::Unavailable);
+        let share = sqlx::Error::Io(std::io::Error::other(shared::db::ShareInUse));
+        assert_eq!(code(share), ProblemCode::TooManyInFlight);
         assert_eq!(code(sqlx::Error::RowNotFound), ProblemCode::Internal);
         assert_eq!(code(sqlx::Error::ColumnNotFound("x".into())), ProblemCode::Internal);
     }

@@ -52,6 +52,8 @@ pub enum ProblemCode {
     TooManyOpenDependencies,
     /// Too many requests; `Retry-After` says when to come back.
     RateLimited,
+    /// The tenant has too much under way at once: bytes, uploads, transactions. Some of it must end first.
+    TooManyInFlight,
     /// The body came too slowly.
     BodyTimeout,
     /// The answer took too long.
@@ -131,6 +133,7 @@ impl ProblemCode {
             Self::TooManyDependencies => (S::UNPROCESSABLE_ENTITY, "Too many dependencies", "the jobs of the request name too many jobs in after"),
             Self::TooManyOpenDependencies => (S::TOO_MANY_REQUESTS, "Too many open dependencies", "the waiting jobs name too many jobs in after, come back when some of them are final"),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "come back when Retry-After says"),
+            Self::TooManyInFlight => (S::TOO_MANY_REQUESTS, "Too much at once", "the tenant has too much under way at once; come back when some of it is done"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Body too slow", "the body did not come in time"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "Took too long", "the answer took too long, the outcome is not known; retry with the same Idempotency-Key"),
             Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Unavailable", "the service is unavailable for the moment, retry with the same Idempotency-Key"),
@@ -149,7 +152,7 @@ mod tests {
     fn codes_are_errors_and_told_apart() {
         let names: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::as_str).collect();
         let titles: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::title).collect();
-        assert_eq!((names.len(), titles.len()), (23, 23));
+        assert_eq!((names.len(), titles.len()), (24, 24));
         for code in ProblemCode::iter() {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());

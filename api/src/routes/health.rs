@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use serde_json::{Value, json};
 use shared::health::{Check, CheckState, HealthChecks, HealthReport};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,29 +30,36 @@ pub fn router<S: Clone + Send + Sync + 'static>(checks: Checks) -> OpenApiRouter
 #[derive(Debug, serde::Serialize, ToSchema)]
 struct Health {
     /// `up`, or `degraded` when a part is away that is not needed for every promise.
-    #[schema(value_type = String, example = "up")]
+    #[schema(example = "up")]
     status: CheckState,
     /// The parts looked at.
-    #[schema(value_type = Vec<Object>, example = json!([{"name": "database", "state": "up"}]))]
+    #[schema(example = json!([{"name": "database", "state": "up"}]))]
     checks: Vec<Check>,
 }
 
+/// That a process lives.
+#[derive(Debug, serde::Serialize, ToSchema)]
+struct Liveness {
+    /// Always `up`.
+    status: CheckState,
+}
+
 /// How the service is, in short.
-#[utoipa::path(get, path = "/api/health", tag = "health", security(()),
+#[utoipa::path(get, path = "/api/health", operation_id = "get_health", tag = "health", security(()),
     responses((status = 200, body = Health, description = "The service is up, or degraded")))]
 async fn health(State(checks): State<Checks>) -> Result<Json<Health>, Problem> {
     report(&checks).await
 }
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/api/health/liveness", tag = "health", security(()),
-    responses((status = 200, body = Object, description = "The process answers")))]
-async fn liveness() -> Json<Value> {
-    Json(json!({"status": "up"}))
+#[utoipa::path(get, path = "/api/health/liveness", operation_id = "get_liveness", tag = "health", security(()),
+    responses((status = 200, body = Liveness, description = "The process answers")))]
+async fn liveness() -> Json<Liveness> {
+    Json(Liveness { status: CheckState::Up })
 }
 
 /// Whether the process should be given requests.
-#[utoipa::path(get, path = "/api/health/readiness", tag = "health", security(()),
+#[utoipa::path(get, path = "/api/health/readiness", operation_id = "get_readiness", tag = "health", security(()),
     responses((status = 200, body = Health, description = "Requests can be served")))]
 async fn readiness(State(checks): State<Checks>) -> Result<Json<Health>, Problem> {
     report(&checks).await

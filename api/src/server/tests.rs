@@ -33,7 +33,7 @@ async fn echo(Json(value): Json<Value>) -> Json<Value> {
 fn app(down: Arc<AtomicBool>) -> Router {
     let checks = move || {
         let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Degraded };
-        vec![Check { name: "redis", state }]
+        vec![Check { name: "redis", state, reason: None }]
     };
     let long = from_fn_with_state(Duration::from_secs(5), time_limit::at_least);
     let slow = || async {
@@ -49,7 +49,10 @@ fn app(down: Arc<AtomicBool>) -> Router {
         .route("/panic", get(async || -> String { panic!("secret") }))
         .route("/slow", get(slow))
         .route("/long", get(slow).layer(long))
-        .merge(openapi::with_docs(openapi::router().merge(routes::health::router(Arc::new(checks)))));
+        .merge(openapi::with_docs(
+            openapi::router().merge(routes::health::router(Arc::new(checks))),
+            &jobs::registry::Registry::new(shared::config::TestKinds::None),
+        ));
     let settings = HttpSettings {
         handler_timeout: Duration::from_millis(500),
         body_limit: 1024,

@@ -2,6 +2,8 @@
 //!
 //! Running twice is harmless for us, as the note is one row; the receiver may get the message twice, when a worker dies between
 //! the post and the note or an answer is lost, and tells by `webhook-id`, which is the same on every attempt.
+//!
+//! While an endpoint fails, one message at a time tries it; the others wait without an attempt of theirs being counted.
 
 use std::time::Duration;
 
@@ -10,9 +12,10 @@ use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
+    authz::Permission,
     store::{
         webhook_deliveries::{self, LoggedAttempt, Outgoing},
-        webhook_endpoints::{self, DisabledReason},
+        webhook_endpoints::{self, DisabledReason, Turn},
     },
     telemetry::names::{self, label},
     webhooks,
@@ -41,6 +44,10 @@ const DELAYS: [Duration; 9] = [
 /// An endpoint that failed for so long without a success is disabled.
 const PATIENCE: Duration = Duration::from_hours(5 * 24);
 const GONE: u16 = 410;
+/// How long a message may try an endpoint that fails, before another one may: the time of a request and some more.
+const TURN: Duration = Duration::from_secs(30);
+/// Until a host that has as many requests as it may is tried again.
+const BUSY_HOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Posts a message to an endpoint of a tenant.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -55,6 +62,7 @@ impl Job for DeliverWebhook {
     const DESCRIPTION: &'static str = "Posts a message to an endpoint of a tenant.";
     const QUEUE: &'static str = webhooks::DELIVERY_QUEUE;
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::WebhooksWrite);
     const MAX_ATTEMPTS: i16 = webhooks::DELIVERY_MAX_ATTEMPTS;
     const TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -81,9 +89,20 @@ impl Job for DeliverWebhook {
             count("held");
             return Ok(Success::Cancel("the endpoint is disabled".into()));
         }
-        drop(transaction);
+        let Some(_permit) = context.environment().outbound.permit(&outgoing.url) else {
+            return Ok(Success::Snooze(spread(BUSY_HOST_PAUSE)));
+        };
+        if let Turn::After(pause) = webhook_endpoints::take_turn(&mut transaction, outgoing.endpoint_id, TURN).await? {
+            return Ok(Success::Snooze(spread(pause)));
+        }
+        transaction.commit().await?;
         Box::pin(self.attempt(context, &outgoing)).await
     }
+}
+
+/// Up to half as long again, so that what waits together does not come back together.
+fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(1.0..=1.5))
 }
 
 /// What an attempt came to.

@@ -1,6 +1,7 @@
 //! The kinds: one file each. To add one, write its file and add its line to [`all`].
 
 pub mod deliver_webhook;
+pub mod resume_campaign;
 pub mod send_campaign;
 pub mod send_campaign_email;
 pub mod testing;
@@ -11,6 +12,7 @@ use crate::registry::Kind;
 pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<deliver_webhook::DeliverWebhook>(),
+        Kind::of::<resume_campaign::ResumeCampaign>(),
         Kind::of::<send_campaign::SendCampaign>(),
         Kind::of::<send_campaign_email::SendCampaignEmail>(),
     ]
@@ -26,6 +28,13 @@ mod tests {
         assert_eq!(internal, webhooks::SILENT_KINDS);
     }
 
+    #[test]
+    fn internal_kinds_name_the_permission_that_controls_them() {
+        for kind in super::all().iter().chain(&super::testing::all()) {
+            assert_eq!(kind.control.is_some(), kind.internal, "{}", kind.name);
+        }
+    }
+
     /// It is made below the registry, so nothing else compares the two.
     #[test]
     fn a_delivery_job_fits_its_kind() {
@@ -34,6 +43,6 @@ mod tests {
         let kinds = super::all();
         let kind = kinds.iter().find(|kind| kind.name == &*job.kind).expect("the kind exists");
         assert_eq!((&kind.queue, kind.max_attempts), (&job.queue, job.max_attempts));
-        assert_eq!(kind.check(&serde_json::from_str(job.args.get()).unwrap()), []);
+        assert_eq!(kind.check(&job.args), []);
     }
 }

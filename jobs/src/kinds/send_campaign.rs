@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
+    authz::Permission,
     queue::{NewJob, producer::Producer},
     store::{campaigns, recipients},
 };
@@ -41,6 +42,7 @@ impl Job for SendCampaign {
         "Fans a campaign out into one job for each recipient and completes it when all are done with.";
     const QUEUE: &'static str = "campaigns";
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         loop {

@@ -1,21 +1,34 @@
 //! `send_campaign_email`: writes one mail of a campaign to one recipient.
 //!
 //! Running twice is harmless: the recipient's row says whether the mail went out; between the relay's 250 and that row's commit the
-//! effect is noted in the index ([`JobContext::once`]); and if even that is lost, the repeat carries the same Message-ID.
+//! effect is noted in the index ([`JobContext::make_effect`]); and if even that is lost, the repeat carries the same Message-ID.
+//! What a failure leads to: here what is final, in [`postpone`] what is not.
+
+mod postpone;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::store::{
-    recipients::{self, Addressee},
-    suppressions::{self, SuppressionReason},
+use shared::{
+    authz::Permission,
+    ids,
+    queue::effects::Effect,
+    store::{
+        campaign_pauses,
+        recipients::{self, Addressee},
+        suppressions::{self, NewSuppression, SuppressionReason},
+    },
 };
 use uuid::Uuid;
 
 use crate::{
-    campaign_mail::CampaignMail,
-    context::{JobContext, Once},
+    backoff,
+    context::JobContext,
     job::{Job, JobError, Success},
-    ports::mail::MailError,
+    ports::mail::{MailError, OutgoingMail},
 };
 
 /// Writes one mail of a campaign to one recipient.
@@ -33,24 +46,24 @@ impl Job for SendCampaignEmail {
     const DESCRIPTION: &'static str = "Writes one mail of a campaign to one recipient.";
     const QUEUE: &'static str = "email";
     const INTERNAL: bool = true;
-    const MAX_ATTEMPTS: i16 = 12;
+    const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
+    /// Retries over five days; [`postpone`] ends them by time.
+    const MAX_ATTEMPTS: i16 = 140;
+
+    fn retry_delay(failures: u32) -> Duration {
+        backoff::exponential(failures, Duration::from_secs(1), Duration::from_hours(2))
+    }
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let mut transaction = context.begin().await?;
         let Some(addressee) = recipients::addressee(&mut transaction, self.recipient_id).await? else {
             return Ok(Success::Cancel("the recipient is gone".into()));
         };
-        let step = next_step(&addressee);
-        let mail = match step {
-            Step::Send => context.environment().campaign_mails.of(&mut transaction, self.campaign_id).await?,
-            _ => None,
-        };
         transaction.commit().await?;
-        match (step, mail) {
-            (Step::Send, Some(mail)) => Box::pin(self.send(context, &mail, &addressee)).await,
-            (Step::Send, None) => Ok(Success::Cancel("the campaign is gone".into())),
-            (Step::Nothing, _) => Ok(Success::Done),
-            (Step::Leave { state, reason }, _) => {
+        match next_step(&addressee) {
+            Step::Send => Box::pin(self.compile_and_send(context, &addressee)).await,
+            Step::Nothing => Ok(Success::Done),
+            Step::Leave { state, reason } => {
                 self.finish(context, state, Some(reason)).await?;
                 Ok(Success::Cancel(reason.into()))
             }
@@ -86,41 +99,89 @@ fn next_step(addressee: &Addressee) -> Step {
 }
 
 impl SendCampaignEmail {
-    async fn send(
-        &self,
-        context: &JobContext,
-        mail: &CampaignMail,
-        addressee: &Addressee,
-    ) -> Result<Success, JobError> {
-        let outgoing =
-            mail.write(context, self.recipient_id, addressee).map_err(|error| JobError::Final(error.to_string()));
-        let outgoing = match outgoing {
-            Ok(outgoing) => outgoing,
-            Err(error) => return self.give_up(context, error).await,
-        };
+    async fn compile_and_send(&self, context: &JobContext, addressee: &Addressee) -> Result<Success, JobError> {
         let effect = format!("mail:{}", self.recipient_id);
-        let mailer = context.environment().mailer.clone();
-        let sending = Box::pin(async move { mailer.send(&outgoing).await });
-        match context.once(effect, sending).await {
-            Ok(Once::Now(_) | Once::Earlier) => {
-                self.finish(context, "sent", None).await?;
-                Ok(Success::Done)
+        let begun = match context.begin_effect(&effect).await {
+            Effect::Happened => return self.sent(context).await,
+            Effect::Begun(at) => at,
+        };
+        let date = addressee.handed_over_at.unwrap_or(begun);
+        let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
+            None => return Ok(Success::Cancel("the campaign is gone".into())),
+            Some(Err(error)) => Err(error),
+            Some(Ok(mail)) => {
+                mail.write(context, self.recipient_id, addressee, date).await.map_err(anyhow::Error::from)?
             }
-            Err(error @ MailError::Rejected { .. }) => {
-                self.reject(context, addressee, &error.to_string()).await?;
-                Ok(Success::Done)
-            }
-            Err(error @ MailError::Invalid { .. }) => self.give_up(context, JobError::Final(error.to_string())).await,
-            Err(error) if context.is_last_attempt() => self.give_up(context, JobError::Final(error.to_string())).await,
-            Err(error) => Err(JobError::Retry(error.into())),
+        };
+        match rendered {
+            Ok(outgoing) => self.send(context, effect, outgoing, addressee).await,
+            Err(error) => self.give_up(context, JobError::Final(error.to_string())).await,
         }
     }
 
-    /// The address is refused for good: this recipient is done with, and nobody writes there again.
-    async fn reject(&self, context: &JobContext, addressee: &Addressee, reason: &str) -> Result<(), sqlx::Error> {
+    async fn send(
+        &self,
+        context: &JobContext,
+        effect: String,
+        outgoing: OutgoingMail,
+        addressee: &Addressee,
+    ) -> Result<Success, JobError> {
+        let date = outgoing.date;
+        let (mailer, tenant) = (context.environment().mailer.clone(), context.tenant());
+        let sending = Box::pin(async move { mailer.send(tenant, &outgoing).await });
+        match context.make_effect(effect.clone(), sending).await {
+            Ok(_) => self.sent(context).await,
+            Err(error) => {
+                if !error.message_was_seen() {
+                    context.forget_effect(&effect).await;
+                }
+                Box::pin(self.not_sent(context, addressee, date, error)).await
+            }
+        }
+    }
+
+    async fn not_sent(
+        &self,
+        context: &JobContext,
+        addressee: &Addressee,
+        date: DateTime<Utc>,
+        error: MailError,
+    ) -> Result<Success, JobError> {
+        match error {
+            MailError::Rejected { mailbox_dead: true, .. } => {
+                self.reject(context, addressee, &error).await?;
+                Ok(Success::Done)
+            }
+            MailError::Rejected { .. } => {
+                self.finish(context, "failed", Some(&error.to_string())).await?;
+                Ok(Success::Done)
+            }
+            MailError::Invalid { .. } => self.give_up(context, JobError::Final(error.to_string())).await,
+            MailError::Transient { .. } => self.postpone(context, addressee, date, error).await,
+        }
+    }
+
+    async fn sent(&self, context: &JobContext) -> Result<Success, JobError> {
+        self.finish(context, "sent", None).await?;
+        Ok(Success::Done)
+    }
+
+    /// There is no such mailbox: this recipient is done with, and nobody writes there again.
+    async fn reject(&self, context: &JobContext, addressee: &Addressee, error: &MailError) -> Result<(), sqlx::Error> {
+        let reason = error.to_string();
         let mut transaction = context.begin().await?;
-        recipients::finish(&mut transaction, self.recipient_id, "rejected", Some(reason)).await?;
-        suppressions::add(&mut transaction, &addressee.email_key, SuppressionReason::Rejected, Some(reason)).await?;
+        recipients::finish(&mut transaction, self.recipient_id, "rejected", Some(&reason)).await?;
+        let entry = NewSuppression {
+            id: ids::new_id(&context.environment().clock),
+            email_key: &addressee.email_key,
+            reason: SuppressionReason::Rejected,
+            source: "relay",
+            detail: Some(&reason),
+            stage: error.stage().map(|stage| stage.to_string()),
+            code: error.codes(),
+            campaign: Some(self.campaign_id),
+        };
+        suppressions::add(&mut transaction, &entry).await?;
         transaction.commit().await
     }
 
@@ -134,7 +195,7 @@ impl SendCampaignEmail {
         loop {
             match self.finish_once(context, state, reason).await {
                 Err(error) if shared::db::is_unavailable(&error) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 other => return other,
             }
@@ -144,6 +205,9 @@ impl SendCampaignEmail {
     async fn finish_once(&self, context: &JobContext, state: &str, reason: Option<&str>) -> Result<(), sqlx::Error> {
         let mut transaction = context.begin().await?;
         recipients::finish(&mut transaction, self.recipient_id, state, reason).await?;
+        if state == "sent" {
+            campaign_pauses::note_acceptance(&mut transaction, self.campaign_id).await?;
+        }
         transaction.commit().await
     }
 }

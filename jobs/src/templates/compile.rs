@@ -1,15 +1,19 @@
 //! From sources to a [`CompiledTemplate`].
 //!
-//! Invariant: every source passes [`policy::check`] before minijinja compiles it. See `render` for what happens next.
+//! Invariant: every source passes [`scan::scan`] before it is parsed, and its tree [`policy::check`] before minijinja compiles it. See `render` for what happens next.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, machinery};
 
 use super::{
-    MAX_SOURCE_BYTES, MailTemplate,
-    error::{TemplateError, TemplatePart},
-    filters, policy,
+    MailTemplate,
+    error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown},
+    escape, filters, policy, requirements, scan,
 };
 
 /// Instructions that one part may take; a part of 100 variables takes about 500.
@@ -20,13 +24,22 @@ pub struct CompiledTemplate {
     pub(super) environment: Environment<'static>,
     pub(super) has_html: bool,
     variables: BTreeSet<String>,
+    required: BTreeSet<String>,
 }
 
 impl CompiledTemplate {
     /// Compiles all parts; the first mistake is told.
     pub fn compile(template: &MailTemplate) -> Result<Self, TemplateError> {
-        let mut compiled =
-            Self { environment: environment(), has_html: template.html.is_some(), variables: BTreeSet::new() };
+        guarded(TemplatePart::Text, || Self::compile_parts(template))
+    }
+
+    fn compile_parts(template: &MailTemplate) -> Result<Self, TemplateError> {
+        let mut compiled = Self {
+            environment: environment(),
+            has_html: template.html.is_some(),
+            variables: BTreeSet::new(),
+            required: BTreeSet::new(),
+        };
         compiled.add(TemplatePart::Subject, &template.subject)?;
         compiled.add(TemplatePart::Text, &template.text)?;
         if let Some(html) = &template.html {
@@ -41,14 +54,23 @@ impl CompiledTemplate {
         self.variables.iter().map(String::as_str)
     }
 
+    /// The top-level variables without which no mail can be written: those that are read whatever the values are. What
+    /// stands in a branch, a loop's body, or behind `is defined` or `default` is not among them.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        self.required.iter().map(String::as_str)
+    }
+
     fn add(&mut self, part: TemplatePart, source: &str) -> Result<(), TemplateError> {
-        if source.len() > MAX_SOURCE_BYTES {
+        if source.len() > part.max_bytes() {
             return Err(TemplateError::SourceTooLarge { part });
         }
+        let source = scan::scan(part, source)?;
         let syntax = |error: minijinja::Error| syntax_error(part, &error);
-        let tree = machinery::parse(source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
+        let tree = machinery::parse(&source, part.name(), self.environment.syntax().clone()).map_err(syntax)?;
         policy::check(part, &tree)?;
-        self.environment.add_template_owned(part.name(), source.to_owned()).map_err(syntax)?;
+        requirements::collect(&tree, &mut self.required);
+        drop(tree);
+        self.environment.add_template_owned(part.name(), source).map_err(syntax)?;
         let template = self.environment.get_template(part.name()).map_err(syntax)?;
         self.variables.extend(template.undeclared_variables(false));
         Ok(())
@@ -64,6 +86,16 @@ impl fmt::Debug for CompiledTemplate {
     }
 }
 
+/// A panic of the template engine, such as an overflow in a column's number, is the template's failure and no other's.
+pub(super) fn guarded<T>(
+    part: TemplatePart,
+    work: impl FnOnce() -> Result<T, TemplateError>,
+) -> Result<T, TemplateError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(TemplateError::Syntax { part, line: 1, reason: "the template cannot be understood".to_owned() })
+    })
+}
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -72,13 +104,14 @@ fn environment() -> Environment<'static> {
         _ => AutoEscape::None,
     });
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(escape::output);
     // Makes errors name the variable that is undefined; costs nothing while there is no error.
     environment.set_debug(true);
     filters::install(&mut environment);
     environment
 }
 
-fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
-    let reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+pub(super) fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
+    let reason = error.detail().map_or_else(|| error.kind().to_string(), |detail| shown(detail, MAX_REASON_CHARS));
     TemplateError::Syntax { part, line: error.line().unwrap_or(1), reason }
 }

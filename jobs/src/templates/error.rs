@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use strsim::jaro_winkler;
+use super::{MAX_SOURCE_BYTES, MAX_SUBJECT_SOURCE_BYTES};
 
-/// Below this similarity (0 to 1) a suggestion would confuse more than help.
-const NEAR: f64 = 0.8;
+/// Characters of a name, and of a reason, in a message: authors choose how long they are.
+const MAX_NAME_CHARS: usize = 80;
+pub(super) const MAX_REASON_CHARS: usize = 300;
 /// Known names listed in a message at most.
 const MAX_LISTED: usize = 20;
 
@@ -18,6 +19,14 @@ pub enum TemplatePart {
 }
 
 impl TemplatePart {
+    /// Bytes in the source of this part at most.
+    pub(super) const fn max_bytes(self) -> usize {
+        match self {
+            Self::Subject => MAX_SUBJECT_SOURCE_BYTES,
+            Self::Text | Self::Html => MAX_SOURCE_BYTES,
+        }
+    }
+
     /// The name of the part in the API and in minijinja's environment.
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +62,7 @@ pub enum TemplateError {
     NotOffered { part: TemplatePart, line: usize, what: String, suggestion: Option<String> },
     #[error("{part}, line {line}: {reason}")]
     Render { part: TemplatePart, line: usize, reason: String },
-    #[error("{part}: the template is longer than {} KiB", super::MAX_SOURCE_BYTES / 1024)]
+    #[error("{part}: the template is longer than {} KiB", part.max_bytes() / 1024)]
     SourceTooLarge { part: TemplatePart },
     #[error("{part}: the result is longer than {} KiB", super::MAX_OUTPUT_BYTES / 1024)]
     OutputTooLarge { part: TemplatePart },
@@ -76,15 +85,16 @@ impl TemplateError {
     }
 }
 
-/// The candidate that `name` most likely stands for.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let folded = name.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (jaro_winkler(&folded, &candidate.to_lowercase()), candidate))
-        .filter(|(similarity, _)| *similarity >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
+/// The beginning of a text that authors chose.
+pub(super) fn shown(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+pub(super) fn shown_name(name: &str) -> String {
+    shown(name, MAX_NAME_CHARS)
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {

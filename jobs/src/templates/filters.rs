@@ -1,13 +1,24 @@
 //! The filters and tests that templates may use.
 //!
-//! Invariant: no filter makes a text longer than a constant times its input, except `join` and `replace`, which are ours
-//! and stop at [`MAX_OUTPUT_BYTES`]. Left out on purpose: `safe` (a lead's name could become markup), `tojson`,
+//! Invariant: each pays the `budget` for all it reads before it runs and for all it made, and makes no text longer than
+//! [`MAX_TEXT_BYTES`] and no list longer than [`MAX_ITEMS`]. Lists that minijinja would compute anew at each use are made once.
+//! `escape`, `join` and `replace` are ours. Left out on purpose: `safe` (a lead's name could become markup), `tojson`,
 //! `indent`, `format`, `batch`, `slice`, `chain`, `zip`, `pprint` (all can be made to grow), `map` and the other
 //! filters that call filters by name.
 
-use minijinja::{Environment, Error, ErrorKind, Value, filters, tests};
+use minijinja::{
+    Environment, Error, ErrorKind, State, Value, filters,
+    functions::Function,
+    tests,
+    value::{FunctionArgs, FunctionResult, Rest, ValueKind, ValueOrKwargs},
+};
 
-use super::MAX_OUTPUT_BYTES;
+use super::{budget, escape::escape};
+
+/// Bytes of a text that a filter makes.
+const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// Elements of a list that a filter makes.
+const MAX_ITEMS: usize = 10_000;
 
 /// Every filter, for the check at compile time.
 pub(super) const FILTERS: &[&str] = &[
@@ -66,55 +77,143 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     install_tests(environment);
 }
 
+/// What a filter or test reads of its arguments.
+#[derive(Clone, Copy)]
+enum Reads {
+    /// Texts as a whole, of lists at most each element, not what it holds.
+    Surface,
+    /// All that they hold.
+    All,
+    /// All that they hold, once for each comparison of a sort.
+    Sorted,
+}
+
+impl Reads {
+    fn units(self, arguments: &[Value]) -> usize {
+        match self {
+            Self::Surface => arguments.iter().map(budget::surface).sum(),
+            Self::All => arguments.iter().map(budget::weight).sum(),
+            Self::Sorted => {
+                let list = arguments.first().map_or(0, budget::weight);
+                let items = arguments.first().and_then(Value::len).unwrap_or_default();
+                // Such as the path of an attribute, which is followed for each item.
+                let others: usize = arguments.iter().skip(1).map(budget::weight).sum();
+                let rounds = usize::try_from(items.checked_ilog2().unwrap_or_default()).unwrap_or_default() + 1;
+                list.saturating_add(items.saturating_mul(others)).saturating_mul(2 * rounds)
+            }
+        }
+    }
+}
+
+/// Adds a filter that pays for what it reads and makes.
+fn filter<F, Rv, Args>(environment: &mut Environment<'static>, name: &'static str, reads: Reads, filter: F)
+where
+    F: Function<Rv, Args>,
+    Rv: FunctionResult,
+    Args: for<'a> FunctionArgs<'a>,
+{
+    let filter = Value::from_function(filter);
+    environment.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
+        let arguments = arguments.into_values();
+        budget::look()?;
+        budget::spend(reads.units(&arguments))?;
+        made(filter.call(state, &arguments)?)
+    });
+}
+
+/// Adds a test that pays for what it reads.
+fn test<F, Rv, Args>(environment: &mut Environment<'static>, name: &'static str, test: F)
+where
+    F: Function<Rv, Args>,
+    Rv: FunctionResult,
+    Args: for<'a> FunctionArgs<'a>,
+{
+    let test = Value::from_function(test);
+    environment.add_test(
+        name,
+        move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| -> Result<bool, Error> {
+            let arguments = arguments.into_values();
+            budget::look()?;
+            budget::spend(Reads::Surface.units(&arguments))?;
+            Ok(test.call(state, &arguments)?.is_true())
+        },
+    );
+}
+
+/// Pays for what a filter made.
+fn made(value: Value) -> Result<Value, Error> {
+    budget::spend(budget::surface(&value))?;
+    match value.kind() {
+        ValueKind::String => bounded(value.as_str().map_or(0, str::len)).map(|()| value),
+        ValueKind::Seq if value.len().is_some_and(|items| items > MAX_ITEMS) => Err(too_many_items()),
+        ValueKind::Iterable => {
+            let mut items = Vec::new();
+            for item in value.try_iter()? {
+                if items.len() == MAX_ITEMS {
+                    return Err(too_many_items());
+                }
+                budget::spend(budget::weight(&item))?;
+                items.push(item);
+            }
+            Ok(Value::from(items))
+        }
+        _ => Ok(value),
+    }
+}
+
 fn install_text_filters(environment: &mut Environment<'static>) {
-    environment.add_filter("capitalize", filters::capitalize);
-    environment.add_filter("d", filters::default);
-    environment.add_filter("default", filters::default);
-    environment.add_filter("e", filters::escape);
-    environment.add_filter("escape", filters::escape);
-    environment.add_filter("lines", filters::lines);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("replace", replace);
-    environment.add_filter("split", filters::split);
-    environment.add_filter("title", filters::title);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("upper", filters::upper);
-    environment.add_filter("urlencode", filters::urlencode);
-    environment.add_filter("abs", filters::abs);
-    environment.add_filter("float", filters::float);
-    environment.add_filter("int", filters::int);
-    environment.add_filter("round", filters::round);
+    use Reads::{All, Surface};
+
+    filter(environment, "capitalize", All, filters::capitalize);
+    filter(environment, "d", Surface, filters::default);
+    filter(environment, "default", Surface, filters::default);
+    filter(environment, "e", All, escape);
+    filter(environment, "escape", All, escape);
+    filter(environment, "lines", All, filters::lines);
+    filter(environment, "lower", All, filters::lower);
+    filter(environment, "replace", All, replace);
+    filter(environment, "split", All, filters::split);
+    filter(environment, "title", All, filters::title);
+    filter(environment, "trim", All, filters::trim);
+    filter(environment, "upper", All, filters::upper);
+    filter(environment, "urlencode", All, filters::urlencode);
+    filter(environment, "abs", All, filters::abs);
+    filter(environment, "float", All, filters::float);
+    filter(environment, "int", All, filters::int);
+    filter(environment, "round", All, filters::round);
 }
 
 fn install_sequence_filters(environment: &mut Environment<'static>) {
-    environment.add_filter("count", filters::length);
-    environment.add_filter("dictsort", filters::dictsort);
-    environment.add_filter("first", filters::first);
-    environment.add_filter("items", filters::items);
-    environment.add_filter("join", join);
-    environment.add_filter("last", filters::last);
-    environment.add_filter("length", filters::length);
-    environment.add_filter("list", filters::list);
-    environment.add_filter("max", filters::max);
-    environment.add_filter("min", filters::min);
-    environment.add_filter("reverse", filters::reverse);
-    environment.add_filter("sort", filters::sort);
-    environment.add_filter("unique", filters::unique);
+    use Reads::{All, Sorted, Surface};
+
+    filter(environment, "count", Surface, filters::length);
+    filter(environment, "dictsort", Sorted, filters::dictsort);
+    filter(environment, "first", Surface, filters::first);
+    filter(environment, "items", All, filters::items);
+    filter(environment, "join", All, join);
+    filter(environment, "last", Surface, filters::last);
+    filter(environment, "length", Surface, filters::length);
+    filter(environment, "list", All, filters::list);
+    filter(environment, "max", All, filters::max);
+    filter(environment, "min", All, filters::min);
+    filter(environment, "reverse", All, filters::reverse);
+    filter(environment, "sort", Sorted, filters::sort);
+    filter(environment, "unique", Sorted, filters::unique);
 }
 
 fn install_tests(environment: &mut Environment<'static>) {
-    environment.add_test("defined", tests::is_defined);
-    environment.add_test("divisibleby", tests::is_divisibleby);
-    environment.add_test("endingwith", tests::is_endingwith);
-    environment.add_test("even", tests::is_even);
-    environment.add_test("mapping", tests::is_mapping);
-    environment.add_test("none", tests::is_none);
-    environment.add_test("number", tests::is_number);
-    environment.add_test("odd", tests::is_odd);
-    environment.add_test("sequence", tests::is_sequence);
-    environment.add_test("startingwith", tests::is_startingwith);
-    environment.add_test("string", tests::is_string);
-    environment.add_test("undefined", tests::is_undefined);
+    test(environment, "defined", tests::is_defined);
+    test(environment, "divisibleby", tests::is_divisibleby);
+    test(environment, "endingwith", tests::is_endingwith);
+    test(environment, "even", tests::is_even);
+    test(environment, "mapping", tests::is_mapping);
+    test(environment, "none", tests::is_none);
+    test(environment, "number", tests::is_number);
+    test(environment, "odd", tests::is_odd);
+    test(environment, "sequence", tests::is_sequence);
+    test(environment, "startingwith", tests::is_startingwith);
+    test(environment, "string", tests::is_string);
+    test(environment, "undefined", tests::is_undefined);
 }
 
 /// `text|replace("from", "to")`
@@ -141,9 +240,13 @@ fn join(list: &Value, separator: Option<&str>) -> Result<String, Error> {
 }
 
 fn bounded(bytes: usize) -> Result<(), Error> {
-    if bytes <= MAX_OUTPUT_BYTES {
+    if bytes <= MAX_TEXT_BYTES {
         Ok(())
     } else {
         Err(Error::new(ErrorKind::InvalidOperation, "a filter makes too long a text"))
     }
+}
+
+fn too_many_items() -> Error {
+    Error::new(ErrorKind::InvalidOperation, "a filter makes too long a list")
 }

@@ -3,16 +3,18 @@
 //! minijinja's fuel counts instructions, but one instruction may double a text: twenty lines of
 //! `{% set a = a ~ a %}` fill the memory of any worker. Invariant: no expression here makes a value much larger than
 //! the values it reads, and no statement feeds a made value to another. So there is no binding but the loop variable,
-//! no concatenation, multiplication or call, and only lists of constants. The check runs on the syntax tree, before
-//! minijinja folds constants (`"a" * 100000000` would be built while compiling).
+//! no concatenation, multiplication or call, and only lists of constants. The check runs on the syntax tree, whose depth `scan` has
+//! bounded, before minijinja folds constants (`"a" * 100000000` would be built while compiling).
 
 use minijinja::machinery::{
     Span,
     ast::{BinOpKind, CallArg, Expr, ForLoop, Stmt},
 };
 
+use shared::suggestion;
+
 use super::{
-    error::{TemplateError, TemplatePart, nearest},
+    error::{TemplateError, TemplatePart},
     filters::{FILTERS, TESTS},
 };
 
@@ -163,7 +165,7 @@ impl Policy {
         if offered.contains(&name) {
             return Ok(());
         }
-        let suggestion = nearest(name, offered.iter().copied());
+        let suggestion = suggestion::nearest(name, offered.iter().copied()).map(str::to_owned);
         Err(self.not_offered(line(span), format!("the {what} `{name}` is not offered"), suggestion))
     }
 

@@ -6,23 +6,31 @@
 use std::io;
 
 use minijinja::{Error, ErrorKind, Value, value::Serde};
+use shared::suggestion;
 
 use super::{
-    CompiledTemplate, MAX_OUTPUT_BYTES, RenderedMail,
-    error::{TemplateError, TemplatePart, nearest},
+    CompiledTemplate, MAX_OUTPUT_BYTES, RenderedMail, budget,
+    compile::guarded,
+    error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown, shown_name},
 };
-use crate::ports::mail::text::one_line;
+use crate::ports::mail::text;
 
-/// Characters of a subject at most; RFC 5322 lets no line be longer.
-const MAX_SUBJECT_CHARS: usize = 998;
+/// Known names that an error holds.
+const MAX_KNOWN: usize = 1_000;
 
 impl CompiledTemplate {
     /// Renders all parts with `values`, an object whose members are the variables.
+    ///
+    /// Takes some ten milliseconds of the processor at most.
     pub fn render(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {
+        budget::within(|| guarded(TemplatePart::Text, || self.render_parts(values)))
+    }
+
+    fn render_parts(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {
         let context = Value::from(Serde(values));
         let part = |part| self.render_part(part, &context).map_err(|error| explain(part, &error, values));
         Ok(RenderedMail {
-            subject: one_line(&part(TemplatePart::Subject)?, MAX_SUBJECT_CHARS),
+            subject: text::subject(&part(TemplatePart::Subject)?),
             text: part(TemplatePart::Text)?,
             html: self.has_html.then(|| part(TemplatePart::Html)).transpose()?,
         })
@@ -62,7 +70,7 @@ fn explain(part: TemplatePart, error: &Error, values: &serde_json::Value) -> Tem
         ErrorKind::OutOfFuel => TemplateError::TooManySteps { part, line },
         kind => {
             let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-            TemplateError::Render { part, line, reason: format!("{kind}{detail}") }
+            TemplateError::Render { part, line, reason: shown(&format!("{kind}{detail}"), MAX_REASON_CHARS) }
         }
     }
 }
@@ -77,8 +85,9 @@ fn undefined_name(error: &Error) -> Option<&str> {
 
 fn unknown_variable(part: TemplatePart, line: usize, name: &str, values: &serde_json::Value) -> TemplateError {
     let known = siblings(name, values);
-    let suggestion = nearest(name, known.iter().map(String::as_str));
-    TemplateError::UnknownVariable { part, line, name: name.to_owned(), suggestion, known }
+    let suggestion = suggestion::nearest(name, known.iter().map(String::as_str)).map(shown_name);
+    let known = known.iter().map(|name| shown_name(name)).collect();
+    TemplateError::UnknownVariable { part, line, name: shown_name(name), suggestion, known }
 }
 
 /// The names that could stand in the place of `name`: the members of the deepest object on its path that exists.
@@ -95,7 +104,7 @@ fn siblings(name: &str, values: &serde_json::Value) -> Vec<String> {
             _ => break,
         }
     }
-    let members = object.as_object().into_iter().flat_map(serde_json::Map::keys);
+    let members = object.as_object().into_iter().flat_map(serde_json::Map::keys).take(MAX_KNOWN);
     let mut known: Vec<_> = members.map(|member| format!("{prefix}{member}")).collect();
     known.sort();
     known

@@ -33,6 +33,10 @@ fn a_mail_is_personalised_and_html_is_escaped() {
     let values =
         json!({"name": "<b>Zoë & \"Co\"</b>\r\nBcc: x", "cities": ["Köln", "Paris"], "url": "https://x/?a=1&b='"});
     let mail = template.render(&values).expect("renders");
+    assert!(
+        mail.html.as_deref().is_some_and(|html| html.contains("\"https://x/?a=1&amp;b=&#39;\"")),
+        "links stay readable: {mail:?}"
+    );
     assert_eq!(mail.subject, "Hello <b>Zoë & \"Co\"</b> Bcc: x, welcome");
     assert_eq!(mail.text, "Dear <b>Zoë & \"Co\"</b>\r\nBcc: x, 2 KÖLN;3 PARIS;");
     let html = mail.html.expect("html");

@@ -3,14 +3,12 @@
 //! Invariant: the roles stay apart. `app` is subject to row level security, `system` serves queue and scheduler, and
 //! the owner, who may change the schema, is in the migration's configuration alone (`process.rs`).
 
-use std::fmt;
-
-use url::Url;
-
+use super::database_url::DatabaseUrl;
 use super::environment::Environment;
 use super::reader::{Reader, Variable};
 
 const EXPECTED: &str = "postgres://user:password@host:port/database";
+const POOLER: Variable = Variable::new("ROTA_DATABASE_POOLER", "none or transaction");
 const APP: Variable = Variable::secret("DATABASE_URL", EXPECTED);
 const SYSTEM: Variable = Variable::secret("DATABASE_SYSTEM_URL", EXPECTED);
 const OWNER: Variable = Variable::secret("DATABASE_OWNER_URL", EXPECTED);
@@ -19,39 +17,14 @@ const OWNER: Variable = Variable::secret("DATABASE_OWNER_URL", EXPECTED);
 const KNOWN_PASSWORDS: [&str; 8] =
     ["admin", "changeme", "password", "postgres", "rota", "rota_app", "rota_system", "secret"];
 
-/// The address of a database with role and password; `Debug` leaves the password out.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(Url);
-
-impl DatabaseUrl {
-    /// Accepts `postgres://` and `postgresql://`; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok()?;
-        matches!(url.scheme(), "postgres" | "postgresql").then_some(Self(url))
-    }
-
-    /// The whole address, password included, for the database driver.
-    pub fn expose(&self) -> &str {
-        self.0.as_str()
-    }
-
-    fn has_known_password(&self) -> bool {
-        let user = self.0.username();
-        self.0.password().is_some_and(|password| password == user || KNOWN_PASSWORDS.contains(&password))
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() {
-            // A postgres address has an authority wherever it has a password, so this cannot fail; were it to, showing nothing is right.
-            shown.set_password(Some("***")).map_err(|()| fmt::Error)?;
-        }
-        // A password may also come as a parameter.
-        shown.set_query(None);
-        write!(out, "DatabaseUrl({shown})")
-    }
+/// Whether a pooler that hands out a server connection for one transaction at a time stands before PostgreSQL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// Connections are sessions of PostgreSQL's own.
+    #[default]
+    None,
+    /// `PgBouncer` in transaction mode, or one like it: nothing may be kept on a connection between two transactions.
+    Transaction,
 }
 
 /// The database section of api, worker and scheduler.
@@ -61,13 +34,20 @@ pub struct DatabaseConfig {
     pub app: DatabaseUrl,
     /// `DATABASE_SYSTEM_URL`, role `rota_system`; required. Queue writer, rescuer, scheduler.
     pub system: DatabaseUrl,
+    /// `ROTA_DATABASE_POOLER`, `none` or `transaction`; default `none`. For both addresses.
+    pub pooler: Pooler,
 }
 
 impl DatabaseConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let app = read_url(reader, APP, environment);
         let system = read_url(reader, SYSTEM, environment);
-        Some(Self { app: app?, system: system? })
+        let pooler = reader.or(POOLER, Pooler::None, |text| match text {
+            "none" => Some(Pooler::None),
+            "transaction" => Some(Pooler::Transaction),
+            _ => None,
+        });
+        Some(Self { app: app?, system: system?, pooler })
     }
 }
 
@@ -77,11 +57,16 @@ pub(super) fn read_owner(reader: &mut Reader<'_>, environment: Environment) -> O
 }
 
 fn read_url(reader: &mut Reader<'_>, variable: Variable, environment: Environment) -> Option<DatabaseUrl> {
-    let url = reader.required(variable, DatabaseUrl::parse)?;
-    if environment.is_production() && url.has_known_password() {
+    let url = reader.required_or_reason(variable, DatabaseUrl::parse)?;
+    if environment.is_production() && has_known_password(&url) {
         reader.report(variable, "a well-known password is refused in production");
     }
     Some(url)
+}
+
+fn has_known_password(url: &DatabaseUrl) -> bool {
+    let (user, password) = (url.user(), url.password());
+    password.is_some_and(|password| user.as_ref() == Some(&password) || KNOWN_PASSWORDS.contains(&password.as_str()))
 }
 
 #[cfg(test)]
@@ -89,24 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_neither_form_of_password() {
-        let url = DatabaseUrl::parse("postgres://rota_app:hunter2@db:5432/rota?password=hunter3").unwrap();
-        assert_eq!(format!("{url:?}"), "DatabaseUrl(postgres://rota_app:***@db:5432/rota)");
-        assert!(url.expose().contains("hunter2"));
-    }
-
-    #[test]
-    fn only_postgres_addresses_are_accepted() {
-        assert!(DatabaseUrl::parse("postgresql:///rota?host=/run/postgresql").is_some());
-        assert!(DatabaseUrl::parse("mysql://localhost/rota").is_none());
-        assert!(DatabaseUrl::parse("localhost:5432").is_none());
-    }
-
-    #[test]
     fn a_password_equal_to_the_role_is_a_known_one() {
-        let known = |text| DatabaseUrl::parse(text).unwrap().has_known_password();
+        let known = |text| has_known_password(&DatabaseUrl::parse(text).unwrap());
         assert!(known("postgres://alice:alice@db/rota"));
         assert!(known("postgres://rota_app:postgres@db/rota"));
+        assert!(known("postgres://db/rota?user=alice&password=alice"));
         assert!(!known("postgres://rota_app:cmFuZG9t@db/rota"));
         assert!(!known("postgres://rota_app@db/rota"));
     }

@@ -8,6 +8,7 @@ use crate::faults::FaultPlan;
 
 const ENVIRONMENT: Variable = Variable::new("ENVIRONMENT", "development, test or production");
 const FAULT: Variable = Variable::new("ROTA_FAULT", "POINT:NTH:STRIKE, and nothing in production");
+const CORE_DUMPS: Variable = Variable::new("ROTA_CORE_DUMPS", "0 or 1");
 const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0, 1 or many, and 0 in production");
 
 /// Where the process runs.
@@ -46,6 +47,8 @@ pub enum TestKinds {
 pub struct EnvironmentConfig {
     /// `ENVIRONMENT`; default `development`.
     pub environment: Environment,
+    /// Whether `ENVIRONMENT` was left out, which is worth a warning: an installation for real tenants must name it.
+    pub assumed: bool,
     /// `ROTA_TEST_KINDS`, 0, 1 or many; default 0.
     pub test_kinds: TestKinds,
     /// `ROTA_FAULT`, `POINT:NTH:STRIKE`; default none. A fault planned by a test, see [`crate::faults`].
@@ -54,7 +57,8 @@ pub struct EnvironmentConfig {
 
 impl EnvironmentConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let environment = reader.or(ENVIRONMENT, Environment::default(), |text| text.parse().ok());
+        let given: Option<Environment> = reader.optional(ENVIRONMENT, |text| text.parse().ok());
+        let environment = given.unwrap_or_default();
         let test_kinds = reader.or(TEST_KINDS, TestKinds::None, |text| match text {
             "0" => Some(TestKinds::None),
             "1" => Some(TestKinds::One),
@@ -64,10 +68,21 @@ impl EnvironmentConfig {
         if test_kinds != TestKinds::None && environment.is_production() {
             reader.report(TEST_KINDS, "test-only kinds are refused in production");
         }
+        // [`crate::core_dumps`] acts on it before anything is read; here a slip is reported.
+        let _: Option<()> = reader.optional(CORE_DUMPS, |text| matches!(text, "0" | "1").then_some(()));
         let fault = reader.optional(FAULT, |text| text.parse().ok());
         if fault.is_some() && environment.is_production() {
             reader.report(FAULT, "planned faults are refused in production");
         }
-        Self { environment, test_kinds, fault }
+        Self { environment, assumed: given.is_none(), test_kinds, fault }
+    }
+
+    /// Logs what an operator should know about this section; to be called once the log has started.
+    pub fn warn_if_assumed(&self) {
+        if self.assumed {
+            tracing::warn!(
+                "ENVIRONMENT is not set: running as development, which accepts built-in secrets; set ENVIRONMENT=production to serve real tenants"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the links in our mails need: the address they begin with and the key that signs them.
 //!
 //! Invariant: api and worker must be given the same key, as one makes the links that the other checks; in production
-//! the built-in key, which everyone can read here, is refused.
+//! the built-in key, which everyone can read here, is refused, and elsewhere it holds on a loopback address only.
 
 use url::Url;
 
@@ -11,7 +11,10 @@ use super::reader::{Reader, Variable};
 use super::secret::Secret;
 
 const PUBLIC_URL: Variable = Variable::new("ROTA_PUBLIC_URL", "http://host or https://host, with a path if need be");
-const KEY: Variable = Variable::secret("ROTA_LINK_KEY", "at least 32 random characters, and set in production");
+const KEY: Variable = Variable::secret(
+    "ROTA_LINK_KEY",
+    "at least 32 random characters, and set in production or where HOST is no loopback address",
+);
 
 const MIN_KEY_CHARS: usize = 32;
 const DEVELOPMENT_KEY: &str = "for-development-only-not-a-secret-link-key";
@@ -37,7 +40,8 @@ impl LinkKey {
 pub struct LinkConfig {
     /// `ROTA_PUBLIC_URL`; default `http://HOST:PORT`. What recipients and clients reach the API under.
     pub public_url: Url,
-    /// `ROTA_LINK_KEY`, at least 32 characters; default a well-known one, refused in production.
+    /// `ROTA_LINK_KEY`, at least 32 characters; default a well-known one, refused in production and unless `HOST` is a
+    /// loopback address.
     pub key: LinkKey,
 }
 
@@ -48,6 +52,8 @@ impl LinkConfig {
         let key = reader.or(KEY, LinkKey(Secret::new(DEVELOPMENT_KEY)), LinkKey::parse);
         if environment.is_production() && key.expose() == DEVELOPMENT_KEY.as_bytes() {
             reader.report(KEY, "the development key is refused in production");
+        } else if !api_address(reader).is_loopback() && key.expose() == DEVELOPMENT_KEY.as_bytes() {
+            reader.report(KEY, "the development key is refused where HOST is not a loopback address");
         }
         Self { public_url, key }
     }
@@ -61,7 +67,7 @@ fn parse_public_url(text: &str) -> Option<Url> {
 
 /// The address of the API as seen from this machine: "all interfaces" is none that a link can name.
 fn local_url(reader: &mut Reader<'_>) -> Url {
-    let mut address = api_address(reader);
+    let mut address = api_address(reader).first();
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

@@ -12,15 +12,21 @@ use url::Url;
 use super::environment::Environment;
 use super::reader::{Reader, Variable};
 use super::timing::parse_millis;
+use super::url_text::unencoded;
 
 const URL: Variable =
     Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production");
 const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
 const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
 
+const RELAY_PROBE: Variable = Variable::new("ROTA_RELAY_PROBE_MS", "whole milliseconds from 100");
+const RELAY_PATIENCE: Variable = Variable::new("ROTA_RELAY_PATIENCE_MS", "whole milliseconds from 100");
+
 const DEFAULT_DIRECTORY: &str = ".local/mail";
 const DEFAULT_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+const DEFAULT_RELAY_PROBE: Duration = Duration::from_secs(30);
+const DEFAULT_RELAY_PATIENCE: Duration = Duration::from_mins(1);
 const MIN_TIMEOUT_MS: u64 = 100;
 
 /// How a mail leaves us; `Debug` shows no user and no password.
@@ -70,19 +76,31 @@ pub struct MailConfig {
     pub connections: NonZeroUsize,
     /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from dialling to the final reply; default 15000.
     pub timeout: Duration,
+    /// `ROTA_RELAY_PROBE_MS`, between two looks at a mail server that is away, at most; default 30000.
+    pub relay_probe: Duration,
+    /// `ROTA_RELAY_PATIENCE_MS`, after which campaigns are paused until a mail server that is away is back; default 60000.
+    pub relay_patience: Duration,
 }
 
 impl MailConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
         let connections = reader.or(CONNECTIONS, DEFAULT_CONNECTIONS, |text| text.parse().ok());
         let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| parse_millis(text, MIN_TIMEOUT_MS));
+        let relay_probe = reader.or(RELAY_PROBE, DEFAULT_RELAY_PROBE, |text| parse_millis(text, MIN_TIMEOUT_MS));
+        let relay_patience =
+            reader.or(RELAY_PATIENCE, DEFAULT_RELAY_PATIENCE, |text| parse_millis(text, MIN_TIMEOUT_MS));
         let transport = if environment.is_production() {
-            reader.required(URL, MailTransport::parse)?
+            reader.required_or_reason(URL, understood)?
         } else {
-            reader.or(URL, MailTransport::Directory(DEFAULT_DIRECTORY.into()), MailTransport::parse)
+            let folder = MailTransport::Directory(DEFAULT_DIRECTORY.into());
+            reader.optional_or_reason(URL, understood).unwrap_or(folder)
         };
-        Some(Self { transport, connections, timeout })
+        Some(Self { transport, connections, timeout, relay_probe, relay_patience })
     }
+}
+
+fn understood(text: &str) -> Result<MailTransport, String> {
+    MailTransport::parse(text).ok_or_else(|| unencoded(text).unwrap_or_default())
 }
 
 #[cfg(test)]

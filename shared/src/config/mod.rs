@@ -5,11 +5,13 @@
 //! doc naming variable, unit and default; [`Env`] is where the variables come from, `reader.rs` how one is read.
 
 mod database;
+mod database_url;
 mod dependencies;
 mod env;
 mod environment;
 mod errors;
 mod http;
+mod limits;
 mod links;
 mod mail;
 mod outbound;
@@ -19,14 +21,17 @@ mod redis;
 mod secret;
 mod telemetry;
 mod timing;
+mod url_text;
 mod worker;
 
-pub use database::{DatabaseConfig, DatabaseUrl};
+pub use database::{DatabaseConfig, Pooler};
+pub use database_url::DatabaseUrl;
 pub use dependencies::DependencyConfig;
 pub use env::Env;
 pub use environment::{Environment, EnvironmentConfig, TestKinds};
 pub use errors::{ConfigErrors, Problem};
-pub use http::HttpConfig;
+pub use http::{HttpConfig, Listen};
+pub use limits::LimitsConfig;
 pub use links::{LinkConfig, LinkKey};
 pub use mail::{MailConfig, MailTransport};
 pub use outbound::OutboundConfig;

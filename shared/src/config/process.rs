@@ -3,12 +3,14 @@
 //! Invariant: a process asks for nothing it does not use; the owner's database address is in [`MigrationConfig`]
 //! alone. Start here to see what a process can be told, then open the section.
 
-use super::database::{DatabaseConfig, DatabaseUrl, read_owner};
+use super::database::{DatabaseConfig, read_owner};
+use super::database_url::DatabaseUrl;
 use super::dependencies::DependencyConfig;
 use super::env::Env;
 use super::environment::EnvironmentConfig;
 use super::errors::ConfigErrors;
 use super::http::HttpConfig;
+use super::limits::LimitsConfig;
 use super::links::LinkConfig;
 use super::mail::MailConfig;
 use super::outbound::OutboundConfig;
@@ -30,6 +32,10 @@ pub struct ApiConfig {
     pub telemetry: TelemetryConfig,
     /// Where it listens.
     pub http: HttpConfig,
+    /// Where its metrics are, if not beside its routes.
+    pub metrics: Option<HttpConfig>,
+    /// What a request of a tenant may bring.
+    pub limits: LimitsConfig,
     /// The ledger.
     pub database: DatabaseConfig,
     /// The index.
@@ -56,6 +62,8 @@ impl ApiConfig {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
         let http = HttpConfig::read_api(reader);
+        let metrics = HttpConfig::read_api_metrics(reader);
+        let limits = LimitsConfig::read(reader);
         let database = DatabaseConfig::read(reader, environment.environment);
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
@@ -63,7 +71,19 @@ impl ApiConfig {
         let timing = TimingConfig::read(reader);
         let dependencies = DependencyConfig::read(reader);
         let (database, redis) = (database?, redis?);
-        Some(Self { environment, telemetry, http, database, redis, links, outbound, timing, dependencies })
+        Some(Self {
+            environment,
+            telemetry,
+            http,
+            metrics,
+            limits,
+            database,
+            redis,
+            links,
+            outbound,
+            timing,
+            dependencies,
+        })
     }
 }
 

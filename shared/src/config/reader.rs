@@ -5,18 +5,22 @@
 
 use super::env::Env;
 use super::errors::{ConfigErrors, Problem};
+use crate::suggestion;
 
 /// The prefix of names that are ours alone, where an unknown one must be a slip.
 const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 15] = [
+const OWN_NAMES: [&str; 20] = [
+    "ROTA_CORE_DUMPS",
+    "ROTA_DATABASE_POOLER",
     "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
     "ROTA_MAIL_TIMEOUT_MS",
+    "ROTA_MAX_ARGS_BYTES",
     "ROTA_MAX_DEPENDENCIES_PER_REQUEST",
     "ROTA_MAX_OPEN_DEPENDENCIES",
     "ROTA_PUBLIC_URL",
@@ -24,13 +28,17 @@ const OWN_NAMES: [&str; 15] = [
     "ROTA_RECONCILE_MS",
     "ROTA_REDIS_PREFIX",
     "ROTA_SMTP_CONNECTIONS",
+    "ROTA_SPOOL_BYTES",
+    "ROTA_SPOOL_DIR",
     "ROTA_TEST_KINDS",
     "ROTA_TICK_MS",
     "ROTA_WEBHOOK_ALLOWED_NETWORKS",
 ];
 
-/// Names further apart than this (0 to 1) are not offered as what was meant.
-const MIN_SIMILARITY: f64 = 0.8;
+/// Those of them that are secrets, which may come from a file: `ROTA_LINK_KEY_FILE`.
+const OWN_SECRETS: [&str; 1] = ["ROTA_LINK_KEY"];
+/// After the name of a secret variable: the path of a file that holds its value.
+const FILE_SUFFIX: &str = "_FILE";
 
 /// Longer values are cut in a message.
 const SHOWN_CHARS: usize = 60;
@@ -58,6 +66,9 @@ pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
     #[cfg(test)]
     pub(super) asked: std::collections::BTreeSet<&'static str>,
+    /// Those of them that are secrets.
+    #[cfg(test)]
+    pub(super) asked_secrets: std::collections::BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
@@ -67,20 +78,65 @@ impl<'a> Reader<'a> {
             problems: Vec::new(),
             #[cfg(test)]
             asked: std::collections::BTreeSet::new(),
+            #[cfg(test)]
+            asked_secrets: std::collections::BTreeSet::new(),
         }
     }
 
     /// The value, if there is a good one. A bad one is reported and reads as absent.
     pub(super) fn optional<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.optional_or_reason(variable, |text| parse(text).ok_or_else(String::new))
+    }
+
+    /// As [`Self::optional`], with the reason why a value is bad; it must not contain a secret.
+    pub(super) fn optional_or_reason<T>(
+        &mut self,
+        variable: Variable,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         #[cfg(test)]
-        self.asked.insert(variable.name);
-        let text = self.env.get(variable.name)?;
-        let value = parse(text);
-        if value.is_none() {
-            let shown = if variable.secret { "the value (not shown here)".to_owned() } else { quoted(text) };
-            self.report(variable, &format!("{shown} is not accepted"));
+        {
+            self.asked.insert(variable.name);
+            if variable.secret {
+                self.asked_secrets.insert(variable.name);
+            }
         }
-        value
+        let text = self.text(variable)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                let shown = if variable.secret { "the value (not shown here)".to_owned() } else { quoted(&text) };
+                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+                self.report(variable, &format!("{shown} is not accepted{reason}"));
+                None
+            }
+        }
+    }
+
+    /// What the variable, or for a secret the file that `…_FILE` names, says.
+    fn text(&mut self, variable: Variable) -> Option<String> {
+        let given = self.env.get(variable.name).map(str::to_owned);
+        let path = self.file_of(variable).map(str::to_owned);
+        let (file, Some(path)) = (format!("{}{FILE_SUFFIX}", variable.name), path) else { return given };
+        if given.is_some() {
+            self.report(variable, &format!("{file} is set too, and only one of them may be"));
+            return None;
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                self.report(variable, &format!("{file}: the file {} is empty", quoted(&path)));
+                None
+            }
+            Ok(text) => Some(text.trim().to_owned()),
+            Err(error) => {
+                self.report(variable, &format!("{file}: the file {} cannot be read ({error})", quoted(&path)));
+                None
+            }
+        }
+    }
+
+    fn file_of(&self, variable: Variable) -> Option<&str> {
+        if variable.secret { self.env.get(&format!("{}{FILE_SUFFIX}", variable.name)) } else { None }
     }
 
     /// The value, or `default` when it is absent or bad.
@@ -88,10 +144,14 @@ impl<'a> Reader<'a> {
         self.optional(variable, parse).unwrap_or(default)
     }
 
-    /// The value; absence is a problem too.
-    pub(super) fn required<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let value = self.optional(variable, parse);
-        if self.env.get(variable.name).is_none() {
+    /// As [`Self::optional_or_reason`]; absence is a problem too.
+    pub(super) fn required_or_reason<T>(
+        &mut self,
+        variable: Variable,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.optional_or_reason(variable, parse);
+        if self.env.get(variable.name).is_none() && self.file_of(variable).is_none() {
             self.report(variable, "not set");
         }
         value
@@ -108,7 +168,10 @@ impl<'a> Reader<'a> {
 
     /// The configuration, or all that is wrong with it.
     pub(super) fn finish<C>(mut self, config: Option<C>) -> Result<C, ConfigErrors> {
-        let unknown = self.env.names().filter(|name| name.starts_with(OWN_PREFIX) && !OWN_NAMES.contains(name));
+        let known = |name: &str| {
+            OWN_NAMES.contains(&name) || name.strip_suffix(FILE_SUFFIX).is_some_and(|name| OWN_SECRETS.contains(&name))
+        };
+        let unknown = self.env.names().filter(|name| name.starts_with(OWN_PREFIX) && !known(name));
         self.problems.extend(unknown.map(unknown_name).collect::<Vec<_>>());
         match config {
             Some(config) if self.problems.is_empty() => Ok(config),
@@ -118,13 +181,10 @@ impl<'a> Reader<'a> {
 }
 
 fn unknown_name(name: &str) -> Problem {
-    let closest = OWN_NAMES
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&name[OWN_PREFIX.len()..], &known[OWN_PREFIX.len()..]), known))
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY);
+    let known = OWN_NAMES.iter().map(|known| &known[OWN_PREFIX.len()..]);
+    let closest = suggestion::nearest(&name[OWN_PREFIX.len()..], known);
     let message = match closest {
-        Some((_, known)) => format!("unknown variable; did you mean {known}?"),
+        Some(known) => format!("unknown variable; did you mean {OWN_PREFIX}{known}?"),
         None => format!("unknown variable; expected one of {}", OWN_NAMES.join(", ")),
     };
     Problem { variable: name.to_owned(), message }
@@ -152,6 +212,56 @@ mod tests {
         let _ = MigrationConfig::read(&mut reader);
         let read: BTreeSet<_> = reader.asked.iter().copied().filter(|name| name.starts_with(OWN_PREFIX)).collect();
         assert_eq!(read, BTreeSet::from(OWN_NAMES));
+        let secrets = reader.asked_secrets.iter().copied().filter(|name| name.starts_with(OWN_PREFIX));
+        assert_eq!(secrets.collect::<BTreeSet<_>>(), BTreeSet::from(OWN_SECRETS));
+    }
+
+    /// `.env.sample` names every variable that a process reads, so that it can be trusted to be complete.
+    #[test]
+    fn the_sample_names_every_variable_that_is_read() {
+        let env = Env::default();
+        let mut reader = Reader::new(&env);
+        let _ = ApiConfig::read(&mut reader);
+        let _ = WorkerConfig::read(&mut reader);
+        let _ = SchedulerConfig::read(&mut reader);
+        let _ = MigrationConfig::read(&mut reader);
+        let sample = include_str!("../../../.env.sample");
+        let named: BTreeSet<_> = sample
+            .lines()
+            .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+            .collect();
+        let missing: Vec<_> = reader.asked.iter().filter(|name| !named.contains(*name)).collect();
+        assert_eq!(missing, Vec::<&&str>::new());
+        let unknown = named.iter().filter(|name| name.starts_with(OWN_PREFIX) && !reader.asked.contains(*name));
+        assert_eq!(unknown.collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_and_from_one_place_only() {
+        const SECRET: Variable = Variable::secret("SMTP_URL", "a secret");
+        const PLAIN: Variable = Variable::new("HOST", "a host");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        let path = path.to_str().unwrap();
+        let read = |variable, pairs: &[(&str, &str)]| {
+            let env: Env = pairs.iter().copied().collect();
+            let mut reader = Reader::new(&env);
+            let value = reader.required_or_reason(variable, |text| Ok(text.to_owned()));
+            let problems = reader.finish(Some(())).err().map(|errors| errors.to_string());
+            (value, problems.unwrap_or_default())
+        };
+        assert_eq!(read(SECRET, &[("SMTP_URL_FILE", path)]), (Some("hunter2".to_owned()), String::new()));
+        let (value, told) = read(SECRET, &[("SMTP_URL", "other"), ("SMTP_URL_FILE", path)]);
+        assert!(value.is_none() && told.contains("SMTP_URL_FILE is set too"), "{told}");
+        assert!(!told.contains("other") && !told.contains("hunter2"), "{told}");
+        let (value, told) = read(SECRET, &[("SMTP_URL_FILE", "/nonexistent/secret")]);
+        assert!(value.is_none() && told.contains("cannot be read") && !told.contains("not set"), "{told}");
+        std::fs::write(path, " \n").unwrap();
+        assert!(read(SECRET, &[("SMTP_URL_FILE", path)]).1.contains("is empty"));
+        assert!(read(PLAIN, &[("HOST_FILE", path)]).1.contains("not set"));
     }
 
     #[test]

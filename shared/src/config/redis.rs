@@ -8,6 +8,7 @@ use std::fmt;
 use url::Url;
 
 use super::reader::{Reader, Variable};
+use super::url_text::unencoded;
 use crate::queue::{InvalidShardCounts, ShardCounts};
 
 const URL: Variable = Variable::secret("REDIS_URL", "redis://host:port/database or rediss://… for TLS");
@@ -25,10 +26,27 @@ const DEFAULT_PREFIX: &str = "rota";
 pub struct RedisUrl(Url);
 
 impl RedisUrl {
-    /// Accepts `redis://`, `rediss://`, `redis+unix://` and `unix://`; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok()?;
-        matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix").then_some(Self(url))
+    /// Accepts `redis://`, `rediss://`, `redis+unix://` and `unix://` as the client understands them. The error says why another is
+    /// not understood, and shows nothing of the address.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(advice) = unencoded(text) {
+            return Err(advice);
+        }
+        let url = Url::parse(text)
+            .map_err(|error| format!("{error}; a character with a meaning is written percent-encoded"))?;
+        if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix") {
+            return Err("it must begin with redis://, rediss://, redis+unix:// or unix://".into());
+        }
+        let database = url.path().trim_start_matches('/');
+        if url.scheme().starts_with("redis")
+            && url.has_host()
+            && !database.is_empty()
+            && database.parse::<u32>().is_err()
+        {
+            return Err("what follows the host must be the number of a database, such as /0".into());
+        }
+        redis::Client::open(url.clone()).map_err(|error| error.category().to_owned())?;
+        Ok(Self(url))
     }
 
     /// The whole address, password included, for the client.
@@ -76,7 +94,7 @@ impl RedisConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let prefix = reader.or(PREFIX, RedisPrefix(DEFAULT_PREFIX.to_owned()), RedisPrefix::parse);
         let shards = Self::read_shards(reader);
-        Some(Self { url: reader.required(URL, RedisUrl::parse)?, prefix, shards })
+        Some(Self { url: reader.required_or_reason(URL, RedisUrl::parse)?, prefix, shards })
     }
 
     fn read_shards(reader: &mut Reader<'_>) -> ShardCounts {
@@ -97,6 +115,30 @@ mod tests {
         assert!(RedisPrefix::parse("rota-test_1.a").is_some());
         for bad in ["", "a:b", "{a}", "a b", &"a".repeat(65)] {
             assert!(RedisPrefix::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_the_client_is_accepted_and_a_refusal_says_why() {
+        for good in [
+            "redis://cache",
+            "rediss://user:p%2Fq%3F%23@cache:7000/3",
+            "redis://:p@[::1]:6379/0",
+            "redis+unix:///run/redis.sock?db=1&pass=p",
+            "unix:///run/redis.sock",
+        ] {
+            assert!(RedisUrl::parse(good).is_ok(), "{good}");
+        }
+        for (bad, reason) in [
+            ("redis://:hunter2/x@cache", "%2F"),
+            ("redis://:hunter2#x@cache", "%23"),
+            ("redis://:hunter2?x@cache", "%3F"),
+            ("http://:hunter2@cache", "redis://"),
+            ("redis://:hunter2@cache/zero", "number of a database"),
+            ("redis://:hunter2@cache:99999", "port"),
+        ] {
+            let told = RedisUrl::parse(bad).unwrap_err();
+            assert!(told.contains(reason) && !told.contains("hunter2"), "{bad}: {told}");
         }
     }
 

@@ -10,6 +10,8 @@ use super::reader::{Reader, Variable};
 const FORMAT: Variable = Variable::new("ROTA_LOG_FORMAT", "json or pretty");
 const FILTER: Variable = Variable::new("RUST_LOG", "a filter such as info,shared=debug");
 
+const NO_COLOR: Variable = Variable::new("NO_COLOR", "anything, to leave colours out");
+
 const DEFAULT_FILTER: &str = "info,sqlx=warn";
 
 /// The form of a log line.
@@ -29,12 +31,15 @@ pub struct TelemetryConfig {
     pub format: LogFormat,
     /// `RUST_LOG`; default `info,sqlx=warn`. A valid filter of `tracing-subscriber`.
     pub filter: String,
+    /// `NO_COLOR`; colours are for a terminal, and only where this is not set (<https://no-color.org>).
+    pub color: bool,
 }
 
 impl TelemetryConfig {
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
         let default = if environment == Environment::Development { LogFormat::Pretty } else { LogFormat::Json };
         Self {
+            color: reader.optional(NO_COLOR, |text| Some(text.to_owned())).is_none(),
             format: reader.or(FORMAT, default, |text| text.parse().ok()),
             filter: reader
                 .or(FILTER, DEFAULT_FILTER.to_owned(), |text| EnvFilter::try_new(text).ok().map(|_| text.to_owned())),

@@ -5,7 +5,15 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::scram;
+use crate::config::DatabaseUrl;
+
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// The versions of this release's migrations, ascending.
+pub(super) fn versions() -> Vec<i64> {
+    MIGRATOR.iter().map(|migration| migration.version).collect()
+}
 
 /// The roles that the migrations grant to. A login of another name becomes a member of one of them.
 const APP_ROLE: &str = "rota_app";
@@ -23,10 +31,10 @@ pub enum MigrateError {
         variable: &'static str,
     },
     /// The owner's connection or a role statement failed.
-    #[error("the owner's connection (DATABASE_OWNER_URL): {0}")]
+    #[error("the owner's connection (DATABASE_OWNER_URL)")]
     Database(#[from] sqlx::Error),
     /// A migration failed; the ones before it are in place.
-    #[error("migrations: {0}")]
+    #[error("migrations")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
@@ -53,11 +61,10 @@ struct Login {
 
 impl Login {
     fn of(url: &str, role: &'static str, variable: &'static str) -> Result<Self, MigrateError> {
-        let parsed = url::Url::parse(url).map_err(|_| MigrateError::Credentials { variable })?;
-        let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        match (parsed.username(), parsed.password()) {
-            ("", _) | (_, None) => Err(MigrateError::Credentials { variable }),
-            (user, Some(password)) => Ok(Self { user: decoded(user), password: decoded(password), role }),
+        let parsed = DatabaseUrl::parse(url).map_err(|_| MigrateError::Credentials { variable })?;
+        match (parsed.user(), parsed.password()) {
+            (Some(user), Some(password)) => Ok(Self { user, password, role }),
+            _ => Err(MigrateError::Credentials { variable }),
         }
     }
 
@@ -80,7 +87,8 @@ async fn create_role(owner: &mut PgConnection, name: &str, password: Option<&str
     if exists {
         return Ok(());
     }
-    let login = password.map_or_else(String::new, |password| format!(" login password {}", literal(password)));
+    let login = password
+        .map_or_else(String::new, |password| format!(" login password {}", literal(&scram::verifier(password))));
     let statement = format!("create role {} nosuperuser nobypassrls nocreatedb nocreaterole{login}", identifier(name));
     match sqlx::raw_sql(AssertSqlSafe(statement)).execute(owner).await {
         // 42710 duplicate_object, 23505: another database's migration made the role in the meantime.
@@ -113,5 +121,12 @@ mod tests {
         let login =
             Login::of("postgres://rota_app:p%40ss@localhost/rota", "rota_app", "DATABASE_URL").expect("has both");
         assert_eq!(login.password, "p@ss");
+        let login = Login::of(
+            "postgres:///rota?host=/run/postgresql&user=rota_app&password=p%40ss",
+            "rota_app",
+            "DATABASE_URL",
+        )
+        .expect("has both");
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("rota_app", "p@ss"));
     }
 }

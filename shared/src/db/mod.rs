@@ -4,14 +4,22 @@
 //! security applies); the ledger's own machinery goes through [`SystemDb`] (role `rota_system`, which sees only the tables
 //! it was granted). Next: [`migrate`] for how the schema and the roles come to be.
 
+mod fitness;
 mod kept;
 pub mod migrate;
 mod pool;
+mod role_pool;
+mod scarcity;
+mod scram;
+mod session;
+mod shares;
 mod system;
 mod tenant;
 
+pub use fitness::Fitness;
 pub use kept::Kept;
 pub use pool::PoolSettings;
+pub use shares::{ShareInUse, is_share_in_use};
 pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};
 
@@ -25,11 +33,25 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Protocol(_) => true,
+        // A state of the installation that an operator ends: wrong credentials, no such database, a schema that was not migrated or
+        // is of another release, privileges that are missing. Statements are checked when they are compiled, so they are not at fault.
+        sqlx::Error::Configuration(_) => true,
+        sqlx::Error::Database(database) if is_unfit(database.as_ref()) => true,
         // 08 connection, 53 resources (too many connections, disk full), 57 stopped by an operator or a time-out, 58 system error,
         // 40 rolled back in a race, 55P03 lock not available, 25006 a server that is a standby.
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             ["08", "53", "57", "58", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
         }),
+        _ => false,
+    }
+}
+
+fn is_unfit(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    match &*code {
+        "28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883" => true,
+        // The same code says that a row is another tenant's, which is a defect.
+        "42501" => !error.message().contains("row-level security"),
         _ => false,
     }
 }
@@ -53,4 +75,26 @@ pub fn is_idempotency_key_held(error: &sqlx::Error) -> bool {
         error.as_database_error().and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
     is_lock_held(error)
         && database.and_then(|error| error.r#where()).is_some_and(|place| place.contains("idempotency_keys"))
+}
+
+/// An error without values: PostgreSQL's messages repeat what was written (`Key (email)=(…)`, `invalid input …: "…"`), so logs
+/// and other tenants' eyes get the SQLSTATE and the names of the schema alone.
+pub fn sql_state(error: &sqlx::Error) -> String {
+    let Some(database) = error.as_database_error() else {
+        return match error {
+            sqlx::Error::Io(error) => format!("the connection to PostgreSQL failed: {}", error.kind()),
+            sqlx::Error::Tls(_) => "the TLS handshake with PostgreSQL failed".to_owned(),
+            sqlx::Error::PoolTimedOut => "no connection to PostgreSQL was free in time".to_owned(),
+            sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                "the connections to PostgreSQL are closed".to_owned()
+            }
+            sqlx::Error::Protocol(_) => "PostgreSQL and we are out of step".to_owned(),
+            sqlx::Error::RowNotFound => "a row is missing".to_owned(),
+            _ => "a row or a setting could not be read".to_owned(),
+        };
+    };
+    let named = |what: &str, name: Option<&str>| name.map(|name| format!(", {what} {name}")).unwrap_or_default();
+    let state = database.code().unwrap_or_default();
+    let (table, constraint) = (named("table", database.table()), named("constraint", database.constraint()));
+    format!("PostgreSQL refused with {state}{table}{constraint}")
 }

@@ -1,6 +1,10 @@
 //! The machinery's door: the role `rota_system`, which works across tenants on the few tables it was granted.
 
-use super::pool::{self, PoolSettings};
+use super::{
+    fitness::{self, Fitness, Role},
+    pool::{PoolSettings, SessionSettings},
+    role_pool::RolePool,
+};
 
 /// Every statement of the machinery finds its rows by an index. Said to the planner, because a plan that was prepared while a
 /// table was small (a scan, a hash join) would be kept while it grows; and for any parameters, because for the very ids of a large batch
@@ -14,26 +18,32 @@ pub const PLANNER: [(&str, &str); 4] = [
 
 /// Statements of the machinery carry the rows of many tenants. A lock that one of them holds must not hold up the others: the statement
 /// fails, and the rows are written tenant by tenant.
-const LOCK_TIMEOUT: &str = "100ms";
+const SESSION: SessionSettings = SessionSettings { lock_timeout: "100ms", planner: &PLANNER };
 
 /// Connections as `rota_system`. Only the statements in `shared` use them: the pool is not public.
 #[derive(Clone, Debug)]
 pub struct SystemDb {
-    pool: sqlx::PgPool,
+    pool: RolePool,
 }
 
 impl SystemDb {
     /// A pool for `url`, which must name the role `rota_system`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, LOCK_TIMEOUT, &PLANNER)? })
+        Ok(Self { pool: RolePool::open(url, application, settings, &SESSION)? })
     }
 
-    /// Answers when the database does: for readiness.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query_scalar!("select 1").fetch_one(&self.pool).await.map(drop)
+    /// Whether the database can be worked with: for readiness.
+    pub async fn fitness(&self) -> Fitness {
+        fitness::examine(&self.pool, Role::System).await
     }
 
-    pub(crate) const fn pool(&self) -> &sqlx::PgPool {
+    /// Gives connections back that nobody uses; to be called every few seconds.
+    pub async fn tidy(&self) {
+        fitness::look_for_scarcity(&self.pool).await;
+        self.pool.tidy().await;
+    }
+
+    pub(crate) const fn pool(&self) -> &RolePool {
         &self.pool
     }
 }

@@ -1,46 +1,84 @@
 //! The tenant's door: transactions in which row level security shows one tenant's rows.
 //!
 //! Invariant: the setting that the policies read is made with `set_config(…, true)`, so it ends with the transaction and
-//! never travels to the next user of the connection.
+//! never travels to the next user of the connection. No transaction is begun as a role that the policies do not hold for. One
+//! tenant holds at most its share of the connections ([`super::shares`]).
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use sqlx::{PgConnection, Postgres, Transaction};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::pool::{self, PoolSettings};
+use super::{
+    fitness::{self, Fitness, Role},
+    pool::{PoolSettings, SessionSettings},
+    role_pool::RolePool,
+    shares::Shares,
+};
 use crate::{patience, tenancy::TenantId};
 
 /// A tenant that waits for its own lock must not keep a connection of the shared pool for long.
-const LOCK_TIMEOUT: &str = "2s";
+const SESSION: SessionSettings = SessionSettings { lock_timeout: "2s", planner: &[] };
 
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]
 pub struct TenantDb {
-    pool: sqlx::PgPool,
+    pool: RolePool,
+    /// Whether the role was found to be one that row level security applies to.
+    is_confined: Arc<AtomicBool>,
+    shares: Arc<Shares>,
 }
 
 impl TenantDb {
     /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
-        Ok(Self { pool: pool::open(url, application, settings, LOCK_TIMEOUT, &[])? })
+        Ok(Self {
+            pool: RolePool::open(url, application, settings, &SESSION)?,
+            is_confined: Arc::default(),
+            shares: Arc::new(Shares::of(settings)),
+        })
     }
 
-    /// Begins a transaction that sees the rows of `tenant` and of no other. Fails when the request's time for waiting is over.
+    /// Begins a transaction that sees the rows of `tenant` and of no other. Waits for the tenant's share of the pool first; see
+    /// [`super::is_share_in_use`]. A caller that has begun one must end it before it begins another. Fails when the request's time for
+    /// waiting is over.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
-        patience::within(Box::pin(self.begin_unbounded(tenant))).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        let share = self.shares.take(tenant).await?;
+        let begun = Box::pin(self.begin_with(tenant, share));
+        // A job's wait is bounded by the pool alone.
+        match patience::of_request() {
+            Some(patience) => timeout(patience, begun).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)),
+            None => begun.await,
+        }
     }
 
-    async fn begin_unbounded(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+    async fn begin_with(&self, tenant: TenantId, share: OwnedSemaphorePermit) -> Result<TenantTx, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
+        if !self.is_confined.load(Ordering::Relaxed) {
+            fitness::require_confined(&mut transaction).await?;
+            self.is_confined.store(true, Ordering::Relaxed);
+        }
         sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
             .fetch_one(&mut *transaction)
             .await?;
-        Ok(TenantTx { transaction, tenant })
+        Ok(TenantTx { transaction, tenant, _share: share })
     }
 
-    /// Answers when the database does: for readiness.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query_scalar!("select 1").fetch_one(&self.pool).await.map(drop)
+    /// Whether the database can be worked with: for readiness.
+    pub async fn fitness(&self) -> Fitness {
+        fitness::examine(&self.pool, Role::App).await
+    }
+
+    /// Gives connections back that nobody uses; to be called every few seconds.
+    pub async fn tidy(&self) {
+        fitness::look_for_scarcity(&self.pool).await;
+        self.pool.tidy().await;
     }
 }
 
@@ -49,6 +87,8 @@ impl TenantDb {
 pub struct TenantTx {
     transaction: Transaction<'static, Postgres>,
     tenant: TenantId,
+    /// Given back after the connection: fields are dropped in their order.
+    _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {

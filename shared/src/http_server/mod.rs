@@ -5,11 +5,14 @@
 //! the process is asked to stop is finished within the grace. One mechanism does all of it: `activity.rs` knows what a
 //! connection is doing, `open_connections.rs` looks at all of them on a tick and tells those that have had their time,
 //! `connection.rs` obeys.
-//! `accept.rs` lets connections in; [`probe`] is the small server of worker and scheduler.
+//! `flood.rs` counts the HTTP/2 frames that hyper does not. `accept.rs` lets connections in; [`probe`] is the small server of worker and scheduler.
 
 mod accept;
 mod activity;
 mod connection;
+mod flood;
+mod frames;
+mod listener;
 mod open_connections;
 mod open_files;
 pub mod probe;
@@ -31,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Acceptor;
+pub use self::listener::{ListenError, bind};
 
 /// An error of a body, as tower and hyper exchange it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -105,7 +105,7 @@ mod tests {
             let down = Arc::clone(&down);
             move || {
                 let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Up };
-                vec![Check { name: "database", state }]
+                vec![Check { name: "database", state, reason: None }]
             }
         };
         let probe = Probe { metrics: recorder.handle(), checks: Arc::new(checks) };

@@ -1,25 +1,40 @@
-//! A TCP stream that tells [`Activity`] when bytes come and when the peer stops taking ours.
+//! A TCP stream that tells [`Activity`] when bytes come and when the peer stops taking ours, and ends a flood of HTTP/2 frames.
 //!
-//! Invariant: it changes no byte and no result. What is made of the news is `activity.rs`.
+//! Invariant: it changes no byte and no result, until [`FloodMeter`] says that it is too much: then the peer is told to calm down, and
+//! nothing more is read. What is made of the news is `activity.rs`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::activity::Activity;
+use super::flood::{FloodMeter, GOAWAY};
+use crate::telemetry::names;
 
 pub(super) struct WatchedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
+    flood: FloodMeter,
 }
 
 impl WatchedStream {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self { stream, activity, flood: FloodMeter::new() }
+    }
+
+    /// A frame of ours that is under way must not be torn; then the connection ends without a word.
+    fn end_flood(&self) -> io::Error {
+        metrics::counter!(names::HTTP_FLOODS_TOTAL).increment(1);
+        if self.flood.may_interject() {
+            // A peer that does not take even this has a full buffer of answers to its flood.
+            let _ = self.stream.try_write(&GOAWAY);
+        }
+        io::Error::other("a flood of HTTP/2 control frames")
     }
 
     fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -36,8 +51,12 @@ impl AsyncRead for WatchedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
+        let come = &buffer.filled()[before..];
+        if !come.is_empty() {
             self.activity.bytes_read();
+            if self.flood.received(come, Instant::now()) {
+                return Poll::Ready(Err(self.end_flood()));
+            }
         }
         read
     }
@@ -46,6 +65,9 @@ impl AsyncRead for WatchedStream {
 impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = &written {
+            self.flood.sent(&bytes[..*count]);
+        }
         self.note_write(written)
     }
 
@@ -55,6 +77,14 @@ impl AsyncWrite for WatchedStream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        if let Poll::Ready(Ok(count)) = &written {
+            let mut left = *count;
+            for slice in slices {
+                let taken = left.min(slice.len());
+                self.flood.sent(&slice[..taken]);
+                left -= taken;
+            }
+        }
         self.note_write(written)
     }
 

@@ -25,6 +25,7 @@ use super::{
     webhooks,
 };
 use crate::faults::{self, Point};
+use crate::tenancy::TenantId;
 
 pub(super) use self::batches::reopen;
 pub(super) use self::dependents::{Locked, STEP, lock};
@@ -65,6 +66,8 @@ pub struct Aftermath {
     pub waiting: Vec<(QueueName, WaitingJob)>,
     /// Jobs that were cancelled because one that they waited for failed.
     pub cancelled: Vec<Position>,
+    /// Jobs of which something else changed that is shown to those who follow them.
+    pub touched: Vec<(QueueName, TenantId, Uuid)>,
 }
 
 impl Aftermath {
@@ -72,6 +75,7 @@ impl Aftermath {
     pub fn extend(&mut self, other: Self) {
         self.waiting.extend(other.waiting);
         self.cancelled.extend(other.cancelled);
+        self.touched.extend(other.touched);
     }
 
     /// Tells the index.
@@ -87,6 +91,13 @@ impl Aftermath {
         }
         if !self.cancelled.is_empty() {
             control::announce_all_cancelled(index, &self.cancelled).await;
+        }
+        let released = self.waiting.iter().map(|(queue, job)| (queue, (job.id, job.tenant)));
+        let touched = self.touched.iter().map(|(queue, tenant, id)| (queue, (*id, *tenant)));
+        for (queue, jobs) in by_queue(released.chain(touched)) {
+            if let Err(error) = index.announce(queue, &jobs).await {
+                tracing::debug!(%queue, %error, "those who follow jobs were not told of a change");
+            }
         }
     }
 }
@@ -144,8 +155,7 @@ async fn untie(
     let ended = dependents::settle(connection, ended, locked, aftermath).await?;
     release_keys(connection, &ended).await?;
     let completions = batches::count_down(connection, &ended).await?;
-    let released = dependents::release(connection, &completions).await?;
-    aftermath.waiting.extend(released);
+    dependents::release(connection, &completions, aftermath).await?;
     Ok(ended)
 }
 

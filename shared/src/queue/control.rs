@@ -96,6 +96,7 @@ pub async fn announce_redriven(index: &Index, job: &Position) {
     if let Err(error) = index.push(&job.queue, &[job.waiting()]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a redriven job");
     }
+    announce_changed(index, &job.queue, &[(job.id, job.tenant)]).await;
 }
 
 /// Takes cancelled jobs out of the index and tells their holders.
@@ -115,6 +116,15 @@ pub async fn announce_all_redriven(index: &Index, jobs: &[Position]) {
         if let Err(error) = index.push(queue, &waiting).await {
             tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
         }
+        let changed: Vec<_> = waiting.iter().map(|job| (job.id, job.tenant)).collect();
+        announce_changed(index, queue, &changed).await;
+    }
+}
+
+/// Tells those who follow the jobs; without it they see the change at their next look.
+async fn announce_changed(index: &Index, queue: &QueueName, jobs: &[(Uuid, TenantId)]) {
+    if let Err(error) = index.announce(queue, jobs).await {
+        tracing::debug!(%queue, %error, "those who follow jobs were not told of a change");
     }
 }
 
@@ -123,6 +133,11 @@ impl Position {
     const fn waiting(&self) -> WaitingJob {
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms: None }
     }
+}
+
+/// What a job of the tenant does; `None` if there is no such job.
+pub async fn kind_of(transaction: &mut TenantTx, id: Uuid) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!("select kind from jobs where id = $1", id).fetch_optional(&mut **transaction).await
 }
 
 fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Position {

@@ -106,9 +106,12 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
             .increment(1);
     }
     let count = rows.len() as u64;
+    let expired: Vec<_> =
+        rows.iter().filter_map(|row| Some((row.queue.parse().ok()?, TenantId::new(row.tenant_id), row.id))).collect();
     let ended = rows.into_iter().map(|row| final_of!(row));
-    let aftermath = aftermath::settle(&mut transaction, ended.collect(), &locked).await?;
+    let mut aftermath = aftermath::settle(&mut transaction, ended.collect(), &locked).await?;
     transaction.commit().await?;
+    aftermath.touched.extend(expired);
     Ok((count, aftermath))
 }
 

@@ -9,22 +9,26 @@ mod estimate;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Index, IndexState, JobState, Priority, cascade,
     index::{Place, Standing},
 };
-use crate::db::TenantTx;
+use crate::{db::TenantTx, store::webhook_endpoints::OPENS_AFTER, webhooks::DELIVERY_KIND};
 
 /// Why a job waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = WaitReason)]
 pub enum Reason {
     /// Other jobs must be final first.
     WaitingOnJobs,
     /// A job that it waits for failed or was cancelled, and so it is about to be cancelled too.
     BeingCancelled,
+    /// It sends a message to an endpoint that fails, which another message tries first.
+    EndpointFailing,
     /// It failed, and its next attempt is not due.
     BackingOff,
     /// Its `run_at` has not come.
@@ -76,15 +80,23 @@ struct Row {
     waits_for: i16,
     run_at: DateTime<Utc>,
     now: DateTime<Utc>,
+    /// Whether it sends a message to an endpoint that is tried by one message at a time.
+    endpoint_failing: bool,
 }
 
 /// Why the job of this id waits, if it is the tenant's. While Redis is away, as far as the ledger knows.
 pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result<Option<Explanation>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
-        r#"select id, queue, state as "state: JobState", priority, failures, waits_for, run_at, now() as "now!"
+        r#"select id, queue, state as "state: JobState", priority, failures, waits_for, run_at, now() as "now!",
+                  case when kind = $2 then exists (
+                    select from webhook_deliveries d join webhook_endpoints e on e.tenant_id = d.tenant_id and e.id = d.endpoint_id
+                    where d.tenant_id = jobs.tenant_id and d.id = (args ->> 'delivery_id')::uuid and e.failure_count >= $3) else false end
+                    as "endpoint_failing!"
            from jobs where id = $1"#,
-        id
+        id,
+        DELIVERY_KIND,
+        OPENS_AFTER
     )
     .fetch_optional(&mut **transaction)
     .await?;
@@ -146,6 +158,10 @@ impl Row {
         }
         if self.run_at <= self.now {
             return None;
+        }
+        if self.endpoint_failing {
+            let detail = "Its endpoint fails and is tried by one message at a time; this one waits until run_at.";
+            return Some((Reason::EndpointFailing, detail.to_owned()));
         }
         Some(if self.state == JobState::Retryable {
             (Reason::BackingOff, format!("It failed {} times and is tried again at run_at.", self.failures))

@@ -7,6 +7,7 @@
 //! Whatever finds jobs by their ids says which states they are not in. Said the other way round, it would fit the partial index of what waits, which
 //! the planner takes for a look-up while it is empty, and then keeps reading all of it for each job when it is not.
 
+mod error_text;
 mod outcome;
 mod recording;
 
@@ -16,6 +17,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
+pub use self::error_text::{MAX_ERROR_BYTES, bounded_text};
 pub use self::outcome::{MAX_RESULT_BYTES, Outcome};
 pub use self::recording::Recording;
 use super::{
@@ -26,6 +28,9 @@ use crate::{
     db::{Kept, SystemDb},
     faults::{self, Point},
 };
+
+/// Errors that are kept of a job, the last ones: each failure writes all of them again.
+pub const MAX_ERRORS: i32 = 20;
 
 /// The end of one run.
 #[derive(Clone, Debug)]
@@ -54,7 +59,7 @@ pub enum Recorded {
 }
 
 /// What the ledger made of a batch of finishes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Records {
     /// An entry for every id.
     pub recorded: HashMap<Uuid, Recorded>,
@@ -146,7 +151,7 @@ async fn change(
     let states: Vec<String> = finishes.iter().map(|finish| finish.outcome.state().as_str().to_owned()).collect();
     let delays: Vec<Option<f64>> =
         finishes.iter().map(|finish| finish.outcome.delay().map(|delay| delay.as_secs_f64())).collect();
-    let errors: Vec<Option<String>> = finishes.iter().map(|finish| finish.outcome.error().map(ledger_text)).collect();
+    let errors: Vec<Option<String>> = finishes.iter().map(|finish| finish.outcome.error().map(bounded_text)).collect();
     let results: Vec<Option<String>> =
         finishes.iter().map(|finish| finish.outcome.result().map(str::to_owned)).collect();
     let failed: Vec<bool> = finishes
@@ -163,7 +168,8 @@ async fn change(
              run_at = case when i.delay is null then j.run_at else now() + make_interval(secs => i.delay) end,
              finalized_at = case when i.delay is null then now() end,
              errors = case when i.error is null then j.errors
-                           else coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error', i.error) end,
+                           else case when jsonb_array_length(j.errors) >= $9 then j.errors - 0 else coalesce(j.errors, '[]') end
+                             || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error', i.error) end,
              result = coalesce(i.result::json, j.result)
            from (select * from unnest($1::uuid[], $2::int[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::bool[])
                    as t (id, attempt, state, delay, error, result, failed) order by id) i
@@ -177,7 +183,8 @@ async fn change(
         &errors as &[Option<String>],
         &results as &[Option<String>],
         &failed,
-        with_aftermath
+        with_aftermath,
+        MAX_ERRORS
     )
     .fetch_all(executor)
     .await
@@ -229,9 +236,4 @@ impl Written {
     fn into_final(self) -> Option<Final> {
         self.state.is_final().then_some(final_of!(self))
     }
-}
-
-/// PostgreSQL's text and jsonb hold no NUL; and an error message is for reading, not for storing dumps.
-fn ledger_text(text: &str) -> String {
-    text.chars().filter(|&character| character != '\0').take(2_000).collect()
 }

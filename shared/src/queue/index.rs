@@ -3,15 +3,19 @@
 //! Invariant: nothing here is the truth. Every method may be repeated, and every answer is judged by the ledger.
 //! Next: [`sharding`] for which part of a queue a call goes to, `lua/prelude.lua` for the layout of its keys, [`records`] for what goes in and comes out.
 
+mod announcing;
 mod building;
+mod checking;
+mod fitness;
+mod leases;
 mod limiting;
 mod listening;
 mod looking;
 mod records;
-mod reserving;
 mod scripts;
 mod sharding;
 mod standing;
+mod start_cost;
 
 use std::{
     sync::Arc,
@@ -25,17 +29,18 @@ use redis::{
 use uuid::Uuid;
 
 pub use self::records::{
-    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Settlement, WaitingJob,
+    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement, WaitingJob,
 };
+pub use self::start_cost::StartCost;
 pub(super) use self::{
+    checking::{CheckMode, Member},
     limiting::LimitChange,
     records::{FetchedIds, LeasedId, Offer, by_queue},
-    reserving::Reservation,
     standing::{Place, Standing},
 };
 use self::{
     listening::Listening,
-    scripts::{CANCEL, EXPIRED, FETCH, PUSH, RENEW, SETTLE, WATCH},
+    scripts::{CANCEL, FETCH, PUSH, SETTLE, WATCH},
     sharding::{Split, all},
 };
 use super::{Priority, QueueName, Shard, ShardCounts, keys};
@@ -71,6 +76,7 @@ pub struct Index {
     shards: ShardCounts,
     response_timeout: Duration,
     listening: Arc<Listening>,
+    start_cost: StartCost,
 }
 
 impl Index {
@@ -91,6 +97,7 @@ impl Index {
             shards: settings.shards.clone(),
             response_timeout: settings.response_timeout,
             listening: Arc::new(Listening::new()),
+            start_cost: StartCost::default(),
         })
     }
 
@@ -127,6 +134,7 @@ impl Index {
         token: LeaseToken,
         offer: Option<Offer<'_>>,
     ) -> Result<FetchedIds, RedisError> {
+        self.learn_time().await?;
         let asked = Instant::now();
         let mut call = self.call(&FETCH, shard);
         call.arg(wanted.min(MAX_BATCH))
@@ -150,52 +158,36 @@ impl Index {
         })
     }
 
+    /// Without Redis's time it cannot be said until when an answer is waited for, and a fetch that Redis comes to later would lease jobs to
+    /// nobody.
+    async fn learn_time(&self) -> Result<(), RedisError> {
+        if !self.listening.is_known() {
+            let asked = Instant::now();
+            let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut self.connection()).await?;
+            self.listening.heard(seconds * 1_000 + micros / 1_000, asked);
+        }
+        Ok(())
+    }
+
     /// How long ago a grant was made, at the most.
     pub(super) fn age(&self, grant: &Grant) -> Duration {
         self.listening.age(grant.at_ms)
+    }
+
+    /// What a start costs, which goes along with each settlement.
+    pub const fn start_cost(&self) -> &StartCost {
+        &self.start_cost
     }
 
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(MAX_BATCH) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
-            self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
+            let mut call = self.call(&SETTLE, shard);
+            call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());
+            call.invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
-    }
-
-    /// Extends leases that came from this shard and returns the ids of those that are lost, with the state of the index.
-    pub async fn renew(
-        &self,
-        shard: &Shard,
-        lease: Duration,
-        held: &[HeldLease],
-    ) -> Result<(IndexState, Vec<Uuid>), RedisError> {
-        let (mut state, mut lost) = (IndexState::Ready, Vec::new());
-        for chunk in held.chunks(MAX_BATCH) {
-            let mut call = self.call(&RENEW, shard);
-            call.arg(millis(lease));
-            for lease in chunk {
-                call.arg(lease.id.as_bytes())
-                    .arg(lease.token.bytes())
-                    .arg(lease.tenant.as_uuid().as_bytes())
-                    .arg(millis(lease.held_for));
-            }
-            let answer: Vec<Vec<u8>> = call.invoke_async(&mut self.connection()).await?;
-            let mut answer = answer.into_iter();
-            state = answer.next().map_or(IndexState::Stale, |text| IndexState::parse(&String::from_utf8_lossy(&text)));
-            lost.extend(answer.filter_map(|id| Uuid::from_slice(&id).ok()));
-        }
-        Ok((state, lost))
-    }
-
-    /// Leases that ran out, oldest first. They stay until they are settled.
-    pub(super) async fn expired(&self, shard: &Shard, limit: usize) -> Result<Vec<(Uuid, LeaseToken)>, RedisError> {
-        let flat: Vec<Vec<u8>> = self.call(&EXPIRED, shard).arg(limit).invoke_async(&mut self.connection()).await?;
-        Ok(flat
-            .chunks_exact(2)
-            .filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken::parse(&pair[1])?)))
-            .collect())
     }
 
     /// Takes jobs that are final in the ledger out of the index, and tells the holders of running ones.
@@ -222,17 +214,6 @@ impl Index {
         let shard = self.shard_of(queue, tenant);
         let mut call = self.call(&WATCH, &shard);
         call.arg(id.as_bytes()).arg(millis(span)).invoke_async(&mut self.connection()).await
-    }
-
-    /// Remembers for `ttl` that an effect happened, so that a repeat of the job need not do it again.
-    pub async fn mark_effect(&self, effect: &str, ttl: Duration) -> Result<(), RedisError> {
-        let key = keys::effect_mark(&self.prefix, effect);
-        redis::cmd("SET").arg(key).arg("1").arg("PX").arg(millis(ttl)).query_async(&mut self.connection()).await
-    }
-
-    /// Whether [`Self::mark_effect`] remembers this effect.
-    pub async fn effect_happened(&self, effect: &str) -> Result<bool, RedisError> {
-        redis::cmd("EXISTS").arg(keys::effect_mark(&self.prefix, effect)).query_async(&mut self.connection()).await
     }
 
     pub(super) fn connection(&self) -> ConnectionManager {

@@ -1,7 +1,8 @@
 //! Reading jobs: one, or a page of a tenant's, with `running` (and for one, its progress) merged in from the index.
 //!
 //! Invariant: reads go through [`TenantTx`], so a foreign id is simply not there. If Redis is away, a running job is shown
-//! in its ledger state; reading never fails for that.
+//! in its ledger state; reading never fails for that. A page has large values left out ([`INLINE_BYTES`]), and they are not read from
+//! the table either, so that a page costs no more than its rows.
 
 use std::collections::HashMap;
 
@@ -9,6 +10,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 use uuid::Uuid;
 
 use super::{Index, JobState, QueueName, progress::Progress};
@@ -17,8 +22,12 @@ use crate::{
     tenancy::TenantId,
 };
 
+/// Bytes of args, result or errors that a page of jobs shows; larger ones are shown by [`find`] alone.
+pub const INLINE_BYTES: i32 = 1_024;
+
 /// One job as its tenant sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
 pub struct JobRecord {
     /// The job's id.
     pub id: Uuid,
@@ -36,11 +45,26 @@ pub struct JobRecord {
     /// Failures after which it is discarded.
     pub max_attempts: i16,
     /// Its arguments.
-    pub args: Json<Box<RawValue>>,
+    #[schema(value_type = Option<Object>)]
+    pub args: Option<Json<Box<RawValue>>>,
+    /// Whether `args` is left out because it is large.
+    #[schema(required = false)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub args_omitted: bool,
     /// What the kind left to be read.
+    #[schema(value_type = Option<serde_json::Value>)]
     pub result: Option<Json<Box<RawValue>>>,
-    /// What went wrong in earlier runs: attempt, at, error.
+    /// Whether `result` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub result_omitted: bool,
+    /// What went wrong in earlier runs, the newest last.
+    #[schema(value_type = Option<Vec<FailedAttempt>>)]
     pub errors: Option<serde_json::Value>,
+    /// Whether `errors` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub errors_omitted: bool,
     /// When it may run, or might have at the earliest.
     pub run_at: DateTime<Utc>,
     /// When it was committed.
@@ -57,6 +81,17 @@ pub struct JobRecord {
     pub waits_for: i16,
     /// How far its run says that it is.
     pub progress: Option<Progress>,
+}
+
+/// A run that failed, as the ledger keeps it.
+#[derive(Debug, ToSchema)]
+pub struct FailedAttempt {
+    /// Which run.
+    pub attempt: i32,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// A ledger state, or `running`, which only the index knows.
@@ -77,6 +112,17 @@ impl ShownState {
         }
     }
 }
+
+impl PartialSchema for ShownState {
+    fn schema() -> RefOr<Schema> {
+        let states = JobState::ALL.map(Self::Ledger).into_iter().chain([Self::Running]).map(Self::as_str);
+        let described = "A state of the ledger, or `running` while a worker holds the job.";
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states));
+        Schema::Object(schema.description(Some(described)).build()).into()
+    }
+}
+
+impl ToSchema for ShownState {}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn shown<S: serde::Serializer>(state: &ShownState, serializer: S) -> Result<S::Ok, S::Error> {
@@ -102,9 +148,12 @@ struct Row {
     priority: i16,
     attempt: i32,
     max_attempts: i16,
-    args: Json<Box<RawValue>>,
+    args: Option<Json<Box<RawValue>>>,
+    args_omitted: bool,
     result: Option<Json<Box<RawValue>>>,
+    result_omitted: bool,
     errors: Option<serde_json::Value>,
+    errors_omitted: bool,
     run_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     inserted_at: DateTime<Utc>,
@@ -119,9 +168,9 @@ struct Row {
 pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result<Option<JobRecord>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
-        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
-                  result as "result: Json<Box<RawValue>>", errors, run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for,
-                  run_at <= now() as "is_due!"
+        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args?: Json<Box<RawValue>>", false as "args_omitted!",
+                  result as "result: Json<Box<RawValue>>", false as "result_omitted!", errors, false as "errors_omitted!",
+                  run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for, run_at <= now() as "is_due!"
            from jobs where id = $1"#,
         id
     )
@@ -144,12 +193,19 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<JobRecord>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
+    // `pg_column_size` is the size as stored (compressed, if it is large), known without reading the value; what is small by it is read
+    // and measured as text.
     let rows = sqlx::query_as!(
         Row,
-        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts, args as "args: Json<Box<RawValue>>",
-                  result as "result: Json<Box<RawValue>>", errors, run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for,
-                  run_at <= now() as "is_due!"
+        r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts,
+                  case when a.fits then args end as "args?: Json<Box<RawValue>>", not a.fits as "args_omitted!",
+                  case when r.fits then result end as "result?: Json<Box<RawValue>>", not r.fits as "result_omitted!",
+                  case when e.fits then errors end as errors, not e.fits as "errors_omitted!",
+                  run_at, expires_at, inserted_at, finalized_at, unique_key, batch_id, waits_for, run_at <= now() as "is_due!"
            from jobs
+           cross join lateral (select case when pg_column_size(args) <= 2 * $7 then octet_length(args::text) <= $7 else false end as fits) a
+           cross join lateral (select case when result is null then true when pg_column_size(result) <= 2 * $7 then octet_length(result::text) <= $7 else false end as fits) r
+           cross join lateral (select case when errors is null then true when pg_column_size(errors) <= 2 * $7 then octet_length(errors::text) <= $7 else false end as fits) e
            where tenant_id = $1 and id < $2
              and ($3::job_state is null or state = $3) and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
            order by id desc limit $6"#,
@@ -158,7 +214,8 @@ pub async fn list(
         filter.state as Option<JobState>,
         filter.kind,
         filter.queue,
-        limit
+        limit,
+        INLINE_BYTES
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -235,8 +292,11 @@ impl Row {
             attempt: self.attempt,
             max_attempts: self.max_attempts,
             args: self.args,
+            args_omitted: self.args_omitted,
             result: self.result,
+            result_omitted: self.result_omitted,
             errors: self.errors,
+            errors_omitted: self.errors_omitted,
             run_at: self.run_at,
             inserted_at: self.inserted_at,
             finalized_at: self.finalized_at,

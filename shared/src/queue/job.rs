@@ -5,6 +5,7 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ties::Ties;
@@ -90,7 +91,7 @@ impl From<Priority> for i16 {
 }
 
 /// A job's state in the ledger. `running` is no state: a lease is known to Redis alone and shown when a job is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "job_state", rename_all = "snake_case")]
 pub enum JobState {
@@ -109,6 +110,10 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// All of them, in the order of a job's life.
+    pub const ALL: [Self; 6] =
+        [Self::Scheduled, Self::Available, Self::Retryable, Self::Completed, Self::Cancelled, Self::Discarded];
+
     /// Whether nothing more will happen by itself.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Cancelled | Self::Discarded)

@@ -15,11 +15,6 @@ pub fn built_shards(prefix: &str, queue: &QueueName) -> String {
     format!("{prefix}:{{{queue}}}:shards")
 }
 
-/// A shard's leases, by when they run out: for what is told without a script.
-pub fn leases(prefix: &str, shard: &Shard) -> String {
-    format!("{}:leases", root(prefix, shard))
-}
-
 /// Where idle workers hear that there is something to fetch from a shard.
 pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:wake", root(prefix, shard))
@@ -43,6 +38,16 @@ pub fn events_channel(prefix: &str, shard: &Shard) -> String {
 /// Notes that an effect of a job happened, until the ledger says so: see `jobs::effects`.
 pub fn effect_mark(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect:{effect}")
+}
+
+/// When an effect was first tried. Another key than the mark: workers of the release before take any mark for an effect.
+pub fn effect_begun(prefix: &str, effect: &str) -> String {
+    format!("{prefix}:effect-begun:{effect}")
+}
+
+/// Written to see whether it can be, and a channel of the same name: see `Index::fitness`.
+pub fn probe(prefix: &str) -> String {
+    format!("{prefix}:probe")
 }
 
 /// How far a run says that it is: see [`super::progress`].

@@ -9,8 +9,11 @@
 pub mod aftermath;
 pub mod batches;
 pub mod cascade;
+pub mod check;
 pub mod consumer;
 pub mod control;
+pub mod effects;
+pub mod eviction;
 pub mod expiry;
 pub mod explain;
 pub mod finish;
@@ -32,7 +35,8 @@ mod wake;
 pub mod webhooks;
 
 pub use index::{
-    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Settlement, WORKER_SILENCE, WaitingJob,
+    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Renewed, Settlement, StartCost,
+    WORKER_SILENCE, WaitingJob,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;

@@ -7,7 +7,6 @@
 mod group;
 mod isolated;
 mod pusher;
-mod reserving;
 mod statements;
 mod tied;
 
@@ -137,12 +136,11 @@ impl Producer {
     /// Starts the writing, which ends when the last clone is dropped and what waits is committed.
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
         let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
-        let pusher = Pusher::start(index.clone(), clock);
+        let pusher = Pusher::start(index, clock);
         let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
         let writer = Writer {
             db: db.clone(),
             connections,
-            index,
             pusher: pusher.clone(),
             commits: commits.clone(),
             isolated: IsolatedTenants::default(),
@@ -151,8 +149,8 @@ impl Producer {
         Self { requests, pusher, commits }
     }
 
-    /// Waits until what was accepted is committed and workers that were reserved for it are told, but not for ever. For the end of a process, after
-    /// its last request.
+    /// Waits until what was accepted is committed and lone jobs are pushed, but not for ever. For the end of a process, after its last
+    /// request.
     pub async fn finish(&self) {
         self.commits.close();
         if timeout(group::PATIENCE, self.commits.wait()).await.is_err() {

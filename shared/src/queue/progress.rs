@@ -8,16 +8,18 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use redis::RedisError;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Index, keys};
+use super::{Index, Shard, keys};
+use crate::tenancy::TenantId;
 
 const MAX_MESSAGE: usize = 200;
 /// A run that says nothing for this long has no progress to show.
 const TTL: Duration = Duration::from_hours(1);
 
 /// A report of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// 0 to 100.
     pub percent: u8,
@@ -38,13 +40,20 @@ impl Progress {
 }
 
 impl Index {
-    /// Notes how far a job is.
-    pub async fn report_progress(&self, job: Uuid, progress: &Progress) -> Result<(), RedisError> {
+    /// Notes how far a job of this shard is, and tells those who follow it.
+    pub async fn report_progress(
+        &self,
+        shard: &Shard,
+        tenant: TenantId,
+        job: Uuid,
+        progress: &Progress,
+    ) -> Result<(), RedisError> {
         let text = serde_json::to_string(progress).expect("a report is plain data");
         let ttl_ms = u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");
         command.arg(keys::progress(self.prefix(), job)).arg(text).arg("PX").arg(ttl_ms);
-        command.query_async(&mut self.connection()).await
+        command.query_async::<()>(&mut self.connection()).await?;
+        self.announce_in(shard, &[(job, tenant)]).await
     }
 
     /// The last report of a job, if there is one.

@@ -233,7 +233,7 @@ impl Reconciler {
 
     /// The bounds name the queue so that only the index of what waits gives rows in this order. Given `queue = $1` and a range of ids, the
     /// planner, whose statistics are older than the backlog, took the primary key and read every finished job in between.
-    async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
+    pub(super) async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
         let rows = sqlx::query!(
             "select id, tenant_id, priority, run_at from jobs
              where (queue, id) > ($1, $2) and (queue, id) <= ($1, $3)
@@ -279,9 +279,9 @@ impl From<LimitError> for ReconcileError {
     }
 }
 
-struct Page {
-    jobs: Vec<WaitingJob>,
-    next: Option<Uuid>,
+pub(super) struct Page {
+    pub(super) jobs: Vec<WaitingJob>,
+    pub(super) next: Option<Uuid>,
 }
 
 struct DuePage {

@@ -1,16 +1,17 @@
 //! Taking jobs from holders that died.
 //!
-//! Invariant: the attempt is raised in the ledger before the index makes the job available, so from then on the old holder's
-//! finish matches no row. A crash between the two steps leaves the lease expired, and the next leader repeats the rescue.
+//! Invariant: a lease is claimed in the index before the attempt is raised in the ledger, so that no late renewal revives it under the new
+//! attempt; and the attempt is raised before the index makes the job available, so from then on the old holder's finish matches no row. A crash
+//! between two steps leaves the lease expired, and the next leader repeats the rescue.
 //! Only a job whose last chance had begun under the lease that ran out is discarded as poison.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard,
+    Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard, WaitingJob,
     aftermath::{self, Aftermath, Locked, final_of},
     consumer::Lease,
 };
@@ -18,6 +19,7 @@ use crate::{
     db::SystemDb,
     faults::{self, Point},
     leadership::Term,
+    tenancy::TenantId,
 };
 
 /// Crashes after which a job is poison: it has cost that many workers their life, whatever its `max_attempts`.
@@ -75,52 +77,84 @@ async fn rescue_from(
     report: &mut RescueReport,
 ) -> Result<(), RescueError> {
     loop {
-        let mut expired = index.expired(shard, MAX_BATCH).await?;
-        let is_last = expired.len() < MAX_BATCH;
-        // Rows that another transaction has locked are left to the next pass: they must not hold up the jobs of others.
-        let locked = locked_elsewhere(db, &expired).await?;
-        let is_last = is_last || !locked.is_empty();
-        expired.retain(|(id, _)| !locked.contains(id));
-        if expired.is_empty() {
-            return Ok(());
-        }
-        let Some((rows, aftermath)) = raise_attempts(db, &expired, term).await? else { return Ok(()) };
+        let Some(begun) = begin(db, index, shard, term).await? else { return Ok(()) };
         faults::reach(Point::RescueAfterLedger).await?;
-        let settlements: Vec<Settlement> = expired
-            .iter()
-            .map(|&(id, token)| {
-                let again = rows.get(&id).and_then(|row| row.again);
-                match rows.get(&id) {
-                    Some(row) if row.again.is_none() => report.poisoned += u64::from(row.poisoned),
-                    Some(_) => report.rescued += 1,
-                    None => report.finished += 1,
-                }
-                Settlement { id, token, ran: None, again }
-            })
-            .collect();
-        index.settle(shard, &settlements).await?;
-        aftermath.announce(index).await;
+        let is_last = begun.is_last;
+        begun.end(index, report).await?;
         if is_last {
             return Ok(());
         }
     }
 }
 
-async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, LeaseToken)]) -> Result<Vec<Uuid>, sqlx::Error> {
+/// A rescue that the ledger knows, and the index does not yet.
+pub struct Begun {
+    shard: Shard,
+    expired: Vec<(Uuid, Option<LeaseToken>)>,
+    rows: HashMap<Uuid, Raised>,
+    aftermath: Aftermath,
+    /// Whether no more leases can be rescued in this pass.
+    is_last: bool,
+}
+
+/// Claims leases that ran out and raises the attempts of their jobs; `None` if there are none, or this term is over. Rows that another
+/// transaction has locked are left to the next pass, their leases claimed: they must not hold up the jobs of others.
+pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, RescueError> {
+    let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
+    let is_full = expired.len() >= MAX_BATCH;
+    let locked = locked_elsewhere(db, &expired).await?;
+    expired.retain(|(id, _)| !locked.contains(id));
     if expired.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
+    }
+    let is_last = !is_full || !locked.is_empty();
+    let raised = raise_attempts(db, &expired, term).await?;
+    Ok(raised.map(|(rows, aftermath)| Begun { shard: shard.clone(), expired, rows, aftermath, is_last }))
+}
+
+async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, Option<LeaseToken>)]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if expired.is_empty() {
+        return Ok(HashSet::new());
     }
     let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
-    sqlx::query_scalar!(
+    let locked = sqlx::query_scalar!(
         r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
            select id from jobs where id = any($1) and id not in (select id from free)"#,
         &ids
     )
     .fetch_all(db.pool())
-    .await
+    .await?;
+    Ok(locked.into_iter().collect())
+}
+
+impl Begun {
+    /// Makes the jobs available again, and adds to the report.
+    pub async fn end(self, index: &Index, report: &mut RescueReport) -> Result<(), RescueError> {
+        let Self { shard, expired, rows, aftermath, is_last: _ } = self;
+        let (mut settlements, mut forgotten) = (Vec::with_capacity(expired.len()), Vec::new());
+        for &(id, token) in &expired {
+            let row = rows.get(&id);
+            match row {
+                Some(row) if row.again.is_none() => report.poisoned += u64::from(row.poisoned),
+                Some(_) => report.rescued += 1,
+                None => report.finished += 1,
+            }
+            let again = row.and_then(|row| row.again);
+            if let (None, Some((run_at_ms, priority)), Some(row)) = (token, again, row) {
+                forgotten.push(WaitingJob { id, tenant: row.tenant, priority, run_at_ms: Some(run_at_ms) });
+            }
+            settlements.push(Settlement { id, token: token.unwrap_or(LeaseToken::NONE), ran: None, again });
+        }
+        index.settle_rescued(&shard, &settlements).await?;
+        // Their tenants were forgotten with their holders.
+        index.push(shard.queue(), &forgotten).await?;
+        aftermath.announce(index).await;
+        Ok(())
+    }
 }
 
 struct Raised {
+    tenant: TenantId,
     again: Option<(i64, Priority)>,
     poisoned: bool,
 }
@@ -128,7 +162,7 @@ struct Raised {
 /// `None` if this term is over.
 async fn raise_attempts(
     db: &SystemDb,
-    expired: &[(Uuid, LeaseToken)],
+    expired: &[(Uuid, Option<LeaseToken>)],
     term: &Term,
 ) -> Result<Option<(HashMap<Uuid, Raised>, Aftermath)>, sqlx::Error> {
     let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
@@ -166,7 +200,7 @@ async fn raise_attempts(
     for row in rows {
         let poisoned = row.state.is_final();
         let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
-        raised.insert(row.id, Raised { again, poisoned });
+        raised.insert(row.id, Raised { tenant: TenantId::new(row.tenant_id), again, poisoned });
         if poisoned {
             ended.push(final_of!(row));
         }
@@ -179,10 +213,10 @@ async fn raise_attempts(
 /// Which of the jobs had begun their last chance under the lease that ran out, and whether others care about their end.
 async fn poisoned(
     connection: &mut PgConnection,
-    expired: &[(Uuid, LeaseToken)],
+    expired: &[(Uuid, Option<LeaseToken>)],
 ) -> Result<HashMap<Uuid, bool>, sqlx::Error> {
-    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) =
-        expired.iter().map(|(id, token)| (*id, token.bytes().to_vec())).unzip();
+    let known = expired.iter().filter_map(|(id, token)| Some((*id, (*token)?.bytes().to_vec())));
+    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) = known.unzip();
     let rows = sqlx::query!(
         r#"select j.id, j.hooks <> 0 as "others_care!" from jobs j, unnest($1::uuid[], $2::bytea[]) as i (id, token)
            where j.id = i.id and j.crashes + 1 >= $3 and j.last_chance = i.token

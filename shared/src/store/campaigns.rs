@@ -53,6 +53,10 @@ pub struct Campaign {
     pub finished_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// Why it is paused: requested, relay_unavailable or refused.
+    pub pause_reason: Option<String>,
+    /// What the reason was seen from, such as a refusal's stage and codes.
+    pub pause_detail: Option<String>,
     /// Counts the starts and resumptions: a fan-out job of an earlier one is not meant any more.
     pub send_generation: i32,
 }
@@ -80,7 +84,7 @@ pub async fn create(transaction: &mut TenantTx, new: &NewCampaign) -> Result<(),
 pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaign>, sqlx::Error> {
     sqlx::query_as!(
         Campaign,
-        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
+        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, pause_reason, pause_detail, send_generation
          from campaigns where id = $1",
         id
     )
@@ -88,57 +92,113 @@ pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaig
     .await
 }
 
+/// Bytes of a text that a page of campaigns shows.
+pub const INLINE_BYTES: i32 = 1_024;
+
+/// A campaign on a page. A text of more than [`INLINE_BYTES`] is left out, and not read from the table either: its length is known
+/// without it.
+#[derive(Clone, Debug)]
+pub struct ListedCampaign {
+    /// The campaign's id.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// draft, scheduled, sending, paused, cancelled or completed.
+    pub state: String,
+    /// Template of the subject.
+    pub subject: Option<String>,
+    /// Template of the plain text.
+    pub text_body: Option<String>,
+    /// Template of the HTML.
+    pub html_body: Option<String>,
+    /// Whether there is a template of the HTML that is left out.
+    pub html_omitted: bool,
+    /// Sender's address.
+    pub from_address: String,
+    /// Sender's name, its first 200 characters.
+    pub from_name: Option<String>,
+    /// Why it is paused.
+    pub pause_reason: Option<String>,
+    /// What the reason was seen from.
+    pub pause_detail: Option<String>,
+    /// When sending is to begin, if not at once.
+    pub send_at: Option<DateTime<Utc>>,
+    /// When sending began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last recipient was done with, or the campaign was cancelled.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
 /// A page of campaigns, the newest first, older than `before`.
-pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) -> Result<Vec<Campaign>, sqlx::Error> {
+pub async fn list(
+    transaction: &mut TenantTx,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<ListedCampaign>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
-        Campaign,
-        "select id, name, state, subject, text_body, html_body, from_address, from_name, send_at, started_at, finished_at, created_at, send_generation
-         from campaigns where tenant_id = $1 and id < $2 order by id desc limit $3",
+        ListedCampaign,
+        r#"select id, name, state, from_address, left(from_name, 200) as from_name, send_at, started_at, finished_at, created_at, pause_reason, pause_detail,
+                  case when octet_length(subject) <= $4 then subject end as "subject?",
+                  case when octet_length(text_body) <= $4 then text_body end as "text_body?",
+                  case when octet_length(html_body) <= $4 then html_body end as html_body,
+                  coalesce(octet_length(html_body) > $4, false) as "html_omitted!"
+           from campaigns where tenant_id = $1 and id < $2 order by id desc limit $3"#,
         tenant,
         before.unwrap_or(Uuid::max()),
-        limit
+        limit,
+        INLINE_BYTES
     )
     .fetch_all(&mut **transaction)
     .await
 }
 
-/// Starts or resumes sending, at once or at a time; returns the new generation, or `None` from another state.
+/// Starts or resumes sending by this job, at once or at a time, which is kept for a later resumption; returns the new generation, or
+/// `None` from another state.
 pub async fn start(
     transaction: &mut TenantTx,
     id: Uuid,
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
+    job: Uuid,
 ) -> Result<Option<i32>, sqlx::Error> {
     let from: Vec<String> = from.iter().map(ToString::to_string).collect();
     sqlx::query_scalar!(
         "update campaigns set
            state = case when $3::timestamptz > now() then 'scheduled' else 'sending' end,
-           send_at = $3,
+           send_at = coalesce($3, send_at),
+           pause_reason = null, pause_detail = null, refusals = 0, refusal = null,
            started_at = case when $3::timestamptz > now() then started_at else coalesce(started_at, now()) end,
-           send_generation = send_generation + 1
+           send_generation = send_generation + 1, send_job_id = $4
          where id = $1 and state = any($2) returning send_generation",
         id,
         &from,
-        send_at
+        send_at,
+        job
     )
     .fetch_optional(&mut **transaction)
     .await
 }
 
-/// Stops sending for now; `false` from another state.
+/// Stops sending for now; `false` from another state. A campaign that was paused by itself stays paused at a person's request.
 pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let result =
-        sqlx::query!("update campaigns set state = 'paused' where id = $1 and state in ('sending', 'scheduled')", id)
-            .execute(&mut **transaction)
-            .await?;
+        sqlx::query!(
+            "update campaigns set state = 'paused', pause_reason = 'requested', pause_detail = null
+             where id = $1 and (state in ('sending', 'scheduled') or (state = 'paused' and pause_reason <> 'requested'))",
+            id
+        )
+        .execute(&mut **transaction)
+        .await?;
     Ok(result.rows_affected() == 1)
 }
 
 /// Stops sending for good, and takes those who have no mail on its way off the list; `false` from a final state.
 pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let result = sqlx::query!(
-        "update campaigns set state = 'cancelled', finished_at = now() where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
+        "update campaigns set state = 'cancelled', finished_at = now(), pause_reason = null, pause_detail = null where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
         id
     )
     .execute(&mut **transaction)

@@ -1,8 +1,13 @@
 //! Idempotency keys of requests that write in a tenant's own transaction. Jobs have their own way, in `queue/producer`.
 
+use serde_json::value::RawValue;
+use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{db::TenantTx, queue::producer::Idempotency};
+use crate::{
+    db::TenantTx,
+    queue::{producer::Idempotency, ties::Refused},
+};
 
 /// Whether a request is the first of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,16 +20,36 @@ pub enum Reservation {
     Reused,
 }
 
-/// Whether a request with this key was committed.
-pub async fn is_used(transaction: &mut TenantTx, key: &str) -> Result<bool, sqlx::Error> {
+/// An earlier request with a key.
+#[derive(Debug)]
+pub struct KeyUse {
+    /// The hash over its method, path and body.
+    pub fingerprint: Vec<u8>,
+    /// The first thing that it made.
+    pub first_id: Uuid,
+    /// Its stored answer, if there is one.
+    pub response: Option<Box<RawValue>>,
+    /// Of its jobs, those that were refused.
+    pub refused: Vec<Refused>,
+}
+
+/// The request that used a key, if one did. One whose transaction is still open has not.
+pub async fn find(transaction: &mut TenantTx, key: &str) -> Result<Option<KeyUse>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
-    sqlx::query_scalar!(
-        r#"select exists (select from idempotency_keys where tenant_id = $1 and key = $2) as "used!""#,
+    let used = sqlx::query!(
+        r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>", refused as "refused: Json<Vec<Refused>>"
+           from idempotency_keys where tenant_id = $1 and key = $2"#,
         tenant,
         key
     )
-    .fetch_one(&mut **transaction)
-    .await
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(used.map(|used| KeyUse {
+        fingerprint: used.fingerprint,
+        first_id: used.first_id,
+        response: used.response.map(|Json(response)| response),
+        refused: used.refused.map_or_else(Vec::new, |Json(refused)| refused),
+    }))
 }
 
 /// Takes the key for what is about to be made. Waits for another transaction that is about to do the same.

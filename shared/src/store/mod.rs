@@ -3,10 +3,14 @@
 //! Invariant: functions take a [`crate::db::TenantTx`], so row level security has the last word; the exception is what must happen
 //! before the tenant is known ([`credentials`]) or before there is one ([`tenants`]).
 
+pub mod campaign_pauses;
 pub mod campaigns;
+pub mod campaigns_under_way;
 pub mod credentials;
 pub mod idempotency;
+pub mod lead_columns;
 pub mod leads;
+pub mod recipient_attempts;
 pub mod recipients;
 pub mod suppressions;
 pub mod tenants;

@@ -1,6 +1,8 @@
 //! Recipients: one lead in one campaign, the unit of "one mail".
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::db::TenantTx;
@@ -10,6 +12,8 @@ use crate::db::TenantTx;
 pub struct Addressee {
     /// pending, queued, sent, rejected, suppressed, failed or cancelled.
     pub state: String,
+    /// The campaign.
+    pub campaign_id: Uuid,
     /// The campaign's state.
     pub campaign_state: String,
     /// The address as written.
@@ -20,10 +24,19 @@ pub struct Addressee {
     pub variables: serde_json::Value,
     /// Whether the address must not be written to.
     pub suppressed: bool,
+    /// The date in the mail, once octets of it have left.
+    pub handed_over_at: Option<DateTime<Utc>>,
+    /// The first failure that counts against this mail.
+    pub failing_since: Option<DateTime<Utc>>,
+    /// How often the mail may have been taken and no reply came.
+    pub unanswered: i16,
+    /// The last refusal that speaks of the sender.
+    pub refusal: Option<String>,
 }
 
 /// How many recipients of a campaign are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CampaignProgress)]
 pub struct Counts {
     /// No mail on its way yet.
     pub pending: i64,
@@ -115,7 +128,8 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
         Addressee,
-        r#"select r.state, c.state as campaign_state, l.email, l.email_key, l.variables,
+        r#"select r.state, r.campaign_id, c.state as campaign_state, l.email, l.email_key, l.variables,
+                  r.handed_over_at, r.failing_since, r.unanswered, r.refusal,
                   exists (select from suppressions s where s.tenant_id = r.tenant_id and s.email_key = l.email_key) as "suppressed!"
            from recipients r
            join campaigns c on c.tenant_id = r.tenant_id and c.id = r.campaign_id
@@ -156,7 +170,7 @@ pub async fn finish(
 ) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update recipients set state = $3, reason = $4, sent_at = case when $3 = 'sent' then now() end
+        "update recipients set state = $3, reason = $4, sent_at = case when $3 = 'sent' then now() end, refusal = null
          where tenant_id = $1 and id = $2 and state <> 'sent'",
         tenant,
         id,
@@ -168,14 +182,15 @@ pub async fn finish(
     .map(drop)
 }
 
-/// Marks as failed the queued recipients whose job ended without sending (discarded as poison, or cancelled by hand);
+/// Marks as failed the queued recipients whose job ended without sending (discarded as poison, cancelled by hand, gone with its month);
 /// returns how many recipients are not done with yet.
 pub async fn settle_orphans(transaction: &mut TenantTx, campaign: Uuid) -> Result<i64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update recipients r set state = 'failed', reason = 'its job was ' || j.state
-         from jobs j
-         where r.tenant_id = $1 and r.campaign_id = $2 and r.state = 'queued' and j.id = r.job_id and j.state in ('discarded', 'cancelled')",
+        "update recipients r set state = 'failed', reason = coalesce('its job was ' || j.state, 'its job is gone')
+         from recipients o left join jobs j on j.id = o.job_id
+         where o.tenant_id = $1 and o.campaign_id = $2 and o.state = 'queued' and (j.id is null or j.state in ('discarded', 'cancelled'))
+           and r.tenant_id = o.tenant_id and r.id = o.id and r.state = 'queued'",
         tenant,
         campaign
     )

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::db::TenantTx;
@@ -59,7 +60,8 @@ pub struct DeliveryLog {
 }
 
 /// One attempt, as the log keeps it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryAttempt)]
 pub struct LoggedAttempt {
     /// When it began.
     pub at: DateTime<Utc>,

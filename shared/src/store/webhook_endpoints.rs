@@ -17,6 +17,8 @@ pub struct NewEndpoint {
     pub id: Uuid,
     /// Where messages are posted to.
     pub url: String,
+    /// The URL as it is compared: a tenant has one endpoint for each.
+    pub url_key: String,
     /// For people.
     pub description: Option<String>,
     /// Event types it hears of; at least one.
@@ -71,21 +73,36 @@ impl DisabledReason {
     }
 }
 
-/// Adds an endpoint; `false` if the tenant has `limit` of them. Two requests of a tenant that race wait for each other here.
-pub async fn create(transaction: &mut TenantTx, new: &NewEndpoint, limit: i64) -> Result<bool, sqlx::Error> {
+/// The other endpoint that has the URL of this one, if there is one. Two requests of a tenant that race wait for each other here, until
+/// the first one's transaction ends.
+pub async fn holder_of_url(transaction: &mut TenantTx, endpoint: &NewEndpoint) -> Result<Option<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let lock = format!("webhook_endpoints {tenant}");
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock).execute(&mut **transaction).await?;
+    sqlx::query_scalar!(
+        "select id from webhook_endpoints where tenant_id = $1 and url_key = $2 and id <> $3",
+        tenant,
+        endpoint.url_key,
+        endpoint.id
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+}
+
+/// Adds an endpoint after [`holder_of_url`]; `false` if the tenant has `limit` of them.
+pub async fn create(transaction: &mut TenantTx, new: &NewEndpoint, limit: i64) -> Result<bool, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
     let added = sqlx::query!(
-        "insert into webhook_endpoints (tenant_id, id, url, description, events, kinds)
-         select $1, $2, $3, $4, $5, $6 where (select count(*) from webhook_endpoints where tenant_id = $1) < $7",
+        "insert into webhook_endpoints (tenant_id, id, url, description, events, kinds, url_key)
+         select $1, $2, $3, $4, $5, $6, $8 where (select count(*) from webhook_endpoints where tenant_id = $1) < $7",
         tenant,
         new.id,
         new.url,
         new.description,
         &new.events,
         new.kinds.as_deref(),
-        limit
+        limit,
+        new.url_key
     );
     Ok(added.execute(&mut **transaction).await?.rows_affected() == 1)
 }
@@ -128,18 +145,20 @@ pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) 
     .await
 }
 
-/// Writes what the owner may change.
+/// Writes what the owner may change, after [`holder_of_url`].
 pub async fn update(transaction: &mut TenantTx, changed: &NewEndpoint) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update webhook_endpoints set url = $3, description = $4, events = $5, kinds = $6, updated_at = now()
+        "update webhook_endpoints set url = $3, description = $4, events = $5, kinds = $6, updated_at = now(), url_key = $7,
+           failure_count = case when url = $3 then failure_count else 0 end, probe_at = case when url = $3 then probe_at end
          where tenant_id = $1 and id = $2",
         tenant,
         changed.id,
         changed.url,
         changed.description,
         &changed.events,
-        changed.kinds.as_deref()
+        changed.kinds.as_deref(),
+        changed.url_key
     )
     .execute(&mut **transaction)
     .await
@@ -157,7 +176,7 @@ pub async fn delete(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::
 pub async fn enable(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let enabled = sqlx::query!(
-        "update webhook_endpoints set disabled_at = null, disabled_reason = null, failing_since = null
+        "update webhook_endpoints set disabled_at = null, disabled_reason = null, failing_since = null, failure_count = 0, probe_at = null
          where tenant_id = $1 and id = $2",
         tenant,
         id
@@ -182,7 +201,8 @@ pub async fn disable(transaction: &mut TenantTx, id: Uuid, reason: DisabledReaso
 pub async fn note_success(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update webhook_endpoints set failing_since = null where tenant_id = $1 and id = $2 and failing_since is not null",
+        "update webhook_endpoints set failing_since = null, failure_count = 0, probe_at = null
+         where tenant_id = $1 and id = $2 and failing_since is not null",
         tenant,
         id
     )
@@ -191,16 +211,59 @@ pub async fn note_success(transaction: &mut TenantTx, id: Uuid) -> Result<(), sq
     .map(drop)
 }
 
+/// Failures in a row after which an endpoint is tried by one message at a time.
+pub const OPENS_AFTER: i32 = 5;
+/// Between two tries of an endpoint that fails: 10 s at first, twice as long each time, up to this many seconds.
+const LONGEST_PROBE_PAUSE: f64 = 900.0;
+
+/// Whether a message may be tried now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It may.
+    Now,
+    /// The endpoint fails; again after this long.
+    After(Duration),
+}
+
+/// The turn of a message to an endpoint that fails: one message is tried at a time, and has `lease` for it; the others wait.
+pub async fn take_turn(transaction: &mut TenantTx, id: Uuid, lease: Duration) -> Result<Turn, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    let taken = sqlx::query_scalar!(
+        "update webhook_endpoints set probe_at = now() + make_interval(secs => $3)
+         where tenant_id = $1 and id = $2 and failure_count >= $4 and coalesce(probe_at, now()) <= now() returning id",
+        tenant,
+        id,
+        lease.as_secs_f64(),
+        OPENS_AFTER
+    );
+    if taken.fetch_optional(&mut **transaction).await?.is_some() {
+        return Ok(Turn::Now);
+    }
+    let seconds = sqlx::query_scalar!(
+        r#"select greatest(extract(epoch from probe_at - now()), 1)::float8 as "seconds!" from webhook_endpoints
+           where tenant_id = $1 and id = $2 and failure_count >= $3 and probe_at is not null"#,
+        tenant,
+        id,
+        OPENS_AFTER
+    );
+    let seconds = seconds.fetch_optional(&mut **transaction).await?;
+    Ok(seconds.map_or(Turn::Now, |seconds| Turn::After(Duration::from_secs_f64(seconds))))
+}
+
 /// A message did not arrive. Returns whether the endpoint has failed for `patience` without a success, and is disabled for it.
 pub async fn note_failure(transaction: &mut TenantTx, id: Uuid, patience: Duration) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let too_long = sqlx::query_scalar!(
-        r#"update webhook_endpoints set failing_since = coalesce(failing_since, now())
+        r#"update webhook_endpoints set failing_since = coalesce(failing_since, now()), failure_count = failure_count + 1,
+             probe_at = case when failure_count + 1 >= $4
+               then now() + make_interval(secs => least($5, 10 * 2 ^ least(failure_count + 1 - $4, 10))) end
            where tenant_id = $1 and id = $2 and disabled_at is null
            returning failing_since <= now() - make_interval(secs => $3) as "too_long!""#,
         tenant,
         id,
-        patience.as_secs_f64()
+        patience.as_secs_f64(),
+        OPENS_AFTER,
+        LONGEST_PROBE_PAUSE
     )
     .fetch_optional(&mut **transaction)
     .await?;

@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, error_text::with_causes};
 
 /// The layer that writes them.
 pub(super) struct JsonLines<W> {
@@ -100,13 +100,7 @@ impl Visit for Fields {
 
     /// An error is told with its causes: the outermost alone often says only that something failed.
     fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text = format!("{text}: {inner}");
-            cause = inner.source();
-        }
-        self.put(field, text.into());
+        self.put(field, with_causes(error).into());
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: lines go to standard error, so that the answer of an operator's command on standard output stays clean.
 //! `json_lines.rs` is the form for machines; which form and filter is told by [`crate::config::TelemetryConfig`].
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,8 +30,13 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(&config.filter)?;
     let lines = match config.format {
         LogFormat::Json => JsonLines::new(Clock::system(), io::stderr).boxed(),
-        LogFormat::Pretty => fmt::layer().with_writer(io::stderr).boxed(),
+        LogFormat::Pretty => {
+            // In a file or a pipe escapes would stand between the words.
+            let color = config.color && io::stderr().is_terminal();
+            fmt::layer().with_writer(io::stderr).with_ansi(color).boxed()
+        }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    super::panics::bound_reports();
     Ok(())
 }

@@ -56,13 +56,19 @@ fn describe() {
     describe_counter!(names::ENQUEUE_REJECTED_TOTAL, "Jobs not accepted, by reason.");
     describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a fire time to its job's insert.");
     describe_counter!(names::HTTP_REQUESTS_TOTAL, "Requests answered, by route and status.");
+    describe_counter!(names::HTTP_FLOODS_TOTAL, "Connections ended for a flood of HTTP/2 control frames.");
     describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request to head of the answer.");
     describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");
     describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that still waited when the sweep pushed them again.");
+    describe_counter!(names::INDEX_DRIFT_TOTAL, "Invariants of the Redis index that were repaired.");
     describe_counter!(names::WEBHOOK_DELIVERIES_TOTAL, "Attempts to deliver a webhook, by outcome.");
     describe_gauge!(names::EVENT_STREAMS, "Open streams of job events.");
     describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");
+    describe_gauge!(names::COMPUTE_WAITING, "Computations that tenants control and that wait for a thread.");
+    describe_histogram!(names::COMPUTE_WAIT_SECONDS, Unit::Seconds, "Wait of a computation for a thread, by task.");
+    describe_histogram!(names::COMPUTE_DURATION_SECONDS, Unit::Seconds, "Run time of a computation, by task.");
+    describe_counter!(names::COMPUTE_REFUSED_TOTAL, "Computations refused because too many of their tenant waited.");
     // An alert on a counter needs its zero: it must exist before the first event.
     counter!(names::INDEX_SWEPT_TOTAL).increment(0);
     counter!(names::JOBS_RESCUED_TOTAL).increment(0);

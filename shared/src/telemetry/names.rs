@@ -27,18 +27,31 @@ pub const SCHEDULE_LAG_SECONDS: &str = "rota_schedule_lag_seconds";
 pub const HTTP_REQUESTS_TOTAL: &str = "rota_http_requests_total";
 /// From the request's head to the answer's head, by `method` and `route`.
 pub const HTTP_REQUEST_DURATION_SECONDS: &str = "rota_http_request_duration_seconds";
+/// Connections ended for a flood of HTTP/2 control frames.
+pub const HTTP_FLOODS_TOTAL: &str = "rota_http_floods_total";
 /// Always 1; `version` says what runs.
 pub const BUILD_INFO: &str = "rota_build_info";
 /// One rebuild of the Redis index from the ledger.
 pub const INDEX_REBUILD_SECONDS: &str = "rota_index_rebuild_seconds";
 /// Jobs that still waited when the sweep came by, and were pushed again in case the index missed them.
 pub const INDEX_SWEPT_TOTAL: &str = "rota_index_swept_total";
+/// Invariants of the Redis index that did not hold and were repaired, by `invariant`.
+pub const INDEX_DRIFT_TOTAL: &str = "rota_index_drift_total";
 /// Attempts to deliver a webhook, by `outcome` (`delivered`, `failed`, `given_up`, `held`).
 pub const WEBHOOK_DELIVERIES_TOTAL: &str = "rota_webhook_deliveries_total";
 /// Open streams of job events in this process.
 pub const EVENT_STREAMS: &str = "rota_event_streams";
 /// 1 in the scheduler that leads, 0 in the others.
 pub const SCHEDULER_LEADER: &str = "rota_scheduler_leader";
+
+/// Computations that tenants control (templates, large documents) that wait for a thread of this process.
+pub const COMPUTE_WAITING: &str = "rota_compute_waiting";
+/// How long a computation waited for a thread, by `task`.
+pub const COMPUTE_WAIT_SECONDS: &str = "rota_compute_wait_seconds";
+/// How long a computation ran, by `task`.
+pub const COMPUTE_DURATION_SECONDS: &str = "rota_compute_duration_seconds";
+/// Computations refused because too many of their tenant waited, by `task`.
+pub const COMPUTE_REFUSED_TOTAL: &str = "rota_compute_refused_total";
 
 /// Labels of metrics.
 pub mod label {
@@ -50,6 +63,8 @@ pub mod label {
     pub const KIND: &str = "kind";
     /// How an attempt ended.
     pub const OUTCOME: &str = "outcome";
+    /// What is computed.
+    pub const TASK: &str = "task";
     /// Why something was not accepted.
     pub const REASON: &str = "reason";
     /// HTTP method.

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::queue::JobState;
@@ -18,7 +19,9 @@ const MAX_ERROR_CHARS: usize = 500;
 const TEST_TYPE: &str = "webhook.test";
 
 /// What a tenant can ask to hear of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::EnumIter, strum::IntoStaticStr)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::EnumIter, strum::IntoStaticStr, ToSchema,
+)]
 pub enum EventType {
     /// A job succeeded.
     #[serde(rename = "job.completed")]

@@ -28,7 +28,7 @@ pub const DELIVERY_MAX_ATTEMPTS: i16 = 10;
 
 /// Kinds that only Rota makes: their ends are no events. A message about a message would never end, and a campaign would send
 /// one for each mail. The registry's internal kinds, which this crate cannot see; a test in `jobs` compares them.
-pub const SILENT_KINDS: [&str; 3] = [DELIVERY_KIND, "send_campaign", "send_campaign_email"];
+pub const SILENT_KINDS: [&str; 4] = [DELIVERY_KIND, "resume_campaign", "send_campaign", "send_campaign_email"];
 
 /// The job that sends a delivery.
 pub fn delivery_job(clock: &Clock, tenant: TenantId, delivery: Uuid) -> NewJob {

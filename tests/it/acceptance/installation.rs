@@ -26,7 +26,9 @@ pub struct Installation {
     processes: Vec<ProcessUnderTest>,
     api: ApiClient,
     asked: Mutex<BTreeSet<String>>,
-    _redis: PrivateRedis,
+    /// What the operator's commands are given.
+    operator: Vec<(&'static str, String)>,
+    redis: PrivateRedis,
     _database: TestDatabase,
 }
 
@@ -51,6 +53,7 @@ impl Installation {
         settings.extend([("redis", redis.url()), ("smtp", smtp_url.to_owned()), ("test_kinds", "1".to_owned())]);
         settings.extend([("lease_ms", "5000"), ("tick_ms", "100"), ("reconcile_ms", "200")].map(owned));
         settings.extend([("worker_slots", "4"), ("worker_queues", "campaigns,default,email")].map(owned));
+        let operator = settings.clone();
         let port = free_port()?;
         settings.push(("listen_port", port.to_string()));
         let mut processes = Vec::new();
@@ -66,7 +69,19 @@ impl Installation {
         }
         let api = ApiClient::new(&format!("http://127.0.0.1:{port}"), None);
         let asked = Mutex::default();
-        Ok(Self { contract, tenants, processes, api, asked, _redis: redis, _database: database })
+        Ok(Self { contract, tenants, processes, api, asked, operator, redis, _database: database })
+    }
+
+    /// The exit status and the output of the check of the index.
+    pub async fn check_index(&self) -> Result<(Option<i32>, String)> {
+        let mut check = with(&self.contract, self.contract.command("/queue/check")?, &self.operator)?.start()?;
+        let status = check.wait_exit(PATIENCE).await?;
+        Ok((status.code(), check.output()?))
+    }
+
+    /// A connection to look behind the index.
+    pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
+        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
     }
 
     /// Sends a request of the file as the first tenant, and checks its status.

@@ -26,8 +26,26 @@ async fn what_the_file_says_works() -> Result<()> {
     a_callback_arrives(&rota, &http).await?;
     a_batch_runs(&rota).await?;
     a_campaign_is_delivered(&rota, &smtp).await?;
+    the_index_is_checked(&rota).await?;
     assert_eq!(rota.asked(), rota.contract.names("/requests")?, "every request of the file was sent");
     rota.stop().await
+}
+
+/// What lies in it that no job is is found, and brings the status 1.
+async fn the_index_is_checked(rota: &Installation) -> Result<()> {
+    let holds = async || rota.check_index().await.is_ok_and(|(status, _)| status == Some(0)).then_some(());
+    eventually(PATIENCE, "the index keeps its invariants", holds).await;
+    let leases: Vec<String> = redis::cmd("KEYS").arg("*{default}:meta").query_async(&mut rota.redis().await?).await?;
+    let leases = leases[0].replace(":meta", ":leases");
+    redis::cmd("ZADD").arg(leases).arg("inf").arg("garbage").exec_async(&mut rota.redis().await?).await?;
+    let (status, output) = rota.check_index().await?;
+    // The leader may have been faster.
+    if status != Some(0) {
+        assert_eq!(status, Some(1));
+        assert!(output.contains("default: garbage: garbage"), "{output}");
+    }
+    eventually(PATIENCE, "the leader removes it", holds).await;
+    Ok(())
 }
 
 async fn every_kind_is_accepted(rota: &Installation) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Campaigns: what a draft is refused for, and which steps its states permit.
 
 use anyhow::Result;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tests::test_app::{ApiClient, TestApp};
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ async fn a_draft_is_shown_as_it_was_made() -> Result<()> {
       "html": null,
       "id": "[id]",
       "name": "Spring",
+      "pause_detail": null,
+      "pause_reason": null,
       "progress": {
         "cancelled": 0,
         "failed": 0,
@@ -128,7 +131,7 @@ async fn a_preview_is_the_mail_of_one_recipient() -> Result<()> {
         (&answer.ok(200)["to"], &answer.body["subject"]),
         (&json!("bob@example.com"), &json!("Hello <b>Bob</b>"))
     );
-    assert_eq!(answer.body["html"], "<p>&lt;b&gt;Bob&lt;&#x2f;b&gt;</p>", "values are escaped in HTML");
+    assert_eq!(answer.body["html"], "<p>&lt;b&gt;Bob&lt;/b&gt;</p>", "values are escaped in HTML");
     let answer = api.post(&path, &json!({ "variables": { "first_name": "Eve" } })).await?;
     assert_eq!(answer.ok(200)["subject"], "Hello Eve");
     api.post(&path, &json!({ "email": "eve@example.com" })).await?.problem(409, "conflict");
@@ -159,6 +162,17 @@ async fn the_steps_of_a_campaign_and_those_its_state_refuses() -> Result<()> {
     for refused in ["pause", "send"] {
         conflict(&api, id, refused, "paused").await?;
     }
+    // Its time is still to come.
+    step(&api, id, "resume", &Value::Null, 202, "scheduled").await?;
+    let scheduled = api.get(&format!("{CAMPAIGNS}/{id}")).await?;
+    let kept: DateTime<Utc> = scheduled.ok(200)["send_at"].as_str().unwrap_or_default().parse()?;
+    assert_eq!(kept.timestamp_micros(), later.timestamp_micros());
+    assert_eq!(scheduled.body["started_at"], Value::Null);
+    step(&api, id, "pause", &Value::Null, 200, "paused").await?;
+    assert_eq!(api.get(&format!("{CAMPAIGNS}/{id}")).await?.ok(200)["pause_reason"], "requested");
+    // Its time passes while it is paused.
+    let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
+    sqlx::query("update campaigns set send_at = now() - interval '1 hour'").execute(&mut owner).await?;
     step(&api, id, "resume", &Value::Null, 202, "sending").await?;
     for refused in ["resume", "send"] {
         conflict(&api, id, refused, "sending").await?;
@@ -200,5 +214,61 @@ async fn a_nul_in_a_draft_is_refused_with_its_place() -> Result<()> {
         answer.problem(422, "invalid_body");
         assert_eq!(answer.only_error().0, place);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_are_bounded_and_show_what_the_mail_will_have() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let mut body = draft();
+    body["subject"] = "{{ word }}{{ word }}".into();
+    body["html"] = "<a href=\"{{ link }}\">{{ word }}</a>".into();
+    body["text"] = "{{ word }}".into();
+    body["leads_csv"] = "email,word,link\nada@example.com,x,https://x.example/a/b?c=1&d=2\n".into();
+    let path = format!("{CAMPAIGNS}/{}/preview", api.post(CAMPAIGNS, &body).await?.id());
+    let answer = api.post(&path, &json!({})).await?;
+    assert_eq!(answer.ok(200)["html"], "<a href=\"https://x.example/a/b?c=1&amp;d=2\">x</a>", "links stay readable");
+
+    let values = |bytes: usize| json!({ "variables": { "link": "", "word": "w".repeat(bytes - r#"{"link":"","word":""}"#.len()) } });
+    let answer = api.post(&path, &values(64 * 1024)).await?;
+    assert_eq!(answer.ok(200)["subject"], "w".repeat(240), "a mail's subject is cut there too");
+    let answer = api.post(&path, &values(64 * 1024 + 1)).await?;
+    answer.problem(422, "invalid_body");
+    assert_eq!(answer.only_error(), ("/variables", "variables are at most 64 KiB"));
+    for wrong in [json!([]), json!(1), json!("x")] {
+        api.post(&path, &json!({ "variables": wrong })).await?.problem(422, "invalid_body");
+    }
+    api.post(&path, &json!({ "variables": null })).await?.ok(200);
+
+    let mut long = draft();
+    long["subject"] = "s".repeat(2_048).into();
+    api.post(CAMPAIGNS, &long).await?.ok(201);
+    long["subject"] = "s".repeat(2_049).into();
+    let answer = api.post(CAMPAIGNS, &long).await?;
+    answer.problem(422, "invalid_body");
+    assert_eq!(answer.only_error(), ("/subject", "subject: the template is longer than 2 KiB"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_send_with_the_draft_is_repeated_by_its_key_and_leaves_nothing_if_it_cannot_be_written() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let mut body = draft();
+    body["send"] = true.into();
+    let detail = api.post(CAMPAIGNS, &body).await?.problem(409, "conflict")["detail"].to_string();
+    assert!(detail.contains("import leads first"), "{detail}");
+    body["leads_csv"] = "email,first_name\nada@example.com,Ada\nbob@example.com,Bob\n".into();
+    let first = api.post_once(CAMPAIGNS, "key", &body).await?;
+    assert_eq!((&first.ok(201)["state"], &first.body["progress"]["pending"]), (&json!("sending"), &json!(2)));
+    let again = api.post_once(CAMPAIGNS, "key", &body).await?;
+    assert_eq!((again.header("idempotency-replayed"), again.id()), ("true", first.id()));
+    body["text"] = "{{ nobody }}".into();
+    api.post_once(CAMPAIGNS, "key", &body).await?.problem(422, "idempotency_key_reused");
+    api.post_once(CAMPAIGNS, "other", &body).await?.problem(422, "invalid_body");
+    body["text"] = "Dear {{ first_name }}".into();
+    api.post_once(CAMPAIGNS, "other", &body).await?.ok(201);
+    assert_eq!(api.get(CAMPAIGNS).await?.ok(200)["items"].as_array().map(Vec::len), Some(2));
     Ok(())
 }

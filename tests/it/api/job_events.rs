@@ -86,6 +86,83 @@ async fn a_change_is_told_at_once_and_not_at_the_next_look() -> Result<()> {
     Ok(())
 }
 
+/// Nobody looks by itself here, so what is seen was announced.
+async fn announced_only() -> Result<TestApp> {
+    let limits = StreamLimits { look_again: Duration::from_hours(1), ..StreamLimits::default() };
+    TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_told_as_it_is_reported() -> Result<()> {
+    let app = announced_only().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(1, LEASE));
+    let body = json!({ "kind": "sleep", "args": { "ms": 20_000, "steps": 20 } });
+    let job = api.post(JOBS, &body).await?.id();
+    job_in_state(&api, job, "running").await;
+    let mut stream = follow(&api, job, None).await?;
+    let mut percents = Vec::new();
+    while percents.len() < 3 {
+        let event = stream.next(PATIENCE).await.expect("an event");
+        percents.extend(event.data["progress"]["percent"].as_u64());
+    }
+    assert!(percents.is_sorted() && percents[0] < percents[2], "{percents:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_job_that_it_no_longer_waits_for_is_told() -> Result<()> {
+    let app = announced_only().await?;
+    let api = app.tenant("acme").await?.api;
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(4, LEASE));
+    let held = api.post(JOBS, &json!({ "kind": "noop", "run_at": "2100-01-01T00:00:00Z" })).await?.id();
+    let first = sleeping(&api, 1_500).await?;
+    let job =
+        api.post(JOBS, &json!({ "kind": "noop", "after": [held, first], "on_dependency_failure": "run" })).await?.id();
+    let mut stream = follow(&api, job, None).await?;
+    assert_eq!(stream.next(PATIENCE).await.map(|event| event.data["waits_for"].clone()), Some(json!(2)));
+    assert_eq!(stream.next(PATIENCE).await.map(|event| event.data["waits_for"].clone()), Some(json!(1)));
+    api.act(&format!("{JOBS}/{held}/cancel")).await?.ok(200);
+    let states = stream.states_to_the_end(PATIENCE).await;
+    assert_eq!(states.last().map(String::as_str), Some("completed"), "{states:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_a_promotion_and_an_expiry_are_told() -> Result<()> {
+    let app = announced_only().await?;
+    let api = app.tenant("acme").await?.api;
+    let now = app.system.clock.now();
+    let scheduled = api.post(JOBS, &json!({ "kind": "noop", "run_at": now + Duration::from_secs(10) })).await?.id();
+    let mut promoted = follow(&api, scheduled, None).await?;
+    assert_eq!(promoted.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("scheduled")));
+    assert_eq!(
+        promoted.next(PATIENCE).await.map(|event| event.data["state"].clone()),
+        Some(json!("available")),
+        "no worker takes it"
+    );
+
+    let job = sleeping(&api, 60_000).await?;
+    let expiring = api
+        .post(JOBS, &json!({ "kind": "noop", "expires_at": app.system.clock.now() + Duration::from_secs(4) }))
+        .await?;
+    let mut expires = follow(&api, expiring.id(), None).await?;
+    assert_eq!(expires.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("available")));
+    let _scheduler = app.system.scheduler();
+    assert_eq!(expires.states_to_the_end(PATIENCE).await, ["discarded"]);
+
+    // A stream ends with the job's end, so a client that waits for a redrive follows from the version that it has.
+    let path = format!("{JOBS}/{job}");
+    api.act(&format!("{path}/cancel")).await?.ok(200);
+    api.act(&format!("{path}/retry")).await?.ok(200);
+    let mut redriven = follow(&api, job, None).await?;
+    assert_eq!(redriven.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("available")));
+    let _worker = app.system.worker(1, LEASE);
+    job_in_state(&api, job, "running").await;
+    assert_eq!(redriven.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("running")));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_the_worker() -> Result<()> {
     let app = TestApp::start().await?;

@@ -65,6 +65,13 @@ const WEBHOOKS: [(&str, &str); 12] = [
     ("POST /api/v1/webhook-endpoints/{id}/test", "webhooks:write"),
 ];
 
+const SUPPRESSIONS: [(&str, &str); 4] = [
+    ("DELETE /api/v1/suppressions/{id}", "campaigns:write"),
+    ("GET /api/v1/suppressions", "campaigns:read"),
+    ("GET /api/v1/suppressions/{id}", "campaigns:read"),
+    ("POST /api/v1/suppressions", "campaigns:write"),
+];
+
 struct Operation {
     name: String,
     method: Method,
@@ -113,7 +120,7 @@ async fn operations(app: &TestApp) -> Result<Vec<Operation>> {
 }
 
 fn scopes() -> BTreeMap<&'static str, &'static str> {
-    SCOPES.into_iter().chain([RETRY]).chain(WEBHOOKS).collect()
+    SCOPES.into_iter().chain([RETRY]).chain(WEBHOOKS).chain(SUPPRESSIONS).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,9 +186,12 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
     let (owner, stranger) = (app.tenant("owner").await?.api, app.tenant("stranger").await?.api);
     let job = owner.post("/api/v1/jobs", &serde_json::json!({ "kind": "noop" })).await?.id();
     let (endpoint, delivery) = webhook(&owner).await?;
+    let address = serde_json::json!({ "address": "ada@example.com" });
+    let suppression = owner.post("/api/v1/suppressions", &address).await?.id();
     let paths = [
         format!("/api/v1/campaigns/{}", campaign(&owner).await?),
         format!("/api/v1/jobs/{job}"),
+        format!("/api/v1/suppressions/{suppression}"),
         format!("/api/v1/webhook-endpoints/{endpoint}"),
     ];
     let mut before = Vec::new();
@@ -205,7 +215,7 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
         tried += 1;
     }
     assert!(tried >= 10, "only {tried} operations have an id");
-    for list in ["/api/v1/jobs", "/api/v1/campaigns", "/api/v1/webhook-endpoints"] {
+    for list in ["/api/v1/jobs", "/api/v1/campaigns", "/api/v1/webhook-endpoints", "/api/v1/suppressions"] {
         assert_eq!(stranger.get(list).await?.ok(200)["items"], serde_json::json!([]), "{list}");
     }
     Ok(())

@@ -11,6 +11,8 @@ mod control;
 mod drafting;
 mod mail_faults;
 mod process_faults;
+mod relay_outage;
+mod relay_replies;
 mod sending;
 mod store_faults;
 

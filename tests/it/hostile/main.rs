@@ -7,8 +7,16 @@
 mod backlog;
 mod cascades;
 mod edges;
+mod floods;
+mod http2;
+mod lists;
 mod locks;
 mod neighbour;
+mod relay;
+mod runtime;
+mod templates;
+mod uploads;
+mod webhooks;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::installation::Installation;

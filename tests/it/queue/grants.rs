@@ -7,10 +7,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 use shared::{
     ids,
-    queue::{
-        Grant, Notice, Notices, Priority,
-        consumer::{Consumer, FetchError},
-    },
+    queue::{Grant, Notice, Notices, Priority, consumer::Consumer},
     tenancy::TenantId,
 };
 use tests::{
@@ -62,14 +59,6 @@ impl Idle {
     pub(super) async fn stops(&mut self) -> Option<Notice> {
         self.stop.cancel();
         self.notices.next().await
-    }
-
-    /// What it is told within a moment.
-    pub(super) async fn hears_by_now(&mut self) -> Result<Option<Notice>> {
-        match timeout(Duration::from_millis(20), self.notices.next()).await {
-            Ok(notice) => Ok(Some(notice.context("it goes on listening")?)),
-            Err(_) => Ok(None),
-        }
     }
 
     /// As a worker does whose slots are busy.
@@ -151,17 +140,19 @@ async fn what_is_refused_waits_where_it_was_and_costs_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Whoever was stopped for so long must not run what may be another's by now.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_too_late_is_not_run() -> Result<()> {
+async fn who_stops_hears_of_what_was_granted_before() -> Result<()> {
     let (system, tenant) = scene().await?;
-    let mut idle = Idle::start(&system, Duration::from_secs(2)).await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 1).await?;
-    let grant = idle.is_granted().await?;
-    sleep(Duration::from_millis(1_100)).await;
-    let late = idle.consumer.take(&[(shard(), grant)]).await.remove(0);
-    assert!(matches!(late, Err(FetchError::TooLate)), "{late:?}");
-    assert_eq!(system.index.depth(&queue()).await?.available, 1, "it was given back");
+    let granted = async || (leased(&system).await.ok()? == 1).then_some(());
+    eventually(PATIENCE, "it is granted", granted).await;
+    // The message is under way or there.
+    sleep(Duration::from_millis(200)).await;
+    let Some(Notice::Granted(_, grant)) = idle.stops().await else { panic!("the grant is lost") };
+    assert_eq!(idle.stops().await, None);
+    idle.consumer.refuse(&shard(), &grant).await?;
+    indexed_and_free(&system, 1).await;
     Ok(())
 }
 

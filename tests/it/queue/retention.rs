@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 use shared::queue::retention;
+use sqlx::Connection as _;
 use tests::{sql::id_at, system::TestSystem};
 
 use super::support::Ledger;
@@ -194,5 +195,22 @@ async fn what_is_over_goes_in_batches_and_the_rest_stays() -> Result<()> {
     let left = "select (select count(*) from idempotency_keys), (select count(*) from unique_keys), (select count(*) from batches)";
     let left: (i64, i64, i64) = sqlx::query_as(left).fetch_one(&mut ledger.0).await?;
     assert_eq!(left, (0, 2, 1));
+    Ok(())
+}
+
+/// An operator may call it from psql, where none of our planner's settings hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn months_are_dropped_whatever_the_plan() -> Result<()> {
+    let system = TestSystem::start().await?;
+    for url in [&system.urls.system, &system.urls.owner] {
+        let mut connection = sqlx::PgConnection::connect(url).await?;
+        for plan in ["enable_hashjoin", "enable_mergejoin", "enable_nestloop", "enable_seqscan", "enable_indexscan"] {
+            let statement = format!(
+                "reset all; set {plan} = off; select drop_finished_job_partitions('30 days'); set plan_cache_mode = force_generic_plan;
+                 select drop_finished_job_partitions('30 days')"
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
+    }
     Ok(())
 }

@@ -204,6 +204,7 @@ async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
     let filter = |state, error: Option<&str>| SteerFilter {
+        kinds_left_out: Vec::new(),
         states: vec![state],
         kind: None,
         queue: None,

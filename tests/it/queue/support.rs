@@ -6,12 +6,17 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
-    queue::{IndexState, NewJob, QueueName, Shard, inspect::JobRecord, producer::Producer},
+    queue::{
+        IndexState, NewJob, QueueName, Shard,
+        check::{Checker, Extent},
+        inspect::JobRecord,
+        producer::Producer,
+    },
     tenancy::TenantId,
 };
 use sqlx::{Connection as _, PgConnection};
 use tests::{
-    eventually::eventually,
+    eventually::{eventually, poll_until},
     http_sink::HttpSink,
     process::{ProcessSpec, ProcessUnderTest},
     sql::id_at,
@@ -89,6 +94,17 @@ pub async fn build_index(system: &TestSystem) {
     let scheduler = system.scheduler();
     indexed(system, 0).await;
     scheduler.stop().await;
+}
+
+/// Waits until the index keeps all its invariants: at rest it is exact, so a scenario ends with this.
+pub async fn index_holds(system: &TestSystem) {
+    let mut checker = Checker::new(system.system.clone(), system.index.clone(), LEASE);
+    let mut last = None;
+    let holds = poll_until(PATIENCE, async || {
+        last = Some(checker.check(&queue(), Extent::Whole, false).await.ok()?);
+        last.as_ref()?.is_empty().then_some(())
+    });
+    assert!(holds.await.is_some(), "the index does not keep its invariants: {last:?}");
 }
 
 /// Takes everything that the index has, as a flush of its Redis would.

@@ -51,3 +51,19 @@ async fn every_kind_of_hole_is_found() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roles_make_no_objects_of_their_own() -> Result<()> {
+    let system = TestSystem::start().await?;
+    for url in [&system.urls.app, &system.urls.system] {
+        let mut connection = PgConnection::connect(url).await?;
+        let allowed: (bool, bool, bool) = sqlx::query_as(
+            "select has_database_privilege(current_database(), 'temporary'), has_database_privilege(current_database(), 'create'),
+                    has_schema_privilege('public', 'create')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        assert_eq!(allowed, (false, false, false));
+    }
+    Ok(())
+}

@@ -66,7 +66,8 @@ async fn a_tenant_has_twenty_endpoints_and_no_more_however_it_asks() -> Result<(
     let app = TestApp::start().await?;
     let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
     let body = json!({ "url": "https://example.com/" });
-    let asked = futures::future::join_all((0..25).map(|_| api.post(ENDPOINTS, &body))).await;
+    let bodies: Vec<Value> = (0..25).map(|at| json!({ "url": format!("https://example.com/{at}") })).collect();
+    let asked = futures::future::join_all(bodies.iter().map(|body| api.post(ENDPOINTS, body))).await;
     let statuses: Vec<u16> =
         asked.into_iter().map(|answer| answer.map(|answer| answer.status)).collect::<Result<_>>()?;
     let count = |status: u16| statuses.iter().filter(|&&one| one == status).count();

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod endpoints;
+mod failing;
 mod raising;
 
 use std::time::Duration;

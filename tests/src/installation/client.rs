@@ -2,7 +2,7 @@
 //!
 //! Invariant: an answer of any status is an answer; only no answer is an error.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{Client, RequestBuilder, StatusCode};
@@ -46,8 +46,18 @@ impl ApiClient {
         self.send(self.http.get(self.url(path))).await
     }
 
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.delete(self.url(path))).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).json(body)).await
+    }
+
+    /// Posts a text that need not be JSON, as if it were.
+    pub async fn post_text(&self, path: &str, body: &str) -> Result<Answer> {
+        let request = self.http.post(self.url(path)).header("content-type", "application/json");
+        self.send(request.body(body.to_owned())).await
     }
 
     /// Posts under an idempotency key, so that it may be repeated until there is an answer.
@@ -58,6 +68,16 @@ impl ApiClient {
     /// Posts a CSV file.
     pub async fn upload(&self, path: &str, csv: &str) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv.to_owned())).await
+    }
+
+    /// Posts a CSV file as it comes.
+    pub async fn upload_stream(&self, path: &str, csv: reqwest::Body) -> Result<Answer> {
+        self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv)).await
+    }
+
+    /// Where the API listens, for clients that speak in bytes.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.base_url.trim_start_matches("http://").parse().context("the API is at an address of this machine")
     }
 
     /// What a mail program sends when its unsubscribe button is clicked (RFC 8058): no key, no cookies, this form.

@@ -21,6 +21,11 @@ impl Role {
         Ok(Self { name: name.to_owned(), process: spec.start()?, ready_url })
     }
 
+    /// Where it says whether it takes work.
+    pub fn ready_url(&self) -> &str {
+        &self.ready_url
+    }
+
     /// Waits until it takes work.
     pub async fn ready(&mut self) -> Result<()> {
         self.process.wait_ready(&self.ready_url, READY_TIMEOUT).await

@@ -33,6 +33,8 @@ pub enum Fault {
     Cut,
     /// At the end of data: keep the message, then reset instead of answering 250.
     LoseReply,
+    /// At the end of data: keep the message, then answer with these octets.
+    KeepAndSay(&'static [u8]),
     /// Answer as usual, later.
     Delay(Duration),
 }
@@ -58,7 +60,7 @@ impl Rule {
         Self { stage, fault, recipient: None, nth: None, remaining: None }
     }
 
-    /// Only for this recipient; before `Rcpt` no recipient is known, and the rule does not match.
+    /// Only for this recipient, or with `@domain` for those of this domain; before `Rcpt` no recipient is known, and the rule does not match.
     #[must_use]
     pub fn to(mut self, recipient: &str) -> Self {
         self.recipient = Some(recipient.to_ascii_lowercase());
@@ -83,7 +85,12 @@ impl Rule {
         self.stage == stage
             && self.remaining != Some(0)
             && self.nth.is_none_or(|wanted| wanted == nth)
-            && self.recipient.as_ref().is_none_or(|wanted| recipients.iter().any(|to| to.eq_ignore_ascii_case(wanted)))
+            && self.recipient.as_ref().is_none_or(|wanted| {
+                recipients.iter().any(|to| {
+                    let to = to.to_ascii_lowercase();
+                    to == *wanted || (wanted.starts_with('@') && to.ends_with(wanted.as_str()))
+                })
+            })
     }
 }
 

@@ -32,6 +32,7 @@ enum Step {
 enum Verdict {
     Proceed,
     LoseReply,
+    Say(&'static [u8]),
     Answered(Step),
 }
 
@@ -83,7 +84,7 @@ impl<'a, S: Socket> Session<'a, S> {
         match self.consult(Stage::Greeting, &[]).await? {
             Verdict::Answered(Step::Reset) => Ok(Step::Reset),
             Verdict::Answered(_) => Ok(Step::Close),
-            Verdict::Proceed | Verdict::LoseReply => Ok(self.reply(220, "rota.test ESMTP sink").await),
+            _ => Ok(self.reply(220, "rota.test ESMTP sink").await),
         }
     }
 
@@ -174,7 +175,7 @@ impl<'a, S: Socket> Session<'a, S> {
                 self.transaction = None;
                 Ok(step)
             }
-            Verdict::Proceed | Verdict::LoseReply => Ok(self.reply(250, "Sender fine").await),
+            _ => Ok(self.reply(250, "Sender fine").await),
         }
     }
 
@@ -246,6 +247,10 @@ impl<'a, S: Socket> Session<'a, S> {
         }
         match verdict {
             Verdict::LoseReply => Ok(Step::Reset),
+            Verdict::Say(octets) => {
+                self.wire.raw(octets);
+                Ok(Step::Continue)
+            }
             _ => Ok(self.reply(250, "Kept").await),
         }
     }
@@ -264,6 +269,7 @@ impl<'a, S: Socket> Session<'a, S> {
             // An error means that the sink is gone, and this task with it in a moment.
             Fault::Hang => drop(cleared.changed().await),
             Fault::LoseReply => return Ok(Verdict::LoseReply),
+            Fault::KeepAndSay(octets) => return Ok(Verdict::Say(octets)),
             Fault::Cut => return Ok(Verdict::Answered(Step::Reset)),
             Fault::Reply { code, text } => {
                 self.reply(code, &text).await;

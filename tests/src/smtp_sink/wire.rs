@@ -55,6 +55,11 @@ impl<S: Socket> Wire<S> {
         self.replies.extend_from_slice(format!("{code} {text}\r\n").as_bytes());
     }
 
+    /// Octets as they are.
+    pub fn raw(&mut self, octets: &[u8]) {
+        self.replies.extend_from_slice(octets);
+    }
+
     pub fn reply_lines(&mut self, code: u16, lines: &[&str]) {
         let Some((last, rest)) = lines.split_last() else { return };
         for line in rest {

@@ -5,23 +5,19 @@
 //! leases run out, and the jobs are rescued.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use shared::{
-    db::Kept,
-    queue::{Index, webhooks::Watchers},
-    tenancy::TenantId,
-};
+use shared::tenancy::TenantId;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
 };
 
-use super::{Ended, MAX_BATCH, write};
-use crate::holdings::Holdings;
+use super::{WithHooks, Writing, write};
+use crate::ends::MAX_BATCH;
 
 /// How long a tenant stays set aside after its last lock.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -32,80 +28,75 @@ const MAX_WAITING: usize = 10_000;
 /// Tenants whose ends are written at the same time, each on a connection of its own.
 const TURNS: usize = 2;
 
-/// The tenants that are set aside. Cheap to clone.
-#[derive(Clone)]
+/// The tenants that are set aside.
 pub(super) struct Aside {
-    ledger: Kept,
-    index: Index,
-    watchers: Watchers,
-    holdings: Holdings,
-    tenants: Arc<Mutex<HashMap<TenantId, Queue>>>,
-    turns: Arc<Semaphore>,
+    tenants: Mutex<HashMap<TenantId, Queue>>,
+    turns: Semaphore,
 }
 
 /// The ends of one tenant.
 struct Queue {
-    ends: VecDeque<Ended>,
+    ends: VecDeque<WithHooks>,
     until: Instant,
     /// Whether a task writes them.
     is_served: bool,
 }
 
-impl Aside {
-    /// Nobody is set aside yet.
-    pub(super) fn new(ledger: Kept, index: Index, watchers: Watchers, holdings: Holdings) -> Self {
-        let turns = Arc::new(Semaphore::new(TURNS));
-        Self { ledger, index, watchers, holdings, tenants: Arc::default(), turns }
+/// Nobody is set aside yet.
+impl Default for Aside {
+    fn default() -> Self {
+        Self { tenants: Mutex::default(), turns: Semaphore::new(TURNS) }
     }
+}
 
+impl Aside {
     /// Takes the ends of tenants that are set aside out of a batch.
-    pub(super) fn divert(&self, mut batch: Vec<Ended>) -> Vec<Ended> {
-        let now = Instant::now();
-        let is_aside = |tenant: &TenantId| self.tenants().get(tenant).is_some_and(|queue| now < queue.until);
-        if self.tenants().is_empty() {
+    pub(super) fn divert(writing: &Arc<Writing>, mut batch: Vec<WithHooks>) -> Vec<WithHooks> {
+        let aside = writing.aside.now();
+        if aside.is_empty() {
             return batch;
         }
-        for ended in batch.extract_if(.., |ended| is_aside(&ended.lease.tenant)) {
-            self.push(ended, None);
+        for end in batch.extract_if(.., |(ended, _)| aside.contains(&ended.lease.tenant)) {
+            Self::push(writing, end, None);
         }
         batch
     }
 
     /// Sets aside an end that met a lock, and with it its tenant.
-    pub(super) fn put(&self, ended: Ended) {
-        self.push(ended, Some(Instant::now() + PERIOD));
+    pub(super) fn put(writing: &Arc<Writing>, end: WithHooks) {
+        Self::push(writing, end, Some(Instant::now() + PERIOD));
     }
 
-    fn push(&self, ended: Ended, until: Option<Instant>) {
-        let tenant = ended.lease.tenant;
-        let mut tenants = self.tenants();
-        let queue = tenants.entry(tenant).or_insert_with(|| Queue {
+    fn push(writing: &Arc<Writing>, end: WithHooks, until: Option<Instant>) {
+        let lease = Arc::clone(&end.0.lease);
+        let mut tenants = writing.aside.tenants();
+        let queue = tenants.entry(lease.tenant).or_insert_with(|| Queue {
             ends: VecDeque::new(),
             until: Instant::now(),
             is_served: false,
         });
         queue.until = until.unwrap_or(queue.until);
         if queue.ends.len() >= MAX_WAITING {
-            tracing::error!(job_id = %ended.lease.id, %tenant, "the end of a job is given up: too many others meet a lock");
-            self.holdings.leave(ended.lease.id, ended.lease.token);
+            tracing::error!(job_id = %lease.id, tenant = %lease.tenant, "the end of a job is given up: too many others meet a lock");
+            writing.holdings.leave(lease.id, lease.token);
             return;
         }
-        queue.ends.push_back(ended);
+        queue.ends.push_back(end);
         if !std::mem::replace(&mut queue.is_served, true) {
-            tokio::spawn(self.clone().serve(tenant));
+            tokio::spawn(Self::serve(Arc::clone(writing), lease.tenant));
         }
     }
 
-    async fn serve(self, tenant: TenantId) {
+    async fn serve(writing: Arc<Writing>, tenant: TenantId) {
         let mut most = MAX_BATCH;
         loop {
-            let batch = self.take(tenant, most);
+            let batch = writing.aside.take(tenant, most);
             if batch.is_empty() {
                 return;
             }
             let size = batch.len();
-            let turn = self.turns.acquire().await;
-            let locked = write(&self.ledger, &self.index, &self.watchers, &self.holdings, &self, batch).await;
+            let turn = writing.aside.turns.acquire().await;
+            let locked = write(&writing, batch).await;
             drop(turn);
             // One end that is blocked can spoil a batch; alone, it spoils nothing.
             most = if locked == size { (size / 4).max(1) } else { MAX_BATCH };
@@ -116,14 +107,20 @@ impl Aside {
     }
 
     /// What is written next; nothing, and the task is over, if nothing waits.
-    fn take(&self, tenant: TenantId, most: usize) -> Vec<Ended> {
+    fn take(&self, tenant: TenantId, most: usize) -> Vec<WithHooks> {
         let mut tenants = self.tenants();
         let Some(queue) = tenants.get_mut(&tenant) else { return Vec::new() };
         let count = queue.ends.len().min(most);
-        let batch: Vec<Ended> = queue.ends.drain(..count).collect();
+        let batch: Vec<WithHooks> = queue.ends.drain(..count).collect();
         queue.is_served = !batch.is_empty();
         tenants.retain(|_, queue| queue.is_served || Instant::now() < queue.until);
         batch
+    }
+
+    /// The tenants that are set aside at this moment.
+    fn now(&self) -> HashSet<TenantId> {
+        let (tenants, now) = (self.tenants(), Instant::now());
+        tenants.iter().filter(|(_, queue)| now < queue.until).map(|(tenant, _)| *tenant).collect()
     }
 
     /// A panic while the lock is held leaves a table that is still whole.

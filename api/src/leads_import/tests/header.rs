@@ -45,7 +45,6 @@ async fn refuses_what_has_two_readings() {
         ("email,a\n", vec![("First", "a")], "cannot name a variable"),
         ("email,a\n", vec![("b", "c")], "columns found: \"email\", \"a\""),
         ("email,a\n", vec![("b", "a"), ("c", "a")], "twice"),
-        ("email\ra\r", vec![], "CR alone"),
         ("email,\"a\n", vec![], "cannot be read"),
         (&format!("email,{long}\n"), vec![], "longer than 64"),
         (&wide, vec![], "65 columns, at most 64"),

@@ -77,22 +77,51 @@ async fn reports_bad_rows_by_physical_line() {
         eve@example.com;E\u{7}ve\r\n\
         fay@example.com;Fay";
     let (rows, report) = import_text(text).await;
-    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 9]);
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 6, 9]);
     assert_eq!(rows[0].variables["vorname"], "Ann\nMarie");
+    assert_eq!(rows[1].variables["vorname"], "");
     let told = serde_json::to_value(&report.errors).unwrap();
     assert_eq!(
         told,
         json!([
             {"line": 5, "column": "E-Mail", "code": "invalid_email", "value": "bob@example",
              "reason": "the domain has no dot, so it is not a public domain"},
-            {"line": 6, "code": "field_count", "value": "cem@example.com",
-             "reason": "the row has 1 fields, the header has 2"},
             {"line": 7, "code": "unclosed_quote", "value": "dan@example.com;\"Dan",
              "reason": "a quote is left open, or the row runs over several lines that do not make one row"},
             {"line": 8, "column": "Vorname", "code": "control_character", "value": "E\u{fffd}ve",
              "reason": "the value contains the control character U+0007"},
         ])
     );
+}
+
+#[tokio::test]
+async fn what_spreadsheets_write_is_no_bad_row() {
+    let rows = "ann@example.com;Ann;Ulm\nbob@example.com;Bob\n;;\n \t;;\n\t\t\ncem@example.com;Cem;Kiel;;;\n\u{a0}\n";
+    let unix = format!("E-Mail;Name;Ort\n{rows}");
+    for text in [
+        unix.clone(),
+        unix.replace('\n', "\r\n"),
+        unix.replace('\n', "\r\r\n"),
+        unix.replace('\n', "\r"),
+        format!("{unix}\x1a"),
+        format!("{unix}\x1a\r\n"),
+        format!("\u{feff}{unix}"),
+        format!("sep=;\n{unix}"),
+        format!("SEP=;\r\n{unix}"),
+        format!("\u{feff}\"sep=;\"\n{unix}"),
+        format!(";;\n{unix}"),
+    ] {
+        let (rows, report) = import(text.as_bytes(), 10, refuse()).await.unwrap();
+        assert_eq!((counts(&report), report.refused), ([3, 3, 0, 0], false), "{text:?}: {:?}", report.errors);
+        let towns: Vec<_> = rows.iter().map(|row| row.variables["ort"].as_str().unwrap()).collect();
+        assert_eq!(towns, ["Ulm", "", "Kiel"], "{text:?}");
+    }
+    let error = import(b"sep=:\nemail:name\n", 10, refuse()).await.unwrap_err();
+    assert!(error.to_string().contains("separates fields with ':'"), "{error}");
+    let (rows, _) = import_text("email|name\nann@example.com|Ann\n").await;
+    assert_eq!(rows[0].variables["name"], "Ann");
+    let (_, report) = import_text("email,name,\nann@example.com,Ann\n").await;
+    assert_eq!((counts(&report), report.columns.len()), ([1, 1, 0, 0], 3));
 }
 
 #[tokio::test]

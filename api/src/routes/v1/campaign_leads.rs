@@ -1,6 +1,7 @@
 //! `/api/v1/campaigns/{id}/leads`: import a CSV of leads into a campaign.
 //!
-//! Invariant: an import is one transaction, so a file that breaks off, is refused, or is too large leaves nothing behind.
+//! Invariant: an import is one transaction, so a file that breaks off, is refused, or is too large leaves nothing behind. The
+//! transaction begins when the whole file is on our disk and was read once without a fault: no connection waits for a client.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,31 +9,30 @@ use axum::{
     RequestExt as _,
     extract::{Request, State},
 };
-use futures::TryStreamExt as _;
 use http::header::CONTENT_LENGTH;
-use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use shared::{
     clock::Clock,
     db::TenantTx,
     ids,
     store::{
-        campaigns,
+        campaigns::{self, Campaign},
         leads::{self, NewLead},
         recipients,
     },
 };
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
+use tokio::{io::AsyncRead, time::timeout};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::campaigns::columns;
 use crate::{
     auth::{CampaignsWrite, Permit},
-    extract::{Json, Path, Query},
-    leads_import::{Delimiter, ImportError, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
+    extract::{Json, Path, Query, body_problem},
+    leads_import::{Delimiter, ImportError, ImportLimits, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
     problem::{Problem, ProblemCode},
     state::AppState,
+    uploads::{SpoolError, Spooled, TooMany},
 };
 
 /// A file of 100,000 rows with a dozen columns is some 20 MB.
@@ -40,6 +40,8 @@ pub const MAX_BYTES: usize = 128 << 20;
 /// How long an upload may take.
 pub const TIME_LIMIT: Duration = Duration::from_mins(10);
 const ROWS_A_STATEMENT: usize = 1_000;
+/// How long the rows of one file may take to be written: some ten times what the largest file takes.
+const WRITE_LIMIT: Duration = Duration::from_mins(2);
 
 /// How a file is to be read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -47,10 +49,10 @@ const ROWS_A_STATEMENT: usize = 1_000;
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
     /// `skip` (the default) leaves bad rows out and reports them; `refuse` imports nothing if there is one.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     on_error: Option<OnError>,
-    /// `comma`, `semicolon` or `tab`; found from the header if left out.
-    #[param(value_type = Option<String>)]
+    /// `comma`, `semicolon`, `tab` or `pipe`; found from the header if left out.
+    #[param(inline)]
     delimiter: Option<Delimiter>,
     /// A JSON object of variable name to column name, for columns whose names do not say what they are,
     /// such as `{"email":"Kontakt"}`.
@@ -58,10 +60,12 @@ pub struct ImportQuery {
 }
 
 /// Imports leads from a CSV file and adds them to a campaign that has not been started.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", operation_id = "import_leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
     request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; 100,000 rows at most"),
     responses((status = 200, body = ImportReport, description = "What was imported, and which rows were not"),
-        (status = 422, description = "The file was refused; the report says why")))]
+        (status = 409, description = "The campaign was started before"),
+        (status = 422, description = "The file was refused; the report says why"),
+        (status = 429, description = "`too_many_in_flight`: two imports of the tenant are under way")))]
 pub async fn import(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
@@ -73,18 +77,51 @@ pub async fn import(
     if declared_bytes(&request).is_some_and(|bytes| bytes > MAX_BYTES) {
         return Err(ProblemCode::PayloadTooLarge.into());
     }
+    let place = state.uploads.begin(permit.tenant())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    if !matches!(campaign.state.as_str(), "draft" | "scheduled") {
-        return Err(Problem::new(ProblemCode::Conflict)
-            .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)));
-    }
+    let campaign = must_take_leads(&mut transaction, id).await?;
+    drop(transaction);
+    // Nobody looks at what a scheduled campaign lacks when its time comes.
+    let needed = match campaign.state.as_str() {
+        "scheduled" => columns::needed(&state, permit.tenant(), campaign).await?,
+        _ => Vec::new(),
+    };
     // A body that is streamed has no limit unless it is asked for.
-    let body = request.into_limited_body();
-    let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    let report = import_into(&mut transaction, &state.clock, id, source, options).await?;
-    transaction.commit().await?;
-    Ok(Json(report))
+    let mut spooled = place.spool(request.into_limited_body().into_data_stream()).await.map_err(upload_problem)?;
+    judge(&mut spooled, options.clone()).await?;
+    let written = timeout(WRITE_LIMIT, async {
+        let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+        must_take_leads(&mut transaction, id).await?;
+        let report = import_into(&mut transaction, &state.clock, id, spooled.reader().await?, options).await?;
+        columns::must_be_there(&mut transaction, id, &needed).await?;
+        transaction.commit().await?;
+        Ok::<_, Problem>(report)
+    });
+    written.await.unwrap_or_else(|_| Err(ProblemCode::Unavailable.into())).map(Json)
+}
+
+async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<Campaign, Problem> {
+    let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    if matches!(campaign.state.as_str(), "draft" | "scheduled") {
+        return Ok(campaign);
+    }
+    Err(Problem::new(ProblemCode::Conflict)
+        .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)))
+}
+
+/// Reads the file to its end without a transaction: what refuses it is told before anything is written.
+async fn judge(spooled: &mut Spooled, options: ImportOptions) -> Result<(), Problem> {
+    let mut reader = LeadsReader::open(spooled.reader().await?, options).await?;
+    while !reader.next_batch(ROWS_A_STATEMENT).await?.is_empty() {}
+    accepted(reader.finish()).map(drop)
+}
+
+/// What the client did wrong with its body is told as of any body.
+fn upload_problem(error: SpoolError) -> Problem {
+    match error {
+        SpoolError::Client(cause) => body_problem(&*cause),
+        other => other.into(),
+    }
 }
 
 /// Imports from any source inside a transaction; a refusal leaves the roll-back to the caller.
@@ -101,21 +138,35 @@ pub(super) async fn import_into(
         if batch.is_empty() {
             break;
         }
-        let rows: Vec<NewLead> = batch.into_iter().map(|row| new_lead(clock, row)).collect();
-        let ids = leads::upsert(transaction, &rows).await?;
-        let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
-        recipients::add(transaction, campaign, &recipients).await?;
+        store(transaction, clock, campaign, batch).await?;
     }
-    let report = reader.finish();
-    if report.refused {
-        let detail = format!(
-            "{} of {} rows are bad and on_error is refuse, so nothing was imported",
-            report.invalid, report.rows_read
-        );
-        let report = serde_json::to_value(report).expect("a report is plain data");
-        return Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report));
+    accepted(reader.finish())
+}
+
+/// The report of a file that was not refused.
+fn accepted(report: ImportReport) -> Result<ImportReport, Problem> {
+    if !report.refused {
+        return Ok(report);
     }
-    Ok(report)
+    let detail = format!(
+        "{} of {} rows are bad and on_error is refuse, so nothing was imported",
+        report.invalid, report.rows_read
+    );
+    let report = serde_json::to_value(report).expect("a report is plain data");
+    Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report))
+}
+
+/// Adds rows of distinct addresses to the leads and to the campaign.
+pub(super) async fn store(
+    transaction: &mut TenantTx,
+    clock: &Clock,
+    campaign: Uuid,
+    rows: Vec<LeadRow>,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<NewLead> = rows.into_iter().map(|row| new_lead(clock, row)).collect();
+    let ids = leads::upsert(transaction, &rows).await?;
+    let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
+    recipients::add(transaction, campaign, &recipients).await.map(drop)
 }
 
 fn declared_bytes(request: &Request) -> Option<usize> {
@@ -140,6 +191,11 @@ impl ImportQuery {
             })?,
             None => BTreeMap::new(),
         };
+        // Each entry is looked for among the columns.
+        if mapping.len() > ImportLimits::default().columns {
+            return Err(Problem::new(ProblemCode::InvalidQuery)
+                .detail(format!("mapping: {} columns at most", ImportLimits::default().columns)));
+        }
         Ok(ImportOptions {
             delimiter: self.delimiter,
             mapping,
@@ -149,18 +205,19 @@ impl ImportQuery {
     }
 }
 
+impl From<TooMany> for Problem {
+    fn from(error: TooMany) -> Self {
+        Self::new(ProblemCode::TooManyInFlight).detail(error.to_string()).member("limit", error.limit).retry_after(5)
+    }
+}
+
+/// The file is on our disk or in memory: what cannot be read of it is our fault.
 impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         if error.is_from_the_file() {
             Self::new(ProblemCode::InvalidBody).detail(error.to_string())
-        } else if is_too_large(&error) {
-            ProblemCode::PayloadTooLarge.into()
         } else {
-            Self::new(ProblemCode::BadRequest).detail("the upload broke off; nothing was imported").caused_by(error)
+            Self::new(ProblemCode::Unavailable).caused_by(error)
         }
     }
-}
-
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<LengthLimitError>)
 }

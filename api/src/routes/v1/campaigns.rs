@@ -1,5 +1,6 @@
 //! `/api/v1/campaigns`: draft, preview, send, pause, resume, cancel, and see how far it is.
 
+pub(super) mod columns;
 mod launch;
 mod types;
 
@@ -10,6 +11,7 @@ use axum::{
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
     db::TenantTx,
+    queue::producer::Idempotency,
     store::{
         campaigns,
         idempotency::{self, Reservation},
@@ -18,43 +20,63 @@ use shared::{
 use uuid::Uuid;
 
 use self::{
-    launch::{conflict, launch, render_one, start},
+    launch::{Letter, Written, conflict, launch, start},
     types::{CampaignDraft, CampaignQuery, CampaignView, Preview, PreviewRequest, SendRequest},
 };
 use super::campaign_leads::import_into;
 use crate::{
     auth::{CampaignsRead, CampaignsSend, CampaignsWrite, Permit},
-    extract::{Json, Page, PageBody, PageRequest, Path, Query, Submission},
+    extract::{Json, Page, PageBody, PageRequest, Path, Query, RequestKey, Submission, Timestamp},
     leads_import::{ImportOptions, ImportReport},
     problem::{Problem, ProblemCode},
     state::AppState,
 };
 
 /// Drafts a campaign; with `leads_csv` and `send` it is filled and started in the same transaction.
-#[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignDraft,
-    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body makes no second campaign")),
-    responses((status = 201, body = CampaignView, description = "The campaign")))]
+#[utoipa::path(post, path = "/api/v1/campaigns", operation_id = "create_campaign", tag = "campaigns", request_body = CampaignDraft,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body makes no second campaign")),
+    responses((status = 201, body = CampaignView, description = "The campaign", headers(("Location" = String, description = "Where the campaign can be seen"))),
+        (status = 409, description = "`send`: the campaign has no recipient")))]
 pub async fn create(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
-    submission: Submission<CampaignDraft>,
+    Submission { body, key, .. }: Submission<CampaignDraft>,
 ) -> Result<Response, Problem> {
-    let idempotency = submission.idempotency(None);
-    let draft = submission.body;
+    match draft(&state, &permit, body, &key).await {
+        Err(refusal) => {
+            let earlier = key.earlier(&state.stores.tenants, permit.tenant(), refusal).await?;
+            let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+            replayed(&mut transaction, earlier.first_id).await
+        }
+        answered => answered,
+    }
+}
+
+async fn draft(
+    state: &AppState,
+    permit: &Permit<CampaignsWrite>,
+    draft: Result<CampaignDraft, Problem>,
+    key: &RequestKey,
+) -> Result<Response, Problem> {
+    let draft = draft?;
     if draft.send && !permit.has::<CampaignsSend>() {
         return Err(Problem::new(ProblemCode::Forbidden).detail("send: the API key lacks the scope campaigns:send"));
     }
-    let new = draft.check(&state)?;
-    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    if let Some(idempotency) = &idempotency {
-        match idempotency::reserve(&mut transaction, idempotency, new.id).await? {
-            Reservation::First => {}
-            Reservation::Replay(id) => {
-                let again = created(&mut transaction, id, None).await?;
-                return Ok(([("idempotency-replayed", "true")], again).into_response());
-            }
-            Reservation::Reused => return Err(ProblemCode::IdempotencyKeyReused.into()),
+    let idempotency = key.idempotency(|| None);
+    let new = draft.check(state, permit.tenant()).await?;
+    let mut needed = Vec::new();
+    if draft.send {
+        let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+        if let Some(again) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
+            return Ok(again);
         }
+        // What cannot be written to the first recipient would fail for everyone, and leaves no draft behind.
+        let letter = Letter::rehearse(state, transaction, &new, draft.leads_csv.as_deref()).await?;
+        needed = letter.write(state, None).await?.needed;
+    }
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    if let Some(again) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
+        return Ok(again);
     }
     campaigns::create(&mut transaction, &new).await?;
     let import = match &draft.leads_csv {
@@ -63,7 +85,8 @@ pub async fn create(
         }
         None => None,
     };
-    let jobs = if draft.send { start(&state, &mut transaction, new.id, &["draft"], None).await? } else { Vec::new() };
+    columns::must_be_there(&mut transaction, new.id, &needed).await?;
+    let jobs = if draft.send { start(state, &mut transaction, new.id, &["draft"], None).await? } else { Vec::new() };
     let response = created(&mut transaction, new.id, import).await?;
     transaction.commit().await?;
     state.producer.announce(&jobs);
@@ -71,7 +94,7 @@ pub async fn create(
 }
 
 /// Lists campaigns, the newest first.
-#[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(CampaignQuery),
+#[utoipa::path(get, path = "/api/v1/campaigns", operation_id = "list_campaigns", tag = "campaigns", params(CampaignQuery),
     responses((status = 200, body = PageBody<CampaignView>, description = "A page of campaigns")))]
 pub async fn list(
     permit: Permit<CampaignsRead>,
@@ -82,15 +105,11 @@ pub async fn list(
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaigns = campaigns::list(&mut transaction, page.before, page.fetch_limit()).await?;
-    Ok(page.page(
-        campaigns.into_iter().map(|campaign| CampaignView::of(campaign, None)).collect(),
-        |view: &CampaignView| view.id,
-        &uri,
-    ))
+    Ok(page.page(campaigns.into_iter().map(CampaignView::from).collect(), |view: &CampaignView| view.id, &uri))
 }
 
 /// Shows a campaign and how far it is.
-#[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+#[utoipa::path(get, path = "/api/v1/campaigns/{id}", operation_id = "get_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "The campaign")))]
 pub async fn show(
     permit: Permit<CampaignsRead>,
@@ -102,34 +121,38 @@ pub async fn show(
 }
 
 /// Writes the mail as one recipient would get it, without sending it.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/preview", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    request_body = PreviewRequest, responses((status = 200, body = Preview, description = "The mail"), (status = 422, description = "A template cannot be filled; the problem says where")))]
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/preview", operation_id = "preview_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+    request_body = PreviewRequest, responses((status = 200, body = Preview, description = "The mail"), (status = 409, description = "The campaign has no such recipient"), (status = 422, description = "A template cannot be filled; the problem says where")))]
 pub async fn preview(
     permit: Permit<CampaignsRead>,
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
     Json(request): Json<PreviewRequest>,
 ) -> Result<Json<Preview>, Problem> {
+    let (key, variables) = (request.email_key()?, request.variables()?);
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    render_one(&state, &mut transaction, &campaign, request).await.map(Json)
+    let letter = Letter::read(&mut transaction, id, key.as_deref()).await?;
+    transaction.commit().await?;
+    let Written { preview, needed } = letter.write(&state, variables).await?;
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let warnings = columns::missing(&mut transaction, id, &needed, columns::PREVIEW_SCAN).await?;
+    Ok(Json(Preview { warnings, ..preview }))
 }
 
 /// Starts sending, now or at a time.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/send", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    request_body = SendRequest, responses((status = 202, body = CampaignView, description = "It is being sent, or scheduled"), (status = 409, description = "It was started before")))]
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/send", operation_id = "send_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+    request_body = SendRequest, responses((status = 202, body = CampaignView, description = "It is being sent, or scheduled"), (status = 409, description = "It was started before, or has no recipient")))]
 pub async fn send(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
     Json(request): Json<SendRequest>,
 ) -> Result<Response, Problem> {
-    let transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    launch(&state, transaction, id, &["draft"], request.send_at).await
+    launch(&state, permit.tenant(), id, &["draft"], request.send_at.map(Timestamp::get)).await
 }
 
 /// Stops sending for now. Mails that are being handed over at this moment still go out.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/pause", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/pause", operation_id = "pause_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "It is paused"), (status = 409, description = "It is not being sent")))]
 pub async fn pause(
     permit: Permit<CampaignsSend>,
@@ -141,20 +164,24 @@ pub async fn pause(
     changed_view(transaction, id, changed).await
 }
 
-/// Goes on sending to those who have no mail yet.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/resume", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    responses((status = 202, body = CampaignView, description = "It is being sent again"), (status = 409, description = "It is not paused")))]
+/// Goes on sending to those who have no mail yet; a campaign whose time is still to come is scheduled again.
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/resume", operation_id = "resume_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+    responses((status = 202, body = CampaignView, description = "It is being sent again, or scheduled again"), (status = 409, description = "It is not paused, or has no recipient"), (status = 422, description = "The mail to the first recipient cannot be written")))]
 pub async fn resume(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    launch(&state, transaction, id, &["paused"], None).await
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    drop(transaction);
+    // A time that has passed while it was paused means now.
+    let send_at = campaign.send_at.filter(|&at| at > state.clock.now());
+    launch(&state, permit.tenant(), id, &["paused"], send_at).await
 }
 
 /// Stops sending for good.
-#[utoipa::path(post, path = "/api/v1/campaigns/{id}/cancel", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
+#[utoipa::path(post, path = "/api/v1/campaigns/{id}/cancel", operation_id = "cancel_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "It is cancelled"), (status = 409, description = "It is final already")))]
 pub async fn cancel(
     permit: Permit<CampaignsSend>,
@@ -164,6 +191,24 @@ pub async fn cancel(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let changed = campaigns::cancel(&mut transaction, id).await?;
     changed_view(transaction, id, changed).await
+}
+
+/// The answer to a repeat of a request with an idempotency key; otherwise the key is reserved for `id`.
+async fn reserve(
+    transaction: &mut TenantTx,
+    idempotency: Option<&Idempotency>,
+    id: Uuid,
+) -> Result<Option<Response>, Problem> {
+    let Some(idempotency) = idempotency else { return Ok(None) };
+    match idempotency::reserve(transaction, idempotency, id).await? {
+        Reservation::First => Ok(None),
+        Reservation::Replay(id) => replayed(transaction, id).await.map(Some),
+        Reservation::Reused => Err(ProblemCode::IdempotencyKeyReused.into()),
+    }
+}
+
+async fn replayed(transaction: &mut TenantTx, id: Uuid) -> Result<Response, Problem> {
+    Ok(([("idempotency-replayed", "true")], created(transaction, id, None).await?).into_response())
 }
 
 async fn created(transaction: &mut TenantTx, id: Uuid, import: Option<ImportReport>) -> Result<Response, Problem> {

@@ -3,7 +3,10 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::queue::explain::{self, Explanation, Reason};
+use shared::queue::{
+    explain::{self, Explanation, Reason},
+    inspect::ShownState,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -20,10 +23,9 @@ pub struct JobExplanation {
     /// The job's id.
     id: Uuid,
     /// Its state, as the job itself shows it.
+    #[schema(value_type = ShownState)]
     state: &'static str,
-    /// One of `waiting_on_jobs`, `being_cancelled`, `backing_off`, `not_due`, `queue_paused`, `tenant_paused`, `no_worker`, `tenant_cap`, `tenant_rate`,
-    /// `ahead_in_own_lane`, `dispatching`; null for a job that runs or is final.
-    #[schema(value_type = Option<String>)]
+    /// Null for a job that runs or is final.
     reason: Option<Reason>,
     /// The same for people.
     detail: String,
@@ -38,7 +40,7 @@ pub struct JobExplanation {
 }
 
 /// Says why a job waits, with one reason, and about when it starts.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", operation_id = "explain_job", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
     responses((status = 200, body = JobExplanation, description = "Why it waits")))]
 pub async fn explain(
     permit: Permit<JobsRead>,

@@ -35,7 +35,7 @@ pub struct JobKinds {
 }
 
 /// Lists the kinds of job with the schema of their args.
-#[utoipa::path(get, path = "/api/v1/job-kinds", tag = "jobs", responses((status = 200, body = JobKinds, description = "All kinds")))]
+#[utoipa::path(get, path = "/api/v1/job-kinds", operation_id = "list_job_kinds", tag = "jobs", responses((status = 200, body = JobKinds, description = "All kinds")))]
 pub async fn list(_permit: Permit<JobsRead>, State(state): State<AppState>) -> Json<JobKinds> {
     let items = state.registry.submittable().map(|kind| JobKindView {
         kind: kind.name,

@@ -11,8 +11,11 @@ use shared::queue::ties::{DependencyFailure, MAX_DEPENDENTS, Refusal, Ties, Uniq
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::jobs::JobSubmission;
-use crate::problem::{FieldError, Problem, ProblemCode};
+use super::job_submission::JobSubmission;
+use crate::{
+    extract::{Timestamp, parse_id},
+    problem::{FieldError, Problem, ProblemCode},
+};
 
 const MAX_KEY_LENGTH: usize = 255;
 const MAX_PERIOD_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -23,7 +26,7 @@ const MAX_DEPENDENCIES: usize = 100;
 #[serde(deny_unknown_fields)]
 pub struct UniqueSubmission {
     /// 1 to 255 characters.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00]*$")]
     pub key: String,
     /// How long it is held.
     #[serde(default)]
@@ -38,8 +41,20 @@ pub enum Until {
     #[default]
     Final,
     /// For so many seconds from now on, up to 30 days, whatever becomes of the job.
-    Seconds(u32),
+    Seconds(PeriodSeconds),
 }
+
+/// 1 second to 30 days.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(minimum = 1, maximum = 2_592_000)]
+pub struct PeriodSeconds(u32);
+
+/// A job to wait for: its id, or in a batch `#` and the place of an earlier job of it, from 0.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(pattern = r"^(#[0-9]{1,3}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$", example = "#0")]
+pub struct JobReference(String);
 
 /// What becomes of a job when one that it waits for is discarded or cancelled.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -75,7 +90,7 @@ fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
     }
     let until = match unique.until {
         Until::Final => UniqueUntil::Final,
-        Until::Seconds(seconds) if (1..=MAX_PERIOD_SECONDS).contains(&seconds) => {
+        Until::Seconds(PeriodSeconds(seconds)) if (1..=MAX_PERIOD_SECONDS).contains(&seconds) => {
             UniqueUntil::Elapsed(Duration::from_secs(seconds.into()))
         }
         Until::Seconds(_) => {
@@ -86,12 +101,12 @@ fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
     Ok(UniqueKey { key: unique.key.clone(), until })
 }
 
-fn dependencies(texts: &[String], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>, Problem> {
+fn dependencies(texts: &[JobReference], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>, Problem> {
     if texts.len() > MAX_DEPENDENCIES {
         return Err(wrong("/after".into(), format!("a job waits for {MAX_DEPENDENCIES} jobs at most")));
     }
     let (mut ids, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
-    for (at, text) in texts.iter().enumerate() {
+    for (at, JobReference(text)) in texts.iter().enumerate() {
         match dependency(text, earlier) {
             Ok(id) => ids.push(id),
             Err(detail) => errors.push(FieldError { pointer: format!("/after/{at}"), detail: detail.into() }),
@@ -103,18 +118,21 @@ fn dependencies(texts: &[String], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>,
 fn dependency(text: &str, earlier: &[Option<Uuid>]) -> Result<Uuid, &'static str> {
     match text.strip_prefix('#') {
         Some(place) => {
-            let place: usize = place.parse().map_err(|_| "after # comes the place of an earlier job of the batch")?;
+            let place: usize = Some(place)
+                .filter(|place| place.len() <= 3 && place.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|place| place.parse().ok())
+                .ok_or("after # comes the place of an earlier job of the batch")?;
             let id = earlier.get(place).ok_or("there is no earlier job at that place of the batch")?;
             id.ok_or("the job at that place of the batch was refused")
         }
-        None => text.parse().map_err(|_| "neither the id of a job nor # and the place of an earlier one in the batch"),
+        None => parse_id(text).ok_or("neither the id of a job nor # and the place of an earlier one in the batch"),
     }
 }
 
 /// A job that could never start is a slip.
 pub(super) fn check_expiry(submission: &JobSubmission, now: DateTime<Utc>) -> Result<(), Problem> {
-    let Some(expires_at) = submission.expires_at else { return Ok(()) };
-    if expires_at <= submission.run_at.map_or(now, |run_at| run_at.max(now)) {
+    let Some(expires_at) = submission.expires_at.map(Timestamp::get) else { return Ok(()) };
+    if expires_at <= submission.run_at.map_or(now, |run_at| run_at.get().max(now)) {
         return Err(wrong("/expires_at".into(), "expires_at is later than now and than run_at".into()));
     }
     Ok(())

@@ -17,7 +17,7 @@ use shared::{
     queue::{
         JobState, NewJob,
         batches::{self, BatchRecord},
-        producer::{EnqueueRequest, Enqueued, Idempotency},
+        producer::{EnqueueRequest, Enqueued},
         ties::{BatchPart, Refused},
     },
     tenancy::TenantId,
@@ -25,15 +25,17 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::jobs::{JobAccepted, JobSubmission, new_job};
+use super::job_submission::{JobAccepted, JobSubmission, new_job};
 use crate::{
     auth::{JobsCreate, JobsRead, Permit},
-    extract::{Json, Path, Submission},
+    extract::{Json, Path, Submission, few},
     problem::{FieldError, Problem, ProblemCode},
-    state::AppState,
+    state::{AppState, Parts},
 };
 
 const MAX_JOBS: usize = 1_000;
+/// Places that the result of a refused job tells of: a thousand of them are in one answer, and with a key in the ledger.
+const MAX_ERRORS_PER_JOB: usize = 3;
 
 /// Jobs that are asked for together.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -41,6 +43,7 @@ const MAX_JOBS: usize = 1_000;
 pub struct BatchSubmission {
     /// 1 to 1,000 jobs. Those that are not in order are refused one by one; the others are committed together.
     #[schema(min_items = 1, max_items = 1000)]
+    #[serde(deserialize_with = "few::<1001, _, _>")]
     jobs: Vec<JobSubmission>,
     /// A job that runs once, when all others are final, however they ended.
     on_complete: Option<CompletionSubmission>,
@@ -53,7 +56,7 @@ pub struct CompletionSubmission {
     /// What it does.
     kind: String,
     /// The kind's arguments; `{}` if left out. The batch is known to the run beside them.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     args: Option<Box<RawValue>>,
 }
 
@@ -80,7 +83,6 @@ enum BatchResult {
         /// The job's id.
         id: Uuid,
         /// `available` or `scheduled`.
-        #[schema(value_type = String)]
         state: JobState,
     },
     /// It was refused.
@@ -99,23 +101,38 @@ enum BatchResult {
 }
 
 /// Submits up to 1,000 jobs in one commit, with a result for each.
-#[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchSubmission,
-    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key and body is answered like the first request and makes no second jobs")),
+#[utoipa::path(post, path = "/api/v1/jobs/batch", operation_id = "create_job_batch", tag = "jobs", request_body = BatchSubmission,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body is answered like the first request and makes no second jobs")),
     responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was in order; the problem has `results` too")))]
 pub async fn create(
     permit: Permit<JobsCreate>,
     State(state): State<AppState>,
     submission: Submission<BatchSubmission>,
 ) -> Result<Response, Problem> {
-    check_size(submission.body.jobs.len())?;
-    let idempotency = submission.idempotency(None);
-    let (jobs, outcome) = judge(&state.registry, &state.clock, permit.tenant(), submission.body)?;
+    let (tenant, key) = (permit.tenant(), submission.key.clone());
+    match submit(&state, tenant, submission).await {
+        Err(refusal) => {
+            let earlier = key.earlier(&state.stores.tenants, tenant, refusal).await?;
+            replayed(earlier.response, earlier.refused)
+        }
+        answered => answered,
+    }
+}
+
+async fn submit(
+    state: &AppState,
+    tenant: TenantId,
+    Submission { body, size_bytes, key }: Submission<BatchSubmission>,
+) -> Result<Response, Problem> {
+    let body = body?;
+    check_size(body.jobs.len())?;
+    let work = move |state: &Parts| judge(&state.registry, &state.clock, tenant, body);
+    let (jobs, outcome) = state.examine(tenant, size_bytes, work).await??;
     if outcome.accepted == 0 {
         return Err(outcome.into_problem());
     }
-    state.dependencies.admit(&state.stores.tenants, permit.tenant(), &jobs, idempotency.as_ref()).await?;
-    let response = serde_json::value::to_raw_value(&outcome).expect("an outcome is plain data");
-    let idempotency = idempotency.map(|known| Idempotency { response: Some(response), ..known });
+    state.dependencies.admit(&state.stores.tenants, tenant, &jobs).await?;
+    let idempotency = key.idempotency(|| serde_json::value::to_raw_value(&outcome).ok());
     match state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await? {
         Enqueued::Created => Ok((StatusCode::ACCEPTED, Json(outcome)).into_response()),
         Enqueued::CreatedExcept(refused) => {
@@ -131,8 +148,8 @@ pub async fn create(
 }
 
 /// Shows a batch that has a completion job.
-#[utoipa::path(get, path = "/api/v1/jobs/batch/{id}", tag = "jobs", params(("id" = Uuid, Path, description = "The batch's id")),
-    responses((status = 200, body = Object, description = "The batch: id, total, pending, completed, discarded, cancelled, completion_job, created_at, finished_at")))]
+#[utoipa::path(get, path = "/api/v1/jobs/batch/{id}", operation_id = "get_job_batch", tag = "jobs", params(("id" = Uuid, Path, description = "The batch's id")),
+    responses((status = 200, body = BatchRecord, description = "The batch")))]
 pub async fn show(
     permit: Permit<JobsRead>,
     State(state): State<AppState>,
@@ -243,7 +260,7 @@ impl BatchResult {
         Self::Rejected {
             code: problem.code(),
             detail: problem.detail_text().to_owned(),
-            errors: problem.field_errors().to_vec(),
+            errors: problem.field_errors().iter().take(MAX_ERRORS_PER_JOB).cloned().collect(),
             job_id: holder.and_then(|id| id.parse().ok()),
         }
     }

@@ -4,7 +4,6 @@
 //! is judged by its state at that moment, as if it were steered alone.
 
 use axum::extract::State;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::{
     db::TenantTx,
@@ -17,9 +16,10 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::job_control;
 use crate::{
     auth::{JobsControl, Permit},
-    extract::{Json, optional_storable},
+    extract::{Json, Timestamp, optional_storable},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -28,34 +28,58 @@ const CHUNK: usize = 500;
 const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 10_000;
 
+/// A state from which jobs are retried.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenUp {
+    /// It failed too often, or for good.
+    Discarded,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// A state from which jobs are cancelled; one that runs is in the state that it waited in.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// Its time is still to come, or other jobs are.
+    Scheduled,
+    /// It waits for a worker.
+    Available,
+    /// It failed and waits for its next attempt.
+    Retryable,
+}
+
 /// Which jobs are meant; all members that are given must fit.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ManyFilter {
-    /// `discarded` or `cancelled` to retry; `scheduled`, `available` or `retryable` to cancel.
-    #[schema(value_type = String)]
-    state: JobState,
+pub struct ManyFilter<S> {
+    /// In this ledger state.
+    state: S,
     /// Only this kind.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     kind: Option<String>,
     /// Only this queue.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     queue: Option<String>,
     /// Only jobs that became final after this.
-    finalized_after: Option<DateTime<Utc>>,
+    finalized_after: Option<Timestamp>,
     /// Only jobs that became final before this.
-    finalized_before: Option<DateTime<Utc>>,
+    finalized_before: Option<Timestamp>,
     /// Only jobs whose last error contains this text.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     error: Option<String>,
 }
 
 /// Jobs to steer together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ManySubmission {
+pub struct ManySubmission<S> {
     /// Which jobs.
-    filter: ManyFilter,
+    filter: ManyFilter<S>,
     /// Only count them.
     #[serde(default)]
     dry_run: bool,
@@ -73,17 +97,20 @@ pub struct ManyOutcome {
     changed: usize,
     /// How many were left as they are because another job holds their unique key by now.
     key_held: usize,
+    /// How many fit the filter but were left out, counted up to the limit: they belong to campaigns or webhooks, which the API key
+    /// may not control.
+    not_permitted: usize,
 }
 
 /// Makes discarded or cancelled jobs run again.
-#[utoipa::path(post, path = "/api/v1/jobs/retry", tag = "jobs", request_body = ManySubmission,
+#[utoipa::path(post, path = "/api/v1/jobs/retry", operation_id = "retry_jobs", tag = "jobs", request_body = ManySubmission<GivenUp>,
     responses((status = 200, body = ManyOutcome, description = "How many were meant and how many wait again")))]
 pub async fn retry(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
-    Json(submission): Json<ManySubmission>,
+    Json(submission): Json<ManySubmission<GivenUp>>,
 ) -> Result<Json<ManyOutcome>, Problem> {
-    let mut steering = Steering::new(permit.tenant(), &state, submission, &[JobState::Discarded, JobState::Cancelled])?;
+    let mut steering = Steering::new(&permit, &state, submission).await?;
     while let Some((mut transaction, ids)) = steering.next().await? {
         let redriven = control::redrive_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -95,15 +122,14 @@ pub async fn retry(
 }
 
 /// Cancels waiting and running jobs.
-#[utoipa::path(post, path = "/api/v1/jobs/cancel", tag = "jobs", request_body = ManySubmission,
+#[utoipa::path(post, path = "/api/v1/jobs/cancel", operation_id = "cancel_jobs", tag = "jobs", request_body = ManySubmission<Unfinished>,
     responses((status = 200, body = ManyOutcome, description = "How many were meant and how many are cancelled")))]
 pub async fn cancel(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
-    Json(submission): Json<ManySubmission>,
+    Json(submission): Json<ManySubmission<Unfinished>>,
 ) -> Result<Json<ManyOutcome>, Problem> {
-    let waiting = [JobState::Scheduled, JobState::Available, JobState::Retryable];
-    let mut steering = Steering::new(permit.tenant(), &state, submission, &waiting)?;
+    let mut steering = Steering::new(&permit, &state, submission).await?;
     while let Some((mut transaction, ids)) = steering.next().await? {
         let (done, aftermath) = control::cancel_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -126,31 +152,46 @@ struct Steering<'a> {
 }
 
 impl<'a> Steering<'a> {
-    fn new(
-        tenant: TenantId,
+    async fn new(
+        permit: &Permit<JobsControl>,
         state: &'a AppState,
-        submission: ManySubmission,
-        allowed: &[JobState],
+        submission: ManySubmission<impl Into<JobState>>,
     ) -> Result<Self, Problem> {
         let limit = submission.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(wrong("/limit", format!("limit is 1 to {MAX_LIMIT}")));
         }
         let filter = submission.filter;
-        if !allowed.contains(&filter.state) {
-            let words: Vec<&str> = allowed.iter().map(|state| state.as_str()).collect();
-            return Err(wrong("/filter/state", format!("state is one of {}", words.join(", "))));
-        }
         let filter = SteerFilter {
-            states: vec![filter.state],
+            states: vec![filter.state.into()],
             kind: filter.kind,
+            kinds_left_out: job_control::closed_kinds(&state.registry, permit),
             queue: filter.queue,
-            finalized_after: filter.finalized_after,
-            finalized_before: filter.finalized_before,
+            finalized_after: filter.finalized_after.map(Timestamp::get),
+            finalized_before: filter.finalized_before.map(Timestamp::get),
             error: filter.error,
         };
-        let outcome = ManyOutcome::default();
-        Ok(Self { state, tenant, filter, dry_run: submission.dry_run, limit, before: Uuid::max(), outcome })
+        if let Some(kind) = filter.kind.as_deref() {
+            job_control::require_kind(&state.registry, permit, kind)?;
+        }
+        let (tenant, outcome) = (permit.tenant(), ManyOutcome::default());
+        let mut new = Self { state, tenant, filter, dry_run: submission.dry_run, limit, before: Uuid::max(), outcome };
+        new.count_left_out().await?;
+        Ok(new)
+    }
+
+    /// Counts what the filter means apart from the credential's rights. A filter by kind has passed the check of that kind.
+    async fn count_left_out(&mut self) -> Result<(), Problem> {
+        if self.filter.kind.is_some() || self.filter.kinds_left_out.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.state.stores.tenants.begin(self.tenant).await?;
+        for kind in &self.filter.kinds_left_out {
+            let filter = SteerFilter { kind: Some(kind.clone()), kinds_left_out: Vec::new(), ..self.filter.clone() };
+            let limit = i64::try_from(self.limit - self.outcome.not_permitted).unwrap_or(i64::MAX);
+            self.outcome.not_permitted += control::count_matching(&mut transaction, &filter, limit).await?;
+        }
+        Ok(())
     }
 
     /// The next chunk with the transaction in which it is to be steered; `None` at the end, which in a dry run is at once.
@@ -171,6 +212,25 @@ impl<'a> Steering<'a> {
         self.before = *last;
         self.outcome.matched += ids.len();
         Ok(Some((transaction, ids)))
+    }
+}
+
+impl From<GivenUp> for JobState {
+    fn from(state: GivenUp) -> Self {
+        match state {
+            GivenUp::Discarded => Self::Discarded,
+            GivenUp::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<Unfinished> for JobState {
+    fn from(state: Unfinished) -> Self {
+        match state {
+            Unfinished::Scheduled => Self::Scheduled,
+            Unfinished::Available => Self::Available,
+            Unfinished::Retryable => Self::Retryable,
+        }
     }
 }
 

@@ -5,9 +5,12 @@
 
 use axum::{extract::State, response::Html};
 use jobs::unsubscribe::Unsubscriber;
-use shared::store::{
-    recipients,
-    suppressions::{self, SuppressionReason},
+use shared::{
+    ids,
+    store::{
+        recipients,
+        suppressions::{self, NewSuppression, SuppressionReason},
+    },
 };
 
 use crate::{
@@ -20,20 +23,30 @@ const ASK: &str = include_str!("unsubscribe/ask.html");
 const DONE: &str = include_str!("unsubscribe/done.html");
 
 /// Asks whether all mail from this sender is to end.
-#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", operation_id = "show_unsubscribe_page", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
 pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     who(&state, &token).map(|_| Html(ASK))
 }
 
 /// Ends all mail from this sender to this address: by the button, or by a mail program's one click (RFC 8058).
-#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", operation_id = "unsubscribe", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "The address is on the suppression list")))]
 pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     let who = who(&state, &token)?;
     let mut transaction = state.stores.tenants.begin(who.tenant).await?;
     let addressee = recipients::addressee(&mut transaction, who.recipient).await?.ok_or(ProblemCode::NotFound)?;
-    suppressions::add(&mut transaction, &addressee.email_key, SuppressionReason::Unsubscribed, None).await?;
+    let entry = NewSuppression {
+        id: ids::new_id(&state.clock),
+        email_key: &addressee.email_key,
+        reason: SuppressionReason::Unsubscribed,
+        source: "recipient",
+        detail: None,
+        stage: None,
+        code: None,
+        campaign: Some(addressee.campaign_id),
+    };
+    suppressions::add(&mut transaction, &entry).await?;
     transaction.commit().await?;
     Ok(Html(DONE))
 }

@@ -9,7 +9,7 @@ use shared::{
     db::TenantTx,
     queue::producer::Producer,
     store::{
-        webhook_deliveries::{self as deliveries, DeliverySummary},
+        webhook_deliveries::{self as deliveries, DeliverySummary, LoggedAttempt},
         webhook_endpoints,
     },
     webhooks::delivery_job,
@@ -48,7 +48,7 @@ pub struct DeliveryView {
     body: Option<Box<RawValue>>,
     /// The newest 20 attempts: at, status, `duration_ms`, error, and the first KiB of the answer; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<LoggedAttempt>>)]
     attempts: Option<serde_json::Value>,
 }
 
@@ -73,16 +73,18 @@ pub enum DeliveryState {
 #[into_params(parameter_in = Query)]
 pub struct DeliveryQuery {
     /// Only this state: pending, delivered, failed, held.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     state: Option<DeliveryState>,
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     cursor: Option<String>,
 }
 
 /// Lists an endpoint's deliveries, the newest first. They are kept for 30 days.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries", tag = "webhooks",
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), DeliveryQuery),
     responses((status = 200, body = PageBody<DeliveryView>, description = "A page of deliveries")))]
 pub async fn list(
@@ -101,7 +103,7 @@ pub async fn list(
 }
 
 /// Shows a delivery with its message and the answers to it.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}", tag = "webhooks",
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}", operation_id = "get_webhook_delivery", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), ("delivery_id" = Uuid, Path, description = "The delivery's id")),
     responses((status = 200, body = DeliveryView, description = "The delivery")))]
 pub async fn show(
@@ -115,7 +117,7 @@ pub async fn show(
 }
 
 /// Sends a message again, with the same `webhook-id`, whatever became of it.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver", tag = "webhooks",
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver", operation_id = "redeliver_webhook", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), ("delivery_id" = Uuid, Path, description = "The delivery's id")),
     responses((status = 202, body = DeliveryView, description = "The delivery, which is under way again"),
         (status = 409, description = "It is under way, or the endpoint is disabled")))]

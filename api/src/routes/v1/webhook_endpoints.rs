@@ -12,9 +12,10 @@ use axum::{
 };
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
+    db::TenantTx,
     ids,
     store::{
-        webhook_endpoints::{self as endpoints, Endpoint},
+        webhook_endpoints::{self as endpoints, Endpoint, NewEndpoint},
         webhook_secrets,
     },
     webhooks::WebhookSecret,
@@ -37,9 +38,9 @@ use crate::{
 const MAX_ENDPOINTS: i64 = 20;
 
 /// Makes an endpoint. Its secret is in this answer and nowhere else.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints", tag = "webhooks", request_body = NewEndpointBody,
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints", operation_id = "create_webhook_endpoint", tag = "webhooks", request_body = NewEndpointBody,
     responses((status = 201, body = EndpointView, description = "The endpoint, with its secret"),
-        (status = 409, description = "The tenant has as many endpoints as it may")))]
+        (status = 409, description = "The tenant has as many endpoints as it may, or one with this URL: `endpoint_id`")))]
 pub async fn create(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -48,6 +49,7 @@ pub async fn create(
     let new = body.check(&state)?;
     let secret = WebhookSecret::random();
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    must_be_only_one(&mut transaction, &new).await?;
     if !endpoints::create(&mut transaction, &new, MAX_ENDPOINTS).await? {
         let detail = format!("a tenant has {MAX_ENDPOINTS} webhook endpoints at the most");
         return Err(Problem::new(ProblemCode::Conflict).detail(detail).member("limit", MAX_ENDPOINTS));
@@ -60,7 +62,7 @@ pub async fn create(
 }
 
 /// Lists endpoints, the newest first.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints", tag = "webhooks", params(EndpointQuery),
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints", operation_id = "list_webhook_endpoints", tag = "webhooks", params(EndpointQuery),
     responses((status = 200, body = PageBody<EndpointView>, description = "A page of endpoints")))]
 pub async fn list(
     permit: Permit<WebhooksRead>,
@@ -75,7 +77,7 @@ pub async fn list(
 }
 
 /// Shows an endpoint.
-#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}", operation_id = "get_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint")))]
 pub async fn show(
     permit: Permit<WebhooksRead>,
@@ -87,9 +89,10 @@ pub async fn show(
 }
 
 /// Changes what is named in the body, and leaves the rest.
-#[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", request_body = EndpointChanges,
+#[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", operation_id = "update_webhook_endpoint", tag = "webhooks", request_body = EndpointChanges,
     params(("id" = Uuid, Path, description = "The endpoint's id")),
-    responses((status = 200, body = EndpointView, description = "The endpoint as it is now")))]
+    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"),
+        (status = 409, description = "Another endpoint has this URL: `endpoint_id`")))]
 pub async fn update(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -98,14 +101,16 @@ pub async fn update(
 ) -> Result<Json<EndpointView>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let present = endpoints::find_for_update(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    endpoints::update(&mut transaction, &changes.apply(present, &state)?).await?;
+    let changed = changes.apply(present, &state)?;
+    must_be_only_one(&mut transaction, &changed).await?;
+    endpoints::update(&mut transaction, &changed).await?;
     let changed = endpoints::find(&mut transaction, id).await?;
     transaction.commit().await?;
     found(changed)
 }
 
 /// Deletes an endpoint. What was to be sent there is not sent.
-#[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", operation_id = "delete_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 204, description = "It is gone")))]
 pub async fn delete(
     permit: Permit<WebhooksWrite>,
@@ -118,6 +123,16 @@ pub async fn delete(
     }
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A second endpoint of one URL would be sent every message twice.
+async fn must_be_only_one(transaction: &mut TenantTx, endpoint: &NewEndpoint) -> Result<(), Problem> {
+    match endpoints::holder_of_url(transaction, endpoint).await? {
+        None => Ok(()),
+        Some(holder) => Err(Problem::new(ProblemCode::Conflict)
+            .detail("another endpoint has this URL; change that one")
+            .member("endpoint_id", holder.to_string())),
+    }
 }
 
 /// A disabled endpoint is sent nothing, so what asks for a message is refused.

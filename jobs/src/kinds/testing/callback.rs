@@ -1,6 +1,11 @@
 //! `callback`: POSTs a token to a URL, so that an effect can be counted from outside.
+//!
+//! The guard of all outbound requests holds here too, with this machine permitted besides the public internet.
 
-use anyhow::Context as _;
+use std::sync::LazyLock;
+
+use anyhow::{Context as _, anyhow};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -8,7 +13,10 @@ use super::QUEUE;
 use crate::{
     context::JobContext,
     job::{Job, JobError, Success},
+    ports::outbound::Outbound,
 };
+
+static OUTBOUND: LazyLock<Result<Outbound, reqwest::Error>> = LazyLock::new(Outbound::for_test_kinds);
 
 /// POSTs a token to a URL, so that an effect can be counted from outside.
 #[derive(Deserialize, JsonSchema)]
@@ -25,10 +33,14 @@ impl Job for Callback {
     const DESCRIPTION: &'static str = "POSTs a token to a URL, so that an effect can be counted from outside.";
     const QUEUE: &'static str = QUEUE;
 
-    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
-        let body = serde_json::json!({ "token": self.token });
-        let answer = context.environment().http.post(&self.url).json(&body).send().await.context("callback")?;
-        answer.error_for_status().context("callback")?;
+    async fn run(self, _context: &JobContext) -> Result<Success, JobError> {
+        let body = serde_json::json!({ "token": self.token }).to_string();
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let outbound = OUTBOUND.as_ref().context("callback")?;
+        let answer = outbound.post(&self.url, headers, body).await.context("callback")?;
+        if answer.status >= 400 {
+            return Err(anyhow!("callback: the server answered {}", answer.status).into());
+        }
         Ok(Success::Done)
     }
 }

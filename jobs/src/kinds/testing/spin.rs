@@ -15,6 +15,9 @@ use crate::{
 pub struct Spin {
     /// How long, in milliseconds.
     ms: u64,
+    /// Whether it keeps a thread of the runtime, as a kind with a bug does, and does not look at the token.
+    #[serde(default)]
+    blocks: bool,
     /// Tells a measuring program of the run.
     stamp: Option<Stamp>,
 }
@@ -27,15 +30,21 @@ impl Job for Spin {
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let _stamped = self.stamp.as_ref().and_then(|stamp| stamp.start(context));
         let (cancelled, ms) = (context.cancelled().clone(), self.ms);
+        if self.blocks {
+            spin(ms, || false);
+            return Ok(Success::Done);
+        }
         // On a thread of its own: a kind that computes must not hold up the others of the process.
-        tokio::task::spawn_blocking(move || {
-            let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
-            while std::time::Instant::now() < until && !cancelled.is_cancelled() {
-                std::hint::spin_loop();
-            }
-        })
-        .await
-        .map_err(anyhow::Error::from)?;
+        tokio::task::spawn_blocking(move || spin(ms, || cancelled.is_cancelled()))
+            .await
+            .map_err(anyhow::Error::from)?;
         Ok(Success::Done)
+    }
+}
+
+fn spin(ms: u64, is_over: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
+    while std::time::Instant::now() < until && !is_over() {
+        std::hint::spin_loop();
     }
 }

@@ -1,22 +1,17 @@
-//! One mail over one connection, command by command.
+//! One mail over one session, command by command.
 //!
-//! The commands are sent one by one instead of with lettre's `send`, because what a failure means depends on the
-//! command it answers. Invariant: only a definite 5xx about this recipient or this message is final; everything
-//! that could be the relay's, the network's or our own fault is worth a retry.
+//! Invariant: a mail counts as taken exactly if a 2xx line answers its final dot; [`Progress::after_data`] is set before
+//! the dot is written, so that no way of failing afterwards passes for a mail that cannot double.
+//! What a refusal means is in [`super::verdict`].
 
 use deadpool::managed::Pool;
-use lettre::transport::smtp::{
-    Error as SmtpError,
-    client::AsyncSmtpConnection,
-    commands::{Data, Mail, Rcpt},
-    extension::{Extension, MailBodyParameter, MailParameter},
-    response::{Response, Severity},
-};
 
 use super::{
-    error::{MailError, MailStage, excerpt},
+    error::{Blame, MailError, MailStage, excerpt},
     message::BuiltMail,
     pool::{Connection, Connector, Lease, Standing},
+    reply::Reply,
+    session::Session,
 };
 
 /// How far a mail has come: what the deadline reports when it strikes.
@@ -25,11 +20,13 @@ pub(super) struct Progress {
     pub stage: MailStage,
     /// The final dot is being written, or was: the relay may take the mail.
     pub after_data: bool,
+    /// The code of a final reply whose end has not come.
+    pub heard: Option<u16>,
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { stage: MailStage::Connect, after_data: false }
+        Self { stage: MailStage::Connect, after_data: false, heard: None }
     }
 }
 
@@ -60,124 +57,144 @@ fn was_stale(error: &MailError) -> bool {
 }
 
 async fn converse(connection: &mut Connection, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
-    let parameters = mail_parameters(&connection.smtp, mail)?;
+    let parameters = mail_parameters(&connection.session, mail)?;
     connection.standing = Standing::Occupied;
-    let outcome = transact(&mut connection.smtp, parameters, mail, progress).await;
+    if connection.reused && connection.session.has_spoken().await {
+        return Err(MailError::transient(MailStage::Sender, "the relay closed the connection"));
+    }
+    let outcome = transact(&mut connection.session, parameters, mail, progress).await;
     connection.standing = match &outcome {
+        _ if !connection.session.is_in_step() => Standing::Occupied,
         Ok(_) => Standing::Ready,
-        Err(error) if in_step(error) => Standing::NeedsReset,
-        Err(_) => Standing::Occupied,
+        Err(_) => Standing::NeedsReset,
     };
     outcome
 }
 
-/// True if the relay answered and goes on listening (421 says that it does not).
-fn in_step(error: &MailError) -> bool {
-    match error {
-        MailError::Rejected { code, .. } | MailError::Transient { code: Some(code), .. } => *code != 421,
-        MailError::Transient { .. } | MailError::Invalid { .. } => false,
-    }
-}
-
 /// The extensions that the mail needs. Bodies are always ASCII here; only an address can need more.
-fn mail_parameters(smtp: &AsyncSmtpConnection, mail: &BuiltMail) -> Result<Vec<MailParameter>, MailError> {
-    if !mail.needs_utf8 {
-        return Ok(Vec::new());
+fn mail_parameters(session: &Session, mail: &BuiltMail) -> Result<&'static str, MailError> {
+    match (mail.needs_utf8, session.takes_utf8()) {
+        (false, _) => Ok(""),
+        (true, true) => Ok(" SMTPUTF8 BODY=8BITMIME"),
+        (true, false) => Err(MailError::invalid("an address is not ASCII and the relay does not know SMTPUTF8")),
     }
-    let offers = smtp.server_info();
-    if !offers.supports_feature(Extension::SmtpUtfEight) || !offers.supports_feature(Extension::EightBitMime) {
-        return Err(MailError::invalid("an address is not ASCII and the relay does not know SMTPUTF8"));
-    }
-    Ok(vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)])
 }
 
 async fn transact(
-    smtp: &mut AsyncSmtpConnection,
-    parameters: Vec<MailParameter>,
+    session: &mut Session,
+    parameters: &str,
     mail: &BuiltMail,
     progress: &mut Progress,
 ) -> Result<String, MailError> {
     progress.stage = MailStage::Sender;
-    let reply = smtp.command(Mail::new(Some(mail.from.clone()), parameters)).await;
-    judge(reply, Severity::PositiveCompletion, progress)?;
+    expect(session, mail, progress.stage, &format!("MAIL FROM:<{}>{parameters}", mail.from), 2).await?;
     progress.stage = MailStage::Recipient;
-    let reply = smtp.command(Rcpt::new(mail.to.clone(), Vec::new())).await;
-    judge(reply, Severity::PositiveCompletion, progress)?;
+    expect(session, mail, progress.stage, &format!("RCPT TO:<{}>", mail.to), 2).await?;
     progress.stage = MailStage::Data;
-    let reply = smtp.command(Data).await;
-    judge(reply, Severity::PositiveIntermediate, progress)?;
+    expect(session, mail, progress.stage, "DATA", 3).await?;
     progress.stage = MailStage::Body;
-    let reply = send_body(smtp, &mail.octets, progress).await;
-    let taken = judge(reply, Severity::PositiveCompletion, progress)?;
-    Ok(excerpt(&format!("{} {}", taken.code(), taken.message().collect::<Vec<_>>().join(" "))))
+    send_body(session, mail).await?;
+    progress.stage = MailStage::Reply;
+    progress.after_data = true;
+    finish(session, mail, progress).await
 }
 
-/// Sends the message and notes the moment after which the relay may have all of it: lettre asks for the next part
-/// when the body is written, right before it writes the final dot.
-async fn send_body(
-    smtp: &mut AsyncSmtpConnection,
-    octets: &[u8],
-    progress: &mut Progress,
-) -> Result<Response, SmtpError> {
-    // lettre ends the message with CRLF . CRLF of its own.
-    let mut rest = Some(octets.strip_suffix(b"\r\n").unwrap_or(octets));
-    let parts = std::iter::from_fn(|| {
-        let part = rest.take();
-        if part.is_none() {
-            progress.stage = MailStage::Reply;
-            progress.after_data = true;
+/// Requires a reply of the right class. A 250 where a 354 belongs means that the relay and we are out of step.
+async fn expect(
+    session: &mut Session,
+    mail: &BuiltMail,
+    stage: MailStage,
+    line: &str,
+    class: u16,
+) -> Result<(), MailError> {
+    let reply = session.command(line).await.map_err(|why| MailError::unanswered(stage, &why))?;
+    if reply.class() == class {
+        return Ok(());
+    }
+    if !matches!(reply.class(), 4 | 5) {
+        session.lose_step();
+    }
+    Err(MailError::refused(stage, &reply, Some(&mail.to)))
+}
+
+/// Sends all of the message but the final dot. A reply that comes before the dot is not one to the message: a 2xx there is
+/// no receipt, and a refusal in the middle of the message ends the session.
+async fn send_body(session: &mut Session, mail: &BuiltMail) -> Result<(), MailError> {
+    let written = session.write(&dot_stuffed(&mail.octets)).await;
+    if written.is_ok() && !session.has_spoken().await {
+        return Ok(());
+    }
+    match (session.last_words().await, written) {
+        (Some(reply), _) if matches!(reply.class(), 4 | 5) => {
+            Err(MailError::refused(MailStage::Body, &reply, Some(&mail.to)))
         }
-        part
-    });
-    smtp.message_iter(parts).await
-}
-
-/// Requires a reply of the right kind. lettre calls a 354 in the place of a 250 a success; taking it for one would
-/// lose the mail.
-fn judge(reply: Result<Response, SmtpError>, expected: Severity, progress: &Progress) -> Result<Response, MailError> {
-    match reply {
-        Ok(reply) if reply.code().severity == expected => Ok(reply),
-        Ok(reply) => Err(MailError::Transient {
-            stage: progress.stage,
-            code: None,
-            reason: format!("the relay is out of step, it answered {}", reply.code()),
-            after_data: progress.after_data,
-        }),
-        Err(error) => Err(refusal(progress.stage, &error, progress.after_data)),
+        (Some(_), _) => Err(MailError::transient(MailStage::Body, "the relay answered before the end of the message")),
+        (None, Err(error)) => Err(MailError::transient(MailStage::Body, error)),
+        (None, Ok(())) => Err(MailError::transient(MailStage::Body, "the relay closed the connection")),
     }
 }
 
-/// The class of a failed command.
-pub(super) fn refusal(stage: MailStage, error: &SmtpError, after_data: bool) -> MailError {
-    let Some(code) = error.status().map(u16::from) else {
-        return MailError::Transient { stage, code: None, reason: excerpt(&chain(error)), after_data };
+/// Sends the final dot and reads what the relay makes of the mail.
+///
+/// If any line of the reply is a 2xx, the mail is taken. A relay that says both 250 and 451 may or may not send it on; the
+/// repeat of a mail that was taken is the worse mistake, since it is made again with every attempt.
+async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
+    let reply = match session.write(b".\r\n").await {
+        Ok(()) => session.read(&mut progress.heard).await,
+        Err(error) => session.last_words().await.ok_or(error.into()),
     };
-    let message = std::error::Error::source(error).map(|source| excerpt(&source.to_string())).unwrap_or_default();
-    if error.is_permanent() && concerns_the_mail(stage, code) {
-        return MailError::Rejected { stage, code, message };
-    }
-    let whom = if error.is_permanent() { "the relay refuses us" } else { "the relay asks for a later try" };
-    MailError::refused(stage, Some(code), format!("{whom} with {code}: {message}"))
-}
-
-/// Whether a 5xx at this stage speaks of the recipient or the message. Before RCPT it cannot; and 530, 534, 535 and
-/// 538 ask us for credentials or TLS wherever they stand (RFC 4954 §6).
-fn concerns_the_mail(stage: MailStage, code: u16) -> bool {
-    let about_us = matches!(code, 530 | 534 | 535 | 538);
-    !about_us && matches!(stage, MailStage::Recipient | MailStage::Data | MailStage::Body | MailStage::Reply)
-}
-
-/// An error and what caused it, on one line, without saying the same twice.
-fn chain(error: &SmtpError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+    match reply {
+        Ok(reply) if reply.accepts => Ok(receipt(&reply)),
+        Ok(reply) if matches!(reply.class(), 4 | 5) => {
+            Err(MailError::refused(MailStage::Reply, &reply, Some(&mail.to)))
         }
-        source = cause.source();
+        Ok(reply) => {
+            session.lose_step();
+            Err(lost_reply(Some(reply.code), &format!("the relay is out of step, it answered {}", reply.code)))
+        }
+        Err(why) => Err(lost_reply(None, &why.to_string())),
     }
-    text
+}
+
+/// The relay may have the mail, and nobody knows.
+pub(super) fn lost_reply(code: Option<u16>, reason: &str) -> MailError {
+    MailError::Transient {
+        stage: MailStage::Reply,
+        code,
+        enhanced: None,
+        reason: excerpt(reason),
+        after_data: true,
+        blame: Blame::Recipient,
+        retry_in: None,
+    }
+}
+
+fn receipt(reply: &Reply) -> String {
+    excerpt(&format!("{} {}", reply.code, reply.text()))
+}
+
+/// The message as DATA carries it (RFC 5321 §4.5.2), ended by CRLF, without the final dot.
+fn dot_stuffed(octets: &[u8]) -> Vec<u8> {
+    let mut stuffed = Vec::with_capacity(octets.len() + 64);
+    for line in octets.split_inclusive(|&octet| octet == b'\n') {
+        if line.starts_with(b".") {
+            stuffed.push(b'.');
+        }
+        stuffed.extend_from_slice(line);
+    }
+    if !stuffed.ends_with(b"\r\n") {
+        stuffed.extend_from_slice(b"\r\n");
+    }
+    stuffed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dot_stuffed;
+
+    #[test]
+    fn dots_at_the_start_of_a_line_are_doubled() {
+        assert_eq!(dot_stuffed(b"a\r\n.\r\n..b\r\nc.d"), b"a\r\n..\r\n...b\r\nc.d\r\n");
+        assert_eq!(dot_stuffed(b"a\r\n"), b"a\r\n");
+    }
 }

@@ -18,10 +18,9 @@ use uuid::Uuid;
 
 use super::{address, error::MailError, text};
 
-/// Characters of a display name and of a subject that are kept. Both stay far below the 998 octets of a header line,
-/// which a text without blanks could not be folded to.
+/// Characters of a display name that are kept; far below the 998 octets of a header line, which a text without blanks could not be
+/// folded to.
 const MAX_NAME_CHARS: usize = 120;
-const MAX_SUBJECT_CHARS: usize = 240;
 const MAX_MESSAGE_ID_BYTES: usize = 200;
 const MAX_URL_BYTES: usize = 900;
 
@@ -58,7 +57,7 @@ pub struct OutgoingMail {
     pub html: Option<String>,
     /// Becomes `List-Unsubscribe`, and for an http(s) URL the one-click header of RFC 8058 beside it.
     pub list_unsubscribe: Option<Url>,
-    /// Becomes `Date`. Take it from the job, not from the clock, to keep repeats identical.
+    /// Becomes `Date`: of the first attempt that may have been seen, to keep repeats identical.
     pub date: DateTime<Utc>,
     /// Becomes `X-Rota-Campaign`.
     pub campaign: Option<Uuid>,
@@ -83,7 +82,7 @@ impl OutgoingMail {
         let mut builder = Message::builder()
             .from(from.clone())
             .to(to.clone())
-            .subject(text::one_line(&self.subject, MAX_SUBJECT_CHARS))
+            .subject(text::subject(&self.subject))
             .date(checked_date(self.date)?)
             .raw_header(header("Message-ID", format!("<{message_id}>")));
         for extra in self.extra_headers()? {

@@ -1,18 +1,25 @@
 //! The mail port: one way to hand a mail to a relay or, in development, to a folder.
 //!
 //! Invariant: [`Mailer::send`] always answers within its deadline, and its answer says whether a retry can help and
-//! whether a repeat could double. Read on in `dialogue` (which failure means what), `target` (when TLS is
-//! required), `message` (what a mail looks like), and in `docs/decisions/0003-mail.md` for the reasons.
+//! whether a repeat could double. Read on in `relay` (the way of one mail), `dialogue` and `reply` (SMTP), `verdict` (which
+//! reply means what), `share` and `health` (what tenants share), `target` (when TLS is required), `message` (what a mail
+//! looks like), and in `docs/decisions/0003-mail.md` for the reasons.
 
 mod address;
 mod dialogue;
 mod error;
 mod folder;
+mod health;
 mod message;
 mod pool;
+mod relay;
+mod reply;
+mod session;
+mod share;
 mod stream;
 mod target;
 pub(crate) mod text;
+mod verdict;
 
 #[cfg(test)]
 mod scripted_relay;
@@ -21,36 +28,43 @@ mod tests;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use deadpool::managed::{Pool, QueueMode};
 use lettre::transport::smtp::extension::ClientId;
+use shared::tenancy::TenantId;
 use tokio::time::timeout;
 
 pub use self::{
     address::normalize_address,
-    error::{InvalidAddress, MailConfigError, MailError, MailStage},
+    error::{Blame, InvalidAddress, MailConfigError, MailError, MailStage},
     message::{Mailbox, OutgoingMail},
+    verdict::EnhancedCode,
 };
-use self::{
-    dialogue::{Progress, deliver},
-    pool::Connector,
-    target::Target,
-};
+use self::{pool::Connector, relay::RelayLink, target::Target};
 
 /// How mails are sent, beside where to (`SMTP_URL`).
 #[derive(Debug, Clone)]
 pub struct MailSettings {
     /// Connections to the relay at most, at least 1. `ROTA_SMTP_CONNECTIONS`, default 4.
     pub connections: usize,
-    /// For one whole send, from the wait for a connection to the relay's last reply. `ROTA_MAIL_TIMEOUT_MS`,
-    /// default 15 s.
+    /// For one whole send, from the connection to the relay's last reply. `ROTA_MAIL_TIMEOUT_MS`, default 15 s.
     pub timeout: Duration,
+    /// Between two looks at a relay that is away, at most. `ROTA_RELAY_PROBE_MS`, default 30 s.
+    pub relay_probe: Duration,
+    /// After so long without the relay it is given up for the time being: campaigns are paused until it is back.
+    /// `ROTA_RELAY_PATIENCE_MS`, default 1 min.
+    pub relay_patience: Duration,
     /// The name said in EHLO; the machine's host name if `None`.
     pub hello_name: Option<String>,
 }
 
 impl Default for MailSettings {
     fn default() -> Self {
-        Self { connections: 4, timeout: Duration::from_secs(15), hello_name: None }
+        Self {
+            connections: 4,
+            timeout: Duration::from_secs(15),
+            relay_probe: Duration::from_secs(30),
+            relay_patience: Duration::from_mins(1),
+            hello_name: None,
+        }
     }
 }
 
@@ -67,11 +81,13 @@ pub struct MailReceipt {
 pub struct Mailer {
     way: Arc<Way>,
     timeout: Duration,
+    relay_patience: Duration,
+    relay_probe: Duration,
 }
 
 enum Way {
     Folder(PathBuf),
-    Relay(Pool<Connector>),
+    Relay(RelayLink),
 }
 
 impl Mailer {
@@ -88,41 +104,46 @@ impl Mailer {
             Target::Folder(folder) => Way::Folder(folder),
             Target::Relay(relay) => {
                 let connector = Connector::new(relay, hello(settings.hello_name)?)?;
-                Way::Relay(pool_of(connector, settings.connections))
+                Way::Relay(RelayLink::new(connector, settings.connections, settings.timeout, settings.relay_probe))
             }
         };
-        Ok(Self { way: Arc::new(way), timeout: settings.timeout })
+        let MailSettings { timeout, relay_patience, relay_probe, .. } = settings;
+        Ok(Self { way: Arc::new(way), timeout, relay_patience, relay_probe })
     }
 
-    /// Hands one mail over and waits for the answer. On `Ok` the relay has taken responsibility for the mail, or the
-    /// file is complete.
-    pub async fn send(&self, mail: &OutgoingMail) -> Result<MailReceipt, MailError> {
+    /// Hands one mail of a tenant over and waits for the answer. On `Ok` the relay has taken responsibility for the mail,
+    /// or the file is complete.
+    pub async fn send(&self, tenant: TenantId, mail: &OutgoingMail) -> Result<MailReceipt, MailError> {
         let built = mail.build()?;
-        let mut progress = Progress::new();
-        let sending = async {
-            match self.way.as_ref() {
-                Way::Folder(folder) => folder::store(folder, &built).await,
-                Way::Relay(pool) => deliver(pool, &built, &mut progress).await,
-            }
-        };
-        let reply = match timeout(self.timeout, sending).await {
-            Ok(outcome) => outcome?,
-            Err(_) => return Err(self.timed_out(&progress)),
+        let reply = match self.way.as_ref() {
+            Way::Relay(relay) => relay.send(tenant, &built).await?,
+            Way::Folder(folder) => match timeout(self.timeout, folder::store(folder, &built)).await {
+                Ok(outcome) => outcome?,
+                Err(_) => return Err(MailError::transient(MailStage::File, "the folder does not take the mail")),
+            },
         };
         Ok(MailReceipt { message_id: built.message_id, reply })
     }
 
-    fn timed_out(&self, progress: &Progress) -> MailError {
-        let what = match progress.stage {
-            MailStage::Connect => "all connections were busy or the relay could not be reached",
-            _ => "the relay did not answer",
-        };
-        MailError::Transient {
-            stage: progress.stage,
-            code: None,
-            reason: format!("{what} within {} ms", self.timeout.as_millis()),
-            after_data: progress.after_data,
+    /// Finds out whether the relay can be used.
+    pub async fn probe(&self) -> Result<(), MailError> {
+        match self.way.as_ref() {
+            Way::Folder(_) => Ok(()),
+            Way::Relay(relay) => relay.probe().await,
         }
+    }
+
+    /// Whether the relay has been away for so long that what is to be sent should rest.
+    pub fn is_relay_given_up(&self) -> bool {
+        match self.way.as_ref() {
+            Way::Folder(_) => false,
+            Way::Relay(relay) => relay.away_for().is_some_and(|away| away >= self.relay_patience),
+        }
+    }
+
+    /// Between two looks at a relay that is away, at most.
+    pub const fn relay_probe(&self) -> Duration {
+        self.relay_probe
     }
 }
 
@@ -134,15 +155,6 @@ impl fmt::Debug for Mailer {
         };
         f.debug_struct("Mailer").field("way", way).field("timeout", &self.timeout).finish()
     }
-}
-
-/// Last in, first out: under light load one connection stays warm and the others age out.
-fn pool_of(connector: Connector, connections: usize) -> Pool<Connector> {
-    Pool::builder(connector)
-        .max_size(connections)
-        .queue_mode(QueueMode::Lifo)
-        .build()
-        .expect("a pool without time-outs of its own needs no runtime")
 }
 
 fn hello(name: Option<String>) -> Result<ClientId, MailConfigError> {

@@ -7,9 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
-use lettre::transport::smtp::{
-    authentication::Mechanism, client::AsyncSmtpConnection, commands::Rset, extension::ClientId,
-};
+use lettre::transport::smtp::extension::ClientId;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -19,9 +17,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    dialogue::refusal,
     error::{MailConfigError, MailError, MailStage},
-    stream::{TlsDoor, Wire},
+    session::Session,
+    stream::TlsDoor,
     target::{Encryption, Relay},
 };
 
@@ -32,7 +30,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One SMTP connection and where it stands.
 pub(super) struct Connection {
-    pub smtp: AsyncSmtpConnection,
+    pub session: Session,
     pub standing: Standing,
     /// At least one mail went over it before: the relay may have closed it in the meantime.
     pub reused: bool,
@@ -65,25 +63,6 @@ impl Connector {
         };
         Ok(Self { relay, door, hello })
     }
-
-    async fn authenticate(&self, smtp: &mut AsyncSmtpConnection) -> Result<(), MailError> {
-        let Some(credentials) = &self.relay.credentials else {
-            return Ok(());
-        };
-        match smtp.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await {
-            Ok(_) => Ok(()),
-            // The relay's words are left out: some repeat what was tried.
-            Err(error) => {
-                let code = error.status().map(u16::from);
-                let why = match code {
-                    Some(code) => format!("the relay refuses our credentials with {code}"),
-                    None if error.is_client() => "the relay offers no AUTH mechanism that we speak".to_owned(),
-                    None => "the connection failed".to_owned(),
-                };
-                Err(MailError::refused(MailStage::Authenticate, code, why))
-            }
-        }
-    }
 }
 
 impl managed::Manager for Connector {
@@ -93,12 +72,11 @@ impl managed::Manager for Connector {
     async fn create(&self) -> Result<Connection, MailError> {
         let address = (self.relay.host.as_str(), self.relay.port);
         let tls = self.door.as_ref().map(|door| (door, self.relay.encryption));
-        let wire = Wire::open(address, tls, &self.hello).await?;
-        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello)
-            .await
-            .map_err(|error| refusal(MailStage::Hello, &error, false))?;
-        self.authenticate(&mut smtp).await?;
-        Ok(Connection { smtp, standing: Standing::Ready, reused: false, idle_since: Instant::now() })
+        let mut session = Session::open(address, tls, &self.hello).await?;
+        if let Some(credentials) = &self.relay.credentials {
+            session.authenticate(credentials).await?;
+        }
+        Ok(Connection { session, standing: Standing::Ready, reused: false, idle_since: Instant::now() })
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<MailError> {
@@ -106,12 +84,12 @@ impl managed::Manager for Connector {
         if connection.standing == Standing::Ready && connection.idle_since.elapsed() < PROBE_AFTER_IDLE {
             return Ok(());
         }
-        match timeout(PROBE_TIMEOUT, connection.smtp.command(Rset)).await {
-            Ok(Ok(_)) => {
+        match timeout(PROBE_TIMEOUT, connection.session.command("RSET")).await {
+            Ok(Ok(reply)) if reply.class() == 2 && connection.session.is_in_step() => {
                 connection.standing = Standing::Ready;
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => Err(RecycleError::message("the relay closed the idle connection")),
+            _ => Err(RecycleError::message("the relay closed the idle connection")),
         }
     }
 }

@@ -19,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Clone, Copy)]
 pub(super) enum Act {
     Say(&'static str),
+    /// These octets, without a line end of ours.
+    Raw(&'static [u8]),
     Hang,
     Close,
 }
@@ -76,10 +78,15 @@ pub(super) struct ScriptedRelay {
 
 impl ScriptedRelay {
     pub fn start(script: Script) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    pub fn start_at(address: SocketAddr, script: Script) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         // Small, so that a relay which stops reading stops a large mail half-way.
         socket.set_recv_buffer_size(8_192).expect("settable");
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        socket.set_reuseaddr(true).expect("settable");
+        socket.bind(address).expect("a free port");
         let listener = socket.listen(64).expect("bound");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen::default());
@@ -128,9 +135,11 @@ async fn serve(tcp: TcpStream, script: Script, seen: Arc<Seen>) -> Option<()> {
         let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" => session.hello().await?,
+            "HELO" => session.act("HELO", "250 scripted").await?,
             "STARTTLS" => session = session.start_tls().await?,
             "AUTH" => session.act("AUTH", "235 welcome").await?,
             "MAIL" => session.act("MAIL", "250 sender ok").await?,
+            "RCPT" if line.contains("@hang.test") => session.act("RCPT hang.test", "250 recipient ok").await?,
             "RCPT" => session.act("RCPT", "250 recipient ok").await?,
             "DATA" => {
                 session.act("DATA", "354 go on").await?;
@@ -163,6 +172,7 @@ impl Session {
     async fn act(&mut self, step: &'static str, usual: &'static str) -> Option<()> {
         match self.script.acts.get(step).copied().unwrap_or(Act::Say(usual)) {
             Act::Say(text) => self.say(text).await,
+            Act::Raw(octets) => self.raw(octets).await,
             Act::Hang => std::future::pending().await,
             Act::Close => None,
         }
@@ -171,6 +181,15 @@ impl Session {
     async fn say(&mut self, text: &str) -> Option<()> {
         self.io.write_all(format!("{text}\r\n").as_bytes()).await.ok()?;
         self.io.flush().await.ok()
+    }
+
+    /// Octet by octet, so that nothing depends on the packets in which they arrive.
+    async fn raw(&mut self, octets: &[u8]) -> Option<()> {
+        for octet in octets {
+            self.io.write_all(&[*octet]).await.ok()?;
+            self.io.flush().await.ok()?;
+        }
+        Some(())
     }
 
     async fn hello(&mut self) -> Option<()> {
@@ -198,6 +217,7 @@ impl Session {
     fn accepts_data(&self) -> bool {
         match self.script.acts.get("DATA") {
             Some(Act::Say(text)) => text.starts_with("354"),
+            Some(Act::Raw(octets)) => octets.windows(3).any(|code| code == b"354"),
             _ => true,
         }
     }

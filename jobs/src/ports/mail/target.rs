@@ -3,9 +3,8 @@
 //! Invariant: a relay that is not on this machine is spoken to in clear only if the URL says `tls=none` in so many
 //! words. Errors and `Debug` never show the password.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
-use lettre::transport::smtp::authentication::Credentials;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
@@ -38,6 +37,19 @@ pub(super) struct Relay {
     pub credentials: Option<Credentials>,
     /// A PEM file with the only root to trust, for relays with a private authority.
     pub ca: Option<PathBuf>,
+}
+
+/// Who we are to the relay.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
 }
 
 impl Target {
@@ -108,7 +120,7 @@ fn credentials(url: &Url) -> Result<Option<Credentials>, MailConfigError> {
     match (url.username(), url.password()) {
         ("", None) => Ok(None),
         ("", Some(_)) | (_, None) => Err(malformed("a user needs a password and a password a user")),
-        (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
+        (user, Some(password)) => Ok(Some(Credentials { user: decode(user)?, password: decode(password)? })),
     }
 }
 
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn credentials_are_decoded() {
-        let expected = Credentials::new("me@x.org".to_owned(), "a/b#ü".to_owned());
+        let expected = Credentials { user: "me@x.org".to_owned(), password: "a/b#ü".to_owned() };
         assert_eq!(relay("smtps://me%40x.org:a%2Fb%23%C3%BC@mail.example.com").credentials, Some(expected));
     }
 }

@@ -3,6 +3,14 @@
 //! Invariant: what [`one_line`] returns can neither start a new header nor hide characters: no control character,
 //! no line or paragraph separator, no bidirectional override is left in it.
 
+/// Characters of a subject that are kept; far below the 998 octets of a header line, which a text without blanks could not be folded to.
+const MAX_SUBJECT_CHARS: usize = 240;
+
+/// A subject as the recipient sees it: the one function for the preview and for the mail.
+pub(crate) fn subject(raw: &str) -> String {
+    one_line(raw, MAX_SUBJECT_CHARS)
+}
+
 /// Folds `raw` to one line of at most `max_chars` characters: every run of blanks and control characters becomes
 /// one space, ends are trimmed, characters that reorder the text around them are dropped.
 pub(crate) fn one_line(raw: &str, max_chars: usize) -> String {

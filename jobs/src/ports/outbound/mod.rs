@@ -5,24 +5,33 @@
 //! read up to [`MAX_ANSWER_BYTES`] within [`TIMEOUT`]. Its head is the answer; what of its body does not come is not missed.
 
 mod address;
+mod hosts;
 mod resolver;
 mod target;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
-use ipnet::IpNet;
-use reqwest::{Client, Response, header::HeaderMap, redirect};
-use shared::config::OutboundConfig;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use reqwest::{Client, RequestBuilder, Response, header::HeaderMap, redirect};
+use shared::{config::OutboundConfig, error_text::with_causes};
 
+use self::hosts::Hosts;
 pub use self::{
+    hosts::{HostPermit, PER_HOST},
     resolver::{ForbiddenAddress, LookedUp, Lookup, SystemLookup},
     target::{Target, TargetError},
 };
 
 /// For everything from the look-up to the end of the answer.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// As above, for the test-only kinds.
+const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 /// More of an answer is not read.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// What is kept of an answer.
@@ -48,6 +57,8 @@ impl From<&OutboundConfig> for OutboundPolicy {
 pub struct Outbound {
     client: Client,
     policy: Arc<OutboundPolicy>,
+    hosts: Hosts,
+    timeout: Duration,
 }
 
 /// An answer, as far as it was read.
@@ -69,10 +80,10 @@ pub enum OutboundError {
     #[error(transparent)]
     Forbidden(#[from] ForbiddenAddress),
     /// It took too long.
-    #[error("no answer within {} s", TIMEOUT.as_secs())]
-    TimedOut,
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
     /// The connection failed.
-    #[error("{}", causes(.0))]
+    #[error("{}", with_causes(.0))]
     Failed(reqwest::Error),
 }
 
@@ -84,6 +95,19 @@ impl Outbound {
 
     /// A client that looks names up another way.
     pub fn with_lookup(policy: OutboundPolicy, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
+        Self::build(policy, lookup, TIMEOUT)
+    }
+
+    /// For the test-only kinds: whoever measures from outside has a server on this machine, and lets it be slow.
+    pub(crate) fn for_test_kinds() -> Result<Self, reqwest::Error> {
+        let allowed_networks =
+            vec![Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into(), Ipv6Net::from(Ipv6Addr::LOCALHOST).into()];
+        let policy = OutboundPolicy { allow_http: true, allowed_networks };
+        Self::build(policy, Arc::new(SystemLookup), TEST_TIMEOUT)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the guarded client is made here")]
+    fn build(policy: OutboundPolicy, lookup: Arc<dyn Lookup>, timeout: Duration) -> Result<Self, reqwest::Error> {
         let policy = Arc::new(policy);
         let client = Client::builder()
             .user_agent(concat!("Rota/", env!("CARGO_PKG_VERSION")))
@@ -92,15 +116,31 @@ impl Outbound {
             .no_proxy()
             // Every request is a connection of its own, so that each is judged by what its name means now.
             .pool_max_idle_per_host(0)
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             .build()?;
-        Ok(Self { client, policy })
+        Ok(Self { client, policy, hosts: Hosts::default(), timeout })
+    }
+
+    /// The right to a request to the host of this URL, to be held for as long as it takes; `None` while the host has as many requests
+    /// of this process as it may.
+    pub fn permit(&self, url: &str) -> Option<HostPermit> {
+        self.hosts.take(url)
     }
 
     /// Posts a body and reads how the answer begins.
     pub async fn post(&self, url: &str, headers: HeaderMap, body: String) -> Result<Answer, OutboundError> {
         let target = Target::parse(url, &self.policy)?;
-        let answer = self.client.post(target.url().clone()).headers(headers).body(body).send().await?;
+        self.send(self.client.post(target.url().clone()).headers(headers).body(body)).await
+    }
+
+    /// Gets and reads how the answer begins.
+    pub async fn get(&self, url: &str) -> Result<Answer, OutboundError> {
+        let target = Target::parse(url, &self.policy)?;
+        self.send(self.client.get(target.url().clone())).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer, OutboundError> {
+        let answer = request.send().await.map_err(|error| OutboundError::of(error, self.timeout))?;
         let status = answer.status().as_u16();
         Ok(Answer { status, beginning: beginning(answer).await })
     }
@@ -121,12 +161,12 @@ async fn beginning(mut answer: Response) -> String {
     String::from_utf8_lossy(&kept).replace('\0', "\u{fffd}")
 }
 
-impl From<reqwest::Error> for OutboundError {
-    fn from(error: reqwest::Error) -> Self {
+impl OutboundError {
+    fn of(error: reqwest::Error, timeout: Duration) -> Self {
         let forbidden = sources(&error).find_map(|source| source.downcast_ref::<ForbiddenAddress>());
         match forbidden {
             Some(forbidden) => Self::Forbidden(*forbidden),
-            None if error.is_timeout() => Self::TimedOut,
+            None if error.is_timeout() => Self::TimedOut(timeout),
             None => Self::Failed(error.without_url()),
         }
     }
@@ -136,16 +176,4 @@ fn sources<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
-}
-
-/// What went wrong, from the outside in: the outermost text alone says only that a request failed.
-fn causes(error: &reqwest::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    for source in sources(error) {
-        let text = source.to_string();
-        if !texts.iter().any(|earlier| earlier.contains(&text)) {
-            texts.push(text);
-        }
-    }
-    texts.join(": ")
 }

@@ -86,11 +86,59 @@ impl Target {
     pub const fn url(&self) -> &Url {
         &self.0
     }
+
+    /// The URL as it is compared with others: spellings that lead to one place are one (a final dot of the host, an empty query,
+    /// characters that are escaped without need, RFC 3986 section 6.2.2).
+    pub fn key(&self) -> String {
+        let url = &self.0;
+        let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let query = url.query().filter(|query| !query.is_empty()).map(|query| format!("?{}", unescaped(query)));
+        format!("{}://{host}{port}{}{}", url.scheme(), unescaped(url.path()), query.unwrap_or_default())
+    }
+}
+
+/// Characters that need no escape stand for themselves; other escapes are in capitals.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        match u8::from_str_radix(code, 16).map(char::from) {
+            Ok(letter) if letter.is_ascii_alphanumeric() || "-._~".contains(letter) => plain.push(letter),
+            _ => plain.extend(["%", &code.to_ascii_uppercase()]),
+        }
+        plain.push_str(rest);
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spellings_of_one_url_have_one_key() {
+        let key = |text: &str| Target::parse(text, &OutboundPolicy::default()).unwrap().key();
+        let expected = "https://example.com/hooks/~a%2Fb?c=d";
+        for text in [
+            "https://example.com/hooks/~a%2Fb?c=d",
+            "HTTPS://EXAMPLE.com:443/hooks/%7ea%2fb?c=%64",
+            "https://example.com./hooks/./x/../%7Ea%2Fb?c=d",
+        ] {
+            assert_eq!(key(text), expected, "{text}");
+        }
+        assert_eq!(key("https://example.com"), key("https://example.com/?"));
+        for other in [
+            "https://example.com/?a",
+            "https://example.com:8443/",
+            "https://example.com/A",
+            "https://example.com/%",
+            "https://example.com/%zz",
+        ] {
+            assert_ne!(key(other), key("https://example.com/"), "{other}");
+        }
+    }
 
     fn judge(text: &str) -> Result<(), TargetError> {
         Target::parse(text, &OutboundPolicy::default()).map(drop)

@@ -21,21 +21,30 @@ fn three_addresses_are_enough_in_development() {
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:8080/");
     assert_eq!(api.environment.environment, Environment::Development);
     assert_eq!(api.timing.lease, Duration::from_secs(30));
+    assert_eq!((api.metrics, api.limits.max_args_bytes), (None, 65_536));
     let worker = WorkerConfig::load(&minimal()).unwrap();
-    assert_eq!(worker.http.listen.port(), 9464);
+    assert_eq!(worker.http.listen.first().port(), 9464);
     assert_eq!(worker.mail.transport, MailTransport::Directory(".local/mail".into()));
     assert_eq!(worker.slots.queues, QueueFilter::All);
     let scheduler = SchedulerConfig::load(&minimal()).unwrap();
-    assert_eq!((scheduler.http.listen.port(), scheduler.telemetry.format), (9465, LogFormat::Pretty));
+    assert_eq!((scheduler.http.listen.first().port(), scheduler.telemetry.format), (9465, LogFormat::Pretty));
 }
 
 #[test]
 fn links_name_an_address_that_can_be_reached() {
-    let api = ApiConfig::load(&minimal().with("HOST", "0.0.0.0").with("PORT", "9000")).unwrap();
-    assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000");
+    let env = minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32));
+    let api = ApiConfig::load(&env.with("PORT", "9000-9009")).unwrap();
+    assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000-9009");
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
     let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
     assert_eq!(ApiConfig::load(&env).unwrap().links.public_url.as_str(), "https://rota.example/app");
+}
+
+#[test]
+fn the_metrics_of_the_api_have_a_port_of_their_own_if_it_is_named() {
+    let api = ApiConfig::load(&minimal().with("HOST", "0.0.0.0").with("METRICS_PORT", "9463")).unwrap();
+    assert_eq!(api.metrics.map(|metrics| metrics.listen.to_string()).as_deref(), Some("0.0.0.0:9463"));
+    assert!(ApiConfig::load(&minimal().with("METRICS_PORT", "x")).is_err());
 }
 
 #[test]
@@ -45,7 +54,7 @@ fn all_problems_are_told_at_once() {
     let text = ApiConfig::load(&env).unwrap_err().to_string();
     insta::assert_snapshot!(text, @r#"
     5 problems in the configuration
-      PORT: "99999" is not accepted; expected a port from 0 (any free one) to 65535
+      PORT: "99999" is not accepted; expected a port from 0 (any free one) to 65535, or a range such as 8080-8099
       DATABASE_URL: not set; expected postgres://user:password@host:port/database
       REDIS_URL: the value (not shown here) is not accepted; expected redis://host:port/database or rediss://… for TLS
       ROTA_LEASE_MS: "1999" is not accepted; expected whole milliseconds from 2000
@@ -80,6 +89,27 @@ fn production_refuses_what_only_suits_development() {
     let env = env.with("ROTA_TEST_KINDS", "0").with("ROTA_FAULT", "").with("SMTP_URL", "smtps://mail.example");
     let env = env.with("DATABASE_URL", "postgres://rota_app:x8Jk2@localhost/rota");
     assert!(WorkerConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok());
+}
+
+#[test]
+fn the_built_in_key_is_for_a_loopback_address_only() {
+    for host in ["127.0.0.1", "127.8.9.1", "::1", "localhost"] {
+        assert!(ApiConfig::load(&minimal().with("HOST", host)).is_ok(), "{host}");
+    }
+    for host in ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1"] {
+        for environment in ["", "development", "test", "production"] {
+            let env = minimal().with("HOST", host).with("ENVIRONMENT", environment);
+            let errors = ApiConfig::load(&env).unwrap_err();
+            assert_eq!(errors.problems()[0].variable, "ROTA_LINK_KEY", "{host} {environment}");
+            assert!(ApiConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok(), "{host} {environment}");
+        }
+    }
+}
+
+#[test]
+fn an_environment_that_is_left_out_is_known_as_such() {
+    assert!(ApiConfig::load(&minimal()).unwrap().environment.assumed);
+    assert!(!ApiConfig::load(&minimal().with("ENVIRONMENT", "development")).unwrap().environment.assumed);
 }
 
 #[test]

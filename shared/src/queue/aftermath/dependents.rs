@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Aftermath, Final, final_of, waiting};
 use crate::{
-    queue::{JobState, Priority, QueueName, WaitingJob, control::Position, ties::hooks},
+    queue::{JobState, Priority, control::Position, ties::hooks},
     tenancy::TenantId,
 };
 
@@ -139,17 +139,18 @@ async fn advance(
         }
     }
     free.retain(|id, _| !cancelled.contains_key(id));
-    aftermath.waiting.extend(release(connection, &free).await?);
+    release(connection, &free, aftermath).await?;
     cancel(connection, &cancelled, aftermath).await
 }
 
-/// Lowers `waits_for` by what each job no longer waits for; returns those that are free to run.
+/// Lowers `waits_for` by what each job no longer waits for; those that are free to run wait for nothing else from now on.
 pub(super) async fn release(
     connection: &mut PgConnection,
     free: &BTreeMap<Uuid, i16>,
-) -> Result<Vec<(QueueName, WaitingJob)>, sqlx::Error> {
+    aftermath: &mut Aftermath,
+) -> Result<(), sqlx::Error> {
     if free.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let (ids, counts): (Vec<Uuid>, Vec<i16>) = free.iter().map(|(id, count)| (*id, *count)).unzip();
     // It became eligible now: its place in the lane and its waiting time count from here.
@@ -166,8 +167,15 @@ pub(super) async fn release(
     )
     .fetch_all(connection)
     .await?;
-    let ready = rows.into_iter().filter(|row| row.waits_for == 0);
-    Ok(ready.filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at)).collect())
+    for row in rows {
+        let Some((queue, job)) = waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at) else { continue };
+        if row.waits_for == 0 {
+            aftermath.waiting.push((queue, job));
+        } else {
+            aftermath.touched.push((queue, job.tenant, job.id));
+        }
+    }
+    Ok(())
 }
 
 async fn cancel(

@@ -15,6 +15,8 @@ pub struct SteerFilter {
     pub states: Vec<JobState>,
     /// Only this kind.
     pub kind: Option<String>,
+    /// None of these kinds.
+    pub kinds_left_out: Vec<String>,
     /// Only this queue.
     pub queue: Option<String>,
     /// Only jobs that became final after this.
@@ -34,9 +36,8 @@ macro_rules! matching {
              where tenant_id = $1 and id < $2 and state = any($3::text[]::job_state[])
                and ($4::text is null or kind = $4) and ($5::text is null or queue = $5)
                and ($6::timestamptz is null or finalized_at > $6) and ($7::timestamptz is null or finalized_at < $7)
-               and ($8::text is null or position($8 in errors -> -1 ->> 'error') > 0) and "
-                + $among
-                + " order by id desc limit $9",
+               and ($8::text is null or position($8 in errors -> -1 ->> 'error') > 0) and kind <> all($10::text[]) and "
+                + $among + " order by id desc limit $9",
             tenant,
             $before,
             &states,
@@ -45,7 +46,8 @@ macro_rules! matching {
             $filter.finalized_after,
             $filter.finalized_before,
             $filter.error,
-            $limit
+            $limit,
+            &$filter.kinds_left_out
         )
         .fetch_all(&mut **$transaction)
         .await

@@ -24,7 +24,7 @@ pub(super) fn start(
         | Reason::QueuePaused
         | Reason::TenantPaused
         | Reason::NoWorker => None,
-        Reason::NotDue | Reason::BackingOff => Some(run_at),
+        Reason::NotDue | Reason::BackingOff | Reason::EndpointFailing => Some(run_at),
         Reason::TenantCap | Reason::TenantRate | Reason::AheadInOwnLane | Reason::Dispatching => {
             let standing = standing?;
             let wait_ms = standing.wait_ms(ahead?).min(FARTHEST_MS);

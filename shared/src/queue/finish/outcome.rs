@@ -71,7 +71,13 @@ impl Outcome {
         }
     }
 
-    pub(super) const fn is_final(&self) -> bool {
+    /// Bytes of text that it brings to the ledger.
+    pub fn bytes(&self) -> usize {
+        self.error().map_or(0, str::len) + self.result().map_or(0, str::len)
+    }
+
+    /// Whether no run follows.
+    pub const fn is_final(&self) -> bool {
         self.state().is_final()
     }
 

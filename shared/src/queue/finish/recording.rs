@@ -62,15 +62,15 @@ impl<'a> Recording<'a> {
     /// Takes out the ends of jobs whose rows are locked by another transaction, without waiting for it.
     pub async fn take_locked(&mut self, connections: &Kept) -> Result<Vec<Uuid>, sqlx::Error> {
         let ids: Vec<Uuid> = self.open().collect();
-        let mut connection = connections.take().await?;
+        let mut session = connections.take().await?;
         let locked = sqlx::query_scalar!(
             r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
                select id from jobs where id = any($1) and id not in (select id from free)"#,
             &ids
         )
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut *session)
         .await?;
-        connections.put(connection);
+        connections.put(session).await?;
         self.finishes.retain(|finish| !locked.contains(&finish.id));
         Ok(locked)
     }
@@ -81,9 +81,17 @@ impl<'a> Recording<'a> {
     }
 
     async fn write_on(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
-        let mut connection = connections.take().await?;
-        self.write(&mut connection).await?;
-        connections.put(connection);
+        let mut session = connections.take().await?;
+        if !session.is_transaction() {
+            self.write(&mut session).await?;
+            return connections.put(session).await;
+        }
+        // Nothing is written before the commit, so nothing is noted as written before it.
+        let mut tried =
+            Self { finishes: self.finishes.clone(), records: self.records.clone(), in_doubt: self.in_doubt };
+        tried.write(&mut session).await?;
+        connections.put(session).await?;
+        self.records = tried.records;
         Ok(())
     }
 

@@ -22,6 +22,11 @@ impl Listening {
         Self { started: Instant::now(), ahead_ms: AtomicI64::new(UNKNOWN), at_most_ms: AtomicI64::new(UNKNOWN) }
     }
 
+    /// Whether an answer has told Redis's time.
+    pub(super) fn is_known(&self) -> bool {
+        self.ahead_ms.load(Ordering::Relaxed) != UNKNOWN
+    }
+
     /// Redis's time, in ms, at which a call that begins now is given up; 0 while no answer has told Redis's time.
     pub(super) fn until(&self, patience: Duration) -> i64 {
         match self.ahead_ms.load(Ordering::Relaxed) {

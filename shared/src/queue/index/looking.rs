@@ -5,14 +5,14 @@
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{Index, IndexState, IndexStatus, LaneDepth, MAX_BATCH, WORKER_SILENCE, millis, scripts};
+use super::{Index, IndexState, IndexStatus, LaneDepth, LeaseToken, MAX_BATCH, WORKER_SILENCE, millis, scripts};
 use crate::{
     queue::{QueueName, Shard, keys},
     tenancy::TenantId,
 };
 
 impl Index {
-    /// Answers when Redis does: for readiness.
+    /// Answers when Redis does.
     pub async fn ping(&self) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(&mut self.connection()).await
     }
@@ -82,6 +82,25 @@ impl Index {
             }
         }
         Ok(depth)
+    }
+
+    /// Which jobs are held under one of these tokens, page by page; a cursor of 0 begins and ends.
+    pub(in crate::queue) async fn held_under(
+        &self,
+        shard: &Shard,
+        tokens: &[LeaseToken],
+        cursor: u64,
+    ) -> Result<(u64, Vec<(Uuid, LeaseToken)>), RedisError> {
+        let mut call = self.call(&scripts::UNANSWERED, shard);
+        call.arg(cursor);
+        for token in tokens {
+            call.arg(token.bytes());
+        }
+        let answer: Vec<Vec<u8>> = call.invoke_async(&mut self.connection()).await?;
+        let Some((cursor, held)) = answer.split_first() else { return Ok((0, Vec::new())) };
+        let held = held.chunks_exact(2);
+        let held = held.filter_map(|pair| Some((Uuid::from_slice(&pair[0]).ok()?, LeaseToken::parse(&pair[1])?)));
+        Ok((String::from_utf8_lossy(cursor).parse().unwrap_or(0), held.collect()))
     }
 
     /// Which of the jobs are leased right now.

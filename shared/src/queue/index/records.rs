@@ -12,6 +12,9 @@ use crate::{queue::Priority, tenancy::TenantId};
 const PRIORITY_SPAN: i64 = 1 << 43;
 /// Bytes of a record that `packed.lua` takes apart: for a push and for a settlement the same.
 const PACKED: usize = 41;
+/// Run times that are none, as `settle.lua` has them.
+const UNRUN: f64 = -1.0;
+const RESCUED: f64 = -2.0;
 
 /// Whether the index can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +46,9 @@ impl IndexState {
 pub struct LeaseToken([u8; 8]);
 
 impl LeaseToken {
+    /// Where nobody's is known. No fetch has it.
+    pub(in crate::queue) const NONE: Self = Self([0; 8]);
+
     /// A token nobody else has.
     pub fn random() -> Self {
         Self(rand::random())
@@ -68,6 +74,8 @@ pub enum JobChange {
     Finished,
     /// It was cancelled, whether it waited or ran.
     Cancelled,
+    /// Something else that is shown of it changed: its progress, what it waits for, that it waits again or that its time was over.
+    Updated,
 }
 
 impl JobChange {
@@ -79,6 +87,7 @@ impl JobChange {
             b"a" => Self::WaitsAgain,
             b"f" => Self::Finished,
             b"c" => Self::Cancelled,
+            b"u" => Self::Updated,
             _ => return None,
         };
         Some((Uuid::from_slice(id).ok()?, change))
@@ -160,8 +169,20 @@ impl Grant {
         Some(Self { leased, token, at_ms: at_ms.parse().ok()? })
     }
 
-    /// The message that [`Self::parse`] reads.
-    pub(super) fn message(&self) -> Vec<u8> {
+    /// Which job it is.
+    pub const fn job(&self) -> Uuid {
+        self.leased.id
+    }
+
+    /// Takes it for so much older than it is, as if the message had been under way for that long.
+    #[must_use]
+    pub fn delayed(self, by: Duration) -> Self {
+        Self { at_ms: self.at_ms - i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4), ..self }
+    }
+
+    /// The message that [`Self::parse`] reads, as `granting.lua` writes it.
+    #[cfg(test)]
+    fn message(&self) -> Vec<u8> {
         let LeasedId { id, priority, run_at_ms } = &self.leased;
         let lane_score = i64::from(priority.get()) * PRIORITY_SPAN + run_at_ms;
         [self.token.bytes(), id.as_bytes().as_slice(), format!("{} {lane_score}", self.at_ms).as_bytes()].concat()
@@ -177,8 +198,21 @@ pub struct HeldLease {
     pub token: LeaseToken,
     /// Whose job it is.
     pub tenant: TenantId,
-    /// Since when, which is charged to the tenant where it is longer than was estimated.
+    /// Which run of the job it is for.
+    pub attempt: i32,
+    /// How long its handler has been running, which is charged to the tenant where it is longer than was estimated.
     pub held_for: Duration,
+}
+
+/// What became of leases that were to be renewed.
+#[derive(Debug)]
+pub struct Renewed {
+    /// Whether the index can be trusted.
+    pub state: IndexState,
+    /// Somebody else's now, or claimed by a rescue.
+    pub lost: Vec<Uuid>,
+    /// Nobody's: they were settled, rescued, or forgotten by the index. The ledger knows.
+    pub unheld: Vec<Uuid>,
 }
 
 /// What one fetch brought.
@@ -198,7 +232,7 @@ pub struct Settlement {
     pub id: Uuid,
     /// The lease's token; a settlement with another token changes nothing.
     pub token: LeaseToken,
-    /// Worker time used, charged to the tenant; `None` if the job did not run.
+    /// Worker time used, charged to the tenant; `None` if the job did not run: then only its start is charged.
     pub ran: Option<Duration>,
     /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
     pub again: Option<(i64, Priority)>,
@@ -207,7 +241,15 @@ pub struct Settlement {
 impl Settlement {
     /// As `settle.lua` unpacks it.
     pub(super) fn pack(&self) -> [u8; PACKED] {
-        let ran_ms = self.ran.map_or(-1.0, |ran| ran.as_secs_f64() * 1_000.0);
+        self.packed(self.ran.map_or(UNRUN, |ran| ran.as_secs_f64() * 1_000.0))
+    }
+
+    /// The end of a lease that a rescue has claimed.
+    pub(super) fn pack_rescued(&self) -> [u8; PACKED] {
+        self.packed(RESCUED)
+    }
+
+    fn packed(&self, ran_ms: f64) -> [u8; PACKED] {
         let (run_at, priority) = self.again.map_or((0.0, 0), |(ms, priority)| (double(ms), packed_priority(priority)));
         let (ran_ms, run_at) = (ran_ms.to_le_bytes(), run_at.to_le_bytes());
         packed([self.id.as_bytes(), self.token.bytes(), &ran_ms, &[priority], &run_at])

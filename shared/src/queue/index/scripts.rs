@@ -10,9 +10,6 @@ macro_rules! script {
     ($name:literal) => {
         script!("", $name,)
     };
-    (alone $name:literal) => {
-        LazyLock::new(|| Script::new(include_str!(concat!("../lua/", $name, ".lua"))))
-    };
     ($first_line:literal, $name:literal, $($part:literal)*) => {
         LazyLock::new(|| {
             Script::new(concat!(
@@ -26,15 +23,17 @@ macro_rules! script {
 }
 
 pub(super) static PUSH: LazyLock<Script> =
-    script!("", "push", "packed" "lanes" "tenants" "turns" "serving" "leasing" "granting");
-pub(super) static RESERVE: LazyLock<Script> = script!(alone "reserve");
+    script!("", "push", "packed" "lanes" "leases" "tenants" "fair_share" "turns" "serving" "leasing" "granting");
 pub(super) static FETCH: LazyLock<Script> =
-    script!("", "fetch", "lanes" "tenants" "turns" "readiness" "serving" "leasing");
-pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "tenants");
+    script!("", "fetch", "lanes" "leases" "tenants" "fair_share" "turns" "readiness" "serving" "leasing");
+pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "leases" "tenants" "fair_share");
 // A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
-pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "tenants");
-pub(super) static EXPIRED: LazyLock<Script> = script!("expired");
-pub(super) static CANCEL: LazyLock<Script> = script!("cancel");
+pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "leases" "emptied" "tenants");
+pub(super) static CHECK: LazyLock<Script> = script!("", "check", "lanes" "emptied" "tenants");
+pub(super) static EXPIRED: LazyLock<Script> = script!("", "expired", "leases");
+pub(super) static CANCEL: LazyLock<Script> = script!("", "cancel", "emptied");
+pub(super) static UNANSWERED: LazyLock<Script> = script!("", "unanswered", "leases");
+pub(super) static ANNOUNCE: LazyLock<Script> = script!("announce");
 pub(super) static WATCH: LazyLock<Script> = script!("watch");
 pub(super) static LIMIT: LazyLock<Script> = script!("", "limit", "lanes");
 pub(super) static PAUSE: LazyLock<Script> = script!("pause");

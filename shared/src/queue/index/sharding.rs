@@ -29,7 +29,7 @@ impl Index {
     }
 
     /// The shard of a tenant's jobs.
-    pub(super) fn shard_of(&self, queue: &QueueName, tenant: TenantId) -> Shard {
+    pub(in crate::queue) fn shard_of(&self, queue: &QueueName, tenant: TenantId) -> Shard {
         self.shards.shard_of(queue, tenant)
     }
 

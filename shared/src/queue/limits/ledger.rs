@@ -1,7 +1,8 @@
 //! The rows of `tenant_limits` and `queue_settings`.
 //!
 //! Invariant: a column that is null says nothing. What holds is looked for in the queue's row, then in the tenant's row for
-//! all queues, then in its tier; [`Standing::limits`] is the only place that does so.
+//! all queues, then in its tier; [`Standing::limits`] is the only place that does so. In the queue of webhooks there is a cap for everyone,
+//! because how long a run takes there is up to the tenant's receiver.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +10,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Limits, QueueScope, Rate, tier_weight};
-use crate::{db::SystemDb, queue::QueueName, tenancy::TenantId};
+use crate::{db::SystemDb, queue::QueueName, tenancy::TenantId, webhooks::DELIVERY_QUEUE};
+
+/// Messages of one tenant that are sent at a time, unless a row of its says otherwise: a quarter of a worker's slots.
+pub const MAX_DELIVERIES: i32 = 5;
 
 /// What one row says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -46,6 +50,8 @@ pub struct Standing {
     tiers: HashMap<Uuid, String>,
     rows: HashMap<Uuid, HashMap<String, LimitRow>>,
     paused: HashSet<String>,
+    /// Those who have webhook endpoints.
+    listeners: HashSet<Uuid>,
 }
 
 impl Standing {
@@ -56,12 +62,18 @@ impl Standing {
             "select tenant_id, queue, weight, max_running, rate_per_second, burst, paused from tenant_limits"
         );
         let paused = sqlx::query_scalar!("select queue from queue_settings where paused");
-        let (tiers, rows, paused) =
-            tokio::try_join!(tiers.fetch_all(db.pool()), rows.fetch_all(db.pool()), paused.fetch_all(db.pool()))?;
+        let listeners = sqlx::query_scalar!("select distinct tenant_id from webhook_endpoints");
+        let (tiers, rows, paused, listeners) = tokio::try_join!(
+            tiers.fetch_all(db.pool()),
+            rows.fetch_all(db.pool()),
+            paused.fetch_all(db.pool()),
+            listeners.fetch_all(db.pool())
+        )?;
         let mut standing = Self {
             tiers: tiers.into_iter().map(|row| (row.id, row.tier)).collect(),
             rows: HashMap::new(),
             paused: paused.into_iter().collect(),
+            listeners: listeners.into_iter().collect(),
         };
         for row in rows {
             let limits = LimitRow {
@@ -83,7 +95,7 @@ impl Standing {
 
     /// The tenants for whom something else than the default may hold.
     pub fn tenants(&self) -> HashSet<TenantId> {
-        self.tiers.keys().chain(self.rows.keys()).map(|&id| TenantId::new(id)).collect()
+        self.tiers.keys().chain(self.rows.keys()).chain(&self.listeners).map(|&id| TenantId::new(id)).collect()
     }
 
     /// What holds for a tenant in a queue.
@@ -94,7 +106,10 @@ impl Standing {
         let rate = |row: &LimitRow| Some(Rate { per_second: row.rate_per_second?, burst: row.burst? });
         Limits {
             weight: rows.iter().find_map(|row| row.weight).unwrap_or_else(|| tier_weight(tier)),
-            max_running: rows.iter().find_map(|row| row.max_running),
+            max_running: rows
+                .iter()
+                .find_map(|row| row.max_running)
+                .or_else(|| (queue.as_ref() == DELIVERY_QUEUE).then_some(MAX_DELIVERIES)),
             rate: rows.iter().find_map(rate),
             paused: rows.iter().find_map(|row| row.paused).unwrap_or(false),
         }
@@ -202,6 +217,9 @@ mod tests {
         standing.rows.entry(id).or_default().insert("email".to_owned(), own);
         let limits = standing.limits(tenant, &email);
         assert_eq!((limits.weight, limits.max_running, limits.paused), (7, Some(5), false));
+        let webhooks: QueueName = DELIVERY_QUEUE.parse().expect("a name");
+        assert_eq!(Standing::default().limits(tenant, &webhooks).max_running, Some(MAX_DELIVERIES));
+        assert_eq!(standing.limits(tenant, &webhooks).max_running, Some(5), "its own row for all");
         let other = standing.limits(tenant, &"other".parse().expect("a name"));
         assert_eq!((other.weight, other.max_running, other.paused), (3, Some(5), true));
     }

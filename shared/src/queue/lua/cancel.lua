@@ -4,7 +4,7 @@ local running = 0
 local announce = announcer(now_ms())
 for i = 1, #ARGV, 3 do
   local id, tenant = ARGV[i], ARGV[i + 1]
-  redis.call('ZREM', lane_of(tenant), id)
+  if redis.call('ZREM', lane_of(tenant), id) == 1 then leave_if_empty(tenant) end
   redis.call('ZREM', due, id .. tenant .. ARGV[i + 2])
   if redis.call('HEXISTS', held, id) == 1 then
     redis.call('PUBLISH', root .. ':cancel', id)

@@ -3,8 +3,8 @@ local entered, arrivals, somebody_new, floor = {}, {}, false, nil
 
 -- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
 local function join_ring(tenant)
-  floor = floor or tonumber(redis.call('HGET', meta, 'floor') or 0)
-  local own = tonumber(redis.call('HGET', vtimes, tenant) or 0)
+  floor = floor or tonumber(redis.call('HGET', meta, 'floor') or 0) or 0
+  local own = tonumber(redis.call('HGET', vtimes, tenant) or 0) or 0
   redis.call('HDEL', vtimes, tenant)
   redis.call('ZADD', ring, math.max(floor, own), tenant)
 end

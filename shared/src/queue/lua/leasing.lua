@@ -1,3 +1,13 @@
+-- Which of these jobs may not be handed out: somebody holds them, or they are no ids at all and are forgotten with this.
+local function taken(ids)
+  local holders, ends, not_free, seen = redis.call('HMGET', held, unpack(ids)), redis.call('ZMSCORE', leases, unpack(ids)), {}, {}
+  for at, id in ipairs(ids) do
+    not_free[at] = holders[at] or ends[at] or #id ~= 16 or seen[id]
+    seen[id] = true
+  end
+  return not_free
+end
+
 -- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on. Ends after `bound` tenants that may start none.
 -- Returns the ids, the lane score of each, and whether that bound was reached.
 local function lease(wanted, lease_ms, token, bound, now)
@@ -27,14 +37,15 @@ local function lease(wanted, lease_ms, token, bound, now)
   local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
   -- A number that is given to a command is written out each time.
   local expiry = string.format('%.0f', now + lease_ms)
-  for at, holder in ipairs(#ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}) do
-    local id, entry = ids[at], entries[at]
-    if holder then
+  local not_free = #ids > 0 and taken(ids)
+  for at, id in ipairs(ids) do
+    local entry = entries[at]
+    if not_free[at] then
       entry.time = entry.time - entry.cost
     else
       leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
       expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
-      entry.holder = entry.holder or token .. entry.tenant .. entry.cost
+      entry.holder = entry.holder or token .. entry.tenant .. entry.charge
       holders[#holders + 1], holders[#holders + 2] = id, entry.holder
       entry.about.running, served[entry.tenant] = entry.about.running + 1, (served[entry.tenant] or 0) + 1
     end

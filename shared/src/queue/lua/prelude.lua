@@ -4,7 +4,7 @@ local ring = root .. ':ring'         -- sorted set: tenant -> virtual time, for 
 local parked = root .. ':parked'     -- sorted set: tenant -> when it may run again (inf: not by itself), for the others
 local due = root .. ':due'           -- sorted set: id, tenant and priority -> run_at, for the near future
 local leases = root .. ':leases'     -- sorted set: id -> expiry
-local held = root .. ':held'         -- hash: id -> token (8 bytes), tenant (16 bytes), virtual time charged
+local held = root .. ':held'         -- hash: id -> token (8 bytes), tenant (16 bytes), virtual time charged (with '+' before it if that is a start cost)
 local running = root .. ':running'   -- hash: tenant -> how many leases it has
 local vtimes = root .. ':vtimes'     -- hash: tenant -> virtual time, for tenants outside the ring
 local estimates = root .. ':costs'   -- hash: tenant -> moving average of run time in ms
@@ -12,7 +12,7 @@ local limits = root .. ':limits'     -- hash: tenant -> weight, cap, rate, burst
 local buckets = root .. ':buckets'   -- hash: tenant -> tokens and when they were counted, for tenants with a rate
 local watched = root .. ':watched'   -- sorted set: id -> until when somebody follows the job
 local workers = root .. ':workers'   -- sorted set: process and its slots -> when it was last seen
-local meta = root .. ':meta'         -- hash: epoch, run_id, state, complete, floor, idle, offer, told, paused
+local meta = root .. ':meta'         -- hash: epoch, run_id, state, complete, floor, idle, offer, told, paused, start_ms
 
 -- A lane orders by priority first, then by time: 2^43 ms reach to the year 2248, and 4 priorities stay exact in a double.
 local PRIORITY_SPAN = 8796093022208

@@ -3,14 +3,18 @@
 local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'floor')
 -- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
 if flags[2] == 'retired' then return 0 end
-floor = tonumber(flags[6] or 0)
+floor = tonumber(flags[6] or 0) or 0
 local now, ids, job = now_ms(), unpacker(ARGV[1], '<c16Bd')
 local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
--- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
-local function is_due_later(id, tenant, priority) return some_due and redis.call('ZSCORE', due, id .. tenant .. priority) end
+-- What was put off is due later than the ledger says, and the sweeps must not bring it forward. What waits in its lane and is said to be due
+-- later, by a push that was under way for long, is left to the ledger, which is asked when its turn comes.
+local function waits_elsewhere(id, tenant, priority, run_at)
+  return some_due and redis.call('ZSCORE', due, id .. tenant .. priority)
+    or run_at > now and redis.call('ZSCORE', lane_of(tenant), id)
+end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   local id, tenant, priority, run_at = ids[at], job(at)
-  if not holder and not is_due_later(id, tenant, priority) then
+  if not holder and not waits_elsewhere(id, tenant, priority, run_at) then
     place(id, tenant, priority, run_at == -math.huge and now or run_at, now)
     placed, last = placed + 1, id
   end

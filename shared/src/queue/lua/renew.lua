@@ -1,29 +1,46 @@
--- Extends leases. While the index is being rebuilt ('grace') a holder may assert a lease that the new index lacks.
--- ARGV: lease in ms, then id, token, tenant and for how many ms it has been held, for each job. Returns the index state and the ids
--- whose lease is lost; of a stale index nothing can be said, so nothing is lost; of a retired one all are: the jobs are handed out
--- elsewhere.
+-- Extends leases. ARGV: lease in ms, '1' to assert what nobody holds, then id, token, tenant and for how many ms it has been held, for each job.
+-- Returns the index state, how many ids are lost, those ids, and then the ids that nobody holds.
+-- Lost is what another token holds, what a rescue has claimed, and all of a retired index: those jobs are handed out elsewhere. What nobody
+-- holds was settled, rescued or forgotten; the ledger knows which, so the caller asks it before it asserts. While the index is being rebuilt
+-- ('grace') it is asserted at once. Of a stale index nothing can be said, so nothing is lost.
 local state, ids = index_state(), {}
-for i = 2, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
-if state == 'retired' then return { state, unpack(ids) } end
-if state ~= 'ready' and state ~= 'grace' then return { state } end
-local expiry, answer, long, names = now_ms() + tonumber(ARGV[1]), { state }, {}, {}
+for i = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+if state == 'retired' then return { state, #ids, unpack(ids) } end
+if state ~= 'ready' and state ~= 'grace' then return { state, 0 } end
+local now = now_ms()
+local expiry, asserts = string.format('%.0f', now + tonumber(ARGV[1])), ARGV[2] == '1' or state == 'grace'
+local lost, unheld, long, names, expiries, found = {}, {}, {}, {}, {}, {}
+local ends = redis.call('ZMSCORE', leases, unpack(ids))
+
+-- NX: of two who assert the same job, even in one call, the first is believed.
+local function assert_lease(id, token, tenant)
+  if redis.call('HSETNX', held, id, token .. tenant .. '0') == 0 then return false end
+  withdraw(id, tenant)
+  redis.call('HINCRBY', running, tenant, 1)
+  return true
+end
+
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
-  local id, token, tenant, held_ms = ids[at], ARGV[at * 4 - 1], ARGV[at * 4], tonumber(ARGV[at * 4 + 1])
-  -- NX: of two who assert the same job, even in one call, the first is believed.
-  if not holder and state == 'grace' and redis.call('HSETNX', held, id, token .. tenant .. '0') == 1 then
-    redis.call('ZADD', leases, expiry, id)
-    redis.call('HINCRBY', running, tenant, 1)
+  local id, token, tenant, held_ms = ids[at], ARGV[at * 4], ARGV[at * 4 + 1], tonumber(ARGV[at * 4 + 2])
+  if is_claimed(ends[at]) then
+    lost[#lost + 1] = id
+  elseif not holder and not asserts then
+    unheld[#unheld + 1] = id
+  elseif not holder and assert_lease(id, token, tenant) then
+    expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
   elseif holder and string.sub(holder, 1, 8) == token then
-    redis.call('ZADD', leases, 'XX', expiry, id)
+    expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
     -- No weight divides by less than one.
-    if held_ms > tonumber(string.sub(holder, 25)) then
+    if held_ms > charged_to(holder) then
       long[#long + 1] = { id = id, tenant = tenant, held_ms = held_ms, holder = holder }
       names[#names + 1] = tenant
     end
   else
-    answer[#answer + 1] = id
+    lost[#lost + 1] = id
   end
 end
+-- Also where the lease itself was forgotten: the holder proves that there is one.
+if #expiries > 0 then redis.call('ZADD', leases, unpack(expiries)) end
 
 -- A run that goes on for longer than its estimate is charged while it lasts: its tenant's next jobs wait for the others' now, not
 -- only after its end.
@@ -31,7 +48,7 @@ local more, holders = {}, {}
 if #long > 0 then learn(names) end
 for _, job in ipairs(long) do
   local used = job.held_ms / known[job.tenant].weight
-  local beyond = used - tonumber(string.sub(job.holder, 25))
+  local beyond = used - charged_to(job.holder)
   if beyond > 0 then
     more[job.tenant] = (more[job.tenant] or 0) + beyond
     holders[#holders + 1], holders[#holders + 2] = job.id, string.sub(job.holder, 1, 24) .. used
@@ -39,4 +56,7 @@ for _, job in ipairs(long) do
 end
 if #holders > 0 then redis.call('HSET', held, unpack(holders)) end
 for tenant, beyond in pairs(more) do charge(tenant, beyond) end
+local answer = { state, #lost }
+for _, id in ipairs(lost) do answer[#answer + 1] = id end
+for _, id in ipairs(unheld) do answer[#answer + 1] = id end
 return answer

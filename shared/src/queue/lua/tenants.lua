@@ -4,7 +4,10 @@ local known = {}
 local function unpacked(packed)
   if not packed then return { weight = 1, cap = 0, rate = 0, burst = 0, paused = false } end
   local weight, cap, rate, burst, paused = string.match(packed, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return { weight = tonumber(weight), cap = tonumber(cap), rate = tonumber(rate), burst = tonumber(burst), paused = paused == '1' }
+  weight, cap, rate, burst = tonumber(weight or nil), tonumber(cap or nil), tonumber(rate or nil), tonumber(burst or nil)
+  -- What cannot be read must not stop the others; the leader compares limits with the ledger.
+  if not (weight and weight > 0 and cap and rate and burst) then return unpacked(nil) end
+  return { weight = weight, cap = cap, rate = rate, burst = burst, paused = paused == '1' }
 end
 
 local function learn(tenants)
@@ -13,7 +16,7 @@ local function learn(tenants)
   local averages = redis.call('HMGET', estimates, unpack(tenants))
   for at, tenant in ipairs(tenants) do
     local about = known[tenant] or unpacked(packed[at])
-    about.running, about.average = about.running or tonumber(counts[at] or 0), about.average or tonumber(averages[at] or nil)
+    about.running, about.average = about.running or tonumber(counts[at] or 0) or 0, about.average or tonumber(averages[at] or nil)
     known[tenant] = about
   end
 end
@@ -43,7 +46,8 @@ end
 local function take_tokens(tenant, about, now, taken)
   if not about.tokens then
     local tokens, at = string.match(redis.call('HGET', buckets, tenant) or '', '^(%S+) (%S+)$')
-    about.tokens = tokens and tokens + math.max(0, now - at) * about.rate / 1000 or about.burst
+    tokens, at = tonumber(tokens or nil), tonumber(at or nil)
+    about.tokens = tokens and at and tokens + math.max(0, now - at) * about.rate / 1000 or about.burst
   end
   about.tokens = math.min(about.burst, about.tokens - taken)
   if taken ~= 0 then redis.call('HSET', buckets, tenant, string.format('%.6f %.0f', about.tokens, now)) end

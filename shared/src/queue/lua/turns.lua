@@ -45,13 +45,18 @@ end
 -- a job does, and nobody feels so short a wait.
 local TURN_MS = 1
 
+local start_ms = nil
+
 -- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none.
 local function turn(entry, most, now)
   if not entry.left then
     entry.about = known[entry.tenant]
     local average = entry.about.average or 1
-    entry.cost, entry.least = average / entry.about.weight, math.max(1, math.floor(TURN_MS / average))
-    entry.waiting = redis.call('ZCARD', lane_of(entry.tenant))
+    start_ms = start_ms or start_cost()
+    entry.cost, entry.least = virtual_cost(average, start_ms, entry.about.weight), math.max(1, math.floor(TURN_MS / average))
+    entry.charge = noted_charge(entry.cost, average, start_ms)
+    -- What is no tenant leaves the ring with this.
+    entry.waiting = #entry.tenant == 16 and redis.call('ZCARD', lane_of(entry.tenant)) or 0
     entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
   end
   local second = math.min(horizon, size > 1 and heap[2].time or math.huge, size > 2 and heap[3].time or math.huge)

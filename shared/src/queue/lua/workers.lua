@@ -1,6 +1,10 @@
 -- How many workers serve the queue, and with how many slots, counting those that were seen within the last `silence_ms`.
 local function workers_seen(now, silence_ms)
   local members, slots = redis.call('ZRANGEBYSCORE', workers, now - silence_ms, '+inf'), 0
-  for _, member in ipairs(members) do slots = slots + tonumber(string.sub(member, 17)) end
-  return #members, slots
+  local count = 0
+  for _, member in ipairs(members) do
+    local of_this = tonumber(string.sub(member, 17))
+    if of_this then count, slots = count + 1, slots + of_this end
+  end
+  return count, slots
 end

@@ -14,14 +14,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Committed, EnqueueError, Waiting, isolated::IsolatedTenants, pusher::Pusher, reserving::Reserving, statements, tied,
-};
+use super::{Committed, EnqueueError, Waiting, isolated::IsolatedTenants, pusher::Pusher, statements, tied};
 use crate::{
     db::{self, Kept, SystemDb},
     faults::{self, Point},
     patience,
-    queue::Index,
     tenancy::TenantId,
 };
 
@@ -66,9 +63,8 @@ pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer,
 pub(super) struct Writer {
     pub(super) db: SystemDb,
     pub(super) connections: Kept,
-    pub(super) index: Index,
     pub(super) pusher: Pusher,
-    /// The tasks that write groups, and tell workers that were reserved.
+    /// The tasks that write groups, and push lone jobs.
     pub(super) commits: TaskTracker,
     /// Who must not hold up the groups.
     pub(super) isolated: IsolatedTenants,
@@ -77,20 +73,12 @@ pub(super) struct Writer {
 impl Writer {
     /// `in_doubt`: whether an earlier try may have been committed.
     pub(super) async fn commit(&self, group: Vec<Waiting>, in_doubt: bool) {
-        let (persisted, reserving) = match Reserving::ask(&self.index, &group) {
-            Some(mut reserving) => (reserving.beside(self.persist(&group, in_doubt)).await, Some(reserving)),
-            None => (self.persist(&group, in_doubt).await, None),
-        };
-        match persisted {
+        match self.persist(&group, in_doubt).await {
             Ok(Committed { answers, idle }) => {
                 faults::pass(Point::AfterCommitBeforePush).await;
                 let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
                 let jobs = created.flat_map(|(waiting, _)| &waiting.request.jobs);
-                let mut jobs = jobs.filter(|job| !idle.contains(&job.id));
-                match reserving {
-                    Some(reserving) => self.end(reserving, jobs.next().is_some()),
-                    None => self.pusher.announce(jobs),
-                }
+                self.pusher.announce_from(&self.commits, jobs.filter(|job| !idle.contains(&job.id)));
                 // On this thread, which has its caches warm, the push goes out before the answers; to wake another for either takes longer.
                 yield_now().await;
                 for (waiting, answer) in group.into_iter().zip(answers) {
@@ -98,30 +86,15 @@ impl Writer {
                     let _ = waiting.answer.send(Ok(answer));
                 }
             }
-            Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
-                if let Some(reserving) = reserving {
-                    self.end(reserving, false);
-                }
-                self.isolate(group, in_doubt).await;
-            }
+            Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => self.isolate(group, in_doubt).await,
             // One request's rows can spoil a statement for all: find out whose, so that the others get through.
             Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
                 for waiting in group {
                     Box::pin(self.commit(vec![waiting], in_doubt)).await;
                 }
             }
-            Err(Failed { error, .. }) => {
-                if let Some(reserving) = reserving {
-                    self.end(reserving, false);
-                }
-                refuse(group, error);
-            }
+            Err(Failed { error, .. }) => refuse(group, error),
         }
-    }
-
-    /// Beside the answers, which must not wait for Redis.
-    fn end(&self, reserving: Reserving, is_created: bool) {
-        self.commits.spawn(reserving.end(is_created, self.pusher.clone()));
     }
 
     /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
@@ -160,7 +133,7 @@ impl Writer {
                 } else {
                     statements::insert(&mut connection, group).await?
                 };
-                self.connections.put(connection);
+                self.connections.put(connection).await?;
                 Committed { answers, idle: HashSet::new() }
             }
         };
@@ -214,7 +187,7 @@ async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
 
 pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     let unavailable = db::is_unavailable(&error);
-    tracing::error!(requests = group.len(), %error, "jobs could not be committed");
+    tracing::error!(requests = group.len(), error = db::sql_state(&error), "jobs could not be committed");
     let error = Arc::new(error);
     for waiting in group {
         let told = if unavailable { EnqueueError::Unavailable } else { EnqueueError::Ledger(Arc::clone(&error)) };

@@ -1,8 +1,14 @@
 //! Telling the index of committed jobs, apart from the commits, so that Redis can never slow or fail an answer.
+//!
+//! Invariant: a push begins after the commit that holds its jobs. It may arrive late, twice or never.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::Clock,
@@ -10,40 +16,74 @@ use crate::{
     queue::{Index, NewJob, QueueName, WaitingJob, index::by_queue},
 };
 
-/// Jobs that wait to be told. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
+/// Jobs that wait to be pushed. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
 const WAITING_JOBS: usize = 50_000;
 const MAX_BATCH: usize = 1_000;
+/// Lone jobs that are pushed at the same time; one more waits with the others.
+const LONE_PUSHES: usize = 32;
 /// Jobs due later than this stay in the ledger alone until the scheduler promotes them.
 pub(super) const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(super) struct Pusher {
     sender: mpsc::Sender<(QueueName, WaitingJob)>,
+    index: Index,
+    lone: Arc<Semaphore>,
     clock: Clock,
 }
 
 impl Pusher {
     pub(super) fn start(index: Index, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_JOBS);
-        tokio::spawn(push(index, receiver));
-        Self { sender, clock }
+        tokio::spawn(push(index.clone(), receiver));
+        Self { sender, index, lone: Arc::new(Semaphore::new(LONE_PUSHES)), clock }
     }
 
     pub(super) fn announce<'a>(&self, jobs: impl Iterator<Item = &'a NewJob>) {
-        let now_ms = self.clock.now().timestamp_millis();
-        let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
-        for job in jobs {
-            let waiting = job.waiting();
-            if waiting.run_at_ms.is_none_or(|run_at_ms| run_at_ms <= horizon_ms)
-                && !self.push(job.queue.clone(), waiting)
-            {
+        for (queue, job) in self.near(jobs) {
+            if !self.push(queue, job) {
                 return;
             }
         }
     }
 
+    /// As [`Self::announce`], from the task that committed them: a lone job is pushed by a task of its own, which this thread runs next.
+    /// To wake the one that pushes for all took longer than the push.
+    pub(super) fn announce_from<'a>(&self, tasks: &TaskTracker, jobs: impl Iterator<Item = &'a NewJob>) {
+        let mut jobs = self.near(jobs).peekable();
+        let Some((queue, job)) = jobs.next() else { return };
+        if jobs.peek().is_none()
+            && let Ok(permit) = Arc::clone(&self.lone).try_acquire_owned()
+        {
+            let index = self.index.clone();
+            tasks.spawn(async move {
+                faults::pass(Point::BeforePush).await;
+                if let Err(error) = index.push(&queue, &[job]).await {
+                    tracing::debug!(%queue, %error, "the index did not take a job; the sweep will bring it later");
+                }
+                drop(permit);
+            });
+            return;
+        }
+        let mut has_room = self.push(queue, job);
+        while has_room && let Some((queue, job)) = jobs.next() {
+            has_room = self.push(queue, job);
+        }
+    }
+
+    /// Those whose time comes within the look-ahead.
+    fn near<'a>(&self, jobs: impl Iterator<Item = &'a NewJob>) -> impl Iterator<Item = (QueueName, WaitingJob)> {
+        let now_ms = self.clock.now().timestamp_millis();
+        let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
+        jobs.filter_map(move |job| {
+            let waiting = job.waiting();
+            let is_near = waiting.run_at_ms.is_none_or(|run_at_ms| run_at_ms <= horizon_ms);
+            is_near.then(|| (job.queue.clone(), waiting))
+        })
+    }
+
     /// `false` if there is no room.
-    pub(super) fn push(&self, queue: QueueName, job: WaitingJob) -> bool {
+    fn push(&self, queue: QueueName, job: WaitingJob) -> bool {
         self.sender.try_send((queue, job)).is_ok()
     }
 }

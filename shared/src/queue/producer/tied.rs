@@ -72,7 +72,7 @@ pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<C
     // One transaction wrote them, so what is not there had been refused, or answered before. What was refused as a whole gave its
     // key back, which says nothing of it any more.
     let present: HashSet<Uuid> = present.into_iter().collect();
-    let mut connection = db.pool().acquire().await?;
+    let mut connection = db.pool().session().await?;
     let group: Vec<&Waiting> = group.iter().collect();
     let mut answers = HashMap::with_capacity(group.len());
     for waiting in &group {

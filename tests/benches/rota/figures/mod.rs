@@ -4,6 +4,7 @@ mod cancel;
 mod depth;
 mod drain;
 mod enqueue;
+mod floods;
 mod jain;
 mod memory;
 mod pickup;
@@ -80,6 +81,10 @@ pub const ALL: &[Figure] = &[
     )
     .tenants(2)
     .many_kinds(),
+    Figure::new("floods", "pick-up of a quiet tenant beside jobs that take no worker time", 40_000, 15, |bed, size| {
+        Box::pin(floods::take(bed, size))
+    })
+    .tenants(2),
     Figure::new("jain", "worker-seconds over weight, 20 tenants, jobs of 1 to 100 ms", 0, 20, |bed, size| {
         Box::pin(jain::take(bed, size))
     })

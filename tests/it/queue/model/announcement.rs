@@ -34,8 +34,13 @@ impl Scene<'_> {
     /// Waits for a push that comes after the answer.
     pub async fn until_pushed(&self) -> Result<()> {
         let expected = self.model.index.ids();
-        let pushed =
-            poll_until(PATIENCE, async || self.lanes().await.is_ok_and(|lanes| lanes == expected).then_some(()));
+        let pushed = poll_until(PATIENCE, async || {
+            let (mut lanes, held) = (self.lanes().await.ok()?, self.held().await.ok()?);
+            // What is granted has left its lane already.
+            lanes
+                .extend(held.into_iter().filter(|id| expected.contains(id) && !self.model.index.held.contains_key(id)));
+            (lanes == expected).then_some(())
+        });
         ensure!(pushed.await.is_some(), "what was committed was not pushed");
         Ok(())
     }

@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use shared::queue::IndexState;
 use uuid::Uuid;
 
-use super::{dependents::Aftermath, ledger::Job, scene::Scene, steps_of_tenants::key_text};
+use super::{
+    dependents::Aftermath, ledger::Job, messages::UNREAD, scene::Scene, step::End, steps_of_tenants::key_text,
+};
 use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
@@ -100,6 +102,8 @@ impl Scene<'_> {
     }
 
     async fn check_index(&mut self) -> Result<()> {
+        self.note_grants().await?;
+        self.check_holders()?;
         let state = self.index.status(&queue()).await?.state;
         ensure!(state == self.model.index.state, "the index is {state:?}, the model says {:?}", self.model.index.state);
         let (lanes, expected) = (self.lanes().await?, self.model.index.ids());
@@ -110,8 +114,14 @@ impl Scene<'_> {
             let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
             let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
             ensure!(held == expected, "held: {}", self.difference(&held, &expected));
-            let waits = held.iter().find(|id| !self.model.ledger.job(**id).is_free());
+            // What no worker has read may be anything.
+            let is_read = |id: &Uuid| self.model.index.held[id].lease < UNREAD;
+            let waits = held.iter().find(|id| is_read(id) && !self.model.ledger.job(**id).is_free());
             ensure!(waits.is_none(), "{waits:?} is held and waits for others");
+        }
+        if state == IndexState::Ready {
+            let broken = self.checker.check_index(&queue()).await?;
+            ensure!(broken.is_empty(), "the index does not keep its invariants: {broken:?}");
         }
         for (id, at) in &mut self.model.index.lanes {
             at.get_or_insert(self.model.ledger.job(*id).run_at_ms);
@@ -135,6 +145,7 @@ impl Scene<'_> {
         while self.leases.iter().any(|held| held.alive) {
             self.holder_dies(0, true).await?;
         }
+        self.messages.forget();
         // Zombies of a lost index are not held; whatever is held has run out now or belongs to one that died after its finish.
         self.rebuild(false).await?;
         while self.model.ledger.jobs.iter().any(|job| !job.is_final() && !job.due) {
@@ -145,7 +156,14 @@ impl Scene<'_> {
         let jobs = self.model.ledger.jobs.iter();
         let waiting: BTreeSet<Uuid> = jobs.filter(|job| !job.is_final() && job.is_free()).map(|job| job.id).collect();
         ensure!(waiting.is_subset(&self.model.index.ids()), "something that waits is not in the index");
-        while !self.model.index.lanes.is_empty() {
+        while !self.model.index.lanes.is_empty() || self.messages.has_unread() {
+            while self.messages.has_unread() {
+                self.read(0).await?;
+            }
+            while let Some(number) = self.leases.iter().position(|held| held.alive) {
+                self.finish(number, End::Completed, 1, true).await?;
+                self.check().await?;
+            }
             self.work_off(super::step::WIDEST_FETCH, 1, false).await?;
             self.check().await?;
         }

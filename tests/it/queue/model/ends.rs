@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use shared::queue::{
     Settlement,
+    consumer::Lease,
     finish::{self, Finish, Outcome, Recorded, Records},
 };
 
@@ -44,8 +45,11 @@ impl Scene<'_> {
             let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
             ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");
             self.leases[number].alive = false;
-            if settled {
-                self.settle(number, recorded, ran_ms).await?;
+            if let Some((settlement, due)) = self.settlement(number, recorded, ran_ms) {
+                self.messages.settlements.push((number, settlement, due));
+                if settled {
+                    self.deliver(number, settlement, due).await?;
+                }
             }
         }
         if settled {
@@ -57,19 +61,28 @@ impl Scene<'_> {
         Ok(())
     }
 
-    async fn settle(&mut self, number: usize, recorded: Recorded, ran_ms: u64) -> Result<()> {
-        let lease = &self.leases[number].lease;
-        let (id, token) = (lease.id, lease.token);
+    /// The end of a lease, and whether what waits again is due; none if the job is somebody else's.
+    fn settlement(&self, number: usize, recorded: Recorded, ran_ms: u64) -> Option<(Settlement, bool)> {
+        let &Lease { id, token, .. } = &self.leases[number].lease;
         let again = match recorded {
             Recorded::Final | Recorded::RefusedFinal => None,
             Recorded::Again(run_at_ms, priority) => Some((run_at_ms, priority)),
-            Recorded::RefusedOvertaken => return Ok(()),
+            Recorded::RefusedOvertaken => return None,
         };
-        let ran = Some(Duration::from_millis(ran_ms));
-        self.index.settle(&shard(), &[Settlement { id, token, ran, again }]).await?;
-        let (due, tenant) = (self.model.ledger.job(id).due, self.model.ledger.job(id).tenant);
-        if self.model.index.settle(id, number, again.is_some() && due) {
-            self.model.fairness.charge(tenant, ran_ms);
+        let due = again.is_some() && self.model.ledger.job(id).due;
+        Some((Settlement { id, token, ran: Some(Duration::from_millis(ran_ms)), again }, due))
+    }
+
+    /// A settlement arrives.
+    pub(super) async fn deliver(&mut self, number: usize, settlement: Settlement, due: bool) -> Result<()> {
+        self.index.settle(&shard(), &[settlement]).await?;
+        let Settlement { id, ran, again, .. } = settlement;
+        if self.model.index.settle(id, number, due) {
+            let ran_ms = u64::try_from(ran.unwrap_or_default().as_millis())?;
+            self.model.fairness.charge(self.model.ledger.job(id).tenant, ran_ms);
+            if let (Some((run_at_ms, _)), Some(at)) = (again, self.model.index.lanes.get_mut(&id)) {
+                *at = Some(run_at_ms);
+            }
         }
         Ok(())
     }

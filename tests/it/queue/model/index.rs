@@ -14,6 +14,8 @@ use super::ledger::{Job, Ledger};
 pub struct Holder {
     pub lease: usize,
     pub expired: bool,
+    /// A rescue has claimed it: only that ends it.
+    pub claimed: bool,
 }
 
 #[derive(Debug)]
@@ -43,11 +45,45 @@ impl Index {
     }
 
     pub fn lease(&mut self, id: Uuid, lease: usize) {
-        self.held.insert(id, Holder { lease, expired: false });
+        self.held.insert(id, Holder { lease, expired: false, claimed: false });
     }
 
     pub fn holds(&self, id: Uuid, lease: usize) -> bool {
-        self.held.get(&id).is_some_and(|holder| holder.lease == lease)
+        self.held.get(&id).is_some_and(|holder| holder.lease == lease && !holder.claimed)
+    }
+
+    /// A renewal arrives, late or not. Returns whether it held.
+    pub fn renew(&mut self, id: Uuid, lease: usize) -> bool {
+        if self.state == IndexState::Grace && !self.held.contains_key(&id) {
+            self.lease(id, lease);
+            self.lanes.remove(&id);
+        }
+        let holder = self.held.get_mut(&id).filter(|holder| holder.lease == lease && !holder.claimed);
+        holder.map(|holder| holder.expired = false).is_some()
+    }
+
+    /// The row is read: from now on the lease has this number.
+    pub fn renumber(&mut self, id: Uuid, from: usize, to: usize) {
+        if let Some(holder) = self.held.get_mut(&id).filter(|holder| holder.lease == from) {
+            holder.lease = to;
+        }
+    }
+
+    pub fn claim(&mut self, id: Uuid) {
+        if let Some(holder) = self.held.get_mut(&id) {
+            holder.claimed = true;
+        }
+    }
+
+    /// The end of a rescue of this lease; `again`: the time by which it is ordered, if it waits again and is due.
+    pub fn settle_rescued(&mut self, id: Uuid, lease: usize, again: Option<i64>) {
+        if self.held.get(&id).is_some_and(|holder| holder.lease == lease && holder.claimed) {
+            self.held.remove(&id);
+            self.push(id, again.is_some());
+            if let (Some(at), Some(place)) = (again, self.lanes.get_mut(&id)) {
+                *place = Some(at);
+            }
+        }
     }
 
     /// The end of a lease, if this one holds; `again`: it waits again, and is due. Returns whether it held.
@@ -62,7 +98,7 @@ impl Index {
 
     /// Whether this lease held, and so has run out.
     pub fn expire(&mut self, id: Uuid, lease: usize) -> bool {
-        let holder = self.held.get_mut(&id).filter(|holder| holder.lease == lease);
+        let holder = self.held.get_mut(&id).filter(|holder| holder.lease == lease && !holder.claimed);
         holder.map(|holder| holder.expired = true).is_some()
     }
 

@@ -11,6 +11,7 @@ use shared::{
     ids,
     queue::{
         Index, IndexSettings, ShardCounts,
+        check::Checker,
         consumer::{Consumer, Lease},
         producer::Producer,
         reconcile::Reconciler,
@@ -24,6 +25,8 @@ use super::{
     fairness::Fairness,
     index,
     ledger::{Job, Ledger},
+    messages::Messages,
+    rescues::HalfRescue,
     step::Step,
 };
 use crate::queue::support::queue;
@@ -37,6 +40,8 @@ pub struct Held {
     pub lease: Lease,
     /// Its holder lives and has not let go.
     pub alive: bool,
+    /// In which life of the index it was handed out.
+    pub life: usize,
 }
 
 #[derive(Debug)]
@@ -53,8 +58,14 @@ pub struct Scene<'a> {
     pub reconciler: Reconciler,
     pub producer: Producer,
     pub owner: PgConnection,
-    redis: MultiplexedConnection,
+    pub checker: Checker,
+    pub redis: MultiplexedConnection,
     prefix: String,
+    /// What is under way to workers.
+    pub messages: Messages,
+    pub rescue: Option<HalfRescue>,
+    /// Counts the losses and rebuilds of the index: whoever held something before may be doubled.
+    pub life: usize,
     /// Every lease ever handed out.
     pub leases: Vec<Held>,
     pub model: Model,
@@ -69,9 +80,14 @@ impl<'a> Scene<'a> {
         let index = Index::open(&IndexSettings { url, prefix: prefix.clone(), response_timeout, shards })?;
         let mut owner = PgConnection::connect(&system.urls.owner).await?;
         sqlx::query("truncate jobs, unique_keys, job_dependencies, batches").execute(&mut owner).await?;
+        let (messages, subscription) = Messages::listen(system, &index).await?;
         let mut scene = Self {
             world,
-            consumer: Consumer::new(system.system.clone(), index.clone(), LEASE),
+            messages,
+            rescue: None,
+            life: 0,
+            checker: Checker::new(system.system.clone(), index.clone(), LEASE),
+            consumer: Consumer::new(system.system.clone(), index.clone(), LEASE).offering(subscription),
             reconciler: Reconciler::new(system.system.clone(), index.clone()),
             producer: Producer::start(&system.system, index.clone(), system.clock.clone()),
             owner,
@@ -94,6 +110,14 @@ impl<'a> Scene<'a> {
             Step::HandBack { pick } => self.hand_back(pick).await,
             Step::HolderDies { pick, begun } => self.holder_dies(pick, begun).await,
             Step::Rescue => self.rescue().await,
+            Step::RescueBegins => self.rescue_begins().await,
+            Step::RescueEnds => self.rescue_ends().await,
+            Step::Ask { wanted } => self.ask(wanted).await,
+            Step::Read { pick } => self.read(pick).await,
+            Step::MessageAges { pick, lost } => self.message_ages(pick, lost).await,
+            Step::LatePush { pick, twice } => self.late_push(pick, twice).await,
+            Step::LateSettle { pick } => self.late_settle(pick).await,
+            Step::LateRenew { pick } => self.late_renew(pick).await,
             Step::Cancel { pick, told } => self.cancel(pick, told).await,
             Step::Redrive { pick, given_up, told } => self.redrive(pick, given_up, told).await,
             Step::LoseIndex => self.lose_index().await,
@@ -126,6 +150,17 @@ impl<'a> Scene<'a> {
             ids.extend(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()));
         }
         Ok(ids)
+    }
+
+    /// Whom the index believes to hold something.
+    pub async fn held(&self) -> Result<BTreeSet<Uuid>> {
+        let mut connection = self.redis.clone();
+        let ids: Vec<Vec<u8>> = redis::cmd("HKEYS").arg(self.key("held")).query_async(&mut connection).await?;
+        Ok(ids.iter().filter_map(|id| Uuid::from_slice(id).ok()).collect())
+    }
+
+    pub fn key(&self, name: &str) -> String {
+        format!("{}:{{{}}}:{name}", self.prefix, queue())
     }
 
     /// What the index believes to be due soon.

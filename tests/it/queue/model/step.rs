@@ -65,6 +65,36 @@ pub enum Step {
     },
     /// The leader takes jobs from the dead.
     Rescue,
+    /// The leader claims and raises attempts, and does not come further yet, or never does.
+    RescueBegins,
+    RescueEnds,
+    /// A worker leases, and its answer is under way.
+    Ask {
+        wanted: usize,
+    },
+    /// A worker reads an answer or a grant, however late.
+    Read {
+        pick: usize,
+    },
+    /// An answer or a grant is under way for longer than a lease.
+    MessageAges {
+        pick: usize,
+        /// It never arrives.
+        lost: bool,
+    },
+    /// The push of a job arrives, whatever has become of the job.
+    LatePush {
+        pick: usize,
+        twice: bool,
+    },
+    /// A settlement arrives late, or again.
+    LateSettle {
+        pick: usize,
+    },
+    /// A renewal arrives after its holder was taken for dead.
+    LateRenew {
+        pick: usize,
+    },
     /// `told`: whoever cancels lives to tell the index.
     Cancel {
         pick: usize,
@@ -142,6 +172,14 @@ impl Mix for Any {
             (3, pick(|pick| Step::HandBack { pick })),
             (6, holder_dies()),
             (6, Just(Step::Rescue).boxed()),
+            (3, Just(Step::RescueBegins).boxed()),
+            (4, Just(Step::RescueEnds).boxed()),
+            (8, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Ask { wanted }).boxed()),
+            (10, pick(|pick| Step::Read { pick })),
+            (5, pick_flag(0.3, |pick, lost| Step::MessageAges { pick, lost })),
+            (5, pick_flag(0.5, |pick, twice| Step::LatePush { pick, twice })),
+            (4, pick(|pick| Step::LateSettle { pick })),
+            (5, pick(|pick| Step::LateRenew { pick })),
             (5, pick_told(|pick, told| Step::Cancel { pick, told })),
             (6, redrive()),
             (2, Just(Step::LoseIndex).boxed()),

@@ -1,16 +1,16 @@
-//! What the leader and the fates do: rescue, rebuild, sweep, promote, expire; and losses of the index.
+//! What the leader and the fates do: rebuild, sweep, promote, expire; and losses of the index.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, expiry, reconcile::CrawlCursor, rescue};
+use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, expiry, reconcile::CrawlCursor};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
 use super::{
     index,
-    ledger::{Crash, Job},
+    ledger::Job,
     scene::{LEASE, Scene},
 };
 use crate::queue::support::{PATIENCE, queue, shard};
@@ -21,35 +21,9 @@ const GRACE: Duration = Duration::from_millis(250);
 const AHEAD: Duration = Duration::from_secs(50);
 
 impl Scene<'_> {
-    pub async fn rescue(&mut self) -> Result<()> {
-        let report = rescue::rescue(&self.world.system.system, &self.index, &queue(), &self.world.term).await?;
-        let mut expected = rescue::RescueReport::default();
-        let expired = if self.model.index.state == IndexState::Ready { self.model.index.expired() } else { Vec::new() };
-        for id in expired {
-            let lease = self.model.index.held[&id].lease;
-            let again = match self.model.ledger.crash(id, lease) {
-                Crash::Rescued => {
-                    expected.rescued += 1;
-                    self.model.ledger.job(id).due
-                }
-                Crash::Poisoned => {
-                    expected.poisoned += 1;
-                    false
-                }
-                Crash::Finished => {
-                    expected.finished += 1;
-                    false
-                }
-            };
-            self.model.index.settle(id, lease, again);
-        }
-        self.announced();
-        ensure!(report == expected, "rescued {report:?}, the model says {expected:?}");
-        Ok(())
-    }
-
     pub async fn lose_index(&mut self) -> Result<()> {
         self.delete_keys().await?;
+        self.life += 1;
         self.model.index = index::Index::lost();
         self.model.fairness.forget();
         Ok(())
@@ -62,16 +36,22 @@ impl Scene<'_> {
         if finished.is_empty() {
             return Ok(());
         }
-        let job = &finished[pick % finished.len()];
+        let id = finished[pick % finished.len()].id;
+        self.push_stale(id).await
+    }
+
+    /// As if it had been due when it was pushed.
+    pub(super) async fn push_stale(&mut self, id: Uuid) -> Result<()> {
+        let job = self.model.ledger.job(id);
         let waiting = WaitingJob {
-            id: job.id,
+            id,
             tenant: self.world.tenants[job.tenant],
             priority: Priority::from_ledger(job.priority),
             run_at_ms: Some(job.run_at_ms.min(self.world.system.clock.now_ms() - 1)),
         };
         self.index.push(&queue(), &[waiting]).await?;
-        self.model.index.push(job.id, true);
-        if let Some(at) = self.model.index.lanes.get_mut(&job.id) {
+        self.model.index.push(id, true);
+        if let Some(at) = self.model.index.lanes.get_mut(&id) {
             *at = waiting.run_at_ms;
         }
         Ok(())
@@ -89,6 +69,7 @@ impl Scene<'_> {
             report = rebuild => drop(report?),
             never = self.keep_asserting(before, &held) => never?,
         }
+        self.life += 1;
         self.model.index.clear();
         self.model.fairness.forget();
         for number in living {
@@ -121,6 +102,7 @@ impl Scene<'_> {
             report = self.reconciler.rebuild(&queue, &self.world.term, LEASE) => drop(report?),
             () = self.grace_after(before) => {}
         }
+        self.life += 1;
         self.model.index.clear();
         self.model.fairness.forget();
         Ok(())

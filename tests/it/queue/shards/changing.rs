@@ -79,7 +79,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     let scheduler = system.scheduler();
     eventually(PATIENCE, "the old holder hears that its lease is lost", async || {
         let held = [lease.held(Duration::ZERO)];
-        let (_, lost) = old.renew(&shard(), LEASE, &held).await.ok()?;
+        let lost = old.renew(&shard(), LEASE, &held).await.ok()?.lost;
         (lost == [lease.id]).then_some(())
     })
     .await;

@@ -1,35 +1,116 @@
 //! Starting a campaign, and writing to one recipient to see whether that can work.
+//!
+//! Invariant: templates are compiled and filled on the compute pool while no transaction is open: what is needed is read first.
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
-use jobs::{campaign_mail::CampaignMail, job::new_job, kinds::send_campaign::SendCampaign, unsubscribe::Unsubscriber};
-use serde_json::Value;
+use jobs::{
+    campaign_mail::{CampaignMail, RENDER},
+    job::new_job,
+    kinds::send_campaign::SendCampaign,
+    templates::{RenderedMail, TemplateError},
+    unsubscribe::Unsubscriber,
+};
+use serde_json::{Map, Value};
 use shared::{
     db::TenantTx,
-    email_address::EmailAddress,
+    ids,
     queue::{NewJob, producer::Producer},
     store::{
-        campaigns::{self, Campaign},
-        recipients,
+        campaigns::{self, Campaign, NewCampaign},
+        recipients::{self, Addressee},
     },
+    tenancy::TenantId,
 };
 use uuid::Uuid;
 
-use super::types::{CampaignView, Preview, PreviewRequest, template_problem};
+use super::{
+    columns,
+    types::{CampaignView, Preview, template_problem},
+};
 use crate::{
     extract::Json,
-    problem::{FieldError, Problem, ProblemCode},
+    leads_import::{ImportOptions, LeadsReader},
+    problem::{Problem, ProblemCode},
+    routes::v1::campaign_leads,
     state::AppState,
 };
 
+/// All that a mail to one recipient is made from.
+pub(super) struct Letter {
+    campaign: Campaign,
+    who: Unsubscriber,
+    addressee: Addressee,
+}
+
+/// A mail that could be written.
+pub(super) struct Written {
+    pub preview: Preview,
+    /// The columns that every mail of the campaign needs.
+    pub needed: Vec<String>,
+}
+
+impl Letter {
+    /// To the recipient of this address, or to any.
+    pub(super) async fn read(transaction: &mut TenantTx, id: Uuid, email_key: Option<&str>) -> Result<Self, Problem> {
+        let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+        let recipient = recipients::for_preview(transaction, id, email_key).await?;
+        let recipient = recipient.ok_or_else(|| {
+            Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first")
+        })?;
+        let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
+        Ok(Self { campaign, who: Unsubscriber { tenant: transaction.tenant(), recipient }, addressee })
+    }
+
+    /// To the first of `leads_csv`, as a draft that is sent at once would have it. Nothing of it stays in the ledger.
+    pub(super) async fn rehearse(
+        state: &AppState,
+        mut transaction: TenantTx,
+        new: &NewCampaign,
+        leads_csv: Option<&str>,
+    ) -> Result<Self, Problem> {
+        campaigns::create(&mut transaction, new).await?;
+        if let Some(csv) = leads_csv {
+            let first = LeadsReader::open(csv.as_bytes(), ImportOptions::default()).await?.next_batch(1).await?;
+            campaign_leads::store(&mut transaction, &state.clock, new.id, first).await?;
+        }
+        Self::read(&mut transaction, new.id, None).await
+    }
+
+    /// The mail, with other values if there are any.
+    pub(super) async fn write(self, state: &AppState, values: Option<Map<String, Value>>) -> Result<Written, Problem> {
+        let Self { campaign, who, addressee } = self;
+        let (links, variables) = (state.unsubscribe_links.clone(), values.map_or(addressee.variables, Value::Object));
+        let to = addressee.email.clone();
+        let work = move || {
+            let mail = CampaignMail::compile(&campaign)?;
+            Ok::<_, TemplateError>((mail.render(&links, who, &to, &variables)?, mail.required()))
+        };
+        let (rendered, needed) =
+            state.compute.run(who.tenant, RENDER, work).await?.map_err(|error| template_problem(&error))?;
+        let RenderedMail { subject, text, html } = rendered;
+        let preview = Preview { to: addressee.email, subject, text, html, warnings: Vec::new() };
+        Ok(Written { preview, needed })
+    }
+}
+
 pub(super) async fn launch(
     state: &AppState,
-    mut transaction: TenantTx,
+    tenant: TenantId,
     id: Uuid,
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
 ) -> Result<Response, Problem> {
+    let mut transaction = state.stores.tenants.begin(tenant).await?;
+    let letter = Letter::read(&mut transaction, id, None).await?;
+    transaction.commit().await?;
+    // What cannot be written to the first recipient would fail for everyone.
+    let needed = letter.write(state, None).await?.needed;
+    let mut transaction = state.stores.tenants.begin(tenant).await?;
+    if from == ["draft"] {
+        columns::must_be_there(&mut transaction, id, &needed).await?;
+    }
     let jobs = start(state, &mut transaction, id, from, send_at).await?;
     let view = CampaignView::read(&mut transaction, id).await?;
     transaction.commit().await?;
@@ -45,40 +126,15 @@ pub(super) async fn start(
     from: &[&str],
     send_at: Option<DateTime<Utc>>,
 ) -> Result<Vec<NewJob>, Problem> {
-    let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
-    // What cannot be written to the first recipient would fail for everyone.
-    render_one(state, transaction, &campaign, PreviewRequest::default()).await?;
-    let generation =
-        campaigns::start(transaction, id, from, send_at).await?.ok_or_else(|| conflict(&campaign.state))?;
+    let job_id = ids::new_id(&state.clock);
+    let Some(generation) = campaigns::start(transaction, id, from, send_at, job_id).await? else {
+        let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+        return Err(conflict(&campaign.state));
+    };
     let job = new_job(&state.clock, transaction.tenant(), &SendCampaign { campaign_id: id, generation });
-    let jobs = vec![NewJob { run_at: send_at, ..job }];
+    let jobs = vec![NewJob { id: job_id, run_at: send_at, ..job }];
     Producer::enqueue_in(transaction, &jobs).await?;
     Ok(jobs)
-}
-
-pub(super) async fn render_one(
-    state: &AppState,
-    transaction: &mut TenantTx,
-    campaign: &Campaign,
-    request: PreviewRequest,
-) -> Result<Preview, Problem> {
-    let mail = CampaignMail::compile(campaign).map_err(|error| template_problem(&error))?;
-    let key = request.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
-    let key = key.map_err(|error| {
-        Problem::new(ProblemCode::InvalidBody)
-            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
-    })?;
-    let recipient = recipients::for_preview(transaction, campaign.id, key.as_deref()).await?;
-    let recipient = recipient.ok_or_else(|| {
-        Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first")
-    })?;
-    let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
-    let variables = request.variables.map_or(addressee.variables, Value::Object);
-    let who = Unsubscriber { tenant: transaction.tenant(), recipient };
-    let rendered = mail
-        .render(&state.unsubscribe_links, who, &addressee.email, &variables)
-        .map_err(|error| template_problem(&error))?;
-    Ok(Preview { to: addressee.email, subject: rendered.subject, text: rendered.text, html: rendered.html })
 }
 
 pub(super) fn conflict(state: &str) -> Problem {

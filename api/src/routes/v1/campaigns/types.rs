@@ -1,27 +1,35 @@
 //! What campaigns are asked for with, and how they are shown.
 
 use chrono::{DateTime, Utc};
-use jobs::templates::{CompiledTemplate, MailTemplate, TemplateError};
+use jobs::{
+    campaign_mail::COMPILE,
+    templates::{CompiledTemplate, MailTemplate, TemplateError},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, value::RawValue};
 use shared::{
     db::TenantTx,
     email_address::EmailAddress,
     ids,
     store::{
-        campaigns::{self, Campaign, NewCampaign},
+        campaigns::{self, Campaign, ListedCampaign, NewCampaign},
         recipients::{self, Counts},
     },
+    tenancy::TenantId,
 };
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    extract::{optional_storable, storable},
+    extract::{Timestamp, optional_storable, storable},
     leads_import::ImportReport,
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
+
+const MAX_SENDER_NAME: usize = 200;
+/// Bytes of a preview's variables: as many as a row of leads has.
+const MAX_VARIABLES_BYTES: usize = 64 * 1024;
 
 /// A campaign that is to be drafted.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -29,16 +37,19 @@ use crate::{
 pub struct CampaignDraft {
     /// For people.
     #[serde(deserialize_with = "storable")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
     pub(super) name: String,
     /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
-    #[schema(example = "Hello {{ first_name }}")]
+    #[schema(example = "Hello {{ first_name }}", pattern = r"^[^\x00]*$")]
     #[serde(deserialize_with = "storable")]
     pub(super) subject: String,
     /// Template of the plain text.
     #[serde(deserialize_with = "storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     pub(super) text: String,
     /// Template of the HTML; values are escaped.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(pattern = r"^[^\x00]*$")]
     pub(super) html: Option<String>,
     /// Who it is from.
     pub(super) from: Sender,
@@ -54,10 +65,11 @@ pub struct CampaignDraft {
 #[serde(deny_unknown_fields)]
 pub struct Sender {
     /// The address.
-    #[schema(example = "news@example.com")]
+    #[schema(example = "news@example.com", format = Email, min_length = 3, max_length = 254)]
     pub(super) email: String,
-    /// The name shown with it.
+    /// The name shown with it, 200 characters at most.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     pub(super) name: Option<String>,
 }
 
@@ -68,17 +80,35 @@ pub struct CampaignView {
     pub(super) name: String,
     /// draft, scheduled, sending, paused, cancelled or completed.
     pub(super) state: String,
-    pub(super) subject: String,
-    pub(super) text: String,
+    /// Null in a list if it is larger than 1 KiB; `subject_omitted` says so.
+    pub(super) subject: Option<String>,
+    /// Whether `subject` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) subject_omitted: bool,
+    /// Null in a list if it is larger than 1 KiB; `text_omitted` says so.
+    pub(super) text: Option<String>,
+    /// Whether `text` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) text_omitted: bool,
+    /// Null in a list if it is larger than 1 KiB; `html_omitted` says so.
     pub(super) html: Option<String>,
+    /// Whether `html` is left out because it is large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) html_omitted: bool,
     pub(super) from: Sender,
+    /// Why it is paused: requested, relay_unavailable (it goes on by itself), refused, or job_ended: the job that sends it was cancelled or discarded.
+    pub(super) pause_reason: Option<String>,
+    /// What the reason was seen from, such as a refusal's stage and codes.
+    pub(super) pause_detail: Option<String>,
     pub(super) send_at: Option<DateTime<Utc>>,
     pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) finished_at: Option<DateTime<Utc>>,
     pub(super) created_at: DateTime<Utc>,
     /// How many recipients are in each state; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub(super) progress: Option<Counts>,
     /// What was imported with the draft.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,8 +121,10 @@ pub struct CampaignView {
 #[into_params(parameter_in = Query)]
 pub struct CampaignQuery {
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
@@ -101,10 +133,11 @@ pub struct CampaignQuery {
 #[serde(deny_unknown_fields)]
 pub struct PreviewRequest {
     /// A recipient of the campaign; the first one if left out.
-    pub(super) email: Option<String>,
-    /// Values to use instead of a recipient's.
+    #[schema(format = Email, max_length = 254)]
+    email: Option<String>,
+    /// Values to use instead of a recipient's; 64 KiB at most, as a recipient's.
     #[schema(value_type = Option<Object>)]
-    pub(super) variables: Option<serde_json::Map<String, Value>>,
+    variables: Option<Box<RawValue>>,
 }
 
 /// A mail as one recipient would get it.
@@ -114,6 +147,19 @@ pub struct Preview {
     pub(super) subject: String,
     pub(super) text: String,
     pub(super) html: Option<String>,
+    /// Variables that every mail needs and some leads lack; sending is refused until they have them.
+    pub(super) warnings: Vec<MissingVariableView>,
+}
+
+/// A variable that every mail needs and some leads lack.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MissingVariableView {
+    /// The variable.
+    pub(super) variable: String,
+    /// How many leads lack it; in a preview, of the first 10,000.
+    pub(super) leads: i64,
+    /// One of them.
+    pub(super) example: String,
 }
 
 /// When to send.
@@ -121,22 +167,48 @@ pub struct Preview {
 #[serde(deny_unknown_fields)]
 pub struct SendRequest {
     /// At this time; at once if left out.
-    pub(super) send_at: Option<DateTime<Utc>>,
+    pub(super) send_at: Option<Timestamp>,
+}
+
+impl PreviewRequest {
+    /// The address of the recipient as it is compared, if one is asked for.
+    pub(super) fn email_key(&self) -> Result<Option<String>, Problem> {
+        let key =
+            self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
+        key.map_err(|error| invalid("/email", error.to_string()))
+    }
+
+    /// The values to use instead of a recipient's.
+    pub(super) fn variables(&self) -> Result<Option<Map<String, Value>>, Problem> {
+        let Some(variables) = &self.variables else { return Ok(None) };
+        if variables.get().len() > MAX_VARIABLES_BYTES {
+            let detail = format!("variables are at most {} KiB", MAX_VARIABLES_BYTES / 1024);
+            return Err(invalid("/variables", detail));
+        }
+        serde_json::from_str(variables.get()).map(Some).map_err(|error| invalid("/variables", error.to_string()))
+    }
+}
+
+fn invalid(pointer: &str, detail: String) -> Problem {
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.to_owned(), detail }])
 }
 
 impl CampaignDraft {
     /// Judges what can be judged without leads: addresses and the templates' syntax.
-    pub(super) fn check(&self, state: &AppState) -> Result<NewCampaign, Problem> {
-        let from = EmailAddress::parse(&self.from.email).map_err(|error| {
-            Problem::new(ProblemCode::InvalidBody)
-                .errors(vec![FieldError { pointer: "/from/email".into(), detail: error.to_string() }])
-        })?;
-        if self.name.trim().is_empty() || self.name.len() > 200 {
-            let error = FieldError { pointer: "/name".into(), detail: "a name has 1 to 200 characters".into() };
+    pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
+        let from = EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
+        if self.name.trim().is_empty() || self.name.chars().count() > 200 {
+            return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
+        }
+        if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {
+            let detail = format!("a sender's name has {MAX_SENDER_NAME} characters at the most");
+            let error = FieldError { pointer: "/from/name".into(), detail };
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
         }
         let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
-        CompiledTemplate::compile(&template).map_err(|error| template_problem(&error))?;
+        let work = move || (CompiledTemplate::compile(&template).map(drop), template);
+        let (compiled, template) = state.compute.run(tenant, COMPILE, work).await?;
+        compiled.map_err(|error| template_problem(&error))?;
         Ok(NewCampaign {
             id: ids::new_id(&state.clock),
             name: self.name.clone(),
@@ -162,15 +234,45 @@ impl CampaignView {
             id: campaign.id,
             name: campaign.name,
             state: campaign.state,
-            subject: campaign.subject,
-            text: campaign.text_body,
+            subject: Some(campaign.subject),
+            subject_omitted: false,
+            text: Some(campaign.text_body),
+            text_omitted: false,
             html: campaign.html_body,
+            html_omitted: false,
             from: Sender { email: campaign.from_address, name: campaign.from_name },
+            pause_reason: campaign.pause_reason,
+            pause_detail: campaign.pause_detail,
             send_at: campaign.send_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
             created_at: campaign.created_at,
             progress,
+            import: None,
+        }
+    }
+}
+
+impl From<ListedCampaign> for CampaignView {
+    fn from(campaign: ListedCampaign) -> Self {
+        Self {
+            id: campaign.id,
+            name: campaign.name,
+            state: campaign.state,
+            subject_omitted: campaign.subject.is_none(),
+            subject: campaign.subject,
+            text_omitted: campaign.text_body.is_none(),
+            text: campaign.text_body,
+            html: campaign.html_body,
+            html_omitted: campaign.html_omitted,
+            from: Sender { email: campaign.from_address, name: campaign.from_name },
+            pause_reason: campaign.pause_reason,
+            pause_detail: campaign.pause_detail,
+            send_at: campaign.send_at,
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+            created_at: campaign.created_at,
+            progress: None,
             import: None,
         }
     }

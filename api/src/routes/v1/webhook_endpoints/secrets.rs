@@ -37,7 +37,7 @@ pub struct RotatedSecret {
 }
 
 /// Makes a new secret. Messages carry signatures of both for 24 hours.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/rotate-secret", tag = "webhooks",
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/rotate-secret", operation_id = "rotate_webhook_secret", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = RotatedSecret, description = "The new secret, shown once"),
         (status = 409, description = "It was rotated too often within a day")))]

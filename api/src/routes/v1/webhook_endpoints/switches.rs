@@ -25,7 +25,7 @@ use crate::{
 const MAX_RELEASED: i64 = 1_000;
 
 /// Lets messages go out again, and sends what was held, the oldest 1,000 messages of it.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/enable", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/enable", operation_id = "enable_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint; `released` says how many held messages are sent")))]
 pub async fn enable(
     permit: Permit<WebhooksWrite>,
@@ -51,7 +51,7 @@ pub async fn enable(
 }
 
 /// Sends nothing more to an endpoint. What was to be sent is held; what happens from now on is not kept for it.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/disable", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/disable", operation_id = "disable_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint")))]
 pub async fn disable(
     permit: Permit<WebhooksWrite>,
@@ -66,7 +66,7 @@ pub async fn disable(
 }
 
 /// Sends a message of the type `webhook.test`.
-#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/test", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
+#[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/test", operation_id = "test_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 202, body = DeliveryView, description = "The delivery, which is under way"), (status = 409, description = "The endpoint is disabled")))]
 pub async fn test(
     permit: Permit<WebhooksWrite>,

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
+    extract::optional_few,
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
@@ -24,14 +25,17 @@ const MAX_KINDS: usize = 50;
 #[serde(deny_unknown_fields)]
 pub struct NewEndpointBody {
     /// Where messages are posted to: https, on the public internet.
-    #[schema(example = "https://example.com/hooks/rota")]
+    #[schema(example = "https://example.com/hooks/rota", format = "uri", max_length = 2048)]
     url: String,
     /// For people.
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     description: Option<String>,
-    /// `job.completed`, `job.discarded`, `job.cancelled`; all if left out.
-    #[schema(value_type = Option<Vec<String>>)]
+    /// All if left out.
+    #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; all if left out.
+    #[serde(default, deserialize_with = "optional_few::<51, _, _>")]
+    #[schema(min_items = 1, max_items = 50)]
     kinds: Option<Vec<String>>,
 }
 
@@ -40,17 +44,18 @@ pub struct NewEndpointBody {
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {
     /// Where messages are posted to.
+    #[schema(format = "uri", max_length = 2048)]
     url: Option<String>,
     /// For people; `null` for none.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 200, pattern = r"^[^\x00]*$")]
     description: Change<Option<String>>,
-    /// `job.completed`, `job.discarded`, `job.cancelled`.
-    #[schema(value_type = Option<Vec<String>>)]
+    /// Which events are told.
+    #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; `null` for all.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 50)]
     kinds: Change<Option<Vec<String>>>,
 }
 
@@ -68,8 +73,10 @@ enum Change<T> {
 #[into_params(parameter_in = Query)]
 pub struct EndpointQuery {
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
@@ -105,6 +112,7 @@ impl NewEndpointBody {
         let endpoint = NewEndpoint {
             id: ids::new_id(&state.clock),
             url: self.url,
+            url_key: String::new(),
             description: self.description,
             events: names(&events),
             kinds: self.kinds,
@@ -118,6 +126,7 @@ impl EndpointChanges {
         let endpoint = NewEndpoint {
             id: present.id,
             url: self.url.unwrap_or(present.url),
+            url_key: String::new(),
             description: self.description.over(present.description),
             events: self.events.as_deref().map_or(present.events, names),
             kinds: self.kinds.over(present.kinds),
@@ -131,7 +140,10 @@ fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, P
     let mut errors = Vec::new();
     let mut wrong = |pointer: String, detail: String| errors.push(FieldError { pointer, detail });
     match Target::parse(&endpoint.url, &state.outbound) {
-        Ok(target) => target.url().as_str().clone_into(&mut endpoint.url),
+        Ok(target) => {
+            target.url().as_str().clone_into(&mut endpoint.url);
+            endpoint.url_key = target.key();
+        }
         Err(error) => wrong("/url".into(), error.to_string()),
     }
     let long = |text: &String| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0');

@@ -38,7 +38,7 @@ async fn starttls_and_implicit_tls_reach_a_relay_with_a_private_authority() {
         let url = format!("{scheme}://me:hunter2@{}?tls=required&ca={}", relay.address, ca.display());
         let mailer = mailer(&url);
         for _ in 0..3 {
-            mailer.send(&mail_to("anna@example.org")).await.expect("taken");
+            mailer.send(tenant(), &mail_to("anna@example.org")).await.expect("taken");
         }
         assert_eq!((relay.connections(), relay.seen.messages().len()), (1, 3));
         let expected: &[&str] = if implicit_tls { &[] } else { &["EHLO rota.test", "STARTTLS"] };
@@ -68,7 +68,7 @@ async fn tls_is_never_downgraded() {
         let url = format!("smtp://me:hunter2@{}?tls=required{trust}", relay.address);
         let error = Mailer::from_url(&url, impatient())
             .expect("a mailer")
-            .send(&mail_to("anna@example.org"))
+            .send(tenant(), &mail_to("anna@example.org"))
             .await
             .expect_err(what);
         assert!(matches!(error, MailError::Transient { after_data: false, .. }), "{what}: {error:?}");

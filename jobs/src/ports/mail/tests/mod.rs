@@ -3,20 +3,30 @@
 mod encryption;
 mod faults;
 mod pooling;
+mod replies;
 
 use chrono::DateTime;
 use mail_parser::MessageParser;
 
 use super::{
     scripted_relay::{
-        Act::{Close, Hang, Say},
+        Act::{Close, Hang, Raw, Say},
         Script, ScriptedRelay,
     },
     *,
 };
 
 fn settings() -> MailSettings {
-    MailSettings { connections: 2, timeout: Duration::from_secs(10), hello_name: Some("rota.test".to_owned()) }
+    MailSettings {
+        connections: 2,
+        timeout: Duration::from_secs(10),
+        hello_name: Some("rota.test".to_owned()),
+        ..MailSettings::default()
+    }
+}
+
+fn tenant() -> TenantId {
+    TenantId::new(uuid::Uuid::from_u128(1))
 }
 
 /// For relays that hang; only these tests wait for the deadline.
@@ -44,7 +54,7 @@ fn mail_to(address: &str) -> OutgoingMail {
 
 async fn send_through(script: Script) -> (Result<MailReceipt, MailError>, ScriptedRelay) {
     let relay = ScriptedRelay::start(script);
-    let outcome = mailer(&relay.url()).send(&mail_to("anna@example.org")).await;
+    let outcome = mailer(&relay.url()).send(tenant(), &mail_to("anna@example.org")).await;
     (outcome, relay)
 }
 
@@ -64,10 +74,10 @@ async fn a_mail_arrives_whole() {
 async fn a_smtputf8_address_needs_a_relay_that_knows_it() {
     let (plain, utf8) = (Script::default(), Script::default().offering("8BITMIME").offering("SMTPUTF8"));
     let relay = ScriptedRelay::start(plain);
-    let error = mailer(&relay.url()).send(&mail_to("jörg@example.org")).await.expect_err("not possible");
+    let error = mailer(&relay.url()).send(tenant(), &mail_to("jörg@example.org")).await.expect_err("not possible");
     assert!(matches!(error, MailError::Invalid { .. }), "{error:?}");
     let relay = ScriptedRelay::start(utf8);
-    mailer(&relay.url()).send(&mail_to("jörg@example.org")).await.expect("taken");
+    mailer(&relay.url()).send(tenant(), &mail_to("jörg@example.org")).await.expect("taken");
     assert!(relay.seen.clear_lines().iter().any(|line| line.ends_with("SMTPUTF8 BODY=8BITMIME")));
 }
 
@@ -76,9 +86,9 @@ async fn a_folder_keeps_one_file_per_message_id() {
     let folder = std::env::temp_dir().join(format!("rota-mail-{}", uuid::Uuid::new_v4()));
     let mailer = mailer(&format!("file:{}", folder.display()));
     for _ in 0..3 {
-        mailer.send(&mail_to("anna@example.org")).await.expect("written");
+        mailer.send(tenant(), &mail_to("anna@example.org")).await.expect("written");
     }
-    let receipt = mailer.send(&mail_to("ben@example.org")).await.expect("written");
+    let receipt = mailer.send(tenant(), &mail_to("ben@example.org")).await.expect("written");
     let mut names: Vec<_> = std::fs::read_dir(&folder)
         .expect("made")
         .map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII"))
@@ -91,7 +101,7 @@ async fn a_folder_keeps_one_file_per_message_id() {
 
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_is_transient() {
-    let error = mailer("file:/proc/rota").send(&mail_to("anna@example.org")).await.expect_err("not writable");
+    let error = mailer("file:/proc/rota").send(tenant(), &mail_to("anna@example.org")).await.expect_err("not writable");
     assert!(matches!(error, MailError::Transient { stage: MailStage::File, .. }), "{error:?}");
 }
 

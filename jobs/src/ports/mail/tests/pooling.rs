@@ -9,14 +9,14 @@ async fn connections_are_reused_also_after_a_refused_recipient() {
     let relay = ScriptedRelay::start(Script::default());
     let one = mailer(&relay.url());
     for _ in 0..20 {
-        one.send(&mail_to("anna@example.org")).await.expect("taken");
+        one.send(tenant(), &mail_to("anna@example.org")).await.expect("taken");
     }
     assert_eq!(relay.connections(), 1);
 
     let relay = ScriptedRelay::start(Script::default().on("RCPT", Say("550 no")));
     let refusing = mailer(&relay.url());
     for _ in 0..5 {
-        refusing.send(&mail_to("anna@example.org")).await.expect_err("refused");
+        refusing.send(tenant(), &mail_to("anna@example.org")).await.expect_err("refused");
     }
     assert_eq!(relay.connections(), 1);
     assert_eq!(relay.seen.clear_lines().iter().filter(|line| *line == "RSET").count(), 4);
@@ -27,7 +27,7 @@ async fn a_connection_that_died_in_the_pool_costs_no_mail() {
     let relay = ScriptedRelay::start(Script { mails_per_connection: Some(3), ..Script::default() });
     let mailer = mailer(&relay.url());
     for _ in 0..12 {
-        mailer.send(&mail_to("anna@example.org")).await.expect("taken in spite of the closed connection");
+        mailer.send(tenant(), &mail_to("anna@example.org")).await.expect("taken in spite of the closed connection");
     }
     assert_eq!(relay.connections(), 4);
     assert_eq!(relay.seen.messages().len(), 12);
@@ -38,8 +38,8 @@ async fn an_abandoned_send_does_not_leave_its_dialogue_to_the_next() {
     let relay = ScriptedRelay::start(Script::default().on("RCPT", Hang));
     let mailer = Mailer::from_url(&relay.url(), impatient()).expect("a mailer");
     let mail = mail_to("anna@example.org");
-    assert!(timeout(Duration::from_millis(100), mailer.send(&mail)).await.is_err());
-    mailer.send(&mail).await.expect_err("hangs too, on a connection of its own");
+    assert!(timeout(Duration::from_millis(100), mailer.send(tenant(), &mail)).await.is_err());
+    mailer.send(tenant(), &mail).await.expect_err("hangs too, on a connection of its own");
     assert_eq!(relay.connections(), 2);
 }
 
@@ -53,7 +53,7 @@ async fn many_mails_a_second() {
         let mailer = mailer.clone();
         tokio::spawn(async move {
             for _ in 0..MAILS / 4 {
-                mailer.send(&mail_to("anna@example.org")).await.expect("taken");
+                mailer.send(tenant(), &mail_to("anna@example.org")).await.expect("taken");
             }
         })
     });

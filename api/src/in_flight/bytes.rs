@@ -1,0 +1,168 @@
+//! The counts.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shared::tenancy::TenantId;
+
+use crate::problem::{Problem, ProblemCode};
+
+/// How many bytes may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlightLimits {
+    /// Of one tenant in this process; default 32 MiB: 16 of the largest bodies at once.
+    pub per_tenant: usize,
+    /// In this process; default 256 MiB.
+    pub per_process: usize,
+}
+
+impl Default for InFlightLimits {
+    fn default() -> Self {
+        Self { per_tenant: 32 << 20, per_process: 256 << 20 }
+    }
+}
+
+/// Bytes in flight, of each tenant and of all. Cheap to clone.
+#[derive(Clone)]
+pub struct InFlightBytes {
+    counts: Arc<Mutex<Counts>>,
+    limits: InFlightLimits,
+}
+
+#[derive(Default)]
+struct Counts {
+    by_tenant: HashMap<TenantId, usize>,
+    total: usize,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The tenant has as much in flight as it may.
+    Tenant,
+    /// The process has.
+    Process,
+}
+
+/// Counted bytes of one tenant, until they are dropped.
+pub(super) struct Counted {
+    bytes: usize,
+    tenant: TenantId,
+    counts: InFlightBytes,
+}
+
+impl InFlightBytes {
+    /// Nothing yet.
+    pub fn new(limits: InFlightLimits) -> Self {
+        Self { counts: Arc::default(), limits }
+    }
+
+    /// Counts bytes that are about to be read, unless there are too many.
+    pub(super) fn reserve(&self, tenant: TenantId, bytes: usize) -> Result<Counted, Full> {
+        let mut counted = Counted { bytes: 0, tenant, counts: self.clone() };
+        counted.grow(bytes)?;
+        Ok(counted)
+    }
+
+    /// Counts bytes that are there already, such as those of an answer.
+    pub(super) fn note(&self, tenant: TenantId, bytes: usize) -> Counted {
+        self.counts().add(tenant, bytes);
+        Counted { bytes, tenant, counts: self.clone() }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // A panic while the lock is held leaves counts that are still whole.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    /// Counts more bytes, unless there are too many.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        let mut counts = self.counts.counts();
+        let own = counts.by_tenant.get(&self.tenant).copied().unwrap_or(0);
+        if own + bytes > self.counts.limits.per_tenant {
+            return Err(Full::Tenant);
+        }
+        if counts.total + bytes > self.counts.limits.per_process {
+            return Err(Full::Process);
+        }
+        counts.add(self.tenant, bytes);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Counts {
+    fn add(&mut self, tenant: TenantId, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        *self.by_tenant.entry(tenant).or_default() += bytes;
+        self.total += bytes;
+    }
+
+    fn remove(&mut self, tenant: TenantId, bytes: usize) {
+        self.total -= bytes;
+        if let Some(own) = self.by_tenant.get_mut(&tenant) {
+            *own -= bytes;
+            if *own == 0 {
+                self.by_tenant.remove(&tenant);
+            }
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counts.counts().remove(self.tenant, self.bytes);
+    }
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Tenant => Self::new(ProblemCode::TooManyInFlight)
+                .detail("the tenant's requests and answers in flight are as large as they may be together"),
+            Full::Process => Self::new(ProblemCode::Unavailable),
+        }
+        .retry_after(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId::new(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn both_limits_hold_on_both_sides_and_what_is_dropped_is_free() {
+        let bytes = InFlightBytes::new(InFlightLimits { per_tenant: 10, per_process: 15 });
+        let first = bytes.reserve(tenant(1), 10).ok();
+        assert!(first.is_some());
+        assert_eq!(bytes.reserve(tenant(1), 1).err(), Some(Full::Tenant));
+        let second = bytes.reserve(tenant(2), 5).ok();
+        assert!(second.is_some());
+        assert_eq!(bytes.reserve(tenant(2), 1).err(), Some(Full::Process));
+        drop((first, second));
+        assert!(bytes.counts().by_tenant.is_empty() && bytes.counts().total == 0);
+        assert!(bytes.reserve(tenant(1), 10).is_ok());
+    }
+
+    #[test]
+    fn an_answer_is_counted_whatever_its_size_and_then_nothing_more_is_read() {
+        let bytes = InFlightBytes::new(InFlightLimits { per_tenant: 10, per_process: 100 });
+        let answer = bytes.note(tenant(1), 11);
+        assert_eq!(bytes.reserve(tenant(1), 0).err(), Some(Full::Tenant));
+        assert!(bytes.reserve(tenant(2), 10).is_ok());
+        drop(answer);
+        assert!(bytes.reserve(tenant(1), 10).is_ok());
+    }
+}

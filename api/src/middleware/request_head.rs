@@ -1,0 +1,159 @@
+//! Refuses heads that two readers could understand differently: a field twice that may stand once, a host that is missing or none, a
+//! body in a coding that we do not decode.
+//!
+//! Invariant: behind this layer a credential, a key, a media type and a host are one value or none, so whatever a proxy in front read
+//! is what we read. Framing (`Content-Length`, `Transfer-Encoding`) is hyper's, which refuses lengths that differ and closes the
+//! connection after a request that has both.
+
+use axum::{
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, HeaderName, Uri, Version,
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+    uri::Authority,
+};
+
+use crate::problem::{Problem, ProblemCode};
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Fields that may stand once, beside the credentials and the host.
+const ONCE: [HeaderName; 5] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
+];
+
+/// The middleware.
+pub async fn handle(request: Request, next: Next) -> Response {
+    match check(request.version(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    check_host(version, uri, headers)?;
+    check_credentials(headers)?;
+    if let Some(name) = ONCE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
+        return Err(bad(format!("the header {name} stands more than once")));
+    }
+    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+        return Err(bad("a request has Content-Length or Transfer-Encoding, not both".to_owned()));
+    }
+    let is_coded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().any(is_coded) {
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send the body without a Content-Encoding"));
+    }
+    Ok(())
+}
+
+fn check_credentials(headers: &HeaderMap) -> Result<(), Problem> {
+    let count = |name: HeaderName| headers.get_all(name).iter().count();
+    let detail = match (count(API_KEY), count(AUTHORIZATION)) {
+        (2.., _) => "X-API-Key stands more than once; send one API key",
+        (_, 2..) => "Authorization stands more than once; send one credential",
+        (1, 1) => "X-API-Key and Authorization are both there; send one credential",
+        _ => return Ok(()),
+    };
+    Err(Problem::new(ProblemCode::Unauthenticated).detail(detail))
+}
+
+/// In HTTP/2 the authority is a field of its own; a `Host` beside it says the same. HTTP/1.0 needs none.
+fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next(), hosts.next());
+    if more.is_some() {
+        return Err(bad("the header Host stands more than once".to_owned()));
+    }
+    let Some(host) = host else {
+        let needed = version == Version::HTTP_11 && uri.authority().is_none();
+        return if needed { Err(bad("the header Host is missing".to_owned())) } else { Ok(()) };
+    };
+    let host = host.to_str().ok().and_then(authority).ok_or_else(|| bad("the header Host is no host".to_owned()))?;
+    match uri.authority() {
+        Some(named) if !named.as_str().eq_ignore_ascii_case(host.as_str()) => {
+            Err(bad("the header Host names another host than the request's target".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A host with or without a port, and nothing else.
+fn authority(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
+    let host = authority.host();
+    let rest = text.strip_prefix(host)?;
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_whole = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+    (!host.is_empty() && is_whole).then_some(authority)
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(ProblemCode::BadRequest).detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(version: Version, uri: &str, fields: &[(&str, &str)]) -> Option<ProblemCode> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
+        }
+        check(version, &uri.parse().expect("a target"), &headers).err().map(|problem| problem.code())
+    }
+
+    #[test]
+    fn a_host_is_one_host() {
+        let of = |host: &str| judge(Version::HTTP_11, "/", &[("host", host)]);
+        for good in ["example.com", "example.com:8080", "127.0.0.1:1", "[::1]:8080", "[2001:db8::1]", "a_b"] {
+            assert_eq!(of(good), None, "{good}");
+        }
+        for odd in ["", " ", "a b", "a/b", "a@b", "a:b", "a:", "a:65536", "[::1", "a?b", "a#b", "a\\b", ":80", "a,b c"]
+        {
+            assert_eq!(of(odd), Some(ProblemCode::BadRequest), "{odd:?}");
+        }
+        assert_eq!(judge(Version::HTTP_11, "/", &[]), Some(ProblemCode::BadRequest));
+        assert_eq!(judge(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(judge(Version::HTTP_2, "http://a/", &[]), None);
+        assert_eq!(judge(Version::HTTP_11, "http://a/", &[("host", "A")]), None);
+        assert_eq!(judge(Version::HTTP_11, "http://a/", &[("host", "b")]), Some(ProblemCode::BadRequest));
+        let twice = [("host", "a"), ("host", "a")];
+        assert_eq!(judge(Version::HTTP_11, "/", &twice), Some(ProblemCode::BadRequest));
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_refused() {
+        let of = |fields: &[(&str, &str)]| judge(Version::HTTP_11, "/", &[&[("host", "a")], fields].concat());
+        for name in ["content-type", "content-length", "transfer-encoding", "idempotency-key", "last-event-id"] {
+            assert_eq!(of(&[(name, "1")]), None, "{name}");
+            assert_eq!(of(&[(name, "1"), (name, "1")]), Some(ProblemCode::BadRequest), "{name}");
+        }
+        let both = [("content-length", "1"), ("transfer-encoding", "chunked")];
+        assert_eq!(of(&both), Some(ProblemCode::BadRequest));
+        for credentials in [
+            [("x-api-key", "1"), ("x-api-key", "1")],
+            [("authorization", "1"), ("authorization", "1")],
+            [("x-api-key", "1"), ("authorization", "1")],
+        ] {
+            assert_eq!(of(&credentials), Some(ProblemCode::Unauthenticated), "{credentials:?}");
+        }
+        assert_eq!(of(&[("x-api-key", "1")]), None);
+        assert_eq!(of(&[("accept", "a"), ("accept", "b")]), None);
+    }
+
+    #[test]
+    fn only_a_plain_body_is_read() {
+        let of = |coding| judge(Version::HTTP_11, "/", &[("host", "a"), ("content-encoding", coding)]);
+        assert_eq!(of("Identity"), None);
+        for coding in ["gzip", "br", "deflate", "zstd", "gzip, identity", "nonsense", ""] {
+            assert_eq!(of(coding), Some(ProblemCode::UnsupportedMediaType), "{coding:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The error answers that an operation can give, in the document.
+//!
+//! Invariant: an operation lists every status it can answer, and every answer from 400 upwards has the form of
+//! [`crate::problem`]. What an operation refuses for reasons of its own it declares itself; what it refuses because of its shape (a
+//! credential, an id in its path, a body) is added here, so that no handler can forget it.
+
+use utoipa::openapi::{
+    Components, Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type,
+    path::{Operation, Parameter, ParameterIn},
+};
+
+use crate::problem::PROBLEM_JSON;
+
+/// An error answer that operations share.
+struct Refusal {
+    name: &'static str,
+    status: &'static str,
+    description: &'static str,
+    header: Option<(&'static str, &'static str)>,
+}
+
+const fn refusal(name: &'static str, status: &'static str, description: &'static str) -> Refusal {
+    Refusal { name, status, description, header: None }
+}
+
+const RETRY_AFTER: Option<(&str, &str)> = Some(("Retry-After", "Seconds until a repeat makes sense"));
+
+const MALFORMED: Refusal = refusal("Malformed", "400", "A header, the query string or the JSON is malformed");
+const UNAUTHENTICATED: Refusal = Refusal {
+    header: Some(("WWW-Authenticate", "The scheme of the credential")),
+    ..refusal("Unauthenticated", "401", "There is no API key, or it is not valid")
+};
+const FORBIDDEN: Refusal = refusal("Forbidden", "403", "The API key lacks the scope");
+const NOT_FOUND: Refusal = refusal("NotFound", "404", "There is no such thing, or it is another tenant's");
+const METHOD_NOT_ALLOWED: Refusal = Refusal {
+    header: Some(("Allow", "The methods of this path")),
+    ..refusal("MethodNotAllowed", "405", "The path has no such method")
+};
+const BODY_TIMEOUT: Refusal = refusal("BodyTimeout", "408", "The body was not received in time");
+const TOO_LARGE: Refusal = refusal("PayloadTooLarge", "413", "The body is larger than permitted");
+const MEDIA_TYPE: Refusal = refusal("UnsupportedMediaType", "415", "The body is of another media type");
+const INVALID: Refusal = refusal("Invalid", "422", "The body is not of the documented form; `errors` says where");
+const RATE_LIMITED: Refusal =
+    Refusal { header: RETRY_AFTER, ..refusal("RateLimited", "429", "Too many requests, or too many open streams") };
+const INTERNAL: Refusal = refusal("Internal", "500", "A fault of the service");
+const UNAVAILABLE: Refusal = Refusal {
+    header: RETRY_AFTER,
+    ..refusal(
+        "Unavailable",
+        "503",
+        "A part is unavailable, or the answer took too long; repeat with the same Idempotency-Key",
+    )
+};
+
+const ALL: [&Refusal; 12] = [
+    &MALFORMED,
+    &UNAUTHENTICATED,
+    &FORBIDDEN,
+    &NOT_FOUND,
+    &METHOD_NOT_ALLOWED,
+    &BODY_TIMEOUT,
+    &TOO_LARGE,
+    &MEDIA_TYPE,
+    &INVALID,
+    &RATE_LIMITED,
+    &INTERNAL,
+    &UNAVAILABLE,
+];
+
+/// Adds the shared answers to the components.
+pub(super) fn add_components(components: &mut Components) {
+    for refusal in ALL {
+        components.responses.insert(refusal.name.to_owned(), refusal.response().into());
+    }
+}
+
+/// Completes an operation's answers.
+pub(super) fn declare(operation: &mut Operation) {
+    for refusal in of_shape(operation) {
+        let reference = RefOr::Ref(Ref::from_response_name(refusal.name));
+        operation.responses.responses.entry(refusal.status.to_owned()).or_insert(reference);
+    }
+    // Those of the operation's own, of which it says only why.
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if matches!(status.as_bytes().first(), Some(b'4' | b'5')) && response.content.is_empty() {
+            response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(problem()));
+        }
+    }
+}
+
+/// What an operation can refuse because of its parameters, its body and its credential.
+fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
+    let mut refusals = vec![&METHOD_NOT_ALLOWED, &RATE_LIMITED, &INTERNAL, &UNAVAILABLE];
+    let has = |place: &ParameterIn| {
+        let is_there = |it: &RefOr<Parameter>| matches!(it, RefOr::T(parameter) if parameter.parameter_in == *place);
+        operation.parameters.iter().flatten().any(is_there)
+    };
+    let has_body = operation.request_body.is_some();
+    if has(&ParameterIn::Path) {
+        refusals.push(&NOT_FOUND);
+    }
+    if has(&ParameterIn::Query) || has(&ParameterIn::Header) || has_body {
+        refusals.push(&MALFORMED);
+    }
+    if has_body {
+        refusals.extend([&BODY_TIMEOUT, &TOO_LARGE, &MEDIA_TYPE, &INVALID]);
+    }
+    // Without a statement of its own an operation asks for the credential that all ask for.
+    if operation.security.is_none() {
+        refusals.extend([&UNAUTHENTICATED, &FORBIDDEN]);
+    }
+    refusals
+}
+
+fn problem() -> Content {
+    Content::new(Some(Ref::from_schema_name("Problem")))
+}
+
+impl Refusal {
+    fn response(&self) -> Response {
+        let response = ResponseBuilder::new().description(self.description).content(PROBLEM_JSON, problem());
+        match self.header {
+            Some((name, description)) => response.header(name, text_header(description)).build(),
+            None => response.build(),
+        }
+    }
+}
+
+fn text_header(description: &str) -> Header {
+    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}

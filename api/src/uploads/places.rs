@@ -1,0 +1,116 @@
+//! How many uploads there are, and how many bytes they have on the disk.
+//!
+//! Invariant: a place is counted until it is dropped, and its bytes with it.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shared::tenancy::TenantId;
+
+/// The counts. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Places {
+    taken: Arc<Mutex<Taken>>,
+    per_tenant: usize,
+    max_bytes: u64,
+}
+
+#[derive(Default)]
+struct Taken {
+    by_tenant: HashMap<TenantId, usize>,
+    bytes: u64,
+}
+
+/// The tenant has as many uploads under way as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} uploads of the tenant are under way, and no more may be")]
+pub struct TooMany {
+    /// How many may be.
+    pub limit: usize,
+}
+
+/// The place of one upload.
+pub struct UploadPlace {
+    pub(super) directory: Arc<PathBuf>,
+    tenant: TenantId,
+    places: Places,
+    bytes: u64,
+}
+
+impl Places {
+    pub(super) fn new(per_tenant: usize, max_bytes: u64) -> Self {
+        Self { taken: Arc::default(), per_tenant, max_bytes }
+    }
+
+    pub(super) fn take(&self, tenant: TenantId, directory: Arc<PathBuf>) -> Result<UploadPlace, TooMany> {
+        let mut taken = self.taken();
+        let own = taken.by_tenant.entry(tenant).or_default();
+        if *own >= self.per_tenant {
+            return Err(TooMany { limit: self.per_tenant });
+        }
+        *own += 1;
+        Ok(UploadPlace { directory, tenant, places: self.clone(), bytes: 0 })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // A panic while the lock is held leaves counts that are still whole.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UploadPlace {
+    /// Counts bytes that are about to be written; `false` if the uploads of all tenants have as many as they may.
+    pub(super) fn grow(&mut self, bytes: u64) -> bool {
+        let mut taken = self.places.taken();
+        let fits = taken.bytes + bytes <= self.places.max_bytes;
+        if fits {
+            taken.bytes += bytes;
+            self.bytes += bytes;
+        }
+        fits
+    }
+}
+
+impl Drop for UploadPlace {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.bytes -= self.bytes;
+        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn take(places: &Places, tenant: u128) -> Result<UploadPlace, TooMany> {
+        places.take(TenantId::new(Uuid::from_u128(tenant)), Arc::default())
+    }
+
+    #[test]
+    fn a_tenant_has_so_many_uploads_and_all_have_so_many_bytes() {
+        let places = Places::new(2, 10);
+        let mut first = take(&places, 1).ok();
+        let _second = take(&places, 1).ok();
+        assert_eq!(take(&places, 1).err(), Some(TooMany { limit: 2 }));
+        let mut other = take(&places, 2).ok();
+        assert!(first.as_mut().is_some_and(|place| place.grow(4)));
+        assert!(other.as_mut().is_some_and(|place| place.grow(6) && !place.grow(1)));
+        drop(first);
+        assert!(other.as_mut().is_some_and(|place| place.grow(4) && !place.grow(1)));
+        assert!(take(&places, 1).is_ok(), "the place that was left is free");
+        drop(other);
+        assert_eq!(places.taken().bytes, 0);
+        assert!(!places.taken().by_tenant.contains_key(&TenantId::new(Uuid::from_u128(2))));
+    }
+}

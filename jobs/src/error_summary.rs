@@ -1,0 +1,74 @@
+//! What of an error may stand in a log, and what in a job's own list of errors.
+//!
+//! Invariant: a log line gets classes and codes, never a word that another system wrote: relays repeat addresses, PostgreSQL
+//! values, HTTP clients URLs with their secrets. The ledger, which only the tenant reads, keeps the words without those.
+
+use shared::{db::sql_state, foreign_text};
+
+use crate::ports::{mail::MailError, outbound::OutboundError};
+
+/// Characters of an error kept in the ledger.
+const MAX_CHARS: usize = 2_000;
+const ADDRESS: &str = "<address>";
+
+/// For logs.
+pub fn for_log(error: &anyhow::Error) -> String {
+    error.chain().find_map(class).unwrap_or_else(|| "an error of the job's own".to_owned())
+}
+
+/// For the ledger.
+pub fn for_ledger(error: &anyhow::Error) -> String {
+    match error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>()) {
+        Some(error) => sql_state(error),
+        None => text_for_ledger(&format!("{error:#}")),
+    }
+}
+
+/// For the ledger, of a text that may have parts of others' texts in it.
+pub fn text_for_ledger(text: &str) -> String {
+    foreign_text::cleaned(text, ADDRESS, MAX_CHARS)
+}
+
+fn class(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = cause.downcast_ref::<MailError>() {
+        return Some(format!("mail: {}", error.summary()));
+    }
+    if let Some(error) = cause.downcast_ref::<sqlx::Error>() {
+        return Some(sql_state(error));
+    }
+    if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
+        let status = error.status().map(|status| format!(" with {}", status.as_u16())).unwrap_or_default();
+        let class = match error {
+            error if error.is_timeout() => "no answer in time",
+            error if error.is_connect() => "no connection",
+            error if error.is_status() => "refused",
+            _ => "failed",
+        };
+        return Some(format!("HTTP: {class}{status}"));
+    }
+    if cause.is::<OutboundError>() {
+        return Some("HTTP: the endpoint could not be called".to_owned());
+    }
+    cause.downcast_ref::<std::io::Error>().map(|error| format!("input or output: {}", error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn logs_get_classes_and_the_ledger_gets_clean_words() {
+        let error = Err::<(), _>(std::io::Error::other("https://u:hunter2@h/x?token=secret for anna@example.org"));
+        let error = error.context("calling").expect_err("an error");
+        assert_eq!(for_log(&error), "input or output: other error");
+        assert_eq!(for_ledger(&error), "calling: https://h/x… for <address>");
+        let own = anyhow!("the endpoint answered 500");
+        assert_eq!(for_log(&own), "an error of the job's own");
+        assert_eq!(for_ledger(&own), "the endpoint answered 500");
+        let missing = anyhow::Error::from(sqlx::Error::RowNotFound);
+        assert_eq!((for_log(&missing), for_ledger(&missing)), ("a row is missing".into(), "a row is missing".into()));
+        assert_eq!(text_for_ledger(&"ä".repeat(3_000)).chars().count(), MAX_CHARS);
+    }
+}

@@ -1,0 +1,62 @@
+//! `resume_campaign`: waits until the relay is back, then sends a campaign on that was paused because of it.
+//!
+//! Made in the transaction that pauses the campaign. Running twice is harmless: it resumes only the pause it was made for, and
+//! that changes the campaign's generation.
+
+use std::time::Duration;
+
+use rand::Rng as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::{queue::producer::Producer, store::campaign_pauses};
+use uuid::Uuid;
+
+use super::send_campaign::SendCampaign;
+use crate::{
+    context::JobContext,
+    job::{Job, JobError, Success, new_job},
+};
+
+/// Sends a campaign on that was paused because the relay was away.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeCampaign {
+    /// The campaign.
+    pub campaign_id: Uuid,
+    /// The start that was paused; after a later one this job is void.
+    pub generation: i32,
+}
+
+impl Job for ResumeCampaign {
+    const KIND: &'static str = "resume_campaign";
+    const DESCRIPTION: &'static str = "Sends a campaign on that was paused because the mail server was away.";
+    const QUEUE: &'static str = "campaigns";
+    const INTERNAL: bool = true;
+
+    async fn run(self, context: &JobContext) -> Result<Success, JobError> {
+        let mut transaction = context.begin().await?;
+        if !campaign_pauses::waits_for_relay(&mut transaction, self.campaign_id, self.generation).await? {
+            return Ok(Success::Cancel("the campaign does not wait for the mail server any more".into()));
+        }
+        drop(transaction);
+        let mailer = &context.environment().mailer;
+        if mailer.probe().await.is_err() {
+            return Ok(Success::Snooze(jittered(mailer.relay_probe())));
+        }
+        let mut transaction = context.begin().await?;
+        let resumed = campaign_pauses::resume_after_relay(&mut transaction, self.campaign_id, self.generation).await?;
+        let Some(generation) = resumed else {
+            return Ok(Success::Cancel("the campaign does not wait for the mail server any more".into()));
+        };
+        let sending = SendCampaign { campaign_id: self.campaign_id, generation };
+        let jobs = [new_job(&context.environment().clock, context.tenant(), &sending)];
+        Producer::enqueue_in(&mut transaction, &jobs).await?;
+        context.commit_and_announce(transaction, &jobs).await?;
+        Ok(Success::Done)
+    }
+}
+
+/// So that campaigns which were paused together do not all look at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+}

@@ -1,0 +1,117 @@
+//! A mail that was not taken and may be later: whose matter that is, and when to try again.
+//!
+//! Invariant: what is the relay's or our own matter never counts against a recipient. What counts is judged by time, so that an
+//! outage of hours at the recipient's side costs no mail (RFC 5321 §4.5.4.1), and by how often the mail may have been taken.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rand::Rng as _;
+use shared::{
+    queue::producer::Producer,
+    store::{
+        campaign_pauses,
+        recipient_attempts::{self, Attempt},
+        recipients::{self, Addressee},
+    },
+};
+
+use super::SendCampaignEmail;
+use crate::{
+    context::JobContext,
+    job::{JobError, Success, new_job},
+    kinds::resume_campaign::ResumeCampaign,
+    ports::mail::{Blame, MailError},
+};
+
+/// A recipient whose side asks for a later try, or does not answer.
+const PATIENCE_WITH_RECIPIENTS: TimeDelta = TimeDelta::days(5);
+/// A refusal that speaks of us; people look after what pauses their campaign within a day.
+const PATIENCE_WITH_REFUSALS: TimeDelta = TimeDelta::days(1);
+/// Each of these may have put a mail into the mailbox.
+const MAX_UNANSWERED: i16 = 3;
+/// Recipients refused alike after which the campaign is paused.
+const MANY: i32 = 10;
+
+impl SendCampaignEmail {
+    /// Notes a failure that a retry may mend and decides about the retry. `date` is the one in the mail.
+    pub(super) async fn postpone(
+        &self,
+        context: &JobContext,
+        addressee: &Addressee,
+        date: DateTime<Utc>,
+        error: MailError,
+    ) -> Result<Success, JobError> {
+        match error.blame() {
+            Some(Blame::Relay) if context.environment().mailer.is_relay_given_up() => {
+                self.wait_for_relay(context, &error).await
+            }
+            Some(Blame::Relay | Blame::Busy) => Ok(Success::Snooze(soon(&error))),
+            _ if self.is_hopeless(context, addressee, &error) => {
+                self.give_up(context, JobError::Final(error.to_string())).await
+            }
+            _ => self.note(context, addressee, date, error).await,
+        }
+    }
+
+    fn is_hopeless(&self, context: &JobContext, addressee: &Addressee, error: &MailError) -> bool {
+        let patience = match error.blame() {
+            Some(Blame::Sender) => PATIENCE_WITH_REFUSALS,
+            _ => PATIENCE_WITH_RECIPIENTS,
+        };
+        let now = context.environment().clock.now();
+        context.is_last_attempt()
+            || addressee.failing_since.is_some_and(|since| now - since >= patience)
+            || (error.after_data() && addressee.unanswered + 1 >= MAX_UNANSWERED)
+    }
+
+    /// Counts the failure against the mail, and a new refusal of the sender against the campaign.
+    async fn note(
+        &self,
+        context: &JobContext,
+        addressee: &Addressee,
+        date: DateTime<Utc>,
+        error: MailError,
+    ) -> Result<Success, JobError> {
+        let refusal = (error.blame() == Some(Blame::Sender)).then(|| error.summary());
+        let attempt = Attempt {
+            handed_over_at: error.message_was_seen().then_some(date),
+            unanswered: error.after_data(),
+            refusal: refusal.as_deref(),
+        };
+        let mut transaction = context.begin().await?;
+        recipient_attempts::note(&mut transaction, self.recipient_id, attempt).await?;
+        let mut paused = false;
+        if let Some(refusal) = refusal.as_deref().filter(|refusal| addressee.refusal.as_deref() != Some(refusal)) {
+            paused = campaign_pauses::note_refusal(&mut transaction, self.campaign_id, refusal, MANY).await?;
+        }
+        transaction.commit().await?;
+        if paused {
+            tracing::warn!(campaign = %self.campaign_id, refusal, "a campaign is paused: the relay refuses many of its mails alike");
+        }
+        Err(JobError::Retry(error.into()))
+    }
+
+    /// The campaign rests until the relay is back; this recipient gets a new job then.
+    async fn wait_for_relay(&self, context: &JobContext, error: &MailError) -> Result<Success, JobError> {
+        let mut transaction = context.begin().await?;
+        let summary = error.summary();
+        let paused = campaign_pauses::pause_for_relay(&mut transaction, self.campaign_id, &summary).await?;
+        // Paused already, or cancelled: the next look at its state decides.
+        let Some(generation) = paused else { return Ok(Success::Snooze(soon(error))) };
+        let resuming = ResumeCampaign { campaign_id: self.campaign_id, generation };
+        let jobs = [new_job(&context.environment().clock, context.tenant(), &resuming)];
+        Producer::enqueue_in(&mut transaction, &jobs).await?;
+        tracing::warn!(campaign = %self.campaign_id, relay = summary, "a campaign is paused until the relay is back");
+        let reason = "the mail server is away, the campaign is paused until it is back";
+        recipients::finish(&mut transaction, self.recipient_id, "pending", Some(reason)).await?;
+        context.commit_and_announce(transaction, &jobs).await?;
+        Ok(Success::Cancel(reason.into()))
+    }
+}
+
+/// When a connection may be free or the relay back, with jitter.
+fn soon(error: &MailError) -> Duration {
+    let hint = error.retry_in().unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
+    hint.mul_f64(rand::rng().random_range(1.0..=2.0))
+}

@@ -1,0 +1,165 @@
+//! What a reply means: will a repeat of this mail help, and does its mailbox exist?
+//!
+//! Invariant: a mailbox is called dead only by a reply that speaks of the mailbox. Everything that speaks of us (policy,
+//! relaying, blocks, authentication, the sequence of commands) or of this one mail (its size, a full mailbox) leaves the
+//! address usable. Where a reply can be read in two ways, the reading that suppresses nobody holds.
+
+use std::fmt;
+
+use super::{error::MailStage, reply::Reply};
+
+/// What is to be done about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// No repeat helps, to no mail: the mailbox is not there.
+    MailboxDead,
+    /// No repeat of this mail to this mailbox helps; another mail may be taken.
+    MailRefused,
+    /// A repeat may help: the recipient's side asks for a later try.
+    TryLater,
+    /// A repeat may help once something of ours has changed.
+    SenderRefused,
+    /// The relay takes nothing from us at all.
+    RelayRefuses,
+}
+
+/// An enhanced status code (RFC 3463), such as 5.1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EnhancedCode {
+    pub class: u16,
+    pub subject: u16,
+    pub detail: u16,
+}
+
+impl EnhancedCode {
+    /// The first one in a text: `5.1.1 …`, `#5.1.1`, `(5.1.1)`; an IP address is none.
+    pub fn find(text: &str) -> Option<Self> {
+        text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(Self::parse)
+    }
+
+    fn parse(token: &str) -> Option<Self> {
+        let mut numbers =
+            token.trim_end_matches('.').split('.').map(|part| (part.len() <= 3).then(|| part.parse().ok())?);
+        let code = Self { class: numbers.next()??, subject: numbers.next()??, detail: numbers.next()?? };
+        (numbers.next().is_none() && matches!(code.class, 2 | 4 | 5)).then_some(code)
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// Of a reply that refuses, at the stage of the command it answers.
+pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
+    use MailStage::{
+        Authenticate, Body, Connect, Data, File, Hello, Recipient, Reply as FinalReply, Sender, Tls, Wait,
+    };
+    match stage {
+        Wait | Connect | Tls | Hello | Authenticate => Verdict::RelayRefuses,
+        Sender if reply.class() == 5 => Verdict::SenderRefused,
+        Sender | File => Verdict::TryLater,
+        Recipient | Data | Body | FinalReply => match reply.class() {
+            // A refusal that contradicts itself is nobody's end.
+            5 if reply.is_consistent => permanent(stage, reply, enhanced),
+            _ => Verdict::TryLater,
+        },
+    }
+}
+
+fn permanent(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
+    match (reply.code, enhanced) {
+        // These speak of commands and credentials, whatever stands behind them (RFC 5321 §4.2.2, RFC 4954 §6).
+        (500 | 502..=504 | 521 | 530..=538 | 555, _) => Verdict::SenderRefused,
+        (_, Some(code)) if code.class == 5 && code.subject > 0 => by_enhanced_code(code),
+        // A permanent reply code with a transient enhanced one.
+        (_, Some(EnhancedCode { class: 4, .. })) => Verdict::TryLater,
+        (code, _) => by_code(stage, code, &reply.text()),
+    }
+}
+
+/// RFC 3463, RFC 7504 (5.1.10), RFC 7372 (5.7.x).
+fn by_enhanced_code(code: EnhancedCode) -> Verdict {
+    match (code.subject, code.detail) {
+        (1, 1 | 2 | 3 | 6 | 10) | (2, 1) => Verdict::MailboxDead,
+        // The sender's address.
+        (1, 7 | 8) | (5 | 7, _) => Verdict::SenderRefused,
+        // Other words on the address, a full mailbox, a mail too large, a form that cannot be delivered.
+        (1 | 2 | 6, _) | (3, 4) => Verdict::MailRefused,
+        // Systems and routes on the way, which are mended.
+        _ => Verdict::TryLater,
+    }
+}
+
+fn by_code(stage: MailStage, code: u16, text: &str) -> Verdict {
+    match (stage, code) {
+        (_, 552) | (MailStage::Recipient, 501) => Verdict::MailRefused,
+        (MailStage::Recipient, 550 | 551 | 553) => by_words(text),
+        _ => Verdict::SenderRefused,
+    }
+}
+
+/// Many relays refuse for any reason with a bare 550, and say why in words.
+fn by_words(text: &str) -> Verdict {
+    const OF_US: [&str; 31] = [
+        "relay",
+        "denied",
+        "block",
+        "black",
+        "spam",
+        "dmarc",
+        "spf",
+        "dkim",
+        "policy",
+        "polic",
+        "reputation",
+        "prohibited",
+        "permitted",
+        "authenticat",
+        "authoriz",
+        "authoris",
+        "rbl",
+        "dnsbl",
+        "listed",
+        "reverse",
+        "ptr ",
+        "helo",
+        "ehlo",
+        "too many",
+        "rate limit",
+        "limit exceeded",
+        "sequence",
+        "sender",
+        "virus",
+        "content",
+        "your ip",
+    ];
+    const OF_THE_MAIL: [&str; 8] =
+        ["full", "quota", "storage", "too large", "too big", "size", "over limit", "exceeds"];
+    const OF_THE_MAILBOX: [&str; 8] = [
+        "user unknown",
+        "unknown user",
+        "no such user",
+        "does not exist",
+        "doesn't exist",
+        "no such recipient",
+        "no such mailbox",
+        "no mailbox",
+    ];
+    let text = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&OF_THE_MAILBOX) {
+        Verdict::MailboxDead
+    } else if says(&OF_THE_MAIL) {
+        Verdict::MailRefused
+    } else if says(&OF_US) {
+        Verdict::SenderRefused
+    } else {
+        Verdict::MailboxDead
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,0 +1,199 @@
+//! What may stand in a template's tags, checked on the tokens, before anything is parsed.
+//!
+//! minijinja's parser, compiler and even the release of its syntax tree call themselves once for each operator, bracket, `elif` and
+//! block, so a check on the tree comes too late: a text of 5 KB overflows the stack. Invariant: what passes here has a tree of at most
+//! [`MAX_OPERATORS`] + [`MAX_BRACKETS`] + [`MAX_NESTING`] levels, whatever its operators are.
+//!
+//! The scan also writes a look at the budget into each loop (see `budget`): minijinja has no hook for an iteration.
+
+use minijinja::machinery::{Span, Token, Tokenizer};
+
+use super::{
+    compile::syntax_error,
+    error::{TemplateError, TemplatePart},
+};
+
+/// Tags in one part.
+const MAX_TAGS: usize = 2_000;
+/// Tokens in one tag; a list of a hundred constants has 200.
+const MAX_TOKENS: usize = 256;
+/// Operators of any kind in one tag: arithmetic, comparison, logic, filter, test, attribute, item, call, list.
+const MAX_OPERATORS: usize = 64;
+/// Brackets open at a time.
+const MAX_BRACKETS: usize = 16;
+/// Blocks open at a time, each `elif` counted as one: that is how minijinja nests them.
+const MAX_NESTING: usize = 48;
+/// Operators in one part whose cost grows with their operands and that minijinja runs without a look at the budget.
+const MAX_UNMETERED: usize = 500;
+/// Bytes of an identifier. Columns of leads have 64 at most.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Emits nothing, but passes the formatter, which looks at the budget.
+const LOOK: &str = "{{''}}";
+const LOOK_TRIMMED: &str = "{{''-}}";
+/// The same in a loop's condition: an empty text's length is false.
+const LOOK_IN_CONDITION: &str = " ''|length or(";
+
+/// Checks `source` and returns it with a look at the budget in each loop.
+pub(super) fn scan(part: TemplatePart, source: &str) -> Result<String, TemplateError> {
+    let mut tokens = Tokenizer::new(source, part.name(), false, minijinja::syntax::SyntaxConfig::default());
+    let mut scan =
+        Scan { part, source, tags: 0, unmetered: 0, open: Vec::new(), tag: Tag::default(), looks: Vec::new() };
+    while let Some((token, span)) = tokens.next_token().map_err(|error| syntax_error(part, &error))? {
+        scan.token(&token, span)?;
+    }
+    Ok(scan.instrumented())
+}
+
+struct Scan<'s> {
+    part: TemplatePart,
+    source: &'s str,
+    tags: usize,
+    unmetered: usize,
+    /// For each open block how many levels it takes.
+    open: Vec<usize>,
+    tag: Tag,
+    /// What is to be inserted at which byte, ascending.
+    looks: Vec<(usize, &'static str)>,
+}
+
+/// The present tag, as far as it was read.
+#[derive(Default)]
+struct Tag {
+    is_block: bool,
+    is_loop: bool,
+    has_condition: bool,
+    tokens: usize,
+    operators: usize,
+    brackets: usize,
+}
+
+type Verdict = Result<(), TemplateError>;
+
+impl<'s> Scan<'s> {
+    fn token(&mut self, token: &Token<'s>, span: Span) -> Verdict {
+        match token {
+            Token::TemplateData(_) => Ok(()),
+            Token::VariableStart | Token::BlockStart => {
+                self.tags += 1;
+                self.tag = Tag { is_block: matches!(token, Token::BlockStart), ..Tag::default() };
+                self.bound(self.tags, MAX_TAGS, "tags in a template", span)
+            }
+            Token::VariableEnd => Ok(()),
+            Token::BlockEnd => {
+                self.end_of_block(span);
+                Ok(())
+            }
+            token => self.inside(token, span),
+        }
+    }
+
+    fn inside(&mut self, token: &Token<'s>, span: Span) -> Verdict {
+        self.tag.tokens += 1;
+        self.bound(self.tag.tokens, MAX_TOKENS, "names, values and signs in a tag", span)?;
+        if let Token::Ident(name) = token {
+            self.bound(name.len(), MAX_NAME_BYTES, "bytes in a name", span)?;
+            if self.tag.is_block && self.tag.tokens == 1 {
+                return self.statement(name, span);
+            }
+            self.condition(name, span);
+        }
+        match token {
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => self.tag.brackets += 1,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                self.tag.brackets = self.tag.brackets.saturating_sub(1);
+            }
+            _ => {}
+        }
+        self.bound(self.tag.brackets, MAX_BRACKETS, "brackets in brackets", span)?;
+        self.tag.operators += usize::from(is_operator(token));
+        self.unmetered += usize::from(is_unmetered(token));
+        self.bound(self.tag.operators, MAX_OPERATORS, "operators in a tag", span)?;
+        self.bound(self.unmetered, MAX_UNMETERED, "comparisons and calculations in a template", span)
+    }
+
+    fn statement(&mut self, name: &str, span: Span) -> Verdict {
+        match name {
+            "if" | "for" => {
+                self.tag.is_loop = name == "for";
+                self.open.push(1);
+            }
+            "elif" => {
+                if let Some(levels) = self.open.last_mut() {
+                    *levels += 1;
+                }
+            }
+            // A wrong one is an error at which the parser stops.
+            "endif" | "endfor" => {
+                self.open.pop();
+            }
+            "else" => {}
+            other => return self.refuse(format!("{{% {other} %}} is not offered"), span),
+        }
+        self.bound(self.open.iter().sum(), MAX_NESTING, "blocks and `elif`s in blocks", span)
+    }
+
+    /// The first `if` of a loop's tag outside of brackets begins its condition.
+    fn condition(&mut self, name: &str, span: Span) {
+        if name == "if" && self.tag.is_loop && !self.tag.has_condition && self.tag.brackets == 0 {
+            self.tag.has_condition = true;
+            self.look(span.end_offset, LOOK_IN_CONDITION);
+        }
+    }
+
+    fn end_of_block(&mut self, span: Span) {
+        if !self.tag.is_loop {
+            return;
+        }
+        if self.tag.has_condition {
+            self.look(span.start_offset, ")");
+        }
+        let trims = self.source.get(span.start_offset as usize..).is_some_and(|rest| rest.starts_with('-'));
+        self.look(span.end_offset, if trims { LOOK_TRIMMED } else { LOOK });
+    }
+
+    fn look(&mut self, offset: u32, text: &'static str) {
+        self.looks.push((offset as usize, text));
+    }
+
+    fn instrumented(&self) -> String {
+        let mut instrumented = String::with_capacity(self.source.len() + 24 * self.looks.len());
+        let mut from = 0;
+        for &(offset, text) in &self.looks {
+            instrumented.push_str(&self.source[from..offset]);
+            instrumented.push_str(text);
+            from = offset;
+        }
+        instrumented.push_str(&self.source[from..]);
+        instrumented
+    }
+
+    fn bound(&self, count: usize, max: usize, what: &str, span: Span) -> Verdict {
+        if count <= max { Ok(()) } else { self.refuse(format!("more than {max} {what} are not offered"), span) }
+    }
+
+    fn refuse(&self, what: String, span: Span) -> Verdict {
+        let line = usize::from(span.start_line);
+        Err(TemplateError::NotOffered { part: self.part, line, what, suggestion: None })
+    }
+}
+
+/// What may make the tree one level deeper.
+fn is_operator(token: &Token<'_>) -> bool {
+    match token {
+        Token::Ident(name) => matches!(*name, "not" | "and" | "or" | "is" | "in" | "if" | "else"),
+        Token::Pipe | Token::Dot | Token::ParenOpen | Token::BraceOpen | Token::Assign => true,
+        token => is_unmetered(token),
+    }
+}
+
+/// What minijinja computes by itself at a cost that grows with the operands.
+fn is_unmetered(token: &Token<'_>) -> bool {
+    match token {
+        Token::Ident(name) => *name == "in",
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::FloorDiv | Token::Mod | Token::Pow => true,
+        Token::Tilde | Token::Eq | Token::Ne | Token::Lt | Token::Lte | Token::Gt | Token::Gte => true,
+        Token::BracketOpen => true,
+        _ => false,
+    }
+}

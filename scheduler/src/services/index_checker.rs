@@ -1,0 +1,69 @@
+//! Checking the index every minute, repairing what does not hold, and counting it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::{
+    queue::{
+        QueueName,
+        check::{Checker, Extent, Invariant, Violation},
+    },
+    telemetry::names,
+};
+
+use strum::IntoEnumIterator as _;
+
+use crate::{elector::Leading, maintainer::Service};
+
+/// Violations of a round that are logged one by one.
+const LOGGED: usize = 10;
+
+/// Checks all queues, one after the other.
+pub struct IndexChecker {
+    checker: Checker,
+    queues: Vec<QueueName>,
+    interval: Duration,
+}
+
+impl IndexChecker {
+    /// A checker that looks every `interval`.
+    pub fn new(checker: Checker, queues: Vec<QueueName>, interval: Duration) -> Self {
+        // An alert on a counter needs its zero.
+        for invariant in Invariant::iter() {
+            metrics::counter!(names::INDEX_DRIFT_TOTAL, "invariant" => invariant.name()).increment(0);
+        }
+        Self { checker, queues, interval }
+    }
+}
+
+impl Service for IndexChecker {
+    const NAME: &'static str = "index checker";
+    type Report = usize;
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<usize> {
+        let (mut drift, mut outcome) = (Vec::new(), Ok(()));
+        for queue in &self.queues {
+            match self.checker.check(queue, Extent::Sample, true).await {
+                Ok(found) => drift.extend(found.into_iter().filter(is_drift)),
+                // The other queues are not to wait for it.
+                Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
+            }
+        }
+        for violation in &drift {
+            metrics::counter!(names::INDEX_DRIFT_TOTAL, "invariant" => violation.invariant.name()).increment(1);
+        }
+        for violation in drift.iter().take(LOGGED) {
+            tracing::warn!(%violation, all = drift.len(), "the index did not keep an invariant; it was repaired");
+        }
+        outcome.map(|()| drift.len())
+    }
+}
+
+/// An index that is not built is the index keeper's.
+fn is_drift(violation: &Violation) -> bool {
+    violation.invariant != Invariant::NotReady
+}

@@ -1,0 +1,66 @@
+//! What PostgreSQL keeps of a password: a SCRAM-SHA-256 verifier (RFC 5802, RFC 7677), in the form that `create role` takes.
+//!
+//! Invariant: a password is in no statement that is sent, hence in no log of statements.
+
+use data_encoding::BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::RngCore as _;
+use sha2::{Digest as _, Sha256};
+
+/// PostgreSQL's own default.
+const ITERATIONS: u32 = 4_096;
+const SALT_BYTES: usize = 16;
+
+/// A verifier of the password, with a salt of its own.
+pub(super) fn verifier(password: &str) -> String {
+    let mut salt = [0; SALT_BYTES];
+    rand::rng().fill_bytes(&mut salt);
+    verifier_with(password, &salt)
+}
+
+/// RFC 5802 section 3. A password that is not ASCII is taken as it is, which is SASLprep's result for all that is normalised already.
+fn verifier_with(password: &str, salt: &[u8]) -> String {
+    let salted = salted(password.as_bytes(), salt);
+    let stored = Sha256::digest(keyed(&salted, b"Client Key"));
+    let server = keyed(&salted, b"Server Key");
+    let (salt, stored, server) = (BASE64.encode(salt), BASE64.encode(&stored), BASE64.encode(&server));
+    format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored}:{server}")
+}
+
+/// The function `Hi` of RFC 5802: one block of PBKDF2.
+fn salted(password: &[u8], salt: &[u8]) -> [u8; 32] {
+    let mut block = keyed(password, &[salt, &1_u32.to_be_bytes()].concat());
+    let mut sum = block;
+    for _ in 1..ITERATIONS {
+        block = keyed(password, &block);
+        sum.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= byte);
+    }
+    sum
+}
+
+fn keyed(key: &[u8], text: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    mac.update(text);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by Python's hashlib.pbkdf2_hmac and hmac from the password `pencil` and the salt of RFC 7677's example.
+    #[test]
+    fn the_example_of_the_rfc_is_met() {
+        let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        assert_eq!(
+            verifier_with("pencil", &salt),
+            "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+        );
+    }
+
+    #[test]
+    fn each_verifier_has_its_own_salt() {
+        assert_ne!(verifier("hunter2"), verifier("hunter2"));
+        assert!(!verifier("hunter2").contains("hunter2"));
+    }
+}

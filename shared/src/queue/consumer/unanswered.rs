@@ -1,0 +1,82 @@
+//! Giving back what was leased by fetches whose answers never came: their jobs have not begun, so they cost no attempt.
+//!
+//! Invariant: nobody uses the answer of a fetch that has failed, and Redis refuses it if it comes to it only then, so what is held under
+//! its token after that is held by nobody.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use uuid::Uuid;
+
+use super::{Consumer, FetchError};
+use crate::queue::{LeaseToken, Priority, Settlement, Shard};
+
+/// Those before an outage matter; what is asked during it leases nothing.
+const REMEMBERED: usize = 64;
+
+/// Tokens of failed fetches, by shard. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Unanswered(Arc<Mutex<HashMap<Shard, Vec<LeaseToken>>>>);
+
+impl Unanswered {
+    pub(super) fn note(&self, shard: &Shard, tokens: impl IntoIterator<Item = LeaseToken>) {
+        let mut shards = self.lock();
+        let noted = shards.entry(shard.clone()).or_default();
+        noted.extend(tokens);
+        noted.truncate(REMEMBERED);
+    }
+
+    fn take(&self, shard: &Shard) -> Vec<LeaseToken> {
+        let mut shards = self.lock();
+        if shards.is_empty() { Vec::new() } else { shards.remove(shard).unwrap_or_default() }
+    }
+
+    /// A panic while the lock is held leaves a map that is still whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Shard, Vec<LeaseToken>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Consumer {
+    /// After a fetch that was answered: gives back, beside it, what those before it leased unheard.
+    pub(super) fn recover(&self, shard: &Shard) {
+        let tokens = self.unanswered.take(shard);
+        if tokens.is_empty() {
+            return;
+        }
+        let (consumer, shard) = (self.clone(), shard.clone());
+        tokio::spawn(async move {
+            match consumer.give_back(&shard, &tokens).await {
+                Ok(0) => {}
+                Ok(jobs) => tracing::info!(%shard, jobs, "jobs of fetches that were not answered are given back"),
+                Err(error) => {
+                    tracing::debug!(%shard, %error, "jobs of fetches that were not answered could not be given back yet");
+                    consumer.unanswered.note(&shard, tokens);
+                }
+            }
+        });
+    }
+
+    async fn give_back(&self, shard: &Shard, tokens: &[LeaseToken]) -> Result<usize, FetchError> {
+        let (mut cursor, mut given_back) = (0, 0);
+        loop {
+            let (next, held) = self.index.held_under(shard, tokens, cursor).await?;
+            let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
+            let rows = self.read(&ids).await.map_err(|error| FetchError::Ledger(Arc::new(error)))?;
+            let end = |&(id, token): &(Uuid, LeaseToken)| {
+                let waiting = rows.get(&id).filter(|row| !row.is_final && row.waits_for == 0);
+                let again = waiting.map(|row| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
+                Settlement { id, token, ran: None, again }
+            };
+            let ends: Vec<Settlement> = held.iter().map(end).collect();
+            self.index.settle(shard, &ends).await?;
+            given_back += ends.len();
+            cursor = next;
+            if cursor == 0 {
+                return Ok(given_back);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The text of an error as the ledger keeps it.
+//!
+//! Invariant: it is bounded in bytes where it is made, before it is queued, copied or logged: a tenant decides how long an error is, and all
+//! tenants share what writes it.
+
+use std::fmt::{self, Display, Write};
+
+/// Bytes of an error that are kept.
+pub const MAX_ERROR_BYTES: usize = 2_000;
+
+/// The first [`MAX_ERROR_BYTES`] of what `error` displays, without NUL, which PostgreSQL's text cannot hold. What is beyond is not even formatted.
+pub fn bounded_text(error: impl Display) -> String {
+    let mut text = Bounded(String::new());
+    // It ends early where the bound is reached.
+    let _ = write!(text, "{error:#}");
+    text.0
+}
+
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        for character in part.chars().filter(|&character| character != '\0') {
+            if self.0.len() + character.len_utf8() > MAX_ERROR_BYTES {
+                return Err(fmt::Error);
+            }
+            self.0.push(character);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_up_to_its_bound_in_bytes() {
+        let whole = "x".repeat(MAX_ERROR_BYTES);
+        assert_eq!(bounded_text(&whole), whole);
+        assert_eq!(bounded_text(format!("{whole}y")), whole);
+        assert_eq!(bounded_text("ü".repeat(MAX_ERROR_BYTES)).len(), MAX_ERROR_BYTES);
+        assert_eq!(bounded_text("€".repeat(MAX_ERROR_BYTES)).len(), MAX_ERROR_BYTES / 3 * 3);
+        assert_eq!(bounded_text("a\0b"), "ab");
+    }
+
+    /// An error that would display a gigabyte is not asked for more than is kept.
+    #[test]
+    fn what_is_beyond_the_bound_is_not_formatted() {
+        struct Endless;
+        impl Display for Endless {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    formatter.write_str("more and ")?;
+                }
+            }
+        }
+        assert_eq!(bounded_text(Endless).len(), MAX_ERROR_BYTES);
+    }
+}

@@ -1,0 +1,79 @@
+//! Campaigns that pause by themselves, and go on by themselves.
+//!
+//! Invariant: only a campaign that is being sent is paused here, and only one that was paused for the relay is resumed here;
+//! what a person asked for stays.
+
+use uuid::Uuid;
+
+use crate::db::TenantTx;
+
+/// Pauses a campaign until the relay is back; returns the generation that is paused, or `None` if it is not being sent.
+pub async fn pause_for_relay(transaction: &mut TenantTx, id: Uuid, detail: &str) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "update campaigns set state = 'paused', pause_reason = 'relay_unavailable', pause_detail = $2
+         where id = $1 and state = 'sending' returning send_generation",
+        id,
+        detail
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+}
+
+/// Whether the campaign still waits for the relay since this generation.
+pub async fn waits_for_relay(transaction: &mut TenantTx, id: Uuid, generation: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from campaigns where id = $1 and send_generation = $2 and state = 'paused'
+           and pause_reason = 'relay_unavailable') as "waits!""#,
+        id,
+        generation
+    )
+    .fetch_one(&mut **transaction)
+    .await
+}
+
+/// The relay is back: the campaign is sent again. Returns the new generation, or `None` if it does not wait for that any more.
+pub async fn resume_after_relay(
+    transaction: &mut TenantTx,
+    id: Uuid,
+    generation: i32,
+) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "update campaigns set state = 'sending', pause_reason = null, pause_detail = null, send_generation = send_generation + 1
+         where id = $1 and send_generation = $2 and state = 'paused' and pause_reason = 'relay_unavailable' returning send_generation",
+        id,
+        generation
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+}
+
+/// Notes that a recipient was refused for a reason that lies with the sender. At the `many`th one alike the campaign is paused.
+pub async fn note_refusal(transaction: &mut TenantTx, id: Uuid, refusal: &str, many: i32) -> Result<bool, sqlx::Error> {
+    let refusals = sqlx::query_scalar!(
+        "update campaigns set refusals = case when refusal = $2 then refusals + 1 else 1 end, refusal = $2
+         where id = $1 returning refusals",
+        id,
+        refusal
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    if refusals.is_none_or(|refusals| refusals < many) {
+        return Ok(false);
+    }
+    let paused = sqlx::query!(
+        "update campaigns set state = 'paused', pause_reason = 'refused', pause_detail = $2 where id = $1 and state = 'sending'",
+        id,
+        refusal
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(paused.rows_affected() == 1)
+}
+
+/// A mail was taken: one refusal less. Writes nothing while there are none.
+pub async fn note_acceptance(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("update campaigns set refusals = refusals - 1 where id = $1 and refusals > 0", id)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}

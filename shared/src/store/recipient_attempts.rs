@@ -1,0 +1,35 @@
+//! What the attempts of one mail have come to, while there will be another one.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::db::TenantTx;
+
+/// A failure that counts against a mail.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The date in the mail, if octets of it have left.
+    pub handed_over_at: Option<DateTime<Utc>>,
+    /// The mail may have been taken.
+    pub unanswered: bool,
+    /// Stage and codes, if the refusal speaks of the sender.
+    pub refusal: Option<&'a str>,
+}
+
+/// Notes a failure of a recipient's mail; the first date and the first failure stay.
+pub async fn note(transaction: &mut TenantTx, id: Uuid, attempt: Attempt<'_>) -> Result<(), sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query!(
+        "update recipients set failing_since = coalesce(failing_since, now()), handed_over_at = coalesce(handed_over_at, $3),
+           unanswered = unanswered + $4::boolean::int::smallint, refusal = $5
+         where tenant_id = $1 and id = $2 and state in ('queued', 'failed')",
+        tenant,
+        id,
+        attempt.handed_over_at,
+        attempt.unanswered,
+        attempt.refusal
+    )
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+}

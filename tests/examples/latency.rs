@@ -1,0 +1,61 @@
+//! The full size of `tests/it/queue/latency.rs`: slow links, nothing else, and every effect happens once.
+//!
+//! First each link is slow in turn, then all at once under many jobs. Exit status 1 if anything ran twice, took a second attempt or left the
+//! index wrong. `cargo build --release --workspace --bins && cargo run --release -p tests --example latency`
+
+use std::{
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::Parser;
+use tests::{
+    installation::{Installation, InstallationOptions},
+    latency::{SlowLinks, round},
+    tcp_proxy::Mode,
+};
+
+const DELAYS_MS: [u64; 4] = [1, 5, 20, 50];
+
+#[derive(Parser)]
+#[command(about = "Run jobs over slow links and count their effects")]
+struct Arguments {
+    /// Jobs of each link and delay
+    #[arg(long, default_value_t = 150)]
+    jobs: usize,
+    /// How long one runs, in ms
+    #[arg(long, default_value_t = 300)]
+    run_ms: u64,
+    /// Jobs under 10 ms on all links
+    #[arg(long, default_value_t = 20_000)]
+    all: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Arguments { jobs, run_ms, all } = Arguments::parse();
+    let env = vec![("ROTA_LEASE_MS", "30000".to_owned()), ("WORKER_CONCURRENCY", "50".to_owned())];
+    let rota =
+        Installation::start_with(InstallationOptions { workers: 2, env, ..InstallationOptions::default() }).await?;
+    let mut slow = SlowLinks::new(&rota).await?;
+    for (name, proxy) in rota.links.all() {
+        for delay_ms in DELAYS_MS {
+            let began = Instant::now();
+            proxy.set(Mode::Delay(Duration::from_millis(delay_ms)));
+            round(&mut slow, &format!("{name}-{delay_ms}"), jobs, Duration::from_millis(run_ms)).await?;
+            proxy.set(Mode::Pass);
+            slow.ensure_once().await?;
+            say(&format!("{name} {delay_ms} ms: {jobs} jobs once, in {:.1} s", began.elapsed().as_secs_f64()))?;
+        }
+    }
+    let began = Instant::now();
+    rota.links.set_all(Mode::Delay(Duration::from_millis(10)));
+    slow.enqueue_batches("all", all).await?;
+    slow.ensure_once().await?;
+    say(&format!("all links 10 ms: {all} jobs once, in {:.1} s", began.elapsed().as_secs_f64()))
+}
+
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
+}

@@ -1,0 +1,129 @@
+//! Slow uploads: how many a tenant may have, and that no connection to the database waits for one.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::stream;
+use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+use tests::{
+    eventually::eventually,
+    streamed_body::streamed_body,
+    test_app::{Answer, ApiClient, TestApp},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use uuid::Uuid;
+
+use super::{PATIENCE, draft};
+
+/// An upload that lasts until its sender is dropped.
+struct Slow {
+    lines: mpsc::UnboundedSender<String>,
+    answer: JoinHandle<Result<Answer>>,
+}
+
+impl Slow {
+    async fn begin(api: &ApiClient, campaign: Uuid) -> Self {
+        let (lines, coming) = mpsc::unbounded_channel::<String>();
+        let sent = std::sync::Arc::new(tokio::sync::Notify::new());
+        let asked = std::sync::Arc::clone(&sent);
+        let body = stream::unfold((coming, asked), |(mut coming, asked)| async move {
+            // hyper asks for the next piece when it has taken the one before.
+            asked.notify_one();
+            coming.recv().await.map(|line| (line, (coming, asked)))
+        });
+        let body = streamed_body(body);
+        let (api, path) = (api.clone(), format!("/api/v1/campaigns/{campaign}/leads"));
+        let answer = tokio::spawn(async move { api.upload(&path, body).await });
+        lines.send("email,first_name\n".to_owned()).expect("the upload reads");
+        sent.notified().await;
+        Self { lines, answer }
+    }
+
+    async fn finish(self) -> Result<Answer> {
+        drop(self.lines);
+        self.answer.await?
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_two_uploads_at_a_time_and_none_holds_a_connection() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (api, other) = (app.tenant("acme").await?.api, app.tenant("other").await?.api);
+    let campaign = api.post("/api/v1/campaigns", &draft()).await?.id();
+    let path = format!("/api/v1/campaigns/{campaign}/leads");
+    let (first, second) = (Slow::begin(&api, campaign).await, Slow::begin(&api, campaign).await);
+    let csv = "email,first_name\nada@example.com,Ada\n";
+    let refused = eventually(PATIENCE, "both uploads have their places", async || {
+        let answer = api.upload(&path, csv).await.ok()?;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.problem(429, "too_many_in_flight")["limit"], 2);
+    assert!(!refused.header("retry-after").is_empty());
+
+    let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
+    let waiting: i64 = sqlx::query_scalar(
+        "select count(*) from pg_stat_activity where datname = current_database() and state = 'idle in transaction'",
+    )
+    .fetch_one(&mut owner)
+    .await?;
+    assert_eq!(waiting, 0, "transactions that wait for a client");
+
+    let foreign = other.post("/api/v1/campaigns", &draft()).await?.id();
+    other.upload(&format!("/api/v1/campaigns/{foreign}/leads"), csv).await?.ok(200);
+
+    first.lines.send("bob@example.com,Bob\n".to_owned()).expect("the upload reads");
+    assert_eq!(first.finish().await?.ok(200)["accepted"], 1, "a slow upload is imported when it has come");
+    api.upload(&path, csv).await?.ok(200);
+    // An upload that is given up frees its place as well.
+    second.answer.abort();
+    drop(second);
+    let (_third, _fourth) = eventually(PATIENCE, "both places are free", async || {
+        let pair = (Slow::begin(&api, campaign).await, Slow::begin(&api, campaign).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (!pair.0.answer.is_finished() && !pair.1.answer.is_finished()).then_some(pair)
+    })
+    .await;
+    Ok(())
+}
+
+/// The campaign is looked at again when the file is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_is_sent_meanwhile_takes_no_more_leads() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let campaign = super::campaign(&api).await?;
+    let slow = Slow::begin(&api, campaign).await;
+    slow.lines.send("bob@example.com,Bob\n".to_owned()).expect("the upload reads");
+    api.post(&format!("/api/v1/campaigns/{campaign}/send"), &json!({})).await?.ok(202);
+    slow.finish().await?.problem(409, "conflict");
+    let shown = api.get(&format!("/api/v1/campaigns/{campaign}")).await?;
+    let progress = &shown.ok(200)["progress"];
+    assert_eq!(progress["pending"].as_i64().zip(progress["queued"].as_i64()).map(|(a, b)| a + b), Some(1));
+    Ok(())
+}
+
+/// A tenant's requests wait for the tenant's share of the connections, and only its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_transactions_leave_half_of_the_pool_to_others() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (acme, other) = (app.tenant("acme").await?, app.tenant("other").await?);
+    let mut held = Vec::new();
+    loop {
+        match app.system.tenants.begin(acme.id).await {
+            Ok(transaction) => held.push(transaction),
+            Err(error) => {
+                assert!(shared::db::is_share_in_use(&error), "{error}");
+                break;
+            }
+        }
+    }
+    let refused = acme.api.get("/api/v1/jobs").await?;
+    refused.problem(429, "too_many_in_flight");
+    assert_eq!(refused.header("retry-after"), "1");
+    other.api.get("/api/v1/jobs").await?.ok(200);
+    held.pop();
+    acme.api.get("/api/v1/jobs").await?.ok(200);
+    Ok(())
+}

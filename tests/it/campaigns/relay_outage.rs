@@ -1,0 +1,111 @@
+//! The relay is away: no recipient fails for it, campaigns rest, and go on by themselves when it is back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use tests::{
+    installation::{Installation, InstallationOptions, leads_csv},
+    smtp_sink::{Fault, Rule, Stage},
+};
+
+use super::PATIENCE;
+
+const LEADS: usize = 30;
+
+/// An outage that would take hours: its steps take a second here.
+async fn installation(patience_ms: &str) -> Result<Installation> {
+    let env = vec![
+        ("ROTA_RELAY_PATIENCE_MS", patience_ms.to_owned()),
+        ("ROTA_RELAY_PROBE_MS", "500".to_owned()),
+        ("ROTA_MAIL_TIMEOUT_MS", "5000".to_owned()),
+    ];
+    Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await
+}
+
+async fn paused(rota: &Installation, path: &str) -> Value {
+    let is_paused = |campaign: &Value| campaign["state"] == "paused";
+    rota.tenant.campaign_when(path, PATIENCE, "the campaign is paused", is_paused).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn campaigns_rest_while_the_relay_is_away_and_go_on_by_themselves() -> Result<()> {
+    let mut rota = installation("1000").await?;
+    for (fault, reason) in [
+        (Fault::reply(421, "4.3.2 down for lead0@example.com"), "not sent at greeting with 421 4.3.2"),
+        (Fault::Cut, "not sent at greeting"),
+    ] {
+        let before = rota.sink.count();
+        rota.sink.inject(Rule::at(Stage::Greeting, fault));
+        let (csv, wanted) = leads_csv("lead", 0..LEADS);
+        let path = rota.tenant.campaign_at_once("Outage", &csv).await?;
+        let campaign = paused(&rota, &path).await;
+        assert_eq!(campaign["pause_reason"], "relay_unavailable");
+        let detail = campaign["pause_detail"].as_str().context("a detail")?;
+        assert!(detail == reason || detail == "not sent at connect", "{detail}");
+        assert_eq!([&campaign["progress"]["failed"], &campaign["progress"]["rejected"]], [0, 0]);
+
+        // Dates have whole seconds; this makes that of the start another one.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let back = Clock::system().now();
+        rota.sink.clear_faults();
+        let progress = rota.tenant.completed(&path, PATIENCE).await;
+        assert_eq!([&progress["sent"], &progress["failed"]], [LEADS, 0], "{progress}");
+        assert_eq!(rota.sink.count(), before + LEADS);
+        for mail in rota.sink.messages().iter().skip(before) {
+            let date = DateTime::parse_from_rfc2822(&mail.header("Date").context("a date")?)?.with_timezone(&Utc);
+            assert!(date.timestamp() >= back.timestamp(), "{date} is that of the start, the relay was back at {back}");
+        }
+        assert!(before > 0 || rota.mails(&wanted).ensure_once(0).is_ok());
+        // The next round needs connections that are not kept.
+        rota.kill_worker(0).await?;
+        rota.kill_worker(1).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_outage_pauses_nothing_and_a_persons_pause_outlasts_one() -> Result<()> {
+    let mut rota = installation("600000").await?;
+    rota.sink.inject(Rule::at(Stage::Greeting, Fault::reply(554, "not now")).times(6));
+    let (csv, wanted) = leads_csv("short", 0..LEADS);
+    let path = rota.tenant.campaign_at_once("Short", &csv).await?;
+    let progress = rota.tenant.completed(&path, PATIENCE).await;
+    assert_eq!(progress["sent"], LEADS, "{progress}");
+    rota.mails(&wanted).ensure_once(0)?;
+    assert_eq!(rota.ended_by_themselves()?, Vec::<String>::new());
+
+    drop(rota);
+    let rota = installation("500").await?;
+    rota.sink.inject(Rule::at(Stage::Greeting, Fault::reply(554, "not now")));
+    let path = rota.tenant.campaign_at_once("Held", &csv).await?;
+    paused(&rota, &path).await;
+    let held = rota.tenant.post(&format!("{path}/pause"), &json!({})).await?.expect(200)?;
+    assert_eq!(held["pause_reason"], "requested");
+    rota.sink.clear_faults();
+    // A campaign that is started now ends: the relay is back, and the other one has not gone on.
+    let (csv, _) = leads_csv("other", 0..3);
+    let other = rota.tenant.campaign_at_once("Other", &csv).await?;
+    rota.tenant.completed(&other, PATIENCE).await;
+    assert_eq!(rota.tenant.get(&path).await?.expect(200)?["state"], "paused");
+    assert_eq!(rota.sink.count(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_whose_reply_is_lost_is_repeated_octet_by_octet_and_not_for_ever() -> Result<()> {
+    let rota = installation("60000").await?;
+    let (once, always) = ("once@example.com", "always@example.com");
+    rota.sink.inject(Rule::at(Stage::EndOfData, Fault::LoseReply).to(once).times(1));
+    rota.sink.inject(Rule::at(Stage::EndOfData, Fault::LoseReply).to(always));
+    let csv = format!("email,first_name\n{once},O\n{always},A\n");
+    let path = rota.tenant.campaign_at_once("Lost", &csv).await?;
+    let progress = rota.tenant.completed(&path, PATIENCE).await;
+    assert_eq!([&progress["sent"], &progress["failed"]], [1, 1], "{progress}");
+    let mails = rota.sink.by_recipient(once);
+    assert_eq!((mails.len(), mails[0].raw == mails[1].raw), (2, true));
+    assert_eq!(rota.sink.by_recipient(always).len(), 3);
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What a relay says to a mail, and what becomes of the recipient: sent, refused for good, refused for now, or our own matter.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use tests::{
+    installation::{Installation, leads_csv},
+    smtp_sink::{Fault, Rule, Stage},
+};
+
+use super::PATIENCE;
+
+/// Odd ways to say 250.
+const ODD: [&[u8]; 6] = [
+    b"250 2.0.0 \xfcbernommen\r\n",
+    b"250\r\n",
+    b"250\tok\r\n",
+    b"250-a\r\n451 c\r\n",
+    b"451-a\r\n250 c\r\n",
+    b"250 ok\n",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_was_taken_is_sent_once_however_the_relay_says_so() -> Result<()> {
+    let mut rota = Installation::start().await?;
+    let (csv, wanted) = leads_csv("odd", 0..ODD.len() + 1);
+    for (octets, address) in ODD.into_iter().zip(&wanted) {
+        rota.sink.inject(Rule::at(Stage::EndOfData, Fault::KeepAndSay(octets)).to(address));
+    }
+    let long = format!("250 {}\r\n", "x".repeat(3_000)).into_bytes().leak();
+    rota.sink.inject(Rule::at(Stage::EndOfData, Fault::KeepAndSay(long)).to(&wanted[ODD.len()]));
+    let path = rota.tenant.campaign_at_once("Odd", &csv).await?;
+    let progress = rota.tenant.completed(&path, PATIENCE).await;
+    assert_eq!(progress["sent"], json!(wanted.len()), "{progress}");
+    rota.mails(&wanted).ensure_once(0)?;
+    assert_eq!(rota.ended_by_themselves()?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_speaks_of_the_mailbox_suppresses_it_and_that_can_be_undone() -> Result<()> {
+    let rota = Installation::start().await?;
+    let (dead, full, later, policy) =
+        ("dead@example.com", "full@example.com", "later@example.com", "policy@example.com");
+    for rule in [
+        Rule::at(Stage::Rcpt, Fault::reply(550, "5.1.1 <dead@example.com>: no such user, dead")).to(dead).times(1),
+        Rule::at(Stage::Rcpt, Fault::reply(552, "5.2.2 full@example.com is over quota")).to(full).times(1),
+        Rule::at(Stage::Rcpt, Fault::reply(450, "4.2.0 later@example.com is greylisted")).to(later).times(2),
+        Rule::at(Stage::Rcpt, Fault::reply(554, "5.7.1 policy@example.com: Relay access denied")).to(policy).times(2),
+    ] {
+        rota.sink.inject(rule);
+    }
+    let csv = format!("email,first_name\n{dead},D\n{full},F\n{later},L\n{policy},P\n");
+    let path = rota.tenant.campaign_at_once("Mixed", &csv).await?;
+    let progress = rota.tenant.completed(&path, PATIENCE).await;
+    let counts = ["sent", "rejected", "failed", "suppressed"].map(|state| progress[state].as_u64().unwrap_or(99));
+    assert_eq!(counts, [2, 1, 1, 0], "{progress}");
+
+    let list = rota.tenant.get("suppressions").await?.expect(200)?;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+    let entry = &list["items"][0];
+    assert_eq!([&entry["address"], &entry["reason"], &entry["source"]], [dead, "rejected", "relay"]);
+    assert_eq!([&entry["stage"], &entry["code"]], ["RCPT TO", "550 5.1.1"]);
+    let detail = entry["detail"].as_str().context("a detail")?;
+    assert!(detail.contains("<recipient>: no such user, <recipient>"), "{detail}");
+    no_address_leaves(&rota, &[dead, full, later, policy]).await?;
+
+    // Taken off, the address gets the next campaign's mail.
+    let status = rota.tenant.delete(&format!("suppressions/{dead}")).await?.status;
+    assert_eq!(status, 204);
+    let path = rota.tenant.campaign_at_once("Next", &csv).await?;
+    assert_eq!(rota.tenant.completed(&path, PATIENCE).await["sent"], 4);
+    Ok(())
+}
+
+/// The relay repeats addresses; logs and the lists of errors do not.
+async fn no_address_leaves(rota: &Installation, addresses: &[&str]) -> Result<()> {
+    let errors = rota.tenant.get("jobs?kind=send_campaign_email&limit=200").await?.expect(200)?;
+    let mut texts = vec![("errors", errors.to_string())];
+    for worker in &rota.workers {
+        texts.push(("log", worker.process.output()?));
+    }
+    assert!(
+        texts.iter().any(|(_, text)| text.contains("mail: not sent at RCPT TO with 554 5.7.1")),
+        "the class is logged"
+    );
+    for (what, text) in &texts {
+        for address in addresses {
+            assert!(!text.contains(address), "{address} is in the {what}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_refusals_alike_pause_the_campaign_and_suppress_nobody() -> Result<()> {
+    let rota = Installation::start().await?;
+    rota.sink.inject(Rule::at(Stage::Rcpt, Fault::reply(550, "5.7.26 DMARC")));
+    let (csv, wanted) = leads_csv("lead", 0..40);
+    let path = rota.tenant.campaign_at_once("Refused", &csv).await?;
+    let is_paused = |campaign: &Value| campaign["state"] == "paused";
+    let paused = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused", is_paused).await;
+    assert_eq!(paused["pause_reason"], "refused");
+    assert_eq!(paused["pause_detail"], "not sent at RCPT TO with 550 5.7.26");
+    assert_eq!(rota.tenant.get("suppressions").await?.expect(200)?["items"], json!([]));
+
+    rota.sink.clear_faults();
+    let resumed = rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+    assert_eq!([&resumed["state"], &resumed["pause_reason"]], [&json!("sending"), &Value::Null]);
+    assert_eq!(rota.tenant.completed(&path, PATIENCE).await["sent"], 40);
+    rota.mails(&wanted).ensure_once(0)?;
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Messages between API, Redis, worker and scheduler that arrive late, twice, or when something else has happened meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use shared::{
+    ids,
+    leadership::Candidate,
+    queue::{
+        Index, IndexSettings, Settlement, ShardCounts, WaitingJob,
+        consumer::Consumer,
+        finish::{self, Finish, Outcome},
+        rescue::{self, RescueReport},
+    },
+};
+use tests::{
+    eventually::eventually,
+    system::TestSystem,
+    tcp_proxy::{Mode, TcpProxy},
+};
+use tokio::time::sleep;
+
+use super::{
+    grants::{Idle, commit, indexed_and_free, leased, scene},
+    support::{LEASE, PATIENCE, queue, shard, virtual_time},
+};
+
+/// Short enough to be waited for.
+const SHORT_LEASE: Duration = Duration::from_millis(600);
+
+/// As the leading scheduler does.
+pub(super) async fn rescue_all(system: &TestSystem) -> Result<RescueReport> {
+    let candidate = Candidate::new(system.system.clone(), ids::new_id(&system.clock), PATIENCE);
+    let term = candidate.campaign().await?.context("nobody else leads")?;
+    let report = rescue::rescue(&system.system, &system.index, &queue(), &term).await?;
+    candidate.resign().await?;
+    Ok(report)
+}
+
+/// In the second half of its time a lease may be another's before it runs, so it is renewed after the row is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_delivered_late_is_renewed_first() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, SHORT_LEASE).await?;
+    commit(&system, tenant, 1).await?;
+    let grant = idle.is_granted().await?;
+    sleep(SHORT_LEASE).await;
+    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("nobody took it")?;
+    assert_eq!((lease.attempt, rescue_all(&system).await?), (1, RescueReport::default()), "it lasts on");
+    assert!(lease.is_own(&system.index).await?);
+    Ok(())
+}
+
+/// The attempt that is read then is the next holder's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_delivered_after_a_rescue_is_dropped() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, SHORT_LEASE).await?;
+    let id = commit(&system, tenant, 1).await?[0];
+    let grant = idle.is_granted().await?;
+    sleep(SHORT_LEASE).await;
+    assert_eq!(rescue_all(&system).await?.rescued, 1);
+    let dropped = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
+    assert_eq!((dropped.taken, dropped.leases.len()), (1, 0), "{dropped:?}");
+    let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    let lease = other.fetch(&shard(), 1).await?.leases.pop().context("it waits for anybody")?;
+    assert_eq!((lease.id, lease.attempt), (id, 2));
+    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "somebody else's");
+    assert!(system.index.leased_in(&shard(), &[id]).await?[0], "a late grant ends nobody's lease");
+    Ok(())
+}
+
+/// A worker that stood still between a fetch and the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_does_not_begin_after_its_lease_was_rescued() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let consumer = Consumer::new(system.system.clone(), system.index.clone(), SHORT_LEASE);
+    commit(&system, tenant, 1).await?;
+    indexed_and_free(&system, 1).await;
+    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits")?;
+    assert!(lease.is_own(&system.index).await?, "it is young");
+    sleep(SHORT_LEASE).await;
+    assert!(lease.is_own(&system.index).await?, "nobody else has it yet");
+    sleep(SHORT_LEASE).await;
+    assert_eq!(rescue_all(&system).await?.rescued, 1);
+    assert!(!lease.is_own(&system.index).await?);
+    Ok(())
+}
+
+/// What was leased and never heard of is given back when Redis answers again: nobody began it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let ids = commit(&system, tenant, 3).await?;
+    indexed_and_free(&system, 3).await;
+    let mut url: url::Url = system.redis_url.parse()?;
+    let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
+    let proxy = TcpProxy::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
+    url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
+    url.set_port(Some(proxy.address().port())).ok().context("a port")?;
+    let index = Index::open(&IndexSettings {
+        url: url.into(),
+        prefix: system.prefix.clone(),
+        response_timeout: Duration::from_millis(500),
+        shards: ShardCounts::default(),
+    })?;
+    let consumer = Consumer::new(system.system.clone(), index, LEASE);
+    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "the connection is there");
+    proxy.set(Mode::DropReply);
+    assert!(consumer.fetch(&shard(), 2).await.is_err());
+    assert_eq!(leased(&system).await?, 2);
+    proxy.set(Mode::Reset);
+    proxy.set(Mode::Pass);
+    let mut got = Vec::new();
+    let all = async || {
+        got.extend(consumer.fetch(&shard(), 3).await.ok()?.leases);
+        (got.len() == 3).then_some(())
+    };
+    eventually(PATIENCE, "those that nobody heard of come again", all).await;
+    assert!(got.iter().all(|lease| lease.attempt == 1 && ids.contains(&lease.id)), "{got:?}");
+    Ok(())
+}
+
+/// The push of a job may reach Redis when its run is over: the ledger drops it, and it costs nobody anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let id = commit(&system, tenant, 1).await?[0];
+    let grant = idle.is_granted().await?;
+    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it is granted")?;
+    let late = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
+    system.index.push(&queue(), &[late]).await?;
+    system.index.push(&queue(), &[late]).await?;
+    assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (1, 0), "it stays leased");
+    let finish =
+        Finish { id, attempt: lease.attempt, hooks: lease.hooks, outcome: Outcome::Completed { result: None } };
+    finish::record(&system.system, &[finish]).await?;
+    let end = Settlement { id, token: lease.token, ran: Some(Duration::from_millis(1)), again: None };
+    system.index.settle(&shard(), &[end]).await?;
+    let charged = virtual_time(&system, tenant).await?;
+    idle.finds_nothing().await?;
+    system.index.push(&queue(), &[late]).await?;
+    let stale = idle.is_granted().await?;
+    assert!(idle.consumer.take(&[(shard(), stale)]).await.remove(0)?.leases.is_empty());
+    // A settlement that arrives twice changes nothing.
+    system.index.settle(&shard(), &[end]).await?;
+    assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (0, 0));
+    assert!((virtual_time(&system, tenant).await? - charged).abs() < 1e-9, "what did not run costs nothing");
+    Ok(())
+}

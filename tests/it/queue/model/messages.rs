@@ -1,0 +1,234 @@
+//! Messages that are under way for long: answers and grants that are read late or never; pushes, settlements and renewals that arrive late
+//! or twice.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use shared::{
+    ids,
+    queue::{
+        Grant, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription,
+        consumer::{Lease, Proposed},
+    },
+};
+use tests::system::TestSystem;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use super::scene::{Held, LEASE, Scene};
+use crate::queue::support::{PATIENCE, shard};
+
+/// The numbers of leases whose rows are not read begin here.
+pub const UNREAD: usize = 1_000_000;
+
+/// What is under way.
+pub struct Messages {
+    unread: Vec<Unread>,
+    leased: usize,
+    grants: mpsc::UnboundedReceiver<Grant>,
+    received: Vec<Grant>,
+    /// Every settlement ever written: by which lease, and whether what waits again is due.
+    pub settlements: Vec<(usize, Settlement, bool)>,
+    _listening: DropGuard,
+}
+
+/// Jobs that are leased to a worker that has not read them.
+struct Unread {
+    number: usize,
+    ids: BTreeSet<Uuid>,
+    /// It is under way for longer than a lease.
+    old: bool,
+    /// In which life of the index it was sent.
+    life: usize,
+    /// `None` is a grant.
+    answer: Option<Proposed>,
+}
+
+impl Messages {
+    /// Listens as a worker does that takes grants.
+    pub async fn listen(system: &TestSystem, index: &Index) -> Result<(Self, Subscription)> {
+        let stop = CancellationToken::new();
+        let process = ids::new_id(&system.clock);
+        let (mut notices, subscription) = Notices::listen(index, vec![shard()], process, stop.clone());
+        ensure!(notices.next().await == Some(Notice::Connected), "it listens");
+        let (granted, grants) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(notice) = notices.next().await {
+                if let Notice::Granted(_, grant) = notice {
+                    // The case may be over.
+                    let _ = granted.send(grant);
+                }
+            }
+        });
+        let (unread, received, settlements) = (Vec::new(), Vec::new(), Vec::new());
+        Ok((
+            Self { unread, leased: UNREAD, grants, received, settlements, _listening: stop.drop_guard() },
+            subscription,
+        ))
+    }
+
+    pub const fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// What is under way never arrives.
+    pub fn forget(&mut self) {
+        self.unread.clear();
+    }
+
+    /// The grant of this job, which is under way or there; of several the last.
+    async fn granted(&mut self, id: Uuid) -> Result<Grant> {
+        loop {
+            while let Ok(grant) = self.grants.try_recv() {
+                self.received.push(grant);
+            }
+            if let Some(at) = self.received.iter().rposition(|grant| grant.job() == id) {
+                return Ok(self.received.remove(at));
+            }
+            let grant = timeout(PATIENCE, self.grants.recv()).await.context("a grant is lost")?;
+            self.received.push(grant.context("nobody listens")?);
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// What pushes have granted since the last look.
+    pub async fn note_grants(&mut self) -> Result<()> {
+        for id in self.held().await? {
+            let index = &self.model.index;
+            if index.lanes.contains_key(&id) && !index.held.contains_key(&id) {
+                self.leased_unread(BTreeSet::from([id]), None);
+            }
+        }
+        Ok(())
+    }
+
+    fn leased_unread(&mut self, ids: BTreeSet<Uuid>, answer: Option<Proposed>) {
+        let number = self.messages.leased;
+        self.messages.leased += 1;
+        for id in &ids {
+            self.model.index.lanes.remove(id);
+            self.model.index.lease(*id, number);
+        }
+        self.messages.unread.push(Unread { number, ids, old: false, life: self.life, answer });
+    }
+
+    pub async fn ask(&mut self, wanted: usize) -> Result<()> {
+        let before = self.model.index.ids();
+        let answer = self.consumer.propose(&[(&shard(), wanted)], false).await;
+        let after = self.lanes().await?;
+        let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
+        let expected = if self.model.index.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
+        ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the lanes");
+        self.judge_order(&taken)?;
+        self.leased_unread(taken, Some(answer));
+        Ok(())
+    }
+
+    pub async fn read(&mut self, pick: usize) -> Result<()> {
+        if self.messages.unread.is_empty() {
+            return Ok(());
+        }
+        let at = pick % self.messages.unread.len();
+        let Unread { number, ids, old, life, answer } = self.messages.unread.remove(at);
+        let own: BTreeSet<Uuid> = ids.iter().copied().filter(|id| !old || self.renews(*id, number)).collect();
+        let over = self.hold_expired(&own).await?;
+        let fetched = match answer {
+            Some(answer) => self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await.remove(0)?,
+            None => {
+                let grant = self.messages.granted(*ids.first().context("a grant has a job")?).await?;
+                let grant = if old { grant.delayed(LEASE) } else { grant };
+                self.consumer.take(&[(shard(), grant)]).await.remove(0)?
+            }
+        };
+        self.judge_leases(&own, &fetched.leases)?;
+        let leased: BTreeSet<Uuid> = fetched.leases.iter().map(|lease| lease.id).collect();
+        for id in own.difference(&leased) {
+            self.model.index.settle(*id, number, false);
+        }
+        self.give_up_expired(&over, &own).await?;
+        for lease in fetched.leases {
+            self.model.index.renumber(lease.id, number, self.leases.len());
+            self.leases.push(Held { lease, alive: true, life });
+        }
+        Ok(())
+    }
+
+    /// Whether a lease that is renewed before its run may begin is still its worker's.
+    fn renews(&mut self, id: Uuid, number: usize) -> bool {
+        self.model.index.state != IndexState::Stale && self.model.index.renew(id, number)
+    }
+
+    pub async fn message_ages(&mut self, pick: usize, lost: bool) -> Result<()> {
+        if self.messages.unread.is_empty() {
+            return Ok(());
+        }
+        let at = pick % self.messages.unread.len();
+        let unread = &mut self.messages.unread[at];
+        unread.old = true;
+        let mut redis = self.redis.clone();
+        let key = self.key("leases");
+        let unread = &self.messages.unread[at];
+        for id in &unread.ids {
+            if self.model.index.expire(*id, unread.number) {
+                redis::cmd("ZADD").arg(&key).arg("XX").arg(1).arg(id.as_bytes()).exec_async(&mut redis).await?;
+            }
+        }
+        if lost {
+            self.messages.unread.remove(at);
+        }
+        Ok(())
+    }
+
+    pub async fn late_push(&mut self, pick: usize, twice: bool) -> Result<()> {
+        let Some(id) = self.job_where(pick, |_| true) else { return Ok(()) };
+        self.push_stale(id).await?;
+        if twice {
+            self.note_grants().await?;
+            self.push_stale(id).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn late_settle(&mut self, pick: usize) -> Result<()> {
+        let settlements = &self.messages.settlements;
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        let (number, settlement, due) = settlements[pick % settlements.len()];
+        self.deliver(number, settlement, due).await
+    }
+
+    pub async fn late_renew(&mut self, pick: usize) -> Result<()> {
+        let dead: Vec<usize> = (0..self.leases.len()).filter(|number| !self.leases[*number].alive).collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let number = dead[pick % dead.len()];
+        let lease: Lease = self.leases[number].lease.clone();
+        let Renewed { lost, unheld, .. } =
+            self.index.renew(&shard(), LEASE, &[lease.held(std::time::Duration::ZERO)]).await?;
+        if self.model.index.state == IndexState::Stale {
+            ensure!(lost.is_empty() && unheld.is_empty(), "of a stale index nothing can be said");
+            return Ok(());
+        }
+        let has_holder = self.model.index.held.contains_key(&lease.id);
+        let held = self.model.index.renew(lease.id, number);
+        let expected = (!held && has_holder, !held && !has_holder);
+        ensure!((!lost.is_empty(), !unheld.is_empty()) == expected, "lost: {lost:?}, unheld: {unheld:?}");
+        self.leases[number].alive = held;
+        Ok(())
+    }
+
+    /// Nobody else runs a job in the attempt that the ledger waits for, as long as the index is not lost.
+    pub fn check_holders(&self) -> Result<()> {
+        let mut running = BTreeSet::new();
+        for Held { lease, .. } in self.leases.iter().filter(|held| held.alive && held.life == self.life) {
+            let job = self.model.ledger.job(lease.id);
+            let is_current = !job.is_final() && job.attempt == lease.attempt;
+            ensure!(!is_current || running.insert(lease.id), "two run {job:?}");
+        }
+        Ok(())
+    }
+}
