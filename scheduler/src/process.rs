@@ -16,8 +16,8 @@ use crate::{
     elector::{self, Leadership, TERM_TTL},
     maintainer::maintain,
     services::{
-        CampaignKeeper, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper, MonthDropper, Promoter, Rescuer,
-        Sweeper,
+        CampaignKeeper, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper, MonthDropper,
+        Promoter, Rescuer, Sweeper,
     },
 };
 
