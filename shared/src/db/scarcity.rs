@@ -40,60 +40,69 @@ impl Default for Scarcity {
 impl Scarcity {
     /// Notes that a connection was refused, or that the last free one is in sight.
     pub(super) fn note(&self) {
-        self.until.store(self.elapsed_ms(LASTS), Ordering::Relaxed);
+        self.note_at(self.started.elapsed());
     }
 
     /// Whether connections are scarce.
     pub(super) fn holds(&self) -> bool {
-        self.is_before(&self.until)
+        self.holds_at(self.started.elapsed())
     }
 
     /// Notes that a check got a connection.
     pub(super) fn note_work(&self) {
-        self.works_until.store(self.elapsed_ms(WORKS), Ordering::Relaxed);
+        self.note_work_at(self.started.elapsed());
     }
 
     /// Whether connections are scarce and work goes on with those there are.
     pub(super) fn is_survived(&self) -> bool {
-        self.holds() && self.is_before(&self.works_until)
+        self.is_survived_at(self.started.elapsed())
     }
 
-    fn is_before(&self, end: &AtomicU64) -> bool {
-        let end = end.load(Ordering::Relaxed);
-        end > 0 && self.elapsed_ms(Duration::ZERO) < end
+    fn note_at(&self, now: Duration) {
+        self.until.store(milliseconds(now + LASTS), Ordering::Relaxed);
     }
 
-    fn elapsed_ms(&self, more: Duration) -> u64 {
-        u64::try_from((self.started.elapsed() + more).as_millis()).unwrap_or(u64::MAX)
+    fn holds_at(&self, now: Duration) -> bool {
+        milliseconds(now) < self.until.load(Ordering::Relaxed)
     }
+
+    fn note_work_at(&self, now: Duration) {
+        self.works_until.store(milliseconds(now + WORKS), Ordering::Relaxed);
+    }
+
+    fn is_survived_at(&self, now: Duration) -> bool {
+        self.holds_at(now) && milliseconds(now) < self.works_until.load(Ordering::Relaxed)
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn it_lasts_a_while_after_its_last_sign() {
+    const BRIEF: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn it_lasts_a_while_after_its_last_sign() {
         let scarcity = Scarcity::default();
-        assert!(!scarcity.holds());
-        scarcity.note();
-        tokio::time::advance(LASTS - Duration::from_millis(1)).await;
-        assert!(scarcity.clone().holds());
-        scarcity.note();
-        tokio::time::advance(LASTS - Duration::from_millis(1)).await;
-        assert!(scarcity.holds());
-        tokio::time::advance(Duration::from_millis(2)).await;
-        assert!(!scarcity.holds());
+        assert!(!scarcity.holds_at(Duration::ZERO));
+        scarcity.note_at(Duration::ZERO);
+        assert!(scarcity.clone().holds_at(LASTS - BRIEF));
+        scarcity.note_at(LASTS - BRIEF);
+        assert!(scarcity.holds_at(2 * LASTS - 2 * BRIEF));
+        assert!(!scarcity.holds_at(2 * LASTS - BRIEF));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn it_is_survived_while_a_check_gets_a_connection_now_and_then() {
+    #[test]
+    fn it_is_survived_while_a_check_gets_a_connection_now_and_then() {
         let scarcity = Scarcity::default();
-        scarcity.note_work();
-        assert!(!scarcity.is_survived(), "nothing is scarce");
-        scarcity.note();
-        assert!(scarcity.is_survived());
-        tokio::time::advance(WORKS).await;
-        assert!(scarcity.holds() && !scarcity.is_survived());
+        scarcity.note_work_at(Duration::ZERO);
+        assert!(!scarcity.is_survived_at(Duration::ZERO), "nothing is scarce");
+        scarcity.note_at(Duration::ZERO);
+        assert!(scarcity.is_survived_at(WORKS - BRIEF));
+        assert!(scarcity.holds_at(WORKS) && !scarcity.is_survived_at(WORKS));
     }
 }
