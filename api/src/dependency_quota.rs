@@ -1,7 +1,8 @@
 //! How many dependencies (`after`) a request may have, and a tenant's waiting jobs together.
 //!
 //! Invariant: what a request adds is judged before it comes to the group commit that all tenants share. The number of a tenant's open
-//! dependencies is counted in the ledger only when the last count, with what was added since, is old or leaves no room.
+//! dependencies is counted in the ledger only when the last count, with what was added since, is old or leaves no room, and by one request
+//! of a tenant at a time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,11 +13,15 @@ use std::{
 use shared::{
     config::DependencyConfig,
     db::TenantDb,
+    patience,
     queue::{NewJob, ties},
     tenancy::TenantId,
 };
 
-use crate::problem::{Problem, ProblemCode};
+use crate::{
+    problem::{Problem, ProblemCode},
+    turns::Turns,
+};
 
 /// A count is relied on for this long, as long as it leaves room.
 const FRESH: Duration = Duration::from_secs(10);
@@ -26,6 +31,7 @@ const KEPT: usize = 10_000;
 pub struct DependencyQuota {
     limits: DependencyConfig,
     counts: Mutex<HashMap<TenantId, Count>>,
+    counting: Turns<TenantId>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +43,7 @@ struct Count {
 impl DependencyQuota {
     /// Nobody is counted yet.
     pub fn new(limits: DependencyConfig) -> Self {
-        Self { limits, counts: Mutex::default() }
+        Self { limits, counts: Mutex::default(), counting: Turns::default() }
     }
 
     /// Refuses jobs that would wait for more than they may.
@@ -49,6 +55,14 @@ impl DependencyQuota {
         if added > self.limits.per_request {
             return Err(too_many(added, self.limits.per_request));
         }
+        if self.add_to_known(tenant, added) {
+            return Ok(());
+        }
+        let counted = self.counting.run(&tenant, self.count(tenants, tenant, added));
+        patience::within(Box::pin(counted)).await.unwrap_or_else(|| Err(ProblemCode::Unavailable.into()))
+    }
+
+    async fn count(&self, tenants: &TenantDb, tenant: TenantId, added: usize) -> Result<(), Problem> {
         if self.add_to_known(tenant, added) {
             return Ok(());
         }

@@ -17,4 +17,5 @@ pub mod router;
 pub mod routes;
 pub mod server;
 pub mod state;
+pub mod turns;
 pub mod uploads;

@@ -1,7 +1,8 @@
 //! API keys that were checked a moment ago.
 //!
 //! Invariant: a key that was revoked works for [`FRESH`] longer at the most. Only good keys are kept, under a hash of what was sent,
-//! so the memory holds no secret and cannot be filled by guessing.
+//! so the memory holds no secret and cannot be filled by guessing. Of many requests with one key that is not remembered one asks the ledger
+//! at a time, so they do not take all its connections.
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,8 @@ use shared::{
     store::credentials::{PresentedKey, VerifiedKey},
 };
 
+use crate::turns::Turns;
+
 const FRESH: Duration = Duration::from_secs(5);
 const KEPT: usize = 10_000;
 
@@ -27,12 +30,13 @@ type Checked = HashMap<Fingerprint, (Instant, Arc<VerifiedKey>)>;
 pub struct KeyRing {
     db: SystemDb,
     checked: Arc<Mutex<Checked>>,
+    asking: Arc<Turns<Fingerprint>>,
 }
 
 impl KeyRing {
     /// A ring over the ledger's keys.
     pub fn new(db: SystemDb) -> Self {
-        Self { db, checked: Arc::default() }
+        Self { db, checked: Arc::default(), asking: Arc::default() }
     }
 
     /// The key behind the text, if it is good.
@@ -42,9 +46,19 @@ impl KeyRing {
             return Ok(Some(key));
         }
         let Some(presented) = PresentedKey::parse(text) else { return Ok(None) };
-        let verified =
-            patience::within(Box::pin(presented.verify(&self.db))).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let Some(key) = verified? else { return Ok(None) };
+        let asked = self.asking.run(&fingerprint, self.ask(fingerprint, presented));
+        patience::within(Box::pin(asked)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    async fn ask(
+        &self,
+        fingerprint: Fingerprint,
+        presented: PresentedKey,
+    ) -> Result<Option<Arc<VerifiedKey>>, sqlx::Error> {
+        if let Some(key) = self.remembered(&fingerprint) {
+            return Ok(Some(key));
+        }
+        let Some(key) = presented.verify(&self.db).await? else { return Ok(None) };
         let key = Arc::new(key);
         self.remember(fingerprint, Arc::clone(&key));
         Ok(Some(key))

@@ -1,0 +1,92 @@
+//! One at a time of those who ask for the same, so that the others find what the first one learned.
+//!
+//! Invariant: who asks for one thing never waits for who asks for another; a key is known only as long as somebody waits or works under it.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::OwnedMutexGuard;
+
+type Mutexes<K> = HashMap<K, Arc<tokio::sync::Mutex<()>>>;
+
+/// The turns of callers, by what they ask for.
+#[derive(Debug)]
+pub struct Turns<K>(Mutex<Mutexes<K>>);
+
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Turns<K> {
+    /// Runs `work` when all earlier callers with this key are done. What they left is to be looked for in it.
+    pub async fn run<T>(&self, key: &K, work: impl Future<Output = T>) -> T {
+        let mut turn = Turn { turns: self, key, guard: None };
+        let mutex = Arc::clone(self.lock().entry(key.clone()).or_default());
+        turn.guard = Some(mutex.lock_owned().await);
+        let done = work.await;
+        drop(turn);
+        done
+    }
+
+    /// A panic while the lock is held leaves a table that is still whole.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mutexes<K>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a caller; it ends when the caller is dropped, too.
+struct Turn<'a, K: Eq + Hash + Clone> {
+    turns: &'a Turns<K>,
+    key: &'a K,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl<K: Eq + Hash + Clone> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut mutexes = self.turns.lock();
+        if mutexes.get(self.key).is_some_and(|mutex| Arc::strong_count(mutex) == 1) {
+            mutexes.remove(self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::{FutureExt as _, future::join_all};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_with_one_key_take_turns_and_leave_nothing_behind() {
+        let (turns, at_work) = (Turns::default(), AtomicUsize::new(0));
+        let work = || async {
+            assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            yield_now().await;
+            at_work.fetch_sub(1, Ordering::SeqCst);
+        };
+        join_all((0..10).map(|_| turns.run(&1, work()))).await;
+        assert!(turns.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn another_key_waits_for_nobody_and_who_goes_away_holds_up_nobody() {
+        let turns = Turns::default();
+        let mut first = Box::pin(turns.run(&1, std::future::pending::<()>()));
+        assert!(first.as_mut().now_or_never().is_none());
+        let mut second = Box::pin(turns.run(&1, async {}));
+        assert!(second.as_mut().now_or_never().is_none(), "it is the first one's turn");
+        assert!(turns.run(&2, async {}).now_or_never().is_some());
+        drop(first);
+        second.await;
+        assert!(turns.lock().is_empty());
+    }
+}
