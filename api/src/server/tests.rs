@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures::stream;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -67,11 +67,11 @@ async fn send(request: Request<Body>) -> Response {
 }
 
 fn get_request(path: &str) -> Request<Body> {
-    Request::get(path).body(Body::empty()).unwrap()
+    Request::get(path).header(HOST, "rota.test").body(Body::empty()).unwrap()
 }
 
 fn json_request(path: &str, body: impl Into<Body>) -> Request<Body> {
-    Request::post(path).header(CONTENT_TYPE, "application/json").body(body.into()).unwrap()
+    Request::post(path).header(HOST, "rota.test").header(CONTENT_TYPE, "application/json").body(body.into()).unwrap()
 }
 
 async fn text(response: Response) -> String {
@@ -96,8 +96,13 @@ async fn code_of(response: Response) -> String {
 
 #[tokio::test]
 async fn every_refusal_is_a_problem_with_its_code() {
-    let form = Request::post("/echo").header(CONTENT_TYPE, "text/plain").body(Body::from("{}")).unwrap();
-    let patch = Request::builder().method(Method::PATCH).uri("/echo").body(Body::empty()).unwrap();
+    let form = Request::post("/echo")
+        .header(HOST, "rota.test")
+        .header(CONTENT_TYPE, "text/plain")
+        .body(Body::from("{}"))
+        .unwrap();
+    let patch =
+        Request::builder().method(Method::PATCH).uri("/echo").header(HOST, "rota.test").body(Body::empty()).unwrap();
     for (request, code) in [
         (get_request("/nowhere"), "not_found"),
         (patch, "method_not_allowed"),

@@ -8,7 +8,12 @@ use std::time::Duration;
 use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::{queue::producer::Producer, store::campaign_pauses};
+use shared::{
+    authz::Permission,
+    ids,
+    queue::{NewJob, producer::Producer},
+    store::campaign_pauses,
+};
 use uuid::Uuid;
 
 use super::send_campaign::SendCampaign;
@@ -32,6 +37,7 @@ impl Job for ResumeCampaign {
     const DESCRIPTION: &'static str = "Sends a campaign on that was paused because the mail server was away.";
     const QUEUE: &'static str = "campaigns";
     const INTERNAL: bool = true;
+    const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let mut transaction = context.begin().await?;
@@ -44,12 +50,14 @@ impl Job for ResumeCampaign {
             return Ok(Success::Snooze(jittered(mailer.relay_probe())));
         }
         let mut transaction = context.begin().await?;
-        let resumed = campaign_pauses::resume_after_relay(&mut transaction, self.campaign_id, self.generation).await?;
+        let id = ids::new_id(&context.environment().clock);
+        let resumed =
+            campaign_pauses::resume_after_relay(&mut transaction, self.campaign_id, self.generation, id).await?;
         let Some(generation) = resumed else {
             return Ok(Success::Cancel("the campaign does not wait for the mail server any more".into()));
         };
         let sending = SendCampaign { campaign_id: self.campaign_id, generation };
-        let jobs = [new_job(&context.environment().clock, context.tenant(), &sending)];
+        let jobs = [NewJob { id, ..new_job(&context.environment().clock, context.tenant(), &sending) }];
         Producer::enqueue_in(&mut transaction, &jobs).await?;
         context.commit_and_announce(transaction, &jobs).await?;
         Ok(Success::Done)

@@ -12,7 +12,7 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
 /// the sections read.
-const OWN_NAMES: [&str; 20] = [
+const OWN_NAMES: [&str; 22] = [
     "ROTA_CORE_DUMPS",
     "ROTA_DATABASE_POOLER",
     "ROTA_FAULT",
@@ -27,6 +27,8 @@ const OWN_NAMES: [&str; 20] = [
     "ROTA_QUEUE_SHARDS",
     "ROTA_RECONCILE_MS",
     "ROTA_REDIS_PREFIX",
+    "ROTA_RELAY_PATIENCE_MS",
+    "ROTA_RELAY_PROBE_MS",
     "ROTA_SMTP_CONNECTIONS",
     "ROTA_SPOOL_BYTES",
     "ROTA_SPOOL_DIR",
@@ -269,7 +271,7 @@ mod tests {
         let message = |name| unknown_name(name).message;
         assert_eq!(message("ROTA_LEASEMS"), "unknown variable; did you mean ROTA_LEASE_MS?");
         assert_eq!(message("ROTA_LINKS_KEY"), "unknown variable; did you mean ROTA_LINK_KEY?");
-        assert!(message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_FAULT,"));
+        assert!(message("ROTA_ZZZZ").starts_with("unknown variable; expected one of ROTA_CORE_DUMPS,"));
     }
 
     #[test]

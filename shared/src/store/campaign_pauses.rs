@@ -31,17 +31,20 @@ pub async fn waits_for_relay(transaction: &mut TenantTx, id: Uuid, generation: i
     .await
 }
 
-/// The relay is back: the campaign is sent again. Returns the new generation, or `None` if it does not wait for that any more.
+/// The relay is back: the campaign is sent again, by this job. Returns the new generation, or `None` if it does not wait for that any more.
 pub async fn resume_after_relay(
     transaction: &mut TenantTx,
     id: Uuid,
     generation: i32,
+    job: Uuid,
 ) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar!(
-        "update campaigns set state = 'sending', pause_reason = null, pause_detail = null, send_generation = send_generation + 1
+        "update campaigns set state = 'sending', pause_reason = null, pause_detail = null, send_generation = send_generation + 1,
+           send_job_id = $3
          where id = $1 and send_generation = $2 and state = 'paused' and pause_reason = 'relay_unavailable' returning send_generation",
         id,
-        generation
+        generation,
+        job
     )
     .fetch_optional(&mut **transaction)
     .await

@@ -26,6 +26,7 @@ async fn what_the_file_says_works() -> Result<()> {
     a_callback_arrives(&rota, &http).await?;
     a_batch_runs(&rota).await?;
     a_campaign_is_delivered(&rota, &smtp).await?;
+    nobody_is_suppressed(&rota).await?;
     the_index_is_checked(&rota).await?;
     assert_eq!(rota.asked(), rota.contract.names("/requests")?, "every request of the file was sent");
     rota.stop().await
@@ -129,6 +130,12 @@ async fn a_campaign_is_delivered(rota: &Installation, smtp: &SmtpSink) -> Result
     Ok(())
 }
 
+async fn nobody_is_suppressed(rota: &Installation) -> Result<()> {
+    let answer = rota.ask("suppressions", &[]).await?;
+    assert_eq!(rota.told("suppressions", "items", &answer)?, &json!([]));
+    Ok(())
+}
+
 /// Every variable of the file is read by some process: each refuses to start with a bad value, and names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variable_of_the_file_is_read() -> Result<()> {
@@ -158,7 +165,7 @@ async fn every_variable_of_the_file_is_read() -> Result<()> {
 #[test]
 fn the_file_has_no_part_that_is_not_tried() -> Result<()> {
     let contract = Contract::read()?;
-    let sections = ["auth", "build", "env", "kinds", "requests", "roles", "setup", "states", "version"];
+    let sections = ["auth", "build", "env", "kinds", "queue", "requests", "roles", "setup", "states", "version"];
     assert_eq!(contract.names("")?, sections);
     assert_eq!(contract.names("/roles")?, ["api", "scheduler", "worker"]);
     assert_eq!(contract.names("/setup")?, ["bootstrap", "migrate"]);

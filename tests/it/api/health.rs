@@ -56,7 +56,8 @@ async fn without_redis_it_is_degraded_and_jobs_are_accepted_all_the_same() -> Re
     redis.kill().await?;
     is(&app.anonymous(), "degraded").await;
     let answer = app.anonymous().get("/api/health").await?;
-    assert_eq!(answer.ok(200)["checks"][1], json!({ "name": "redis", "state": "degraded" }));
+    let redis = json!({ "name": "redis", "state": "degraded", "reason": "the connection is refused" });
+    assert_eq!(answer.ok(200)["checks"][1], redis);
     let job = api.post(JOBS, &json!({ "kind": "noop" })).await?;
     assert_eq!(job.ok(202)["state"], "available");
     assert_eq!(api.get(job.header("location")).await?.ok(200)["state"], "available");
@@ -87,7 +88,9 @@ async fn without_postgres_everything_says_when_to_come_back() -> Result<()> {
     anonymous.get("/api/health/liveness").await?.ok(200);
     for path in [READINESS, "/api/health"] {
         let answer = anonymous.get(path).await?;
-        assert_eq!(answer.problem(503, "unavailable")["checks"][0], json!({ "name": "database", "state": "down" }));
+        let reason = "DATABASE_URL: the connection is refused";
+        let database = json!({ "name": "database", "state": "down", "reason": reason });
+        assert_eq!(answer.problem(503, "unavailable")["checks"][0], database);
         assert_eq!(answer.header("retry-after"), "1");
     }
     // The first goes with the key that is remembered, the last with one that cannot be looked up.

@@ -34,6 +34,8 @@ impl Scene {
         tenant.api.act(&format!("/api/v1/webhook-endpoints/{endpoint}/test")).await?.ok(202);
         let mail = json!({ "campaign_id": campaign, "recipient_id": Uuid::max() });
         app.system.enqueue(vec![app.system.job(tenant.id, "send_campaign_email", &mail)]).await?;
+        let resumption = json!({ "campaign_id": campaign, "generation": 0 });
+        app.system.enqueue(vec![app.system.job(tenant.id, "resume_campaign", &resumption)]).await?;
         let own = tenant.api.post(JOBS, &json!({ "kind": "noop" })).await?.id();
         let mut internal = Vec::new();
         for kind in app.system.registry.iter().filter(|kind| kind.internal) {

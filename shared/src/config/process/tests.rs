@@ -42,7 +42,10 @@ fn links_name_an_address_that_can_be_reached() {
 
 #[test]
 fn the_metrics_of_the_api_have_a_port_of_their_own_if_it_is_named() {
-    let api = ApiConfig::load(&minimal().with("HOST", "0.0.0.0").with("METRICS_PORT", "9463")).unwrap();
+    let api = ApiConfig::load(
+        &minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)).with("METRICS_PORT", "9463"),
+    )
+    .unwrap();
     assert_eq!(api.metrics.map(|metrics| metrics.listen.to_string()).as_deref(), Some("0.0.0.0:9463"));
     assert!(ApiConfig::load(&minimal().with("METRICS_PORT", "x")).is_err());
 }
@@ -56,7 +59,7 @@ fn all_problems_are_told_at_once() {
     5 problems in the configuration
       PORT: "99999" is not accepted; expected a port from 0 (any free one) to 65535, or a range such as 8080-8099
       DATABASE_URL: not set; expected postgres://user:password@host:port/database
-      REDIS_URL: the value (not shown here) is not accepted; expected redis://host:port/database or rediss://… for TLS
+      REDIS_URL: the value (not shown here) is not accepted: it must begin with redis://, rediss://, redis+unix:// or unix://; expected redis://host:port/database or rediss://… for TLS
       ROTA_LEASE_MS: "1999" is not accepted; expected whole milliseconds from 2000
       ROTA_LEASE: unknown variable; did you mean ROTA_LEASE_MS?
     "#);
