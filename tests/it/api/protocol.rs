@@ -73,7 +73,8 @@ async fn only_json_is_read_as_json() -> Result<()> {
     }
     post_raw(&api, "application/json; charset=utf-8", r#"{"kind":"noop"}"#).await?.ok(202);
     let deep = format!("{{\"kind\":\"noop\",\"args\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
-    for body in ["", "{", r#"{"kind":"noop"} x"#, "{'kind':'noop'}", "\u{feff}{}", &deep] {
+    post_raw(&api, "application/json", deep).await?.problem(422, "invalid_args");
+    for body in ["", "{", r#"{"kind":"noop"} x"#, "{'kind':'noop'}", "\u{feff}{}"] {
         let answer = post_raw(&api, "application/json", body.to_owned()).await?;
         assert_eq!(answer.status, 400, "{body:.40}: {}", answer.text);
         answer.problem(400, "invalid_json");

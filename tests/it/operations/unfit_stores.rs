@@ -78,8 +78,9 @@ async fn a_wrong_login_or_role_is_named_and_serves_nobody() -> Result<()> {
     owner(&good.owner, "create role lonely login password 'x'; alter role lonely bypassrls").await?;
     let app = |app: &str| DatabaseUrls { app: app.to_owned(), ..good.clone() };
     let port = postgres.port();
+    let server = good.app.rsplit_once('/').expect("a URL names a database").0;
     for (urls, reason) in [
-        (app(&good.app.replace("/rota", "/nowhere")), "no such database"),
+        (app(&format!("{server}/nowhere")), "no such database"),
         (app(&good.app.replace(&format!(":{port}/"), ":9/")), "refused"),
         (app(&good.owner), "bypasses row level security"),
         (app(&format!("postgres://lonely:x@127.0.0.1:{port}/rota")), "bypasses row level security"),

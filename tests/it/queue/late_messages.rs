@@ -110,6 +110,8 @@ async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
     assert!(consumer.fetch(&shard(), 2).await.is_err());
     assert_eq!(leased(&system).await?, 2);
     proxy.set(Mode::Reset);
+    // A mode that is replaced at once may not be seen.
+    eventually(PATIENCE, "the connection is gone", async || (proxy.open_connections() == 0).then_some(())).await;
     proxy.set(Mode::Pass);
     let mut got = Vec::new();
     let all = async || {

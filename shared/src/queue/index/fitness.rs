@@ -40,6 +40,7 @@ fn cause(error: &RedisError) -> &'static str {
         ("NOREPLICAS", "it takes no writes for want of replicas (min-replicas-to-write)"),
         ("NOPERM", "the login lacks permissions (ACL)"),
         ("ACL failure", "the login lacks permissions (ACL)"),
+        ("can't run this command", "the login lacks permissions (ACL)"),
         ("OOM", "its memory is full (maxmemory)"),
         ("MISCONF", "it takes no writes because it cannot save to disk"),
         ("NOAUTH", "it wants a password"),
