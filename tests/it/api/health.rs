@@ -56,8 +56,8 @@ async fn without_redis_it_is_degraded_and_jobs_are_accepted_all_the_same() -> Re
     redis.kill().await?;
     is(&app.anonymous(), "degraded").await;
     let answer = app.anonymous().get("/api/health").await?;
-    let redis = json!({ "name": "redis", "state": "degraded", "reason": "the connection is refused" });
-    assert_eq!(answer.ok(200)["checks"][1], redis);
+    let degraded = json!({ "name": "redis", "state": "degraded", "reason": "the connection is refused" });
+    assert_eq!(answer.ok(200)["checks"][1], degraded);
     let job = api.post(JOBS, &json!({ "kind": "noop" })).await?;
     assert_eq!(job.ok(202)["state"], "available");
     assert_eq!(api.get(job.header("location")).await?.ok(200)["state"], "available");
