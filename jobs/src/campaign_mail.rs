@@ -179,16 +179,16 @@ mod tests {
     #[test]
     fn a_tenant_drives_out_its_own_campaigns_first() {
         let (a, b) = (TenantId::new(Uuid::from_u128(1)), TenantId::new(Uuid::from_u128(2)));
-        let mut kept: HashMap<Key, ()> = HashMap::new();
-        kept.insert((b, Uuid::from_u128(0)), ());
+        let mut kept: HashMap<Key, &str> = HashMap::new();
+        kept.insert((b, Uuid::from_u128(0)), "compiled");
         for number in 1..=u128::try_from(KEPT_OF_A_TENANT).expect("small") {
             assert_eq!(surplus(&kept, a), None);
-            kept.insert((a, Uuid::from_u128(number)), ());
+            kept.insert((a, Uuid::from_u128(number)), "compiled");
         }
         assert_eq!(surplus(&kept, a).map(|key| key.0), Some(a));
         assert_eq!(surplus(&kept, b), None);
         for number in 0..u128::try_from(KEPT).expect("small") {
-            kept.insert((TenantId::new(Uuid::from_u128(10 + number)), Uuid::nil()), ());
+            kept.insert((TenantId::new(Uuid::from_u128(10 + number)), Uuid::nil()), "compiled");
         }
         assert!(surplus(&kept, b).is_some(), "all places are taken");
     }

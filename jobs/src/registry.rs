@@ -70,7 +70,7 @@ impl Kind {
             retry_delay: J::retry_delay,
             run: |args, context| {
                 Box::pin(async move {
-                    let job: J = args::decode(args).map_err(undecodable)?;
+                    let job: J = args::decode(args).map_err(|violation| undecodable(&violation))?;
                     job.run(context).await
                 })
             },
@@ -104,7 +104,7 @@ impl Kind {
 }
 
 /// Only jobs of another release's API get here: [`Kind::check`] ends with the same decoder.
-fn undecodable(violation: ArgsViolation) -> JobError {
+fn undecodable(violation: &ArgsViolation) -> JobError {
     JobError::Final(format!("args: {}", violation.detail))
 }
 

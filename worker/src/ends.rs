@@ -69,7 +69,7 @@ impl<E> Ends<E> {
                 || state.lines.get(&tenant).is_some_and(|line| line.len() >= WAITING_OF_A_TENANT);
             let (sender, receiver) = if waits { Some(oneshot::channel()).unzip() } else { (None, None) };
             state.enter(tenant, Entry { end, bytes, _taken: sender });
-            if state.waiting == 1 || state.waiting % MAX_BATCH == 0 || self.one_batch_a_tenant {
+            if state.waiting == 1 || state.waiting.is_multiple_of(MAX_BATCH) || self.one_batch_a_tenant {
                 self.changed.notify_one();
             }
             receiver

@@ -56,14 +56,11 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let mut router = router(state, Arc::clone(&checks));
     // The probe is stopped last: it is what an orchestrator watches the drain by.
     let end = CancellationToken::new();
-    let probe = match config.metrics {
-        Some(HttpConfig { listen }) => {
-            Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
-        }
-        None => {
-            router = router.merge(routes::metrics::router(handle));
-            None
-        }
+    let probe = if let Some(HttpConfig { listen }) = config.metrics {
+        Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
+    } else {
+        router = router.merge(routes::metrics::router(handle));
+        None
     };
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
     producer.finish().await;

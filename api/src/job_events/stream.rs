@@ -79,7 +79,7 @@ impl Follower {
         stop.run_until_cancelled(async {
             while !self.ended && self.is_permitted().await {
                 let looked = Instant::now();
-                match self.look().await {
+                match Box::pin(self.look()).await {
                     Look::Changed(snapshot) => {
                         self.told = Some(snapshot.version.clone());
                         self.ended = snapshot.is_final;

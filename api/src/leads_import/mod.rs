@@ -80,7 +80,7 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
             };
             self.reporter.count_row(self.options.limits.rows)?;
             // A source that never waits, as a text in memory, would otherwise keep the thread for the whole file.
-            if self.reporter.rows_read() % ROWS_A_TURN == 0 {
+            if self.reporter.rows_read().is_multiple_of(ROWS_A_TURN) {
                 tokio::task::yield_now().await;
             }
             match row::read(&record, &self.header, self.options.limits.field_bytes) {

@@ -73,13 +73,12 @@ type Verdict = Result<(), TemplateError>;
 impl<'s> Scan<'s> {
     fn token(&mut self, token: &Token<'s>, span: Span) -> Verdict {
         match token {
-            Token::TemplateData(_) => Ok(()),
             Token::VariableStart | Token::BlockStart => {
                 self.tags += 1;
                 self.tag = Tag { is_block: matches!(token, Token::BlockStart), ..Tag::default() };
                 self.bound(self.tags, MAX_TAGS, "tags in a template", span)
             }
-            Token::VariableEnd => Ok(()),
+            Token::TemplateData(_) | Token::VariableEnd => Ok(()),
             Token::BlockEnd => {
                 self.end_of_block(span);
                 Ok(())
@@ -191,9 +190,21 @@ fn is_operator(token: &Token<'_>) -> bool {
 fn is_unmetered(token: &Token<'_>) -> bool {
     match token {
         Token::Ident(name) => *name == "in",
-        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::FloorDiv | Token::Mod | Token::Pow => true,
-        Token::Tilde | Token::Eq | Token::Ne | Token::Lt | Token::Lte | Token::Gt | Token::Gte => true,
-        Token::BracketOpen => true,
+        Token::Plus
+        | Token::Minus
+        | Token::Mul
+        | Token::Div
+        | Token::FloorDiv
+        | Token::Mod
+        | Token::Pow
+        | Token::Tilde
+        | Token::Eq
+        | Token::Ne
+        | Token::Lt
+        | Token::Lte
+        | Token::Gt
+        | Token::Gte
+        | Token::BracketOpen => true,
         _ => false,
     }
 }

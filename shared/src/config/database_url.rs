@@ -65,13 +65,7 @@ impl DatabaseUrl {
             return Err(SEVERAL_HOSTS.into());
         }
         // The host may be a parameter, or left out for this machine; credentials alone are no authority for the parser.
-        let host = if hosts.is_empty() {
-            "localhost"
-        } else if hosts.starts_with(':') {
-            "localhost"
-        } else {
-            ""
-        };
+        let host = if hosts.is_empty() || hosts.starts_with(':') { "localhost" } else { "" };
         let normal = format!("postgres://{credentials}{host}{hosts}{after}");
         let url = Url::parse(&normal)
             .map_err(|error| format!("{error}; a character with a meaning is written percent-encoded"))?;

@@ -168,6 +168,7 @@ pub(super) async fn require_confined(connection: &mut PgConnection) -> Result<()
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the columns of a row")]
 struct Standing {
     server: i32,
     standby: bool,

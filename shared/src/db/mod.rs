@@ -27,15 +27,16 @@ pub use tenant::{TenantDb, TenantTx};
 /// Everything else is a defect of ours or of the statement.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
+        // `Configuration` is a state of the installation that an operator ends: wrong credentials, no such database, a schema that was
+        // not migrated or is of another release, privileges that are missing. Statements are checked when they are compiled, so they
+        // are not at fault.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Protocol(_) => true,
-        // A state of the installation that an operator ends: wrong credentials, no such database, a schema that was not migrated or
-        // is of another release, privileges that are missing. Statements are checked when they are compiled, so they are not at fault.
-        sqlx::Error::Configuration(_) => true,
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::Configuration(_) => true,
         sqlx::Error::Database(database) if is_unfit(database.as_ref()) => true,
         // 08 connection, 53 resources (too many connections, disk full), 57 stopped by an operator or a time-out, 58 system error,
         // 40 rolled back in a race, 55P03 lock not available, 25006 a server that is a standby.

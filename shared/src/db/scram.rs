@@ -18,7 +18,7 @@ pub(super) fn verifier(password: &str) -> String {
     verifier_with(password, &salt)
 }
 
-/// RFC 5802 section 3. A password that is not ASCII is taken as it is, which is SASLprep's result for all that is normalised already.
+/// RFC 5802 section 3. A password that is not ASCII is taken as it is, which is `SASLprep`'s result for all that is normalised already.
 fn verifier_with(password: &str, salt: &[u8]) -> String {
     let salted = salted(password.as_bytes(), salt);
     let stored = Sha256::digest(keyed(&salted, b"Client Key"));
@@ -48,7 +48,7 @@ fn keyed(key: &[u8], text: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// Made by Python's hashlib.pbkdf2_hmac and hmac from the password `pencil` and the salt of RFC 7677's example.
+    /// Made by Python's `hashlib.pbkdf2_hmac` and `hmac` from the password `pencil` and the salt of RFC 7677's example.
     #[test]
     fn the_example_of_the_rfc_is_met() {
         let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();

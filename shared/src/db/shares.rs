@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -62,7 +63,7 @@ impl Shares {
 
 /// Whether a transaction did not begin because the tenant's other transactions hold its share of the connections.
 pub fn is_share_in_use(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ShareInUse>()))
+    matches!(error, sqlx::Error::Io(error) if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<ShareInUse>))
 }
 
 #[cfg(test)]

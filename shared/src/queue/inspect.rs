@@ -140,6 +140,7 @@ pub struct JobFilter {
     pub queue: Option<String>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the columns of a row")]
 struct Row {
     id: Uuid,
     kind: String,

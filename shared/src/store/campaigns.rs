@@ -53,7 +53,7 @@ pub struct Campaign {
     pub finished_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
-    /// Why it is paused: requested, relay_unavailable or refused.
+    /// Why it is paused: `requested`, `relay_unavailable` or `refused`.
     pub pause_reason: Option<String>,
     /// What the reason was seen from, such as a refusal's stage and codes.
     pub pause_detail: Option<String>,

@@ -68,7 +68,7 @@ async fn a_blocked_thread_costs_no_lease() -> Result<()> {
     let spin = json!({ "kind": "spin", "args": { "ms": SPIN.as_millis(), "blocks": true } });
     let blocking = post(&rota.tenant, &spin).await?;
     state_is(&rota.tenant, &blocking, "running").await;
-    stay_ready(&rota, SPIN - Duration::from_secs(1)).await?;
+    stay_ready(&rota, SPIN.saturating_sub(Duration::from_secs(1))).await?;
     sink.release("under-way");
     for (client, id) in [(&rota.neighbour, &running), (&rota.tenant, &blocking)] {
         let job = state_is(client, id, "completed").await;
@@ -88,7 +88,7 @@ async fn jobs_go_around_a_blocked_process() -> Result<()> {
     let blocking = post(&rota.tenant, &spin).await?;
     state_is(&rota.tenant, &blocking, "running").await;
     let (began, mut probes) = (Instant::now(), Vec::new());
-    while began.elapsed() < SPIN - Duration::from_secs(2) {
+    while began.elapsed() < SPIN.saturating_sub(Duration::from_secs(2)) {
         let token = format!("b-{}", probes.len());
         let callback = json!({ "kind": "callback", "args": { "url": sink.url(), "token": token } });
         probes.push(post(&rota.neighbour, &callback).await?);

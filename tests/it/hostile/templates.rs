@@ -65,8 +65,8 @@ fn variables() -> Value {
 }
 
 fn leads(numbers: Range<usize>, value: &str) -> String {
-    let rows: String = numbers.map(|row| format!("lead{row}@example.com,{value},b\n")).collect();
-    format!("email,t,n\n{rows}")
+    let rows: Vec<String> = numbers.map(|row| format!("lead{row}@example.com,{value},b\n")).collect();
+    format!("email,t,n\n{}", rows.concat())
 }
 
 /// Jobs that ran more than once, but for those that look again and again whether a campaign is complete.

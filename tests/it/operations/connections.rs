@@ -152,7 +152,7 @@ fn pooler(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_serves_and_leaks_nothing() -> Result<()> {
     let Some(program) = pgbouncer() else {
-        println!("skipped: there is no pgbouncer");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: there is no pgbouncer\n");
         return Ok(());
     };
     let scene = Scene::new().await?;

@@ -125,7 +125,7 @@ async fn garbage_in_any_key_costs_nobody_an_attempt() -> Result<()> {
     let (system, tenant) = scene().await?;
     let ids = commit(&system, tenant, 20).await?;
     indexed_and_free(&system, 20).await;
-    let (text, id): (&[u8], Uuid) = (b"garbage", Uuid::now_v7());
+    let (text, id): (&[u8], Uuid) = (b"garbage", shared::ids::new_id(&system.clock));
     let long = [7; 40];
     let in_lane = async |member: &[u8]| {
         let key = [root(&system).as_bytes(), b":", &flow(tenant)].concat();
@@ -214,7 +214,8 @@ async fn index_and_ledger_are_compared_both_ways() -> Result<()> {
     indexed_and_free(&system, 3).await;
     assert_eq!(checker(&system, LEASE).check(&queue(), Extent::Whole, false).await?, []);
     system.index.cancel(&queue(), &[(ids[0], tenant, Priority::DEFAULT)]).await?;
-    let unknown = WaitingJob { id: Uuid::now_v7(), tenant, priority: Priority::DEFAULT, run_at_ms: None };
+    let unknown =
+        WaitingJob { id: shared::ids::new_id(&system.clock), tenant, priority: Priority::DEFAULT, run_at_ms: None };
     system.index.push(&queue(), &[unknown]).await?;
     let found = checker(&system, LEASE).check(&queue(), Extent::Whole, true).await?;
     assert_eq!(invariants(&found), [Invariant::NotInIndex, Invariant::NotWaiting]);

@@ -105,14 +105,13 @@ async fn replayed(
     first_job: Uuid,
     response: Option<Box<RawValue>>,
 ) -> Result<Response, Problem> {
-    let response = match response {
-        Some(response) => response,
-        None => {
-            let mut transaction = state.stores.tenants.begin(tenant).await?;
-            let job = inspect::find(&mut transaction, &state.stores.index, first_job).await?;
-            let accepted = JobAccepted::from(job.ok_or(ProblemCode::NotFound)?);
-            to_raw_value(&accepted).map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?
-        }
+    let response = if let Some(response) = response {
+        response
+    } else {
+        let mut transaction = state.stores.tenants.begin(tenant).await?;
+        let job = inspect::find(&mut transaction, &state.stores.index, first_job).await?;
+        let accepted = JobAccepted::from(job.ok_or(ProblemCode::NotFound)?);
+        to_raw_value(&accepted).map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?
     };
     let headers = [("idempotency-replayed", "true".to_owned()), ("location", format!("{ADDRESS}/{first_job}"))];
     Ok((StatusCode::ACCEPTED, headers, Json(response)).into_response())

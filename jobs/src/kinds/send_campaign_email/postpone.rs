@@ -47,22 +47,11 @@ impl SendCampaignEmail {
                 self.wait_for_relay(context, &error).await
             }
             Some(Blame::Relay | Blame::Busy) => Ok(Success::Snooze(soon(&error))),
-            _ if self.is_hopeless(context, addressee, &error) => {
+            _ if is_hopeless(context, addressee, &error) => {
                 self.give_up(context, JobError::Final(error.to_string())).await
             }
             _ => self.note(context, addressee, date, error).await,
         }
-    }
-
-    fn is_hopeless(&self, context: &JobContext, addressee: &Addressee, error: &MailError) -> bool {
-        let patience = match error.blame() {
-            Some(Blame::Sender) => PATIENCE_WITH_REFUSALS,
-            _ => PATIENCE_WITH_RECIPIENTS,
-        };
-        let now = context.environment().clock.now();
-        context.is_last_attempt()
-            || addressee.failing_since.is_some_and(|since| now - since >= patience)
-            || (error.after_data() && addressee.unanswered + 1 >= MAX_UNANSWERED)
     }
 
     /// Counts the failure against the mail, and a new refusal of the sender against the campaign.
@@ -108,6 +97,17 @@ impl SendCampaignEmail {
         context.commit_and_announce(transaction, &jobs).await?;
         Ok(Success::Cancel(reason.into()))
     }
+}
+
+fn is_hopeless(context: &JobContext, addressee: &Addressee, error: &MailError) -> bool {
+    let patience = match error.blame() {
+        Some(Blame::Sender) => PATIENCE_WITH_REFUSALS,
+        _ => PATIENCE_WITH_RECIPIENTS,
+    };
+    let now = context.environment().clock.now();
+    context.is_last_attempt()
+        || addressee.failing_since.is_some_and(|since| now - since >= patience)
+        || (error.after_data() && addressee.unanswered + 1 >= MAX_UNANSWERED)
 }
 
 /// When a connection may be free or the relay back, with jitter.

@@ -85,6 +85,7 @@ pub struct Mailer {
     relay_probe: Duration,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a mailer has one, in an `Arc`")]
 enum Way {
     Folder(PathBuf),
     Relay(RelayLink),
@@ -153,7 +154,7 @@ impl fmt::Debug for Mailer {
             Way::Folder(folder) => folder,
             Way::Relay(_) => &"relay",
         };
-        f.debug_struct("Mailer").field("way", way).field("timeout", &self.timeout).finish()
+        f.debug_struct("Mailer").field("way", way).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 

@@ -134,13 +134,12 @@ impl Scene<'_> {
         let Unread { number, ids, old, life, answer } = self.messages.unread.remove(at);
         let own: BTreeSet<Uuid> = ids.iter().copied().filter(|id| !old || self.renews(*id, number)).collect();
         let over = self.hold_expired(&own).await?;
-        let fetched = match answer {
-            Some(answer) => self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await.remove(0)?,
-            None => {
-                let grant = self.messages.granted(*ids.first().context("a grant has a job")?).await?;
-                let grant = if old { grant.delayed(LEASE) } else { grant };
-                self.consumer.take(&[(shard(), grant)]).await.remove(0)?
-            }
+        let fetched = if let Some(answer) = answer {
+            self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await.remove(0)?
+        } else {
+            let grant = self.messages.granted(*ids.first().context("a grant has a job")?).await?;
+            let grant = if old { grant.delayed(LEASE) } else { grant };
+            self.consumer.take(&[(shard(), grant)]).await.remove(0)?
         };
         self.judge_leases(&own, &fetched.leases)?;
         let leased: BTreeSet<Uuid> = fetched.leases.iter().map(|lease| lease.id).collect();

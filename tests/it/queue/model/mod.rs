@@ -81,7 +81,7 @@ impl World {
     }
 
     async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
-        let mut scene = Scene::open(self).await?;
+        let mut scene = Box::pin(Scene::open(self)).await?;
         for step in beginning {
             scene.take(step).await?;
         }
@@ -120,7 +120,7 @@ fn what_failed_once_holds() -> Result<()> {
     // Two hold one job, and both assert it.
     let two_holders = [enqueue, fetch.clone(), rebuild(false), fetch, rebuild(true)];
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async { World::new().await?.follow(&[], &two_holders, None).await })
+    runtime.block_on(async { Box::pin(World::new().await?.follow(&[], &two_holders, None)).await })
 }
 
 /// Tries cases of steps, each after the same beginning.

@@ -99,7 +99,7 @@ pub struct CampaignView {
     #[schema(required = false)]
     pub(super) html_omitted: bool,
     pub(super) from: Sender,
-    /// Why it is paused: requested, relay_unavailable (it goes on by itself), refused, or job_ended: the job that sends it was cancelled or discarded.
+    /// Why it is paused: `requested`, `relay_unavailable` (it goes on by itself), `refused`, or `job_ended`: the job that sends it was cancelled or discarded.
     pub(super) pause_reason: Option<String>,
     /// What the reason was seen from, such as a refusal's stage and codes.
     pub(super) pause_detail: Option<String>,
