@@ -290,7 +290,7 @@ async fn behind_a_lock_of_the_table_clients_are_refused_in_time_and_keys_keep_th
     let api = &api;
     let ask = async |number: usize| {
         let began = Instant::now();
-        let answer = if number % 4 == 0 {
+        let answer = if number.is_multiple_of(4) {
             api.get(JOBS).await?
         } else {
             api.post_once(JOBS, &format!("during {number}"), &noop()).await?
