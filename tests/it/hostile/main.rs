@@ -1,7 +1,7 @@
 //! Tenant A attacks what all tenants share while tenant B works: one file for each shared resource of the isolation rules.
 //!
 //! Invariant: B's p99 stays within twice its value alone plus 20 ms, no process ends, no lease is lost, nothing runs twice.
-//! A program of its own, because it measures: cargo runs test programs one after the other.
+//! A program of its own, because it measures: bin/hostile runs it.
 //! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
 
 mod backlog;
