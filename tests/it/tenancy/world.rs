@@ -29,6 +29,7 @@ const ROWS: &str = "
     insert into batches (tenant_id, id, total, pending, completion_job) values ('{tenant}', '{tenant}', 1, 1, '{tenant}');
     insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
       values ('{tenant}', '{tenant}', gen_random_uuid(), false);
+    insert into job_cascades (tenant_id, job_id, fails) values ('{tenant}', gen_random_uuid(), false);
     insert into tenant_limits (tenant_id, queue) values ('{tenant}', '*');
     insert into webhook_endpoints (tenant_id, id, url, events)
       values ('{tenant}', '{tenant}', 'https://e.test', array['job.completed']);
