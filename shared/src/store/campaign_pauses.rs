@@ -50,13 +50,21 @@ pub async fn resume_after_relay(
     .await
 }
 
-/// Notes that a recipient was refused for a reason that lies with the sender. At the `many`th one alike the campaign is paused.
-pub async fn note_refusal(transaction: &mut TenantTx, id: Uuid, refusal: &str, many: i32) -> Result<bool, sqlx::Error> {
+/// Notes that a recipient was refused for a reason that lies with the sender. At the `many`th one alike the campaign is paused. A
+/// refusal of an earlier generation says nothing of what a person has resumed since.
+pub async fn note_refusal(
+    transaction: &mut TenantTx,
+    id: Uuid,
+    generation: i32,
+    refusal: &str,
+    many: i32,
+) -> Result<bool, sqlx::Error> {
     let refusals = sqlx::query_scalar!(
         "update campaigns set refusals = case when refusal = $2 then refusals + 1 else 1 end, refusal = $2
-         where id = $1 returning refusals",
+         where id = $1 and send_generation = $3 returning refusals",
         id,
-        refusal
+        refusal,
+        generation
     )
     .fetch_optional(&mut **transaction)
     .await?;

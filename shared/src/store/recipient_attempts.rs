@@ -12,6 +12,8 @@ pub struct Attempt<'a> {
     pub handed_over_at: Option<DateTime<Utc>>,
     /// The mail may have been taken.
     pub unanswered: bool,
+    /// Which start of the campaign the mail was tried under.
+    pub generation: i32,
     /// Stage and codes, if the refusal speaks of the sender.
     pub refusal: Option<&'a str>,
 }
@@ -21,13 +23,14 @@ pub async fn note(transaction: &mut TenantTx, id: Uuid, attempt: Attempt<'_>) ->
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
         "update recipients set failing_since = coalesce(failing_since, now()), handed_over_at = coalesce(handed_over_at, $3),
-           unanswered = unanswered + $4::boolean::int::smallint, refusal = $5
+           unanswered = unanswered + $4::boolean::int::smallint, refusal = $5, refused_in = $6
          where tenant_id = $1 and id = $2 and state in ('queued', 'failed')",
         tenant,
         id,
         attempt.handed_over_at,
         attempt.unanswered,
-        attempt.refusal
+        attempt.refusal,
+        attempt.generation
     )
     .execute(&mut **transaction)
     .await

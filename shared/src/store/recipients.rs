@@ -16,6 +16,8 @@ pub struct Addressee {
     pub campaign_id: Uuid,
     /// The campaign's state.
     pub campaign_state: String,
+    /// Which start of the campaign this was read under.
+    pub generation: i32,
     /// The address as written.
     pub email: String,
     /// The address as compared.
@@ -30,7 +32,7 @@ pub struct Addressee {
     pub failing_since: Option<DateTime<Utc>>,
     /// How often the mail may have been taken and no reply came.
     pub unanswered: i16,
-    /// The last refusal that speaks of the sender.
+    /// The last refusal that speaks of the sender, if it came under this generation.
     pub refusal: Option<String>,
 }
 
@@ -128,8 +130,9 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
         Addressee,
-        r#"select r.state, r.campaign_id, c.state as campaign_state, l.email, l.email_key, l.variables,
-                  r.handed_over_at, r.failing_since, r.unanswered, r.refusal,
+        r#"select r.state, r.campaign_id, c.state as campaign_state, c.send_generation as generation, l.email, l.email_key, l.variables,
+                  r.handed_over_at, r.failing_since, r.unanswered,
+                  case when r.refused_in = c.send_generation then r.refusal end as refusal,
                   exists (select from suppressions s where s.tenant_id = r.tenant_id and s.email_key = l.email_key) as "suppressed!"
            from recipients r
            join campaigns c on c.tenant_id = r.tenant_id and c.id = r.campaign_id

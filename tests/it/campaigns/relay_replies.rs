@@ -95,12 +95,23 @@ async fn no_address_leaves(rota: &Installation, addresses: &[&str]) -> Result<()
 async fn many_refusals_alike_pause_the_campaign_and_suppress_nobody() -> Result<()> {
     let rota = Installation::start().await?;
     rota.sink.inject(Rule::at(Stage::Rcpt, Fault::reply(550, "5.7.26 DMARC")));
-    let (csv, _) = leads_csv("lead", 0..40);
+    let (csv, wanted) = leads_csv("lead", 0..40);
     let path = rota.tenant.campaign_at_once("Refused", &csv).await?;
     let is_paused = |campaign: &Value| campaign["state"] == "paused";
     let paused = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused", is_paused).await;
     assert_eq!(paused["pause_reason"], "refused");
     assert_eq!(paused["pause_detail"], "not sent at RCPT TO with 550 5.7.26");
     assert_eq!(rota.tenant.get("suppressions").await?.expect(200)?["items"], json!([]));
+
+    // Resumed with nothing mended: once more.
+    rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+    let paused_again = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused again", is_paused).await;
+    assert_eq!(paused_again["pause_reason"], "refused");
+
+    rota.sink.clear_faults();
+    let resumed = rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+    assert_eq!([&resumed["state"], &resumed["pause_reason"]], [&json!("sending"), &Value::Null]);
+    assert_eq!(rota.tenant.completed(&path, PATIENCE).await["sent"], 40);
+    rota.mails(&wanted).ensure_once(0)?;
     Ok(())
 }

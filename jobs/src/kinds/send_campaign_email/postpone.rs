@@ -66,13 +66,15 @@ impl SendCampaignEmail {
         let attempt = Attempt {
             handed_over_at: error.message_was_seen().then_some(date),
             unanswered: error.after_data(),
+            generation: addressee.generation,
             refusal: refusal.as_deref(),
         };
         let mut transaction = context.begin().await?;
         recipient_attempts::note(&mut transaction, self.recipient_id, attempt).await?;
         let mut paused = false;
         if let Some(refusal) = refusal.as_deref().filter(|refusal| addressee.refusal.as_deref() != Some(refusal)) {
-            paused = campaign_pauses::note_refusal(&mut transaction, self.campaign_id, refusal, MANY).await?;
+            let (campaign, generation) = (self.campaign_id, addressee.generation);
+            paused = campaign_pauses::note_refusal(&mut transaction, campaign, generation, refusal, MANY).await?;
         }
         transaction.commit().await?;
         if paused {
