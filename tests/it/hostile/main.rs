@@ -41,7 +41,9 @@ async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>)
         let alone = neighbour.work(PROBES).await?;
         let (attacked, beside) = tokio::join!(attack(), neighbour.work(PROBES));
         attacked.context("the attack itself")?;
-        verdict = beside?.ensure_like(&alone);
+        let beside = beside?;
+        println!("p99 {:?} beside the attack, {:?} alone", beside.p99(), alone.p99());
+        verdict = beside.ensure_like(&alone);
         if verdict.is_ok() {
             break;
         }

@@ -68,7 +68,7 @@ impl Neighbour {
 
 impl Waits {
     /// The p99 of 100 probes or more; of fewer, the longest but one, so that one hiccup of the machine decides nothing.
-    fn p99(&self) -> Duration {
+    pub fn p99(&self) -> Duration {
         let outliers = (self.0.len() / 100).max(1);
         self.0[self.0.len().saturating_sub(1 + outliers)]
     }
