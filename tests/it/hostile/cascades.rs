@@ -49,7 +49,7 @@ async fn heads_of_long_chains_fail() -> Result<()> {
     let tenant = rota.tenant.clone();
     unharmed(&mut rota, async || {
         for _ in 0..3 {
-            chain(&tenant, json!({ "kind": "fail", "max_attempts": 1 })).await?;
+            chain(&tenant, json!({ "kind": "fail", "args": { "times": 1 }, "max_attempts": 1 })).await?;
         }
         Ok(())
     })
