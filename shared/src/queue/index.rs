@@ -48,8 +48,8 @@ use crate::tenancy::TenantId;
 
 /// More ids than this in one call and Lua's `unpack` runs out of stack; it also bounds how long Redis is busy with one call.
 pub const MAX_BATCH: usize = 500;
-/// Some 0.2 ms of Redis's time.
-const GENTLE_BATCH: usize = 100;
+/// Some 2 ms of Redis's time where it has a core for itself: a flood of one tenant passes in turns with what others wait for.
+const SHORT_BATCH: usize = 100;
 const PROMOTED_PER_FETCH: usize = 200;
 /// A worker that was silent for longer than this is not counted on.
 pub const WORKER_SILENCE: Duration = Duration::from_secs(5);
@@ -101,25 +101,16 @@ impl Index {
         })
     }
 
-    /// Makes waiting jobs known. Repeating it is harmless.
+    /// Makes waiting jobs known, in calls so short that nobody else waits long for Redis meanwhile. Repeating it is harmless.
     pub async fn push(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
-        self.push_by(MAX_BATCH, queue, jobs).await
-    }
-
-    /// As [`Self::push`], for what has time: in calls so short that nobody else waits long for Redis meanwhile.
-    pub(super) async fn push_gently(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
-        self.push_by(GENTLE_BATCH, queue, jobs).await
-    }
-
-    async fn push_by(&self, batch: usize, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
         match self.split(queue, jobs, |job| job.tenant) {
-            Split::Whole(shard) => self.push_to(&shard, batch, jobs).await,
-            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.push_to(shard, batch, jobs))).await,
+            Split::Whole(shard) => self.push_to(&shard, jobs).await,
+            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.push_to(shard, jobs))).await,
         }
     }
 
-    async fn push_to(&self, shard: &Shard, batch: usize, jobs: &[WaitingJob]) -> Result<(), RedisError> {
-        for chunk in jobs.chunks(batch) {
+    async fn push_to(&self, shard: &Shard, jobs: &[WaitingJob]) -> Result<(), RedisError> {
+        for chunk in jobs.chunks(SHORT_BATCH) {
             let packed: Vec<_> = chunk.iter().map(WaitingJob::pack).collect();
             self.call(&PUSH, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }
@@ -181,7 +172,7 @@ impl Index {
 
     /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
-        for chunk in settlements.chunks(MAX_BATCH) {
+        for chunk in settlements.chunks(SHORT_BATCH) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
             let mut call = self.call(&SETTLE, shard);
             call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());

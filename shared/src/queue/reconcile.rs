@@ -130,7 +130,7 @@ impl Reconciler {
         let (mut cursor, mut swept) = (cursor, 0);
         while cursor < until {
             let page = self.page(queue, cursor, until).await?;
-            self.index.push_gently(queue, &page.jobs).await?;
+            self.index.push(queue, &page.jobs).await?;
             swept += page.jobs.len() as u64;
             cursor = page.next.unwrap_or(until);
         }
@@ -159,7 +159,7 @@ impl Reconciler {
         found.retain(|queue, _| queues.contains(queue));
         let mut outcome = Ok(());
         for (queue, jobs) in found {
-            let told = self.index.push_gently(&queue, &jobs).await;
+            let told = self.index.push(&queue, &jobs).await;
             outcome = outcome.and(told.map_err(|error| ReconcileError::Queue { queue, error }));
         }
         outcome

@@ -84,7 +84,7 @@ impl Checker {
         }
         if mode.repairs {
             let lost: Vec<WaitingJob> = missing.iter().filter_map(|(id, _)| waiting.near.get(id)).copied().collect();
-            self.index.push_gently(queue, &lost).await?;
+            self.index.push(queue, &lost).await?;
         }
         let gone: Vec<Member> = unknown.iter().filter(|(id, _)| !waiting.all.contains(id)).copied().collect();
         let left: HashSet<Member> = self.absent(queue, &gone, mode).await?.into_iter().collect();

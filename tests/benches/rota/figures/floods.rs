@@ -13,9 +13,9 @@ use crate::{
     arguments::Size,
     backlog,
     bed::Bed,
-    client::post,
+    client::{Client, post},
     figure::Measured,
-    load::{batches, hammer},
+    load::batches,
     stamps::Stamps,
 };
 
@@ -73,7 +73,10 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
             batches(bed.port, flooder, jobs, &[job]).await?;
             if flood.is_cancelled {
                 let body = r#"{"filter":{"state":"available","kind":"sleep"},"limit":10000}"#;
-                hammer(bed.port, 1, jobs / 10_000 + 1, vec![post("/api/v1/jobs/cancel", flooder, body)]).await?;
+                let mut client = Client::connect(bed.port).await?;
+                for _ in 0..=jobs / 10_000 {
+                    client.answered(&post("/api/v1/jobs/cancel", flooder, body), "200").await?;
+                }
             }
             anyhow::Ok(())
         };
