@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use shared::tenancy::TenantId;
+use shared::{queue::MAX_BATCH, tenancy::TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::slots::{Slot, Slots};
 
-/// The most that is fetched at once, and ahead.
-pub const MAX_FETCH: usize = 500;
+/// The most that is fetched at once, and ahead: what one call gives. If more were asked for, a full answer would look like the end of
+/// what waits.
+pub const MAX_FETCH: usize = MAX_BATCH;
 /// An average of nothing.
 pub const UNKNOWN: u64 = u64::MAX;
 /// Short jobs are fetched ahead, as many as the slots work off in this time, so that slots never wait for a round trip.

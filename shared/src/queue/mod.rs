@@ -35,8 +35,8 @@ mod wake;
 pub mod webhooks;
 
 pub use index::{
-    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, Renewed, Settlement, StartCost,
-    WORKER_SILENCE, WaitingJob,
+    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, MAX_BATCH, Renewed, Settlement,
+    StartCost, WORKER_SILENCE, WaitingJob,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;
