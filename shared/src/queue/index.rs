@@ -48,7 +48,7 @@ use crate::tenancy::TenantId;
 
 /// More ids than this in one call and Lua's `unpack` runs out of stack; it also bounds how long Redis is busy with one call.
 pub const MAX_BATCH: usize = 500;
-/// Some 2 ms of Redis's time where it has a core for itself: a flood of one tenant passes in turns with what others wait for.
+/// Jobs in a call that makes them known or ends them: a flood of one tenant passes in turns with what others wait for.
 const SHORT_BATCH: usize = 100;
 const PROMOTED_PER_FETCH: usize = 200;
 /// A worker that was silent for longer than this is not counted on.
