@@ -39,8 +39,8 @@ pub async fn resume_after_relay(
     job: Uuid,
 ) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar!(
-        "update campaigns set state = 'sending', pause_reason = null, pause_detail = null, send_generation = send_generation + 1,
-           send_job_id = $3
+        "update campaigns set state = 'sending', pause_reason = null, pause_detail = null, refusals = 0, refusal = null,
+           send_generation = send_generation + 1, send_job_id = $3
          where id = $1 and send_generation = $2 and state = 'paused' and pause_reason = 'relay_unavailable' returning send_generation",
         id,
         generation,
