@@ -17,6 +17,7 @@ use tests::{
 };
 
 use super::{program, readiness, redis_url};
+use crate::queue::support::skipped;
 
 /// Ten times what it takes on an idle machine.
 const SLOWLY: Duration = Duration::from_mins(3);
@@ -152,7 +153,7 @@ fn pooler(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_serves_and_leaks_nothing() -> Result<()> {
     let Some(program) = pgbouncer() else {
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: there is no pgbouncer\n");
+        skipped("there is no pgbouncer");
         return Ok(());
     };
     let scene = Scene::new().await?;

@@ -73,9 +73,10 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
             batches(bed.port, flooder, jobs, &[job]).await?;
             if flood.is_cancelled {
                 let body = r#"{"filter":{"state":"available","kind":"sleep"},"limit":10000}"#;
-                let mut client = Client::connect(bed.port).await?;
+                let (mut client, cancel) =
+                    (Client::connect(bed.port).await?, post("/api/v1/jobs/cancel", flooder, body));
                 for _ in 0..=jobs / 10_000 {
-                    client.answered(&post("/api/v1/jobs/cancel", flooder, body), "200").await?;
+                    client.answered(&cancel, "200").await?;
                 }
             }
             anyhow::Ok(())
