@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use tower_http::timeout::TimeoutError;
 
+use super::objects::Objects;
 use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
 
@@ -78,7 +79,7 @@ fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error +
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let pointer = args::pointer(error.path());
         problem(error.inner(), pointer)
     })?;
@@ -127,6 +128,10 @@ mod tests {
         let unknown = refused(r#"{"a/b":[],"tenant_id":1}"#);
         assert_eq!(unknown["errors"][0]["pointer"], "/tenant_id");
         assert_eq!(refused("{}")["errors"][0]["pointer"], "");
+        let arrays = refused(r#"{"a/b":[[1]]}"#);
+        assert_eq!(arrays["errors"][0]["pointer"], "/a~1b/0");
+        assert_eq!(arrays["errors"][0]["detail"], "invalid type: sequence, expected struct Inner");
+        assert_eq!(refused("[[]]")["code"], "invalid_body");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What a handler can state in its arguments about a request; each refuses with a [`crate::problem::Problem`].
 //!
-//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies, `query.rs` query
+//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies (`objects.rs` says what is a struct there), `query.rs` query
 //! strings, `path.rs` ids in the path, `text.rs` texts that are to be stored,
 //! `time.rs` times, `submission.rs` bodies that come with an idempotency key.
 
 mod few;
 mod json;
+mod objects;
 mod page;
 mod path;
 mod query;
