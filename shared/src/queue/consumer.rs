@@ -65,7 +65,7 @@ pub struct Lease {
     pub args_version: i16,
     /// Proves the lease to the index.
     pub token: LeaseToken,
-    /// Until then it is not in doubt, by the monotonic clock: see [`Lease::is_own`].
+    /// Until then it is not in doubt, by the monotonic clock: see [`Lease::is_young`].
     pub sure_until: Instant,
     /// How long it lasts after a renewal.
     pub lasts: Duration,

@@ -55,11 +55,13 @@ pub(super) struct Hold {
 }
 
 impl Lease {
-    /// Whether the run may begin: the lease is young, or it is renewed now. With an index that cannot say whose it is, it may not.
+    /// Whether the lease is so young that it is not in doubt.
+    pub fn is_young(&self) -> bool {
+        Instant::now() < self.sure_until
+    }
+
+    /// Whether the run of a lease that is not young any more may begin: it is renewed now. With an index that cannot say whose it is, it may not.
     pub async fn is_own(&self, index: &Index) -> Result<bool, redis::RedisError> {
-        if Instant::now() < self.sure_until {
-            return Ok(true);
-        }
         let asked = Instant::now();
         let Renewed { state, lost, unheld } =
             index.renew(&self.shard, self.lasts, &[self.held(Duration::ZERO)]).await?;

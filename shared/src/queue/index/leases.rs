@@ -8,7 +8,7 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::{
-    HeldLease, Index, IndexState, LeaseToken, MAX_BATCH, Renewed, SHORT_BATCH, Settlement, millis,
+    HeldLease, Index, IndexState, LeaseToken, MAX_BATCH, Renewed, SETTLED_AT_ONCE, Settlement, millis,
     scripts::{EXPIRED, RENEW, SETTLE},
 };
 use crate::queue::Shard;
@@ -20,7 +20,7 @@ impl Index {
         shard: &Shard,
         settlements: &[Settlement],
     ) -> Result<(), RedisError> {
-        for chunk in settlements.chunks(SHORT_BATCH) {
+        for chunk in settlements.chunks(SETTLED_AT_ONCE) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack_rescued).collect();
             self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }

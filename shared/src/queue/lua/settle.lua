@@ -4,8 +4,12 @@
 -- rescue has claimed is ended by a rescue alone, and by it nothing else. Returns how many leases ended.
 local now, ids, settlement = now_ms(), unpacker(ARGV[1], '<c8dBd')
 local start_ms = start_cost(ARGV[2])
-local holders, ends = redis.call('HMGET', held, unpack(ids)), redis.call('ZMSCORE', leases, unpack(ids))
+local holders = redis.call('HMGET', held, unpack(ids))
 local ended, seen, tenants, names, forgotten = {}, {}, {}, {}, {}
+
+-- When a lease ends. It is written out to be read, which costs as much as all else, so it is asked for only where it may matter.
+local some_claimed = redis.call('ZCOUNT', leases, '-inf', CLAIMED) > 0
+local function expiry_of(id, holder) return (some_claimed or not holder) and redis.call('ZSCORE', leases, id) end
 
 -- Many leases are charged the same.
 local noted = {}
@@ -48,11 +52,11 @@ end
 local more, again = false, {}
 for at, holder in ipairs(holders) do
   local id, token, ran, priority, run_at = ids[at], settlement(at)
-  local is_rescue = ran < -1
+  local is_rescue, expiry = ran < -1, expiry_of(id, holder)
   -- The index has lost who held it. Where it waits again the crawl brings it: the ledger knows its tenant.
-  if not holder and ends[at] and is_rescue == is_claimed(ends[at]) then
+  if not holder and expiry and is_rescue == is_claimed(expiry) then
     forgotten[#forgotten + 1] = id
-  elseif holder and not seen[id] and string.sub(holder, 1, 8) == token and is_rescue == (is_claimed(ends[at]) or false) then
+  elseif holder and not seen[id] and string.sub(holder, 1, 8) == token and is_rescue == (is_claimed(expiry) or false) then
     seen[id], ended[#ended + 1] = account(holder, ran), id
     if priority > 0 then
       place(id, seen[id], priority, run_at, now)
