@@ -26,7 +26,7 @@ use shared::{
     tenancy::TenantId,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -39,12 +39,17 @@ use crate::{ends::Ends, holdings::Holdings};
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before an end that took too long is tried again.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Batches of each class that are written at the same time.
+/// Batches of each class that are written to the ledger at the same time.
 const WRITERS: usize = 2;
+/// Batches of each class that are under way: written, or settled in the index, which does not hold up the next write.
+const UNDER_WAY: usize = 4;
 /// Tenants whose ends are written at the same time after a batch met a lock.
 const PARTS: usize = 3;
 /// The shortest time between the beginnings of two batches that are not full.
 const PACE: Duration = Duration::from_millis(3);
+/// The same after a batch of [`MANY`]: each costs the ledger a commit, and nobody waits for so many ends one by one.
+const PACE_OF_MANY: Duration = Duration::from_millis(12);
+const MANY: usize = 150;
 
 /// A run that ended.
 pub struct Ended {
@@ -123,6 +128,9 @@ async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHook
     let (slots, mut writers) = (Arc::new(Semaphore::new(WRITERS)), JoinSet::new());
     let (ends, mut pace) = (class(writing), Instant::now());
     loop {
+        while writers.len() >= UNDER_WAY {
+            writers.join_next().await;
+        }
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         gather(ends, pace).await;
         let (tenant, batch) = ends.take();
@@ -137,30 +145,30 @@ async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHook
             }
             break;
         }
-        pace = Instant::now() + PACE;
+        pace = Instant::now() + if batch.len() < MANY { PACE } else { PACE_OF_MANY };
         let writing = Arc::clone(writing);
         writers.spawn(async move {
             let batch = Aside::divert(&writing, batch);
             if !batch.is_empty() {
-                write(&writing, batch).await;
+                write(&writing, batch, Some(slot)).await;
             }
             if let Some(tenant) = tenant {
                 class(&writing).written(tenant);
             }
-            drop(slot);
         });
         while writers.try_join_next().is_some() {}
     }
     while writers.join_next().await.is_some() {}
 }
 
-/// Waits for more until the last batch is [`PACE`] old, so that a busy worker writes few large batches; a lone end is written at once.
+/// Waits for more until the last batch is so old, so that a busy worker writes few large batches; a lone end is written at once.
 async fn gather(ends: &Ends<WithHooks>, until: Instant) {
     while !ends.is_empty() && !ends.fills_a_batch() && timeout_at(until, ends.changed()).await.is_ok() {}
 }
 
-/// Returns how many ends met a lock and were set aside.
-async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) -> usize {
+/// Writes ends to the ledger, then to the index, and gives the writer's slot back in between. Returns how many ends met a lock and were set
+/// aside.
+async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<OwnedSemaphorePermit>) -> usize {
     let Writing { ledger, index, holdings, .. } = &**writing;
     let tenants = batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
     let finish = |(ended, hooks): &WithHooks| {
@@ -170,14 +178,15 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) -> usize {
     let finishes: Vec<Finish> = batch.iter().filter_map(finish).collect();
     let Tried { records: Records { recorded, aftermath }, slow, locked } =
         record_patiently(ledger, Recording::of(&finishes), &tenants).await;
+    drop(slot);
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
     for (ended, _) in &batch {
         if let Some(settlement) = ended.settlement(&recorded) {
-            holdings.settles(settlement.id, settlement.token);
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }
+    holdings.settles(by_shard.values().flatten().map(|settlement| (settlement.id, settlement.token)));
     let settle = async |(shard, settlements): (&Shard, Vec<Settlement>)| {
         if let Err(error) = index.settle(shard, &settlements).await {
             // The lease will run out; the rescuer then finds the row final, or waiting with its next attempt.
@@ -186,15 +195,17 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) -> usize {
     };
     join_all(by_shard.into_iter().map(settle)).await;
     aftermath.announce(index).await;
+    let mut done = Vec::with_capacity(batch.len());
     for (ended, hooks) in batch {
         if slow.contains(&ended.lease.id) {
             write_later(Arc::clone(writing), (ended, hooks));
         } else if locked.contains(&ended.lease.id) {
             Aside::put(writing, (ended, hooks));
         } else {
-            holdings.leave(ended.lease.id, ended.lease.token);
+            done.push((ended.lease.id, ended.lease.token));
         }
     }
+    holdings.leave(done);
     locked.len()
 }
 
@@ -203,7 +214,7 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>) -> usize {
 fn write_later(writing: Arc<Writing>, ended: WithHooks) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
-        write(&writing, vec![ended]).await;
+        write(&writing, vec![ended], None).await;
     });
 }
 

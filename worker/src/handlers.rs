@@ -1,15 +1,10 @@
-//! Handlers: what a kind does, on a runtime of its own, and how that ends.
+//! Handlers: what a kind does, and how that ends.
 //!
-//! Invariant: whatever a handler does (return an error, panic, take too long, block its thread), leases are renewed, ends are written and health
-//! is answered, for all of that runs on another runtime with connections of its own. The only task there is the handler itself; a run that it
-//! has not begun can be taken back.
+//! Invariant: whatever a handler does (return an error, panic, take too long), its attempt ends in an outcome.
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,13 +22,8 @@ use shared::queue::{
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
-use crate::{failure_log, holdings::Holdings, stall::Stall, start_cost::RunningTime};
-
-const WAITS: u8 = 0;
-const BEGUN: u8 = 1;
-const TAKEN_BACK: u8 = 2;
+use crate::{failure_log, stall::Stall, start_cost::RunningTime};
 
 /// Where handlers run.
 #[derive(Clone)]
@@ -44,21 +34,18 @@ pub struct HandlerRuntime {
     pub stall: Stall,
 }
 
-/// Runs handlers. Cheap to clone.
-#[derive(Clone)]
+/// Runs handlers.
 pub struct Handlers {
-    runtime: HandlerRuntime,
     registry: Arc<Registry>,
     environment: Arc<Environment>,
     running: RunningTime,
-    holdings: Holdings,
 }
 
 /// One run of a handler.
 pub struct Attempt {
-    /// How it ended; `None` if it was cut short from outside: then the ledger already knows why, or the job is released.
+    /// How it ended; `None` if it was cut short from outside: then the ledger already knows why, or the job is handed back.
     pub outcome: Option<Outcome>,
-    /// How long it ran; zero if it was taken back before it began.
+    /// How long it ran.
     pub ran: Duration,
 }
 
@@ -70,20 +57,9 @@ impl HandlerRuntime {
 }
 
 impl Handlers {
-    /// Handlers of these kinds, on this runtime; `environment` was made on it.
-    pub fn new(
-        runtime: HandlerRuntime,
-        registry: Arc<Registry>,
-        environment: Arc<Environment>,
-        running: RunningTime,
-        holdings: Holdings,
-    ) -> Self {
-        Self { runtime, registry, environment, running, holdings }
-    }
-
-    /// Whether handlers get on.
-    pub fn stall(&self) -> &Stall {
-        &self.runtime.stall
+    /// Handlers of these kinds; `environment` was made on the runtime on which they run.
+    pub const fn new(registry: Arc<Registry>, environment: Arc<Environment>, running: RunningTime) -> Self {
+        Self { registry, environment, running }
     }
 
     /// The kinds.
@@ -92,42 +68,14 @@ impl Handlers {
     }
 
     /// What handlers have at hand.
-    pub fn environment(&self) -> &Environment {
+    pub const fn environment(&self) -> &Arc<Environment> {
         &self.environment
     }
 
-    /// Runs the handler of a leased job; of a kind that [`Self::registry`] knows.
-    pub async fn attempt(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Attempt {
-        let phase = Arc::new(AtomicU8::new(WAITS));
-        let may_begin = {
-            let phase = Arc::clone(&phase);
-            move || phase.compare_exchange(WAITS, BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        };
-        let handlers = self.clone();
-        let run = async move { if may_begin() { handlers.run(lease, cancelled).await } else { Attempt::TAKEN_BACK } };
-        let mut run = self.runtime.handle.spawn(run.in_current_span());
-        let ended = tokio::select! {
-            biased;
-            ended = &mut run => ended,
-            () = self.stall().begun() => {
-                if phase.compare_exchange(WAITS, TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                    return Attempt::TAKEN_BACK;
-                }
-                run.await
-            }
-        };
-        // Panics are caught inside, so only the end of the runtime ends a task; then the lease runs out and the job is rescued.
-        ended.unwrap_or(Attempt::TAKEN_BACK)
-    }
-
-    async fn run(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Attempt {
+    /// Runs the handler of a leased job of this kind.
+    pub async fn attempt(&self, kind: &Kind, lease: &Arc<Lease>, cancelled: CancellationToken) -> Attempt {
         let (began, _running) = (Instant::now(), self.running.begin());
-        self.holdings.set_running(lease.id, lease.token, true);
-        let outcome = match self.registry.get(&lease.kind) {
-            Some(kind) => self.outcome(kind, &lease, cancelled).await,
-            None => None,
-        };
-        self.holdings.set_running(lease.id, lease.token, false);
+        let outcome = self.outcome(kind, lease, cancelled).await;
         Attempt { outcome, ran: began.elapsed() }
     }
 
@@ -155,10 +103,6 @@ impl Handlers {
             }
         })
     }
-}
-
-impl Attempt {
-    const TAKEN_BACK: Self = Self { outcome: None, ran: Duration::ZERO };
 }
 
 fn succeeded(success: Success) -> Outcome {

@@ -1,6 +1,7 @@
 //! What this process holds: one entry for each leased job, from fetch until its lease is settled.
 //!
-//! Invariant: whatever is leased is here, so the renewer extends it; whatever is no longer here is not renewed.
+//! Invariant: whatever is leased is here, so the renewer extends it; whatever is no longer here is not renewed. A job begins, or is handed back
+//! without having begun, never both: whoever asks first does it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,11 +32,21 @@ struct State {
 struct Held {
     lease: Arc<Lease>,
     since: Instant,
-    /// While its handler runs.
-    running_since: Option<Instant>,
+    phase: Phase,
     cancelled: CancellationToken,
     /// Its end is under way to the index, which forgets it then.
     settling: bool,
+}
+
+/// How far a job that is held has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has not begun.
+    Waits,
+    /// Its handler runs, since then.
+    Runs(Instant),
+    /// Its handler has ended, or it is handed back.
+    Over,
 }
 
 impl Holdings {
@@ -44,7 +55,7 @@ impl Holdings {
     pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
         let (id, cancelled) = (lease.id, CancellationToken::new());
         let held =
-            Held { lease, since: Instant::now(), running_since: None, cancelled: cancelled.clone(), settling: false };
+            Held { lease, since: Instant::now(), phase: Phase::Waits, cancelled: cancelled.clone(), settling: false };
         let mut state = self.lock();
         if let Some(lost) = state.entries.insert(id, held) {
             lost.cancelled.cancel();
@@ -55,31 +66,64 @@ impl Holdings {
         cancelled
     }
 
-    /// Notes that the handler of a job begins, or has ended: only the time between is charged while it lasts.
-    pub fn set_running(&self, id: Uuid, token: LeaseToken, running: bool) {
-        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
-            held.running_since = running.then(Instant::now);
+    /// Notes that the handler of a job begins. If it must not, because the job was handed back or is held by a later lease, returns false.
+    pub fn begin(&self, id: Uuid, token: LeaseToken) -> bool {
+        self.move_on(id, token, Phase::Runs(Instant::now()))
+    }
+
+    /// Notes that the handler of a job has ended: only the time between is charged while it lasts.
+    pub fn end(&self, id: Uuid, token: LeaseToken) {
+        if let Some(held) = self.lock().held(id, token) {
+            held.phase = Phase::Over;
         }
     }
 
-    /// Takes a lease out, unless the job is held by a later lease by now.
-    pub fn leave(&self, id: Uuid, token: LeaseToken) {
-        let entries = &mut self.lock().entries;
-        if entries.get(&id).is_some_and(|held| held.lease.token == token) {
-            entries.remove(&id);
+    /// Notes that a job is handed back. If it has begun, or somebody else hands it back, returns false.
+    pub fn give_up(&self, id: Uuid, token: LeaseToken) -> bool {
+        self.move_on(id, token, Phase::Over)
+    }
+
+    /// What has not begun, all of which is to be handed back by the caller now.
+    pub fn give_up_all(&self) -> Vec<Arc<Lease>> {
+        let mut state = self.lock();
+        let waiting = state.entries.values_mut().filter(|held| held.phase == Phase::Waits);
+        let given_up = waiting.map(|held| {
+            held.phase = Phase::Over;
+            Arc::clone(&held.lease)
+        });
+        given_up.collect()
+    }
+
+    fn move_on(&self, id: Uuid, token: LeaseToken, to: Phase) -> bool {
+        let mut state = self.lock();
+        let Some(held) = state.held(id, token).filter(|held| held.phase == Phase::Waits) else { return false };
+        held.phase = to;
+        true
+    }
+
+    /// Takes leases out, but for jobs that are held by a later lease by now.
+    pub fn leave(&self, leases: impl IntoIterator<Item = (Uuid, LeaseToken)>) {
+        let mut state = self.lock();
+        for (id, token) in leases {
+            if state.held(id, token).is_some() {
+                state.entries.remove(&id);
+            }
         }
     }
 
-    /// Notes before a lease is settled that it must not be asserted any more.
-    pub fn settles(&self, id: Uuid, token: LeaseToken) {
-        if let Some(held) = self.lock().entries.get_mut(&id).filter(|held| held.lease.token == token) {
-            held.settling = true;
+    /// Notes before leases are settled that they must not be asserted any more.
+    pub fn settles(&self, leases: impl IntoIterator<Item = (Uuid, LeaseToken)>) {
+        let mut state = self.lock();
+        for (id, token) in leases {
+            if let Some(held) = state.held(id, token) {
+                held.settling = true;
+            }
         }
     }
 
     /// Whether a lease that the index has forgotten is still wanted here.
     pub fn may_assert(&self, id: Uuid, token: LeaseToken) -> bool {
-        self.lock().entries.get(&id).is_some_and(|held| held.lease.token == token && !held.settling)
+        self.lock().held(id, token).is_some_and(|held| !held.settling)
     }
 
     /// Notes that a job is said to be cancelled, and returns its attempt and token if it is here; if it is on its way, it is cancelled when
@@ -98,7 +142,7 @@ impl Holdings {
 
     /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
     pub fn cancel_if(&self, id: Uuid, token: LeaseToken) {
-        if let Some(held) = self.lock().entries.get(&id).filter(|held| held.lease.token == token) {
+        if let Some(held) = self.lock().held(id, token) {
             held.cancelled.cancel();
         }
     }
@@ -113,8 +157,8 @@ impl Holdings {
     /// What is to be renewed, by shard.
     pub fn by_shard(&self) -> HashMap<Shard, Vec<HeldLease>> {
         let mut shards: HashMap<_, Vec<_>> = HashMap::new();
-        for Held { lease, running_since, .. } in self.lock().entries.values() {
-            let running_for = running_since.map_or(Duration::ZERO, |since| since.elapsed());
+        for Held { lease, phase, .. } in self.lock().entries.values() {
+            let running_for = if let Phase::Runs(since) = phase { since.elapsed() } else { Duration::ZERO };
             shards.entry(lease.shard.clone()).or_default().push(lease.held(running_for));
         }
         shards
@@ -132,6 +176,11 @@ impl Holdings {
         self.lock().entries.len()
     }
 
+    /// Whether every job that is held has ended, or is handed back: what is left is to write that.
+    pub fn is_over(&self) -> bool {
+        self.lock().entries.values().all(|held| held.phase == Phase::Over)
+    }
+
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -144,6 +193,11 @@ impl Holdings {
 }
 
 impl State {
+    /// The entry of this lease; `None` if it is not held, or the job is held by a later one.
+    fn held(&mut self, id: Uuid, token: LeaseToken) -> Option<&mut Held> {
+        self.entries.get_mut(&id).filter(|held| held.lease.token == token)
+    }
+
     /// Whether a cancellation came too early, which counts once: a job that was redriven since is handed back and comes again.
     fn was_missed(&mut self, id: Uuid) -> bool {
         let at = self.missed.iter().position(|(at, other)| *other == id && at.elapsed() <= ON_ITS_WAY);
@@ -189,13 +243,30 @@ mod tests {
         };
         holdings.enter(Arc::clone(&one));
         assert_eq!(running_for(), Duration::ZERO);
-        holdings.set_running(one.id, one.token, true);
+        assert!(!holdings.begin(one.id, LeaseToken::random()), "another lease says nothing of this one");
+        assert!(holdings.begin(one.id, one.token));
         std::thread::sleep(Duration::from_millis(5));
         assert!(running_for() >= Duration::from_millis(5));
-        holdings.set_running(one.id, LeaseToken::random(), false);
+        holdings.end(one.id, LeaseToken::random());
         assert!(running_for() >= Duration::from_millis(5), "another lease says nothing of this one");
-        holdings.set_running(one.id, one.token, false);
+        holdings.end(one.id, one.token);
         assert_eq!(running_for(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_begins_is_not_handed_back_and_what_is_handed_back_does_not_begin() {
+        let (holdings, leases) = (Holdings::default(), [1, 2, 3].map(lease));
+        for lease in &leases {
+            holdings.enter(Arc::clone(lease));
+        }
+        let [one, two, three] = &leases;
+        assert!(holdings.begin(one.id, one.token) && holdings.give_up(two.id, two.token));
+        assert!(!holdings.give_up(one.id, one.token) && !holdings.begin(two.id, two.token));
+        assert_eq!(holdings.give_up_all().iter().map(|lease| lease.id).collect::<Vec<_>>(), [three.id]);
+        assert!(!holdings.begin(three.id, three.token) && holdings.give_up_all().is_empty());
+        assert!(!holdings.is_over(), "one runs");
+        holdings.end(one.id, one.token);
+        assert!(holdings.is_over() && holdings.len() == 3, "their ends are to be written");
     }
 
     /// It was read as waiting, then cancelled, and is entered only now.
@@ -205,7 +276,7 @@ mod tests {
         assert_eq!(holdings.said_cancelled(one.id), None);
         assert!(!holdings.enter(Arc::clone(&other)).is_cancelled());
         assert!(holdings.enter(Arc::clone(&one)).is_cancelled());
-        holdings.leave(one.id, one.token);
+        holdings.leave([(one.id, one.token)]);
         assert!(!holdings.enter(Arc::clone(&one)).is_cancelled(), "it counts once");
         assert_eq!(holdings.said_cancelled(other.id), Some((1, other.token)));
         assert!(!holdings.enter(lease(3)).is_cancelled());

@@ -1,9 +1,9 @@
 //! The worker process: leases jobs from the queue and runs their kinds.
 //!
-//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) gives it a slot, [`runner`] has [`handlers`] run its kind, [`finisher`]
-//! writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
+//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) starts its run, [`runner`] waits for a slot and has [`handlers`] run its
+//! kind, [`finisher`] writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
 //!
-//! Two runtimes: handlers run on one, everything else on the other, so that a handler that computes or blocks costs no lease.
+//! Two runtimes: runs are tasks on one, everything else is on the other, so that a handler that computes or blocks costs no lease.
 
 pub mod assembly;
 pub mod canceller;

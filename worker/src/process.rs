@@ -12,6 +12,7 @@ use shared::{
     queue::{Index, Notices, QueueName, Shard, consumer::Consumer, eviction, shard_agreement, webhooks::Watchers},
 };
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -54,8 +55,8 @@ pub struct WorkerSettings {
     pub grace: Duration,
 }
 
-/// Works until `stop`, and returns when everything that was leased is finished or handed back. All of it runs on the current runtime, with
-/// `system` and `index`, whose connections therefore must not be used on another one; handlers alone run on theirs, with `environment`.
+/// Works until `stop`, and returns when everything that was leased is finished or handed back. It runs on the current runtime, with
+/// `system` and `index`, whose connections therefore must not be used on another one; runs alone are tasks on the handlers', with `environment`.
 pub async fn work(
     settings: WorkerSettings,
     system: SystemDb,
@@ -132,13 +133,23 @@ pub async fn work(
         grants.refuse_rest().await;
     });
     tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
-    let handlers = Handlers::new(handlers, registry, Arc::new(environment), running, holdings.clone());
-    let runner = Arc::new(Runner::new(handlers, holdings, finisher, last_chances, system, index));
     tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
+    let runner = Arc::new(Runner {
+        handlers: Handlers::new(registry, Arc::new(environment), running),
+        runtime: handlers,
+        control: Handle::current(),
+        capacity,
+        holdings,
+        finisher,
+        last_chances,
+        system,
+        index,
+        stop: stop.clone(),
+    });
     let ran = timeout_after_stop(
         &stop,
         settings.grace + LAST_PATIENCE,
-        runtime::run(runner, capacity, receiver, stop.clone(), fetched.cancelled_owned(), settings.grace),
+        runtime::run(runner, receiver, fetched.cancelled_owned(), settings.grace),
     )
     .await;
     if let Some(result) = ran {

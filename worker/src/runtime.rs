@@ -1,4 +1,4 @@
-//! The one place that knows apalis: it drives the runs, counts what is in flight, and ends when all has ended.
+//! The one place that knows apalis: it takes what was leased, has each run started, and ends when all has ended.
 //!
 //! Invariant: the [`Backend`] is just the receiving end of a channel and never returns an error, because an error ends an
 //! apalis worker. Fetching, renewing and finishing are tasks of their own; see `docs/decisions/0001` for why the stock Redis
@@ -6,6 +6,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -16,90 +17,63 @@ use apalis::{
     prelude::{Backend, Identity, Monitor, MonitorError, Task, WorkerBuilder, WorkerContext},
 };
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
-use shared::tenancy::TenantId;
-use tokio::{sync::mpsc, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
 
-use crate::{capacity::Capacity, fetcher::Dispatch, runner::Runner, slots::Slot};
+use crate::{fetcher::Dispatch, holdings::Holdings, runner::Runner};
 
-/// Runs what arrives until `stop` and until `fetched` says that no more comes; then hands back what has not begun, and waits up to
-/// `grace` for what has.
-/// Runs that are still going after that are cancelled and handed back too.
+/// How often it is looked whether a process that stops has come to its end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Has what arrives run until the runner's stop and until `fetched` says that no more comes; then waits up to `grace` for what has begun.
+/// Runs that are still going after that are cancelled and handed back.
 pub async fn run(
     runner: Arc<Runner>,
-    capacity: Arc<Capacity>,
     dispatches: mpsc::Receiver<Dispatch>,
-    stop: CancellationToken,
     fetched: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> Result<(), MonitorError> {
     let source = Arc::new(Mutex::new(dispatches));
     let monitor = {
-        let (runner, stop) = (Arc::clone(&runner), stop.clone());
+        let runner = Arc::clone(&runner);
         Monitor::new().register(move |_restarts| {
-            let (runner, capacity, stop) = (Arc::clone(&runner), Arc::clone(&capacity), stop.clone());
+            let runner = Arc::clone(&runner);
             WorkerBuilder::new("rota")
                 .backend(Dispatches { receiver: Arc::clone(&source) })
                 .layer(CatchPanicLayer::new())
                 .build(move |dispatch: Dispatch| {
-                    handle(Arc::clone(&runner), Arc::clone(&capacity), stop.clone(), dispatch)
+                    runner.start(dispatch);
+                    ready(())
                 })
         })
     };
+    let Runner { holdings, stop, .. } = &*runner;
     let signal = async {
         stop.cancelled().await;
         // What is being leased at this moment still comes.
         let quiet = async {
             fetched.await;
-            idle(&runner).await;
+            becomes(holdings, Holdings::is_empty).await;
         };
         if timeout(grace, quiet).await.is_err() {
-            tracing::warn!(jobs = runner.holdings().len(), "jobs still run after the grace; they are handed back");
-            runner.holdings().cancel_all();
+            tracing::warn!(jobs = holdings.len(), "jobs still run after the grace; they are handed back");
+            holdings.cancel_all();
+            becomes(holdings, Holdings::is_over).await;
         }
         Ok(())
     };
-    monitor.run_with_signal(signal).await
-}
-
-/// A job that was fetched ahead and has waited this long for a slot is given back: jobs turned out longer than they were, and
-/// another worker may be idle.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
-
-/// Only the handler is a task of its own, on the handlers' runtime. A job that was fetched ahead waits here for its slot, and is handed back if
-/// the process stops first, it must be left to a last chance, or no handler gets on.
-async fn handle(runner: Arc<Runner>, capacity: Arc<Capacity>, stop: CancellationToken, dispatch: Dispatch) {
-    let Dispatch { lease, cancelled, place } = dispatch;
-    match slot(&runner, &capacity, &stop, lease.tenant).await {
-        Some(slot) => {
-            if let Some(ran) = runner.run(lease, cancelled, slot).await {
-                capacity.observe(ran);
-                place.observe(ran);
-            }
-        }
-        None => runner.hand_back(lease).await,
-    }
-}
-
-/// `None` if the job is not to begin here.
-async fn slot(runner: &Runner, capacity: &Capacity, stop: &CancellationToken, tenant: TenantId) -> Option<Slot> {
     tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        slot = capacity.slot(tenant) => Some(slot),
-        () = runner.last_chances().announced() => None,
-        () = runner.handlers().stall().begun() => None,
-        () = tokio::time::sleep(LONGEST_WAIT) => {
-            capacity.observe_wait(LONGEST_WAIT);
-            None
-        }
+        ended = monitor.run_with_signal(signal) => ended,
+        () = runner.hand_back_while_stalled() => Ok(()),
     }
 }
 
-async fn idle(runner: &Runner) {
-    while !runner.holdings().is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+async fn becomes(holdings: &Holdings, is_so: fn(&Holdings) -> bool) {
+    while !is_so(holdings) {
+        sleep(LOOK_INTERVAL).await;
     }
 }
 

@@ -78,7 +78,7 @@ impl Aside {
         queue.until = until.unwrap_or(queue.until);
         if queue.ends.len() >= MAX_WAITING {
             tracing::error!(job_id = %lease.id, tenant = %lease.tenant, "the end of a job is given up: too many others meet a lock");
-            writing.holdings.leave(lease.id, lease.token);
+            writing.holdings.leave([(lease.id, lease.token)]);
             return;
         }
         queue.ends.push_back(end);
@@ -96,7 +96,7 @@ impl Aside {
             }
             let size = batch.len();
             let turn = writing.aside.turns.acquire().await;
-            let locked = write(&writing, batch).await;
+            let locked = write(&writing, batch, None).await;
             drop(turn);
             // One end that is blocked can spoil a batch; alone, it spoils nothing.
             most = if locked == size { (size / 4).max(1) } else { MAX_BATCH };
