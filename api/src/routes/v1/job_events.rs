@@ -24,20 +24,28 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// When to try again for a place, in seconds.
 const TRY_AGAIN: u64 = 10;
 
-/// The text of a stream of server-sent events (the HTML standard's `text/event-stream`). The `data` of each event `job` is a job
-/// without its args.
+/// One event of a stream of server-sent events (the HTML standard's `text/event-stream`): before OpenAPI 3.2 the schema of a stream describes
+/// each of its events.
 #[derive(ToSchema)]
-#[schema(value_type = String, example = "event: job\nid: 5f1d2c0a9b3e47d188aa01c2\nretry: 3000\ndata: {\"state\":\"running\"}\n\n")]
-pub struct JobEventStream(
-    #[expect(dead_code, reason = "only described: the stream itself is written as it comes")] String,
-);
+#[schema(example = json!({"event": "job", "id": "5f1d2c0a9b3e47d188aa01c2", "retry": 3000, "data": "{\"state\":\"running\"}"}))]
+#[expect(dead_code, reason = "only described: the stream itself is written as it comes")]
+pub struct JobEvent {
+    /// `job`.
+    event: String,
+    /// A version of the job, for `Last-Event-ID`.
+    id: String,
+    /// After how many ms to connect again when the stream breaks off.
+    retry: u64,
+    /// The job as GET shows it, without its args, as JSON.
+    data: String,
+}
 
 /// Follows a job. The stream begins with the job as it is, has an event whenever it has changed, and ends after the event of
 /// its final state. Changes in quick succession may be one event.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", operation_id = "follow_job", tag = "jobs",
     params(("id" = Uuid, Path, description = "The job's id"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen: if the job is as it was then, nothing is sent until it changes")),
-    responses((status = 200, content_type = "text/event-stream", body = JobEventStream, description = "Events named `job`, each with the job as GET shows it, without its args; the event's id is a version of that"),
+    responses((status = 200, content_type = "text/event-stream", body = JobEvent, description = "Events named `job`, each with the job as GET shows it, without its args; the event's id is a version of that"),
         (status = 204, description = "The job is final, and the client knows it: there is nothing to come back for"),
         ))]
 pub async fn follow(
