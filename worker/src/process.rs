@@ -14,7 +14,7 @@ use shared::{
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,7 @@ use crate::{
     start_cost::{RunningTime, StartMeter},
 };
 
-/// How long the last results may take to be written after the last run ended, for example while PostgreSQL is away.
+/// How long after the grace runs may take to let go and their results to be written, for example while PostgreSQL is away.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const DISPATCHED: usize = 1_024;
 
@@ -146,36 +146,45 @@ pub async fn work(
         index,
         stop: stop.clone(),
     });
-    let ran = timeout_after_stop(
-        &stop,
-        settings.grace + LAST_PATIENCE,
-        runtime::run(runner, receiver, fetched.cancelled_owned(), settings.grace),
-    )
-    .await;
-    if let Some(result) = ran {
-        result?;
-    } else {
-        tracing::warn!("some runs did not let go in time; their leases will run out and the jobs be rescued");
+    let last_moment = last_moment(&stop, settings.grace + LAST_PATIENCE);
+    let run = runtime::run(runner, receiver, fetched.cancelled_owned(), settings.grace);
+    if let Some(ran) = in_time(last_moment.run_until_cancelled(run).await, "some runs did not let go in time") {
+        ran?;
     }
-    beating.await?;
-    if timeout(LAST_PATIENCE, written).await.is_err() {
-        tracing::warn!("some results could not be written in time; the jobs will be rescued and run again");
+    // A store that does not answer must not keep the process either.
+    let rest = async {
+        beating.await?;
+        written.await?;
+        background.cancel();
+        fetching.await?;
+        renewal.await?;
+        checking.await
+    };
+    if let Some(ended) =
+        in_time(last_moment.run_until_cancelled(rest).await, "some results could not be written in time")
+    {
+        ended?;
     }
     background.cancel();
-    fetching.await?;
-    renewal.await?;
-    checking.await?;
     Ok(())
 }
 
-/// The future's result, or `None` if it is not ready `patience` after the stop.
-async fn timeout_after_stop<T>(
-    stop: &CancellationToken,
-    patience: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        result = future => Some(result),
-        () = async { stop.cancelled().await; tokio::time::sleep(patience).await } => None,
+/// What came of something before the last moment.
+fn in_time<T>(outcome: Option<T>, otherwise: &'static str) -> Option<T> {
+    if outcome.is_none() {
+        tracing::warn!("{otherwise}; the leases will run out and the jobs be rescued");
     }
+    outcome
+}
+
+/// Is cancelled so long after the stop.
+fn last_moment(stop: &CancellationToken, patience: Duration) -> CancellationToken {
+    let (stop, last_moment) = (stop.clone(), CancellationToken::new());
+    let cancelled = last_moment.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        sleep(patience).await;
+        cancelled.cancel();
+    });
+    last_moment
 }

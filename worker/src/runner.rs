@@ -1,5 +1,5 @@
-//! One run of one job, on the handlers' runtime: wait for a slot, find the job's kind, run its handler, and leave the end with the finisher. What
-//! this release does not know is left to another worker: see [`skew`].
+//! One run of one job: wait for a slot, then, on the handlers' runtime, find the job's kind, run its handler, and leave the end with the finisher.
+//! What this release does not know is left to another worker: see [`skew`].
 //!
 //! Invariant: whatever a handler does (fail, panic, take too long, block its thread), leases are renewed, ends are written and health is
 //! answered, for all of that runs on another runtime with connections of its own. A job that has not begun can be taken back from there at
@@ -59,15 +59,20 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts the run of a leased job as a task of its own, so that runs use all processors and one that blocks does not stop the others.
-    pub fn start(self: &Arc<Self>, dispatch: Dispatch) {
-        let runner = Arc::clone(self);
-        self.runtime.handle.spawn(async move { runner.take(dispatch).await });
+    /// Waits for a slot and starts the run of a leased job, as a task of its own on the handlers' runtime, so that runs use all processors and
+    /// one that blocks does not stop the others. Nothing waits there but what has a slot: of two tasks that wait, the runtime may take either.
+    pub async fn start(self: &Arc<Self>, dispatch: Dispatch) {
+        match self.slot(dispatch.lease.tenant).await {
+            Some(slot) => {
+                let runner = Arc::clone(self);
+                self.runtime.handle.spawn(async move { runner.take(dispatch, slot).await });
+            }
+            None => self.hand_back(dispatch.lease).await,
+        }
     }
 
-    async fn take(&self, dispatch: Dispatch) {
+    async fn take(&self, dispatch: Dispatch, slot: Slot) {
         let Dispatch { lease, cancelled, place } = dispatch;
-        let Some(slot) = self.slot(lease.tenant).await else { return self.hand_back(lease).await };
         let span = tracing::info_span!("job", job_id = %lease.id, tenant = %lease.tenant, kind = %lease.kind, attempt = lease.attempt);
         if let Some(ran) = self.run(lease, cancelled, slot).instrument(span).await {
             self.capacity.observe(ran);
@@ -82,6 +87,7 @@ impl Runner {
             () = self.stop.cancelled() => None,
             slot = self.capacity.slot(tenant) => Some(slot),
             () = self.last_chances.announced() => None,
+            () = self.runtime.stall.begun() => None,
             () = sleep(LONGEST_WAIT) => {
                 self.capacity.observe_wait(LONGEST_WAIT);
                 None

@@ -6,7 +6,6 @@
 
 use std::{
     convert::Infallible,
-    future::ready,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -29,7 +28,7 @@ use crate::{fetcher::Dispatch, holdings::Holdings, runner::Runner};
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Has what arrives run until the runner's stop and until `fetched` says that no more comes; then waits up to `grace` for what has begun.
-/// Runs that are still going after that are cancelled and handed back.
+/// Runs that are still going after that are cancelled; those that let go are handed back.
 pub async fn run(
     runner: Arc<Runner>,
     dispatches: mpsc::Receiver<Dispatch>,
@@ -45,8 +44,8 @@ pub async fn run(
                 .backend(Dispatches { receiver: Arc::clone(&source) })
                 .layer(CatchPanicLayer::new())
                 .build(move |dispatch: Dispatch| {
-                    runner.start(dispatch);
-                    ready(())
+                    let runner = Arc::clone(&runner);
+                    async move { runner.start(dispatch).await }
                 })
         })
     };
@@ -59,7 +58,7 @@ pub async fn run(
             becomes(holdings, Holdings::is_empty).await;
         };
         if timeout(grace, quiet).await.is_err() {
-            tracing::warn!(jobs = holdings.len(), "jobs still run after the grace; they are handed back");
+            tracing::warn!(jobs = holdings.len(), "jobs still run after the grace; they are cancelled");
             holdings.cancel_all();
             becomes(holdings, Holdings::is_over).await;
         }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use shared::tenancy::TenantId;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 /// Starts are counted over this time.
 const TICK: Duration = Duration::from_millis(1);
@@ -44,6 +44,8 @@ struct Shared {
     count: usize,
     /// Moving average of run time, in microseconds.
     average_us: Arc<AtomicU64>,
+    /// The runtime on which the slots were made: a slot may be given back on a thread that has no time for anything else.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,7 @@ struct Line {
 }
 
 impl Slots {
-    /// So many slots, for jobs of this average length.
+    /// So many slots, for jobs of this average length, which are handed out on the current runtime.
     pub fn new(count: usize, average_us: Arc<AtomicU64>) -> Self {
         let state = State {
             free: count,
@@ -82,7 +84,8 @@ impl Slots {
             newcomer_at: None,
             comes_back_at: None,
         };
-        Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state) }) }
+        let (runtime, state) = (Handle::current(), Mutex::new(state));
+        Self { shared: Arc::new(Shared { count, average_us, runtime, state }) }
     }
 
     /// Waits for a slot.
@@ -160,7 +163,7 @@ impl Shared {
         }
         state.comes_back_at = Some(at);
         let shared = Arc::clone(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             let mut state = shared.lock();
             if state.comes_back_at == Some(at) {

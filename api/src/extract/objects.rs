@@ -2,11 +2,15 @@
 //!
 //! `serde_json` also reads a struct from an array of its fields (serde-rs/serde#1587), so what the API documents as an object could be sent as
 //! an array too, and a client that did so would break when a field is added. It reads maps from objects only, so structs are read as maps
-//! here, however deep they are.
+//! here, however deep they are. Likewise it reads a plain choice, which is documented as a text, from `{"text": null}`, and takes what is
+//! neither for broken JSON; here it is a text alone.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor,
+};
 
 /// Whatever of serde it is that reads, or is read: what lies within is read the same way.
 pub(super) struct Objects<T>(pub(super) T);
@@ -74,11 +78,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Objects<D> {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _name: &'static str,
+        _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.0.deserialize_enum(name, variants, Objects(visitor))
+        self.0.deserialize_any(Choice(visitor))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -112,10 +116,6 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Objects<V> {
 
     fn visit_map<A: MapAccess<'de>>(self, within: A) -> Result<V::Value, A::Error> {
         self.0.visit_map(Objects(within))
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, within: A) -> Result<V::Value, A::Error> {
-        self.0.visit_enum(Objects(within))
     }
 }
 
@@ -155,28 +155,49 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Objects<A> {
     }
 }
 
-impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Objects<A> {
-    type Error = A::Error;
-    type Variant = Objects<A::Variant>;
+/// Reads one of several: a text, or an object with one member if something goes with it.
+struct Choice<T>(T);
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
-        self.0.variant_seed(seed).map(|(variant, within)| (variant, Objects(within)))
+impl<'de, V: Visitor<'de>> Visitor<'de> for Choice<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<V::Value, E> {
+        self.0.visit_enum(name.into_deserializer())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, within: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(Choice(within))
     }
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
+impl<'de, A: MapAccess<'de>> EnumAccess<'de> for Choice<A> {
+    type Error = A::Error;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, Self), A::Error> {
+        let name = self.0.next_key_seed(seed)?;
+        let name = name.ok_or_else(|| A::Error::invalid_value(Unexpected::Map, &"an object with one member"))?;
+        Ok((name, self))
+    }
+}
+
+impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Choice<A> {
     type Error = A::Error;
 
     fn unit_variant(self) -> Result<(), A::Error> {
-        self.0.unit_variant()
+        Err(A::Error::invalid_type(Unexpected::Map, &"a text"))
     }
 
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
-        self.0.newtype_variant_seed(Objects(seed))
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.next_value_seed(Objects(seed))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.0.tuple_variant(length, Objects(visitor))
+        self.newtype_variant_seed(AsTuple(length, visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -184,7 +205,18 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.0.newtype_variant_seed(AsMap(visitor))
+        self.newtype_variant_seed(AsMap(visitor))
+    }
+}
+
+/// The parts of a variant.
+struct AsTuple<V>(usize, V);
+
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsTuple<V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, within: D) -> Result<V::Value, D::Error> {
+        within.deserialize_tuple(self.0, self.1)
     }
 }
 
@@ -195,7 +227,7 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsMap<V> {
     type Value = V::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, within: D) -> Result<V::Value, D::Error> {
-        within.deserialize_map(Objects(self.0))
+        within.deserialize_map(self.0)
     }
 }
 
@@ -220,7 +252,7 @@ mod tests {
         #[serde(default)]
         named: BTreeMap<String, Inner>,
         #[serde(default)]
-        choice: Option<Choice>,
+        choice: Option<OneOf>,
         #[serde(default)]
         pair: Option<(u8, Inner)>,
         #[serde(default)]
@@ -242,10 +274,11 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "snake_case")]
     #[expect(dead_code, reason = "only its reading is tested")]
-    enum Choice {
+    enum OneOf {
         Unit,
         Newtype(Inner),
         Fields { inner: Inner },
+        Pair(u8, Inner),
     }
 
     fn read(text: &str) -> Result<Outer, serde_json::Error> {
@@ -260,6 +293,7 @@ mod tests {
             r#""choice": "unit", "pair": [1, {}], "raw": [1, {"a": []}], "any": [[], {}]"#,
             r#""choice": {"newtype": {"count": 1}}, "perhaps": null"#,
             r#""choice": {"fields": {"inner": {}}}"#,
+            r#""choice": {"pair": [1, {}]}"#,
         ] {
             let text = format!(r#"{{"one": {{"count": 1}}, {rest}}}"#);
             read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -278,9 +312,24 @@ mod tests {
             r#"{"one": {}, "choice": {"fields": [{}]}}"#,
             r#"{"one": {}, "choice": {"fields": {"inner": [1]}}}"#,
             r#"{"one": {}, "pair": [1, [1]]}"#,
+            r#"{"one": {}, "choice": {"pair": [1, [1]]}}"#,
         ] {
             let error = read(text).expect_err(text).to_string();
             assert!(error.starts_with("invalid type: sequence, expected struct"), "{text}: {error}");
+        }
+    }
+    #[test]
+    fn a_plain_choice_is_a_text() {
+        for (choice, reason) in [
+            (r#"{"unit": null}"#, "invalid type: map, expected a text"),
+            ("3600", "invalid type: integer `3600`, expected enum OneOf"),
+            (r#"["unit"]"#, "invalid type: sequence, expected enum OneOf"),
+            ("{}", "invalid value: map, expected an object with one member"),
+            (r#"{"newtype": {}, "unit": null}"#, "trailing comma"),
+            (r#""other""#, "unknown variant `other`, expected one of"),
+        ] {
+            let error = read(&format!(r#"{{"one": {{}}, "choice": {choice}}}"#)).expect_err(choice);
+            assert!(error.to_string().starts_with(reason), "{choice}: {error}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The rows of leased jobs, read from the ledger.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{Consumer, Lease, hold::Hold};
@@ -13,6 +13,9 @@ use crate::{
     queue::{Priority, Shard},
     tenancy::TenantId,
 };
+
+/// Rows that take longer are taken for lost, and what was leased is handed back.
+const ANSWERED: Duration = Duration::from_secs(10);
 
 pub(super) struct Row {
     pub(super) id: Uuid,
@@ -41,7 +44,8 @@ impl Consumer {
         let mut connection = self.connections.take().await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them. What can be reckoned from a row is
         // reckoned here, because PostgreSQL takes longer for it than for the look-up.
-        let rows = sqlx::query_as!(
+        let read = async |connection: &mut PgConnection| {
+            sqlx::query_as!(
             Row,
             r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>",
                       state in ('completed', 'cancelled', 'discarded') as "is_final!", priority, attempt, failures, crashes, max_attempts,
@@ -51,8 +55,10 @@ impl Consumer {
             first,
             last
         )
-        .fetch_all(&mut *connection)
-        .await?;
+        .fetch_all(connection)
+        .await
+        };
+        let rows = connection.answered_within(ANSWERED, read).await?;
         self.connections.put(connection).await?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }

@@ -3,7 +3,10 @@
 //! Invariant: what a try has written is kept with its aftermath, whatever fails after it; and an end whose reply was lost is known
 //! again for what it is, so that it is not taken for a crash.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,6 +16,9 @@ use crate::{
     db::Kept,
     faults::{self, Point},
 };
+
+/// A batch that takes longer is taken for lost, and written again: below the time of a lease.
+const ANSWERED: Duration = Duration::from_secs(20);
 
 /// The writing of a batch of finishes, which may take several tries: what one of them has written is kept, not written again.
 #[derive(Debug)]
@@ -83,13 +89,13 @@ impl<'a> Recording<'a> {
     async fn write_on(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
         let mut session = connections.take().await?;
         if !session.is_transaction() {
-            self.write(&mut session).await?;
+            session.answered_within(ANSWERED, async |connection| self.write(connection).await).await?;
             return connections.put(session).await;
         }
         // Nothing is written before the commit, so nothing is noted as written before it.
         let mut tried =
             Self { finishes: self.finishes.clone(), records: self.records.clone(), in_doubt: self.in_doubt };
-        tried.write(&mut session).await?;
+        session.answered_within(ANSWERED, async |connection| tried.write(connection).await).await?;
         connections.put(session).await?;
         self.records = tried.records;
         Ok(())

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::error::DatabaseError;
+use sqlx::{PgConnection, error::DatabaseError};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::yield_now,
@@ -27,6 +27,8 @@ pub(super) const MAX_JOBS: usize = 1_000;
 /// How long the end of a process waits for commits that are under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
+/// A group that takes longer is taken for lost; its clients were told that the service is unavailable long before.
+const ANSWERED: Duration = Duration::from_secs(10);
 /// Connections without work are given back after this time: others of a small pool may need them.
 const KEPT_FOR: Duration = Duration::from_millis(200);
 
@@ -128,11 +130,14 @@ impl Writer {
             (true, true) => tied::insert_missing(&self.db, group).await?,
             (false, _) => {
                 let mut connection = self.connections.take().await?;
-                let answers = if in_doubt {
-                    statements::insert_missing(&mut connection, group).await?
-                } else {
-                    statements::insert(&mut connection, group).await?
+                let insert = async |connection: &mut PgConnection| {
+                    if in_doubt {
+                        statements::insert_missing(connection, group).await
+                    } else {
+                        statements::insert(connection, group).await
+                    }
                 };
+                let answers = connection.answered_within(ANSWERED, insert).await?;
                 self.connections.put(connection).await?;
                 Committed { answers, idle: HashSet::new() }
             }
