@@ -50,6 +50,8 @@ pub struct TcpProxy {
 struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
+    /// Connections up to this number are silent.
+    silent: AtomicU64,
     connections: AtomicU64,
     open: AtomicU64,
     up_bytes: AtomicU64,
@@ -69,6 +71,7 @@ impl TcpProxy {
         let shared = Arc::new(Shared {
             upstream,
             mode: watch::Sender::new(Mode::Pass),
+            silent: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
             up_bytes: AtomicU64::new(0),
@@ -85,6 +88,11 @@ impl TcpProxy {
 
     pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
+    }
+
+    /// From now on nothing passes on the connections that are open, and nobody is told: as if a firewall had forgotten them. New ones work.
+    pub fn silence_open(&self) {
+        self.shared.silent.store(self.connections(), Ordering::Relaxed);
     }
 
     /// Connections seen, the refused ones included.
@@ -118,17 +126,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        shared.connections.fetch_add(1, Ordering::Relaxed);
+        let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            connection(client, &shared).await;
+            connection(client, number, &shared).await;
             shared.open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-async fn connection(mut client: TcpStream, shared: &Shared) {
+async fn connection(mut client: TcpStream, number: u64, shared: &Shared) {
     let mut mode = shared.mode.subscribe();
     if matches!(*mode.borrow(), Mode::Refuse | Mode::Reset) {
         return reset(&client);
@@ -139,8 +147,8 @@ async fn connection(mut client: TcpStream, shared: &Shared) {
     let outcome = {
         let (client_reader, client_writer) = client.split();
         let (upstream_reader, upstream_writer) = upstream.split();
-        let up = pump(client_reader, upstream_writer, Direction::Up, shared);
-        let down = pump(upstream_reader, client_writer, Direction::Down, shared);
+        let up = pump(client_reader, upstream_writer, (number, Direction::Up), shared);
+        let down = pump(upstream_reader, client_writer, (number, Direction::Down), shared);
         tokio::select! {
             both = async { tokio::try_join!(up, down) } => both.map(drop),
             _ = mode.wait_for(|mode| *mode == Mode::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
@@ -159,7 +167,12 @@ fn reset(stream: &TcpStream) {
 }
 
 /// Copies until the end of input, which it passes on; an error resets both sides.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction, shared: &Shared) -> io::Result<()> {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    (number, direction): (u64, Direction),
+    shared: &Shared,
+) -> io::Result<()> {
     let mut mode = shared.mode.subscribe();
     let mut buffer = vec![0; 64 * 1024];
     let mut seen_bytes = 0;
@@ -168,6 +181,9 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Directio
         let Ok(now) = mode.wait_for(|mode| *mode != Mode::Blackhole).await.map(|mode| *mode) else {
             return Ok(());
         };
+        if number <= shared.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if length == 0 {
             return to.shutdown().await;
         }

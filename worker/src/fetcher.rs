@@ -23,6 +23,9 @@ use crate::{
 /// Without a notice, an empty source is asked this often.
 const POLL: Duration = Duration::from_millis(500);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
+/// Workers that wait for the same job to come due do not ask at the same instant, and it is not always the same one that asks first: that one
+/// may be of a release that does not know the job, and would put it off each time.
+const SPREAD_US: u64 = 2_000;
 
 /// A leased job on its way to a slot.
 pub struct Dispatch {
@@ -133,7 +136,10 @@ impl Desk {
 fn again_in(fetched: &Fetched, wanted: usize) -> Duration {
     match fetched.state {
         IndexState::Ready if fetched.taken >= wanted => Duration::ZERO,
-        IndexState::Ready => fetched.next.unwrap_or(POLL).clamp(Duration::from_millis(1), POLL),
+        IndexState::Ready => {
+            let spread = Duration::from_micros(rand::random_range(0..SPREAD_US));
+            fetched.next.map_or(POLL, |next| next + spread).clamp(Duration::from_millis(1), POLL)
+        }
         // By now it is known what time it is there.
         IndexState::Late => Duration::from_millis(1),
         IndexState::Grace | IndexState::Stale => TROUBLE_PAUSE,

@@ -36,6 +36,7 @@ mod rolling_restart;
 mod schedulers;
 mod shards;
 mod shares;
+mod silent_connections;
 mod skew;
 mod starts;
 mod steering;

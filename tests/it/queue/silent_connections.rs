@@ -1,0 +1,43 @@
+//! Connections to PostgreSQL that fall silent: the other end is gone and nobody says so, as when a firewall forgets them. New connections work.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::join_all;
+use serde_json::json;
+use tests::{
+    eventually::eventually,
+    installation::{Installation, InstallationOptions},
+};
+use tokio::time::sleep;
+
+/// Longer than a statement is waited for, on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Jobs of one request.
+const BATCH: usize = 500;
+/// That post at the same time.
+const CLIENTS: usize = 16;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
+    // As it is by default: longer than a statement is waited for.
+    let env = vec![("ROTA_LEASE_MS", "30000".to_owned())];
+    let rota = Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await?;
+    let batch = json!({ "jobs": vec![json!({ "kind": "sleep", "args": { "ms": 1 } }); BATCH] });
+    let accepts = async || rota.tenant.post("jobs/batch", &batch).await.is_ok_and(|answer| answer.status == 202);
+    for _ in 0..4 {
+        accepts().await;
+    }
+    // Statements are under way on both sides, on all connections of the API's writers.
+    let posting = join_all((0..CLIENTS).map(|_| accepts()));
+    let silencing = async {
+        sleep(Duration::from_millis(50)).await;
+        rota.links.api.postgres.silence_open();
+        rota.links.worker.postgres.silence_open();
+    };
+    tokio::join!(posting, silencing);
+    eventually(PATIENCE, "the API accepts jobs again", async || accepts().await.then_some(())).await;
+    eventually(PATIENCE, "all jobs have ended", async || (rota.open_jobs().await.ok()? == 0).then_some(())).await;
+    assert_eq!(rota.repeated_jobs().await?, 0, "no end was taken for a crash");
+    Ok(())
+}
