@@ -8,6 +8,7 @@ use serde_json::json;
 use tests::{
     eventually::eventually,
     installation::{Installation, InstallationOptions},
+    tcp_proxy::Mode,
 };
 use tokio::time::sleep;
 
@@ -28,12 +29,18 @@ async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
     for _ in 0..4 {
         accepts().await;
     }
-    // Statements are under way on both sides, on all connections of the API's writers.
+    // Slow, so that statements are under way on both sides, on all connections of the API's writers.
+    let links = [&rota.links.api.postgres, &rota.links.worker.postgres];
+    for link in links {
+        link.set(Mode::Delay(Duration::from_millis(100)));
+    }
     let posting = join_all((0..CLIENTS).map(|_| accepts()));
     let silencing = async {
-        sleep(Duration::from_millis(50)).await;
-        rota.links.api.postgres.silence_open();
-        rota.links.worker.postgres.silence_open();
+        sleep(Duration::from_secs(1)).await;
+        for link in links {
+            link.silence_open();
+            link.set(Mode::Pass);
+        }
     };
     tokio::join!(posting, silencing);
     eventually(PATIENCE, "the API accepts jobs again", async || accepts().await.then_some(())).await;
