@@ -46,17 +46,17 @@ impl Consumer {
         // reckoned here, because PostgreSQL takes longer for it than for the look-up.
         let read = async |connection: &mut PgConnection| {
             sqlx::query_as!(
-            Row,
-            r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>",
+                Row,
+                r#"select id, tenant_id, kind, args as "args: Json<Box<RawValue>>",
                       state in ('completed', 'cancelled', 'discarded') as "is_final!", priority, attempt, failures, crashes, max_attempts,
                       run_at, hooks, args_version, batch_id, waits_for, expires_at, now() as "now!"
                from jobs where id = any($1) and id between $2 and $3"#,
-            ids,
-            first,
-            last
-        )
-        .fetch_all(connection)
-        .await
+                ids,
+                first,
+                last
+            )
+            .fetch_all(connection)
+            .await
         };
         let rows = connection.answered_within(ANSWERED, read).await?;
         self.connections.put(connection).await?;
