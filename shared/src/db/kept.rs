@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use tokio::time::Instant;
 
 use super::{SystemDb, role_pool::RolePool, session::Session};
@@ -36,18 +36,31 @@ impl Kept {
         Self { pool: db.pool().clone(), most, idle }
     }
 
-    /// A kept connection, or one of the pool's.
-    pub(crate) async fn take(&self) -> Result<Session, sqlx::Error> {
+    /// Has a statement answered on one of them, or on one of the pool's, within so long: see [`Session::answered_within`]. What it wrote holds
+    /// when this returns.
+    pub(crate) async fn ask<T>(
+        &self,
+        patience: Duration,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
         let kept = lock(&self.idle).pop();
-        match kept {
-            Some((_, connection)) => Ok(Session::Plain(connection)),
-            None => self.pool.session().await,
-        }
+        let mut session = match kept {
+            Some((_, connection)) => Session::Plain(connection),
+            None => self.pool.session().await?,
+        };
+        let answer = session.answered_within(patience, statement).await?;
+        self.put(session).await?;
+        Ok(answer)
+    }
+
+    /// Whether what [`Self::ask`] is given runs in a transaction, so that nothing it writes holds before the end.
+    pub(crate) fn asks_in_transactions(&self) -> bool {
+        self.pool.is_behind_pooler()
     }
 
     /// Keeps a connection whose last statement succeeded; what was written on it holds now. Any other is to be dropped, so that the
     /// pool judges it.
-    pub(crate) async fn put(&self, session: Session) -> Result<(), sqlx::Error> {
+    async fn put(&self, session: Session) -> Result<(), sqlx::Error> {
         match session {
             Session::Plain(connection) if !self.pool.scarcity().holds() => {
                 let mut idle = lock(&self.idle);

@@ -19,11 +19,6 @@ pub enum Session {
 }
 
 impl Session {
-    /// Whether nothing holds before [`Session::finish`].
-    pub(crate) const fn is_transaction(&self) -> bool {
-        matches!(self, Self::Transaction(_))
-    }
-
     /// Waits so long for an answer. A connection that has lost the server without being told (a firewall that forgot it, a machine that is gone)
     /// stays silent for ever; after that time it is closed, whatever the server makes of the statement, and the next statement has another.
     pub(crate) async fn answered_within<T>(

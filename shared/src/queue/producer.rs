@@ -111,6 +111,13 @@ struct Committed {
     idle: HashSet<Uuid>,
 }
 
+impl Committed {
+    /// The index is to be told of all of them.
+    fn of_all(answers: Vec<Enqueued>) -> Self {
+        Self { answers, idle: HashSet::new() }
+    }
+}
+
 struct Waiting {
     request: EnqueueRequest,
     since: Instant,
@@ -139,7 +146,6 @@ impl Producer {
         let pusher = Pusher::start(index, clock);
         let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
         let writer = Writer {
-            db: db.clone(),
             connections,
             pusher: pusher.clone(),
             commits: commits.clone(),

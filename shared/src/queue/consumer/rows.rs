@@ -41,7 +41,6 @@ impl Consumer {
     pub(super) async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
-        let mut connection = self.connections.take().await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them. What can be reckoned from a row is
         // reckoned here, because PostgreSQL takes longer for it than for the look-up.
         let read = async |connection: &mut PgConnection| {
@@ -58,8 +57,7 @@ impl Consumer {
             .fetch_all(connection)
             .await
         };
-        let rows = connection.answered_within(ANSWERED, read).await?;
-        self.connections.put(connection).await?;
+        let rows = self.connections.ask(ANSWERED, read).await?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 }

@@ -68,17 +68,19 @@ impl<'a> Recording<'a> {
     /// Takes out the ends of jobs whose rows are locked by another transaction, without waiting for it.
     pub async fn take_locked(&mut self, connections: &Kept) -> Result<Vec<Uuid>, sqlx::Error> {
         let ids: Vec<Uuid> = self.open().collect();
-        let mut session = connections.take().await?;
-        let locked = sqlx::query_scalar!(
-            r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
-               select id from jobs where id = any($1) and id not in (select id from free)"#,
-            &ids
-        )
-        .fetch_all(&mut *session)
-        .await?;
-        connections.put(session).await?;
+        let locked = connections.ask(ANSWERED, async |connection| Self::locked(connection, &ids).await).await?;
         self.finishes.retain(|finish| !locked.contains(&finish.id));
         Ok(locked)
+    }
+
+    async fn locked(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
+               select id from jobs where id = any($1) and id not in (select id from free)"#,
+            ids
+        )
+        .fetch_all(connection)
+        .await
     }
 
     /// Those that are not written yet.
@@ -87,16 +89,13 @@ impl<'a> Recording<'a> {
     }
 
     async fn write_on(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
-        let mut session = connections.take().await?;
-        if !session.is_transaction() {
-            session.answered_within(ANSWERED, async |connection| self.write(connection).await).await?;
-            return connections.put(session).await;
+        if !connections.asks_in_transactions() {
+            return connections.ask(ANSWERED, async |connection| self.write(connection).await).await;
         }
         // Nothing is written before the commit, so nothing is noted as written before it.
         let mut tried =
             Self { finishes: self.finishes.clone(), records: self.records.clone(), in_doubt: self.in_doubt };
-        session.answered_within(ANSWERED, async |connection| tried.write(connection).await).await?;
-        connections.put(session).await?;
+        connections.ask(ANSWERED, async |connection| tried.write(connection).await).await?;
         self.records = tried.records;
         Ok(())
     }

@@ -1,10 +1,6 @@
 //! Writing: takes what waits, commits it as one group, answers, and has it pushed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, error::DatabaseError};
 use tokio::{
@@ -16,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Committed, EnqueueError, Waiting, isolated::IsolatedTenants, pusher::Pusher, statements, tied};
 use crate::{
-    db::{self, Kept, SystemDb},
+    db::{self, Kept},
     faults::{self, Point},
     patience,
     tenancy::TenantId,
@@ -63,7 +59,6 @@ pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer,
 /// What it takes to write a group.
 #[derive(Clone)]
 pub(super) struct Writer {
-    pub(super) db: SystemDb,
     pub(super) connections: Kept,
     pub(super) pusher: Pusher,
     /// The tasks that write groups, and push lone jobs.
@@ -125,23 +120,13 @@ impl Writer {
 
     async fn insert(&self, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
         let is_tied = group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs));
-        let committed = match (is_tied, in_doubt) {
-            (true, false) => tied::insert(&self.db, group).await?,
-            (true, true) => tied::insert_missing(&self.db, group).await?,
-            (false, _) => {
-                let mut connection = self.connections.take().await?;
-                let insert = async |connection: &mut PgConnection| {
-                    if in_doubt {
-                        statements::insert_missing(connection, group).await
-                    } else {
-                        statements::insert(connection, group).await
-                    }
-                };
-                let answers = connection.answered_within(ANSWERED, insert).await?;
-                self.connections.put(connection).await?;
-                Committed { answers, idle: HashSet::new() }
-            }
+        let insert = async |connection: &mut PgConnection| match (is_tied, in_doubt) {
+            (true, false) => tied::insert(connection, group).await,
+            (true, true) => tied::insert_missing(connection, group).await,
+            (false, false) => statements::insert(connection, group).await.map(Committed::of_all),
+            (false, true) => statements::insert_missing(connection, group).await.map(Committed::of_all),
         };
+        let committed = self.connections.ask(ANSWERED, insert).await?;
         faults::reach(Point::AfterCommitBeforeItsReply).await?;
         Ok(committed)
     }

@@ -11,7 +11,7 @@ mod write;
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     statements::{KeyUser, first_job, replays, user_of_key},
 };
 use crate::{
-    db::{SystemDb, TenantTx},
+    db::TenantTx,
     queue::{
         NewJob,
         ties::{Refusal, Refused, Ties},
@@ -45,9 +45,9 @@ pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Re
 }
 
 /// Inserts a group and says what became of each request.
-pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
+pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
     let group: Vec<&Waiting> = group.iter().collect();
-    let mut transaction = db.pool().begin().await?;
+    let mut transaction = connection.begin().await?;
     let mut answers = reserve(&mut transaction, &group).await?;
     let open: Vec<&Waiting> =
         group.iter().copied().filter(|waiting| !answers.contains_key(&first_job(waiting))).collect();
@@ -63,24 +63,24 @@ pub(super) async fn insert(db: &SystemDb, group: &[Waiting]) -> Result<Committed
 }
 
 /// Inserts a group whose commit may have happened already. What is there is not written again.
-pub(super) async fn insert_missing(db: &SystemDb, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
+pub(super) async fn insert_missing(connection: &mut PgConnection, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
     let ids: Vec<Uuid> = group.iter().flat_map(|waiting| &waiting.request.jobs).map(|job| job.id).collect();
-    let present = sqlx::query_scalar!("select id from jobs where id = any($1)", &ids).fetch_all(db.pool()).await?;
+    let present =
+        sqlx::query_scalar!("select id from jobs where id = any($1)", &ids).fetch_all(&mut *connection).await?;
     if present.is_empty() {
-        return insert(db, group).await;
+        return insert(connection, group).await;
     }
     // One transaction wrote them, so what is not there had been refused, or answered before. What was refused as a whole gave its
     // key back, which says nothing of it any more.
     let present: HashSet<Uuid> = present.into_iter().collect();
-    let mut connection = db.pool().session().await?;
     let group: Vec<&Waiting> = group.iter().collect();
     let mut answers = HashMap::with_capacity(group.len());
     for waiting in &group {
         let missing = waiting.request.jobs.iter().all(|job| !present.contains(&job.id));
-        let answer = match if missing { user_of_key(&mut connection, waiting).await? } else { KeyUser::Itself } {
+        let answer = match if missing { user_of_key(connection, waiting).await? } else { KeyUser::Itself } {
             KeyUser::Another(answer) => answer,
             KeyUser::Itself | KeyUser::Nobody => {
-                Enqueued::created_except(explain(&mut connection, waiting, &present).await?)
+                Enqueued::created_except(explain(connection, waiting, &present).await?)
             }
         };
         answers.insert(first_job(waiting), answer);
