@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use shared::{queue::MAX_BATCH, tenancy::TenantId};
+use shared::queue::MAX_BATCH;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::slots::{Slot, Slots};
+use crate::slots::Slots;
 
 /// The most that is fetched at once, and ahead: what one call gives. If more were asked for, a full answer would look like the end of
 /// what waits.
@@ -37,10 +37,9 @@ pub fn observe(average_us: &AtomicU64, ran: Duration) {
     average_us.store(next, Ordering::Relaxed);
 }
 
-/// The slots, and the places for what is held.
+/// The places for what is held.
 pub struct Capacity {
     places: Arc<Semaphore>,
-    running: Slots,
     slots: usize,
     /// Moving average of run time, in microseconds.
     average_us: Arc<AtomicU64>,
@@ -51,23 +50,12 @@ impl Capacity {
     /// Room for `slots` running jobs.
     pub fn new(slots: usize) -> Self {
         let average_us = Arc::new(AtomicU64::new(UNKNOWN));
-        Self {
-            places: Arc::new(Semaphore::new(slots)),
-            running: Slots::new(slots, Arc::clone(&average_us)),
-            slots,
-            average_us,
-            ahead: Mutex::new(0),
-        }
+        Self { places: Arc::new(Semaphore::new(slots)), slots, average_us, ahead: Mutex::new(0) }
     }
 
-    /// Waits for a slot for a tenant's job.
-    pub async fn slot(&self, tenant: TenantId) -> Slot {
-        self.running.take(tenant).await
-    }
-
-    /// How many slots have a job, and how many have none.
-    pub fn busy_and_free(&self) -> (usize, usize) {
-        self.running.busy_and_free()
+    /// The slots, all free.
+    pub fn slots<J>(&self) -> Slots<J> {
+        Slots::new(self.slots, Arc::clone(&self.average_us))
     }
 
     /// Learns how long jobs take.

@@ -1,7 +1,7 @@
 //! Ends of runs that wait to be written: a line for each tenant.
 //!
 //! Invariant: a batch is shared evenly by the tenants whose ends wait, in number and in bytes, so that no tenant's ends wait for those of
-//! another. Entering never waits for another tenant; whoever has many ends waiting waits until its own is taken, and keeps its fetch permit.
+//! another. Entering waits for nobody; a run of a tenant that has many ends waiting keeps its place until its own is taken.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -29,6 +29,12 @@ pub struct Ends<E> {
     one_batch_a_tenant: bool,
 }
 
+/// An end that was entered.
+pub struct Entered {
+    /// `None` if its tenant has few ends waiting.
+    taken: Option<oneshot::Receiver<()>>,
+}
+
 struct State<E> {
     lines: HashMap<TenantId, VecDeque<Entry<E>>>,
     /// The tenants in `lines`, in the order of their turns.
@@ -43,6 +49,19 @@ struct Entry<E> {
     bytes: usize,
     /// Dropped when the end is taken.
     _taken: Option<oneshot::Sender<()>>,
+}
+
+impl Entered {
+    /// If its tenant has many ends waiting, drops `kept` only when this one is taken, so that the tenant is given less to run.
+    pub fn keep(self, kept: impl Send + 'static) {
+        if let Some(taken) = self.taken {
+            tokio::spawn(async move {
+                // The other end is dropped when the entry is taken.
+                let _ = taken.await;
+                drop(kept);
+            });
+        }
+    }
 }
 
 impl<E> Ends<E> {
@@ -61,23 +80,17 @@ impl<E> Ends<E> {
         Self { state: Mutex::new(state), changed: Notify::new(), one_batch_a_tenant }
     }
 
-    /// Enters an end of so many bytes; waits, if its tenant has many of them, until it is taken.
-    pub async fn enter(&self, tenant: TenantId, end: E, bytes: usize) {
-        let taken = {
-            let mut state = self.lock();
-            let waits = state.waiting >= WAITING
-                || state.lines.get(&tenant).is_some_and(|line| line.len() >= WAITING_OF_A_TENANT);
-            let (sender, receiver) = if waits { Some(oneshot::channel()).unzip() } else { (None, None) };
-            state.enter(tenant, Entry { end, bytes, _taken: sender });
-            if state.waiting == 1 || state.waiting.is_multiple_of(MAX_BATCH) || self.one_batch_a_tenant {
-                self.changed.notify_one();
-            }
-            receiver
-        };
-        if let Some(taken) = taken {
-            // The other end is dropped when the entry is taken.
-            let _ = taken.await;
+    /// Enters an end of so many bytes.
+    pub fn enter(&self, tenant: TenantId, end: E, bytes: usize) -> Entered {
+        let mut state = self.lock();
+        let waits =
+            state.waiting >= WAITING || state.lines.get(&tenant).is_some_and(|line| line.len() >= WAITING_OF_A_TENANT);
+        let (sender, receiver) = if waits { Some(oneshot::channel()).unzip() } else { (None, None) };
+        state.enter(tenant, Entry { end, bytes, _taken: sender });
+        if state.waiting == 1 || state.waiting.is_multiple_of(MAX_BATCH) || self.one_batch_a_tenant {
+            self.changed.notify_one();
         }
+        Entered { taken: receiver }
     }
 
     /// Waits until there may be something to take, or a full batch.
@@ -176,7 +189,7 @@ impl<E> State<E> {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use tokio::sync::oneshot::error::TryRecvError;
     use uuid::Uuid;
 
     use super::*;
@@ -188,8 +201,7 @@ mod tests {
     /// Enters ends that are named by their tenant.
     fn enter(ends: &Ends<u128>, number: u128, count: usize, bytes: usize) {
         for _ in 0..count {
-            // An end that waits until it is taken is entered all the same.
-            let _ = ends.enter(tenant(number), number, bytes).now_or_never();
+            ends.enter(tenant(number), number, bytes);
         }
     }
 
@@ -231,18 +243,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_many_ends_waiting_waits_and_the_others_do_not() {
+    async fn who_has_many_ends_waiting_keeps_its_places_and_the_others_do_not() {
         let ends = Ends::shared();
         enter(&ends, 1, WAITING_OF_A_TENANT, 0);
-        let mut one_more = Box::pin(ends.enter(tenant(1), 1, 0));
-        assert!(one_more.as_mut().now_or_never().is_none());
-        assert!(ends.enter(tenant(2), 2, 0).now_or_never().is_some());
+        let keep = |number| {
+            let (place, mut freed) = oneshot::channel::<()>();
+            ends.enter(tenant(number), number, 0).keep(place);
+            move || freed.try_recv() != Err(TryRecvError::Empty)
+        };
+        let (mut is_freed, mut is_others_freed) = (keep(1), keep(2));
         ends.take();
-        assert!(one_more.as_mut().now_or_never().is_none(), "it is not taken yet");
+        tokio::task::yield_now().await;
+        assert!(is_others_freed() && !is_freed(), "it is not taken yet");
         while !ends.is_empty() {
             ends.take();
         }
-        one_more.await;
+        tokio::task::yield_now().await;
+        assert!(is_freed());
     }
 
     #[tokio::test]

@@ -34,7 +34,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use self::aside::Aside;
-use crate::{ends::Ends, holdings::Holdings};
+use crate::{
+    ends::{Ends, Entered},
+    holdings::Holdings,
+};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before an end that took too long is tried again.
@@ -112,14 +115,14 @@ impl Finisher {
     }
 
     /// Leaves the end of a run to be written.
-    pub async fn ended(&self, ended: Ended) {
+    pub fn ended(&self, ended: Ended) -> Entered {
         let Writing { watchers, plain, followed, .. } = &*self.writing;
         let Lease { hooks, tenant, ref kind, .. } = *ended.lease;
         let watched = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
         let (hooks, bytes) = (hooks | watched, ended.outcome.as_ref().map_or(0, Outcome::bytes));
         let is_followed = hooks != 0 && ended.outcome.as_ref().is_some_and(Outcome::is_final);
         let ends = if is_followed { followed } else { plain };
-        ends.enter(tenant, (ended, hooks), bytes).await;
+        ends.enter(tenant, (ended, hooks), bytes)
     }
 }
 

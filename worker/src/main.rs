@@ -7,6 +7,11 @@ use shared::{
 };
 use tokio::runtime;
 
+/// After so many polls a thread for handlers looks for tasks from outside.
+const GLOBAL_QUEUE_INTERVAL: u32 = 2;
+/// After so many it looks for events.
+const EVENT_INTERVAL: u32 = 4;
+
 /// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
 #[derive(Parser)]
 #[command(version)]
@@ -33,7 +38,14 @@ fn run() -> anyhow::Result<()> {
         }
     }
     let config = WorkerConfig::load(&env)?;
-    let handlers = runtime::Builder::new_multi_thread().thread_name("rota-handlers").enable_all().build()?;
+    let handlers = runtime::Builder::new_multi_thread()
+        .thread_name("rota-handlers")
+        .enable_all()
+        // A poll takes as long as a handler blocks its thread. So what came from outside the thread, and what sockets have to say, is looked
+        // for after a few, not after the 31 and 61 by default.
+        .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
+        .event_interval(EVENT_INTERVAL)
+        .build()?;
     let control = control_runtime::build()?;
     // Not on the main thread: each run would begin with waking it, and no other task shares it.
     let ended = control.block_on(control.spawn(worker::assembly::run(config, handlers.handle().clone())));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use shared::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::capacity::Capacity;
+use crate::{fetcher::Dispatch, slots::Slots};
 
 /// How often the gauges are set; they are dropped when they are not set for a minute.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -94,10 +94,10 @@ pub fn left(lease: &Lease, reason: &'static str) {
 }
 
 /// Tells how many slots are busy and free, until `stop`.
-pub async fn report_slots(capacity: Arc<Capacity>, stop: CancellationToken) {
+pub async fn report_slots(slots: Slots<Dispatch>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (busy, free) = capacity.busy_and_free();
+        let (busy, free) = slots.busy_and_free();
         set_slots("busy", busy);
         set_slots("free", free);
     }

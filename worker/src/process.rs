@@ -73,8 +73,7 @@ pub async fn work(
     let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
     let renewal = tokio::spawn(renewer::renew(consumer.clone(), holdings.clone(), settings.lease, background.clone()));
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
-    tokio::spawn(eviction::warn(index.clone(), background.clone()));
-    tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
+    watch_index(&index, &settings, &background);
     let wake = Arc::new(Wake::new(&sources));
     let process = ids::new_id(&environment.clock);
     let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
@@ -133,11 +132,11 @@ pub async fn work(
         grants.refuse_rest().await;
     });
     tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
-    tokio::spawn(metrics::report_slots(Arc::clone(&capacity), background.clone()));
     let runner = Arc::new(Runner {
         handlers: Handlers::new(registry, Arc::new(environment), running),
         runtime: handlers,
         control: Handle::current(),
+        slots: capacity.slots(),
         capacity,
         holdings,
         finisher,
@@ -146,6 +145,7 @@ pub async fn work(
         index,
         stop: stop.clone(),
     });
+    tokio::spawn(metrics::report_slots(runner.slots.clone(), background.clone()));
     let last_moment = last_moment(&stop, settings.grace + LAST_PATIENCE);
     let run = runtime::run(runner, receiver, fetched.cancelled_owned(), settings.grace);
     if let Some(ran) = in_time(last_moment.run_until_cancelled(run).await, "some runs did not let go in time") {
@@ -167,6 +167,12 @@ pub async fn work(
     }
     background.cancel();
     Ok(())
+}
+
+/// Warns of what is wrong with the index, until `background` is cancelled.
+fn watch_index(index: &Index, settings: &WorkerSettings, background: &CancellationToken) {
+    tokio::spawn(eviction::warn(index.clone(), background.clone()));
+    tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
 }
 
 /// What came of something before the last moment.

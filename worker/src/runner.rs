@@ -1,38 +1,47 @@
-//! One run of one job: wait for a slot, then, on the handlers' runtime, find the job's kind, run its handler, and leave the end with the finisher.
+//! One run of one job: once a slot has come to it, on the handlers' runtime, find its kind, run its handler, and leave the end with the finisher.
 //! What this release does not know is left to another worker: see [`skew`].
 //!
 //! Invariant: whatever a handler does (fail, panic, take too long, block its thread), leases are renewed, ends are written and health is
 //! answered, for all of that runs on another runtime with connections of its own. A job that has not begun can be taken back from there at
-//! any time: see [`Runner::hand_back_while_stalled`]. Only death takes the process: that is what leases are for.
+//! any time: see [`Runner::hand_back_what_waits`]. Only death takes the process: that is what leases are for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shared::{
     db::{SystemDb, sql_state},
     faults::{self, Point},
     queue::{Index, consumer::Lease, rescue},
-    tenancy::TenantId,
 };
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    task::{coop::consume_budget, yield_now},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
     capacity::Capacity,
+    ends::Entered,
     fetcher::Dispatch,
     finisher::{Ended, Finisher},
     handlers::{Attempt, HandlerRuntime, Handlers},
     holdings::Holdings,
     last_chance::{self, Alone, LastChances},
     skew,
-    slots::Slot,
+    slots::{Slot, Slots},
 };
 
 /// A job that was fetched ahead and has waited this long for a slot is given back: jobs turned out longer than they were, and
 /// another worker may be idle.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// While handlers get no thread, what was leased meanwhile is handed back this often.
-const HAND_BACK_INTERVAL: Duration = Duration::from_millis(100);
+/// While nothing is to begin, what was leased meanwhile is handed back this often.
+const HAND_BACK_INTERVAL: Duration = Duration::from_millis(20);
+/// After a run of this length its thread looks after whatever else waits for it before the slot's next run.
+const LONG_RUN: Duration = Duration::from_millis(1);
 
 /// Runs jobs. One for the process.
 pub struct Runner {
@@ -42,8 +51,10 @@ pub struct Runner {
     pub runtime: HandlerRuntime,
     /// The runtime on which `system` and `index` have their connections.
     pub control: Handle,
-    /// Gives slots.
+    /// Learns how long jobs take.
     pub capacity: Arc<Capacity>,
+    /// Whose job is next.
+    pub slots: Slots<Dispatch>,
     /// What this process holds.
     pub holdings: Holdings,
     /// Where ends are left.
@@ -59,84 +70,82 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Waits for a slot and starts the run of a leased job, as a task of its own on the handlers' runtime, so that runs use all processors and
-    /// one that blocks does not stop the others. Nothing waits there but what has a slot: of two tasks that wait, the runtime may take either.
-    pub async fn start(self: &Arc<Self>, dispatch: Dispatch) {
-        match self.slot(dispatch.lease.tenant).await {
-            Some(slot) => {
-                let runner = Arc::clone(self);
-                self.runtime.handle.spawn(async move { runner.take(dispatch, slot).await });
-            }
-            None => self.hand_back(dispatch.lease).await,
+    /// Has a leased job run as soon as it is its turn.
+    pub fn start(self: &Arc<Self>, dispatch: Dispatch) {
+        if self.is_closed() {
+            return self.give_back(dispatch);
+        }
+        if let Some(slot) = self.slots.enter(dispatch.lease.tenant, dispatch) {
+            self.fill(slot);
         }
     }
 
-    async fn take(&self, dispatch: Dispatch, slot: Slot) {
+    /// Fills slots that could not be filled at once, for ever.
+    pub async fn fill_slots(self: &Arc<Self>) {
+        loop {
+            let slot = self.slots.due().await;
+            self.fill(slot);
+        }
+    }
+
+    /// Runs one job after the other in a slot, as a task of its own on the handlers' runtime, so that runs use all processors and one that blocks
+    /// does not stop the others.
+    fn fill(self: &Arc<Self>, slot: Slot<Dispatch>) {
+        let runner = Arc::clone(self);
+        self.runtime.handle.spawn(async move {
+            for dispatch in slot {
+                let began = Instant::now();
+                runner.take(dispatch).await;
+                // Others wait for this thread.
+                if began.elapsed() < LONG_RUN { consume_budget().await } else { yield_now().await }
+            }
+        });
+    }
+
+    async fn take(&self, dispatch: Dispatch) {
         let Dispatch { lease, cancelled, place } = dispatch;
         let span = tracing::info_span!("job", job_id = %lease.id, tenant = %lease.tenant, kind = %lease.kind, attempt = lease.attempt);
-        if let Some(ran) = self.run(lease, cancelled, slot).instrument(span).await {
+        let Ran { ran, end } = self.run(lease, cancelled).instrument(span).await;
+        if let Some(ran) = ran {
             self.capacity.observe(ran);
             place.observe(ran);
         }
-    }
-
-    /// `None` if the job is not to begin here.
-    async fn slot(&self, tenant: TenantId) -> Option<Slot> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => None,
-            slot = self.capacity.slot(tenant) => Some(slot),
-            () = self.last_chances.announced() => None,
-            () = self.runtime.stall.begun() => None,
-            () = sleep(LONGEST_WAIT) => {
-                self.capacity.observe_wait(LONGEST_WAIT);
-                None
-            }
+        if let Some(end) = end {
+            end.keep(place);
         }
     }
 
-    /// Runs a leased job to its end, gives its slot back, leaves the end with the finisher, and returns how long it ran; `None` if it did
-    /// not begin.
-    async fn run(&self, lease: Arc<Lease>, cancelled: CancellationToken, slot: Slot) -> Option<Duration> {
+    /// Runs a leased job to its end and leaves the end with the finisher.
+    async fn run(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Ran {
         let kind = match skew::judge(self.handlers.registry(), &lease) {
             Ok(kind) => kind,
-            Err(reason) => {
-                self.put_off(lease, slot, reason).await;
-                return None;
-            }
+            Err(reason) => return self.put_off(lease, reason).await,
         };
-        let Some(company) = self.company(&lease, &cancelled).await else {
-            drop(slot);
-            self.hand_back(lease).await;
-            return None;
-        };
+        let Some(company) = self.company(&lease, &cancelled).await else { return self.hand_back(lease) };
         if !self.is_own(&lease).await {
-            drop(slot);
-            self.hand_back(lease).await;
-            return None;
+            return self.hand_back(lease);
         }
         if !self.holdings.begin(lease.id, lease.token) {
-            return None;
+            return Ran::NOT_HERE;
         }
         let Attempt { outcome, ran } = self.handlers.attempt(kind, &lease, cancelled).await;
         self.holdings.end(lease.id, lease.token);
-        drop(slot);
         faults::pass(Point::AfterEffectBeforeFinish).await;
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
-        self.finisher.ended(Ended { lease, outcome, ran }).await;
+        let end = self.finisher.ended(Ended { lease, outcome, ran });
         drop(company);
-        Some(ran)
+        Ran { ran: Some(ran), end: Some(end) }
     }
 
     /// Leaves a job to a worker of another release.
-    async fn put_off(&self, lease: Arc<Lease>, slot: Slot, reason: &'static str) {
+    async fn put_off(&self, lease: Arc<Lease>, reason: &'static str) -> Ran {
         crate::metrics::left(&lease, reason);
         sleep(skew::TAKES).await;
-        drop(slot);
-        if self.holdings.give_up(lease.id, lease.token) {
-            let lease = skew::put_off(&lease, &self.handlers.environment().clock).into();
-            self.finisher.ended(Ended { lease, outcome: None, ran: skew::TAKES }).await;
+        if !self.holdings.give_up(lease.id, lease.token) {
+            return Ran::NOT_HERE;
         }
+        let lease = skew::put_off(&lease, &self.handlers.environment().clock).into();
+        Ran { ran: None, end: Some(self.finisher.ended(Ended { lease, outcome: None, ran: skew::TAKES })) }
     }
 
     /// Whether the job's lease is still this process's, which costs nothing unless it waited, or the process stood still, for long.
@@ -159,7 +168,7 @@ impl Runner {
     /// cannot begin.
     async fn company(&self, lease: &Arc<Lease>, cancelled: &CancellationToken) -> Option<Company<'_>> {
         if lease.crashes < last_chance::CRASHES {
-            let may_begin = !cancelled.is_cancelled() && !self.last_chances.is_announced();
+            let may_begin = !cancelled.is_cancelled() && !self.is_closed();
             return may_begin.then_some(Company::Others);
         }
         // A box keeps what is seldom needed out of the future of each run, which is moved about.
@@ -180,26 +189,69 @@ impl Runner {
     }
 
     /// Gives up what was leased, unless it has begun or is given up already.
-    async fn hand_back(&self, lease: Arc<Lease>) {
-        if self.holdings.give_up(lease.id, lease.token) {
-            self.leave_not_begun(lease).await;
+    fn hand_back(&self, lease: Arc<Lease>) -> Ran {
+        let end = self.holdings.give_up(lease.id, lease.token).then(|| self.leave_not_begun(lease));
+        Ran { ran: None, end }
+    }
+
+    fn leave_not_begun(&self, lease: Arc<Lease>) -> Entered {
+        self.finisher.ended(Ended { lease, outcome: None, ran: Duration::ZERO })
+    }
+
+    fn give_back(&self, dispatch: Dispatch) {
+        if let Some(end) = self.hand_back(dispatch.lease).end {
+            end.keep(dispatch.place);
         }
     }
 
-    async fn leave_not_begun(&self, lease: Arc<Lease>) {
-        self.finisher.ended(Ended { lease, outcome: None, ran: Duration::ZERO }).await;
+    /// Whether nothing is to begin.
+    fn is_closed(&self) -> bool {
+        self.stop.is_cancelled() || self.last_chances.is_announced() || self.runtime.stall.is_on()
     }
 
-    /// Hands back what has not begun whenever handlers get no thread, for ever; to be run on another runtime than theirs.
-    pub async fn hand_back_while_stalled(&self) {
+    /// Hands back what is not to begin here, or not soon enough, for ever; to be run on another runtime than that of handlers.
+    pub async fn hand_back_what_waits(&self) {
         loop {
-            self.runtime.stall.begun().await;
-            for lease in self.holdings.give_up_all() {
-                self.leave_not_begun(lease).await;
+            let waited = tokio::select! {
+                () = self.closed() => self.slots.take_out(),
+                () = sleep(LONGEST_WAIT / 5) => self.slots.take_out_after(LONGEST_WAIT),
+            };
+            if !waited.is_empty() && !self.is_closed() {
+                self.capacity.observe_wait(LONGEST_WAIT);
+            }
+            for dispatch in waited {
+                self.give_back(dispatch);
+            }
+            if self.runtime.stall.is_on() {
+                // These have a slot, and no thread.
+                for lease in self.holdings.give_up_all() {
+                    self.leave_not_begun(lease).keep(());
+                }
             }
             sleep(HAND_BACK_INTERVAL).await;
         }
     }
+
+    async fn closed(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.last_chances.announced() => {}
+            () = self.runtime.stall.begun() => {}
+        }
+    }
+}
+
+/// What came of a leased job here.
+struct Ran {
+    /// How long it ran; `None` if it did not begin.
+    ran: Option<Duration>,
+    /// Its end is to be written; `None` if somebody else hands it back.
+    end: Option<Entered>,
+}
+
+impl Ran {
+    /// It was given up.
+    const NOT_HERE: Self = Self { ran: None, end: None };
 }
 
 /// Held for the length of a run.

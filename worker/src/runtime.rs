@@ -45,7 +45,7 @@ pub async fn run(
                 .layer(CatchPanicLayer::new())
                 .build(move |dispatch: Dispatch| {
                     let runner = Arc::clone(&runner);
-                    async move { runner.start(dispatch).await }
+                    async move { runner.start(dispatch) }
                 })
         })
     };
@@ -66,7 +66,8 @@ pub async fn run(
     };
     tokio::select! {
         ended = monitor.run_with_signal(signal) => ended,
-        () = runner.hand_back_while_stalled() => Ok(()),
+        () = runner.fill_slots() => Ok(()),
+        () = runner.hand_back_what_waits() => Ok(()),
     }
 }
 

@@ -1,7 +1,10 @@
-//! The slots: how many jobs run at once, and whose job gets the next one.
+//! The slots: how many jobs run at once, and whose job is next.
 //!
-//! Invariant: a slot that comes free goes to the waiting tenant that has the fewest jobs running here, so a quiet tenant's job does not
-//! queue behind what was fetched ahead for a busy one. A slot is free again however its run ends.
+//! Invariant: whenever a job can begin, it is one of the waiting tenant that has the fewest jobs running here, so a quiet tenant's job does
+//! not queue behind what was fetched ahead for a busy one. A slot is free again however its run ends.
+//!
+//! Having a slot is not yet running: where handlers block their threads, slots wait for a thread. So a slot is taken for a tenant, but the job
+//! is chosen only when a thread has come to it, in [`Slot::next`].
 //!
 //! Starts are spread: jobs of one length that began together would end together, and who comes in between would wait for all of them.
 //! So slots that come free at once are not all filled at once, unless by tenants that have nothing running. And while such tenants come
@@ -17,7 +20,7 @@ use std::{
 };
 
 use shared::tenancy::TenantId;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{sync::Notify, time::timeout_at};
 
 /// Starts are counted over this time.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,31 +31,35 @@ const LEFT_TO_NEWCOMERS: usize = 20;
 /// For so long after one came.
 const LATELY: Duration = Duration::from_secs(1);
 
-/// The slots of a worker.
-pub struct Slots {
-    shared: Arc<Shared>,
+/// The slots of a worker, and the jobs that wait for one. Cheap to clone.
+pub struct Slots<J> {
+    shared: Arc<Shared<J>>,
 }
 
 /// A slot, taken until it is dropped.
-pub struct Slot {
-    /// `None` if it was never handed over.
-    shared: Option<Arc<Shared>>,
-    tenant: TenantId,
+pub struct Slot<J> {
+    shared: Arc<Shared<J>>,
+    /// For whom it counts: the tenant of its job, before it has one that for which it was taken.
+    /// `None` once it is given back.
+    tenant: Option<TenantId>,
+    /// Whether it has had a job.
+    begun: bool,
 }
 
-struct Shared {
+struct Shared<J> {
     count: usize,
     /// Moving average of run time, in microseconds.
     average_us: Arc<AtomicU64>,
-    /// The runtime on which the slots were made: a slot may be given back on a thread that has no time for anything else.
-    runtime: Handle,
-    state: Mutex<State>,
+    state: Mutex<State<J>>,
+    /// A slot came free, or is to be looked at again at another time.
+    changed: Notify,
 }
 
-struct State {
+struct State<J> {
     free: usize,
+    /// How many slots are taken for each tenant.
     running: HashMap<TenantId, usize>,
-    waiting: HashMap<TenantId, Line>,
+    waiting: HashMap<TenantId, Line<J>>,
     /// The tenants in `waiting`: those with the fewest running first, among equals who waits longest.
     order: BTreeSet<(usize, u64, TenantId)>,
     lines: u64,
@@ -60,18 +67,18 @@ struct State {
     counted_at: Instant,
     /// When a tenant that had nothing running last took a slot beside others.
     newcomer_at: Option<Instant>,
-    /// When somebody comes back to hand out what is free.
-    comes_back_at: Option<Instant>,
+    /// Until when what is free is held back.
+    held_back_until: Option<Instant>,
 }
 
-/// Jobs of one tenant that wait for a slot.
-struct Line {
+/// Jobs of one tenant that wait for a slot, with the times since when.
+struct Line<J> {
     since: u64,
-    jobs: VecDeque<oneshot::Sender<Slot>>,
+    jobs: VecDeque<(Instant, J)>,
 }
 
-impl Slots {
-    /// So many slots, for jobs of this average length, which are handed out on the current runtime.
+impl<J> Slots<J> {
+    /// So many slots, for jobs of this average length.
     pub fn new(count: usize, average_us: Arc<AtomicU64>) -> Self {
         let state = State {
             free: count,
@@ -82,26 +89,69 @@ impl Slots {
             starts: 0.0,
             counted_at: Instant::now(),
             newcomer_at: None,
-            comes_back_at: None,
+            held_back_until: None,
         };
-        let (runtime, state) = (Handle::current(), Mutex::new(state));
-        Self { shared: Arc::new(Shared { count, average_us, runtime, state }) }
+        Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state), changed: Notify::new() }) }
     }
 
-    /// Waits for a slot.
-    pub async fn take(&self, tenant: TenantId) -> Slot {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.shared.lock();
-            let is_new = state.runs(tenant) == 0;
-            if state.free > 0 && (is_new || state.waiting.is_empty() && self.shared.left(&state).is_none()) {
-                state.start(tenant);
-                return Slot { shared: Some(Arc::clone(&self.shared)), tenant };
-            }
-            state.join(tenant, sender);
-            self.shared.hand_out(&mut state);
+    /// Enters a job. If a slot may be filled for it now, the caller is to see that [`Slot::next`] is called for it.
+    pub fn enter(&self, tenant: TenantId, job: J) -> Option<Slot<J>> {
+        let mut state = self.shared.lock();
+        let at_once = state.free > 0
+            && (state.runs(tenant) == 0 || state.waiting.is_empty() && self.shared.left(&state).is_none());
+        state.join(tenant, job);
+        if at_once {
+            state.start(tenant);
+            return Some(Slot::taken(&self.shared, tenant));
         }
-        receiver.await.expect("whoever waits is not forgotten while the slots are there")
+        let tenant = self.shared.next(&mut state)?;
+        Some(Slot::taken(&self.shared, tenant))
+    }
+
+    /// Waits until a slot that was not filled at once, or has been given back, may be filled.
+    pub async fn due(&self) -> Slot<J> {
+        loop {
+            let held_back_until = {
+                let mut state = self.shared.lock();
+                match self.shared.judge(&mut state) {
+                    Next::Is(tenant) => {
+                        state.start(tenant);
+                        return Slot::taken(&self.shared, tenant);
+                    }
+                    Next::IsHeldBack(until) => state.held_back_until.insert(until).to_owned().into(),
+                    Next::Nobody => {
+                        state.held_back_until = None;
+                        None
+                    }
+                }
+            };
+            match held_back_until {
+                Some(until) => drop(timeout_at(until.into(), self.shared.changed.notified()).await),
+                None => self.shared.changed.notified().await,
+            }
+        }
+    }
+
+    /// Takes out all jobs that wait.
+    pub fn take_out(&self) -> Vec<J> {
+        self.take_out_while(|_| true)
+    }
+
+    /// Takes out the jobs that have waited for so long.
+    pub fn take_out_after(&self, longest: Duration) -> Vec<J> {
+        self.take_out_while(|since| since.elapsed() >= longest)
+    }
+
+    fn take_out_while(&self, is_out: impl Fn(Instant) -> bool) -> Vec<J> {
+        let (mut state, mut out) = (self.shared.lock(), Vec::new());
+        let tenants: Vec<_> = state.waiting.keys().copied().collect();
+        for tenant in tenants {
+            while state.waiting.get(&tenant).and_then(|line| line.jobs.front()).is_some_and(|(since, _)| is_out(*since))
+            {
+                out.extend(state.leave(tenant));
+            }
+        }
+        out
     }
 
     /// How many are taken, and how many are free.
@@ -111,36 +161,94 @@ impl Slots {
     }
 }
 
-impl Shared {
+impl<J> Clone for Slots<J> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<J> Slot<J> {
+    fn taken(shared: &Arc<Shared<J>>, tenant: TenantId) -> Self {
+        Self { shared: Arc::clone(shared), tenant: Some(tenant), begun: false }
+    }
+}
+
+impl<J> Iterator for Slot<J> {
+    type Item = J;
+
+    /// The job that is to run now, once the one before has ended. `None` gives the slot back: nobody waits, or what is free is held back.
+    fn next(&mut self) -> Option<J> {
+        let mut state = self.shared.lock();
+        state.end(self.tenant.take()?);
+        let tenant = if self.begun {
+            self.shared.next(&mut state)?
+        } else {
+            // That it may be filled was judged when it was taken; by now another tenant may be next.
+            let next = state.first()?;
+            state.start(next);
+            next
+        };
+        (self.tenant, self.begun) = (Some(tenant), true);
+        state.leave(tenant)
+    }
+}
+
+impl<J> Drop for Slot<J> {
+    fn drop(&mut self) {
+        if let Some(tenant) = self.tenant {
+            let mut state = self.shared.lock();
+            state.end(tenant);
+            if state.first().is_some() {
+                self.shared.changed.notify_one();
+            }
+        }
+    }
+}
+
+/// Who may fill a slot.
+enum Next {
+    Is(TenantId),
+    /// What is free is held back until then.
+    IsHeldBack(Instant),
+    /// Nobody waits, or no slot is free.
+    Nobody,
+}
+
+impl<J> Shared<J> {
     /// A panic while the lock is held leaves counts that are still whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands free slots to those who wait.
-    fn hand_out(self: &Arc<Self>, state: &mut State) {
-        while state.free > 0
-            && let Some(&(running, _, tenant)) = state.order.first()
-        {
-            if !state.anybody_waits(tenant) {
-                continue;
-            }
-            if running > 0 {
-                if let Some(until) = self.left(state) {
-                    return self.come_back(state, until);
-                }
-                if !state.may_start(self.starts_per_tick()) {
-                    return self.come_back(state, Instant::now() + TICK);
-                }
-            }
-            let Some(job) = state.leave(tenant) else { continue };
-            if let Err(mut slot) = job.send(Slot { shared: Some(Arc::clone(self)), tenant }) {
-                // It waits no more.
-                slot.shared = None;
-            } else {
+    /// Takes a free slot for whoever may fill it. If it is held back, [`Slots::due`] gives it later.
+    fn next(&self, state: &mut State<J>) -> Option<TenantId> {
+        match self.judge(state) {
+            Next::Is(tenant) => {
                 state.start(tenant);
+                return Some(tenant);
+            }
+            Next::IsHeldBack(until) => {
+                if state.held_back_until.is_none_or(|earlier| until < earlier) {
+                    state.held_back_until = Some(until);
+                    self.changed.notify_one();
+                }
+            }
+            Next::Nobody => {}
+        }
+        None
+    }
+
+    fn judge(&self, state: &mut State<J>) -> Next {
+        let Some(tenant) = state.first().filter(|_| state.free > 0) else { return Next::Nobody };
+        if state.runs(tenant) > 0 {
+            if let Some(until) = self.left(state) {
+                return Next::IsHeldBack(until);
+            }
+            if !state.may_start(self.starts_per_tick()) {
+                return Next::IsHeldBack(Instant::now() + TICK);
             }
         }
+        Next::Is(tenant)
     }
 
     /// At least one, so that an average of the past cannot stop what is shorter now.
@@ -151,47 +259,36 @@ impl Shared {
     }
 
     /// Until when what is free is left to newcomers, if it is.
-    fn left(&self, state: &State) -> Option<Instant> {
+    fn left(&self, state: &State<J>) -> Option<Instant> {
         let left = (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS;
         let until = state.newcomer_at? + LATELY;
         (state.free <= left && Instant::now() < until).then_some(until)
     }
-
-    fn come_back(self: &Arc<Self>, state: &mut State, at: Instant) {
-        if state.comes_back_at.is_some_and(|earlier| earlier <= at) {
-            return;
-        }
-        state.comes_back_at = Some(at);
-        let shared = Arc::clone(self);
-        self.runtime.spawn(async move {
-            tokio::time::sleep_until(at.into()).await;
-            let mut state = shared.lock();
-            if state.comes_back_at == Some(at) {
-                state.comes_back_at = None;
-            }
-            shared.hand_out(&mut state);
-        });
-    }
 }
 
-impl State {
+impl<J> State<J> {
+    /// Who is next.
+    fn first(&self) -> Option<TenantId> {
+        self.order.first().map(|&(_, _, tenant)| tenant)
+    }
+
     fn runs(&self, tenant: TenantId) -> usize {
         self.running.get(&tenant).copied().unwrap_or(0)
     }
 
     /// Enters a job into its tenant's line.
-    fn join(&mut self, tenant: TenantId, job: oneshot::Sender<Slot>) {
+    fn join(&mut self, tenant: TenantId, job: J) {
         let running = self.runs(tenant);
         let line = self.waiting.entry(tenant).or_insert_with(|| {
             self.lines += 1;
             self.order.insert((running, self.lines, tenant));
             Line { since: self.lines, jobs: VecDeque::new() }
         });
-        line.jobs.push_back(job);
+        line.jobs.push_back((Instant::now(), job));
     }
 
     /// Takes the first job out of a tenant's line.
-    fn leave(&mut self, tenant: TenantId) -> Option<oneshot::Sender<Slot>> {
+    fn leave(&mut self, tenant: TenantId) -> Option<J> {
         let running = self.runs(tenant);
         let line = self.waiting.get_mut(&tenant)?;
         let (job, since) = (line.jobs.pop_front(), line.since);
@@ -199,18 +296,7 @@ impl State {
             self.waiting.remove(&tenant);
             self.order.remove(&(running, since, tenant));
         }
-        job
-    }
-
-    /// Whether the head of a tenant's line still waits, after those who do not were taken out: they must not use up starts.
-    fn anybody_waits(&mut self, tenant: TenantId) -> bool {
-        while let Some(job) = self.waiting.get(&tenant).and_then(|line| line.jobs.front()) {
-            if !job.is_closed() {
-                return true;
-            }
-            self.leave(tenant);
-        }
-        false
+        job.map(|(_, job)| job)
     }
 
     fn start(&mut self, tenant: TenantId) {
@@ -253,145 +339,5 @@ impl State {
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            let mut state = shared.lock();
-            state.end(self.tenant);
-            shared.hand_out(&mut state);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use futures::future::FutureExt as _;
-    use tokio::time::timeout;
-    use uuid::Uuid;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn slots(count: usize, average: Duration) -> Slots {
-        Slots::new(count, Arc::new(AtomicU64::new(u64::try_from(average.as_micros()).unwrap())))
-    }
-
-    fn tenant(number: u128) -> TenantId {
-        TenantId::new(Uuid::from_u128(number))
-    }
-
-    #[tokio::test]
-    async fn the_tenant_with_the_fewest_running_is_next_whoever_came_first() {
-        let slots = slots(3, Duration::from_micros(1));
-        let (busy, quiet) = (tenant(1), tenant(2));
-        let held = [slots.take(busy).await, slots.take(busy).await, slots.take(busy).await];
-        let (mut early, mut late) = (Box::pin(slots.take(busy)), Box::pin(slots.take(quiet)));
-        assert!(early.as_mut().now_or_never().is_none() && late.as_mut().now_or_never().is_none());
-        let [first, ..] = held;
-        drop(first);
-        let quiet = late.await;
-        assert!(early.as_mut().now_or_never().is_none());
-        drop(quiet);
-        timeout(PATIENCE, early).await.expect("then it is the other's turn");
-    }
-
-    #[tokio::test]
-    async fn who_waits_no_more_costs_no_slot() {
-        let slots = slots(1, Duration::from_micros(1));
-        let held = slots.take(tenant(1)).await;
-        let mut asked = Box::pin(slots.take(tenant(1)));
-        assert!(asked.as_mut().now_or_never().is_none());
-        // Handed over, and never picked up.
-        let mut given = Box::pin(slots.take(tenant(2)));
-        assert!(given.as_mut().now_or_never().is_none());
-        drop(asked);
-        drop(held);
-        drop(given);
-        timeout(PATIENCE, slots.take(tenant(3))).await.expect("the slot is free");
-        assert_eq!(slots.busy_and_free(), (0, 1));
-    }
-
-    /// Jobs of an hour start one a millisecond: those that were given back must not count.
-    #[tokio::test]
-    async fn who_waits_no_more_uses_up_no_start() {
-        let (slots, busy) = (slots(2, Duration::from_hours(1)), tenant(1));
-        let (_long, short) = (slots.take(busy).await, slots.take(busy).await);
-        let mut gone: Vec<_> = (0..5_000).map(|_| Box::pin(slots.take(busy))).collect();
-        assert!(gone.iter_mut().all(|job| job.as_mut().now_or_never().is_none()));
-        drop(gone);
-        drop(short);
-        timeout(Duration::from_secs(1), slots.take(busy)).await.expect("the slot is not kept for those who left");
-    }
-
-    /// 20 slots and jobs of 5 ms are 4 starts a millisecond, so 5 at once at the most.
-    #[tokio::test]
-    async fn slots_that_come_free_together_are_filled_one_after_the_other() {
-        let slots = slots(20, Duration::from_millis(5));
-        let busy = tenant(1);
-        let mut held = Vec::new();
-        for _ in 0..20 {
-            held.push(slots.take(busy).await);
-        }
-        let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(slots.take(busy))).collect();
-        assert!(waiting.iter_mut().all(|job| job.as_mut().now_or_never().is_none()));
-        let mut last = held.pop();
-        drop(held);
-        let started = slots.busy_and_free().0;
-        assert!((1..=12).contains(&started), "{started} hold a slot");
-        // A tenant with nothing running does not wait for that.
-        assert!(slots.take(tenant(2)).now_or_never().is_some());
-        drop(last.take());
-        let all = futures::future::join_all(waiting);
-        assert_eq!(timeout(PATIENCE, all).await.expect("in the end all start").len(), 20);
-        assert_eq!(slots.busy_and_free(), (0, 20));
-    }
-
-    /// Who comes next finds a slot, until nobody has come for a while.
-    #[tokio::test]
-    async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
-        let slots = slots(20, Duration::from_micros(1));
-        let (busy, quiet) = (tenant(1), tenant(2));
-        let mut held = Vec::new();
-        for _ in 0..18 {
-            held.push(slots.take(busy).await);
-        }
-        drop(slots.take(quiet).await);
-        held.push(slots.take(busy).await);
-        let mut last = Box::pin(slots.take(busy));
-        assert!(last.as_mut().now_or_never().is_none(), "it is left");
-        drop(slots.take(quiet).await);
-        assert!(last.as_mut().now_or_never().is_none(), "it is left again");
-        let came_at = Instant::now();
-        timeout(PATIENCE, last).await.expect("nobody else came");
-        assert!(came_at.elapsed() > LATELY / 2, "{:?}", came_at.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_lone_tenant_gets_all_slots_and_few_slots_are_left_to_nobody() {
-        let lone = slots(20, Duration::from_micros(1));
-        let mut held = Vec::new();
-        for _ in 0..20 {
-            held.push(lone.take(tenant(1)).now_or_never().expect("a free slot"));
-        }
-        let few = slots(9, Duration::from_micros(1));
-        held.push(few.take(tenant(1)).await);
-        drop(few.take(tenant(2)).await);
-        for _ in 0..8 {
-            held.push(few.take(tenant(1)).now_or_never().expect("a free slot"));
-        }
-    }
-
-    #[tokio::test]
-    async fn an_average_of_the_past_does_not_stop_short_jobs() {
-        let slots = slots(2, Duration::from_hours(1));
-        let busy = tenant(1);
-        let _other = slots.take(busy).await;
-        let mut slot = slots.take(busy).await;
-        for _ in 0..100 {
-            let next = slots.take(busy);
-            drop(slot);
-            slot = timeout(PATIENCE, next).await.expect("one a millisecond at least");
-        }
-    }
-}
+mod tests;

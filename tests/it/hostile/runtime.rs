@@ -21,6 +21,12 @@ use super::ATTACK;
 const SPIN: Duration = Duration::from_secs(6);
 /// A worker's answer to its probe.
 const READY_WITHIN: Duration = Duration::from_secs(1);
+/// How long each of many of A's jobs blocks its thread.
+const BLOCK: Duration = Duration::from_millis(200);
+/// So many: they take 20 s on two threads.
+const BLOCKING: usize = 200;
+/// B's jobs beside them.
+const PROBES: usize = 10;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Workers with two slots each; their handlers have one thread.
@@ -103,6 +109,38 @@ async fn jobs_go_around_a_blocked_process() -> Result<()> {
     let job = state_is(&rota.tenant, &blocking, "completed").await;
     ensure!(job["attempt"] == 1, "{job}");
     ensure!(sink.tokens().values().all(|count| *count == 1), "{:?}", sink.tokens());
+    ensure!(rota.ended_by_themselves()?.is_empty());
+    Ok(())
+}
+
+/// A's handlers block all threads of the only process, one after the other, with as many waiting: a thread that comes free goes to B's job, and
+/// then to what B's run waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_comes_free_goes_to_who_has_the_fewest_running() -> Result<()> {
+    let _alone = ATTACK.lock().await;
+    let env = vec![("WORKER_CONCURRENCY", "50".to_owned()), ("TOKIO_WORKER_THREADS", "2".to_owned())];
+    let options = InstallationOptions { env, ..InstallationOptions::default() };
+    let (mut rota, sink) = (Installation::start_with(options).await?, HttpSink::start().await?);
+    let spin = json!({ "kind": "spin", "args": { "ms": BLOCK.as_millis(), "blocks": true } });
+    let blocking = post(&rota.tenant, &spin).await?;
+    for _ in 1..BLOCKING {
+        post(&rota.tenant, &spin).await?;
+    }
+    state_is(&rota.tenant, &blocking, "running").await;
+    let mut waits = Vec::new();
+    for probe in 0..PROBES {
+        let token = format!("b-{probe}");
+        let callback = json!({ "kind": "callback", "args": { "url": sink.url(), "token": token } });
+        let began = Instant::now();
+        post(&rota.neighbour, &callback).await?;
+        sink.wait_for(&token, SOON).await;
+        waits.push(began.elapsed());
+    }
+    waits.sort_unstable();
+    println!("B's jobs beside blocked threads: {waits:?}");
+    let jobs = rota.tenant.get("jobs?kind=spin&state=available&limit=1").await?.expect(200)?;
+    ensure!(jobs["items"].as_array().is_some_and(|jobs| !jobs.is_empty()), "A's jobs were over before B's: {jobs}");
+    ensure!(waits[PROBES - 1] <= 15 * BLOCK, "B's jobs took {waits:?}");
     ensure!(rota.ended_by_themselves()?.is_empty());
     Ok(())
 }

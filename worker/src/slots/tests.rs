@@ -1,0 +1,148 @@
+//! Who gets a slot, and when.
+
+use futures::future::FutureExt as _;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn slots(count: usize, average: Duration) -> Slots<usize> {
+    Slots::new(count, Arc::new(AtomicU64::new(u64::try_from(average.as_micros()).unwrap())))
+}
+
+fn tenant(number: u128) -> TenantId {
+    TenantId::new(Uuid::from_u128(number))
+}
+
+/// Enters a job, which is to begin at once.
+fn begin(slots: &Slots<usize>, tenant: TenantId, job: usize) -> Slot<usize> {
+    let mut slot = slots.enter(tenant, job).expect("a slot is free");
+    assert_eq!(slot.next(), Some(job));
+    slot
+}
+
+#[tokio::test]
+async fn the_tenant_with_the_fewest_running_is_next_whoever_came_first() {
+    let slots = slots(3, Duration::from_micros(1));
+    let (busy, quiet) = (tenant(1), tenant(2));
+    let mut held: Vec<_> = (0..3).map(|job| begin(&slots, busy, job)).collect();
+    assert!(slots.enter(busy, 3).is_none() && slots.enter(quiet, 4).is_none());
+    assert_eq!(held[0].next(), Some(4));
+    assert_eq!(held[0].next(), Some(3), "then it is the other's turn");
+    assert_eq!(held[0].next(), None);
+    assert_eq!(slots.busy_and_free(), (2, 1));
+}
+
+/// Handlers that block their threads keep slots from beginning, not a tenant that came later from being next.
+#[tokio::test]
+async fn whose_job_it_is_shows_when_the_slot_has_a_thread() {
+    let slots = slots(3, Duration::from_micros(1));
+    let (busy, quiet) = (tenant(1), tenant(2));
+    let mut taken: Vec<_> = (0..3).map(|job| slots.enter(busy, job).expect("a slot is free")).collect();
+    assert!(slots.enter(busy, 3).is_none() && slots.enter(quiet, 4).is_none());
+    let begun: Vec<_> = taken.iter_mut().map(Slot::next).collect();
+    assert_eq!(begun, [Some(4), Some(0), Some(1)]);
+    assert_eq!(slots.busy_and_free(), (3, 0));
+    taken.clear();
+    assert_eq!(slots.busy_and_free(), (0, 3));
+}
+
+#[tokio::test]
+async fn who_waits_no_more_costs_no_slot() {
+    let slots = slots(1, Duration::from_micros(1));
+    let mut taken = slots.enter(tenant(1), 1).expect("a slot is free");
+    assert!(slots.enter(tenant(2), 2).is_none());
+    assert!(slots.take_out_after(PATIENCE).is_empty());
+    assert_eq!(slots.take_out().len(), 2);
+    assert_eq!(taken.next(), None);
+    assert_eq!(slots.busy_and_free(), (0, 1));
+    assert_eq!(taken.next(), None, "it is given back once");
+    drop(taken);
+    assert_eq!(slots.busy_and_free(), (0, 1));
+    drop(slots.enter(tenant(1), 3));
+    let mut due = timeout(PATIENCE, slots.due()).await.expect("the slot is free, and one waits");
+    assert_eq!(due.next(), Some(3));
+}
+
+/// Jobs of an hour start one a millisecond: those that were given back must not count.
+#[tokio::test]
+async fn who_waits_no_more_uses_up_no_start() {
+    let (slots, busy) = (slots(2, Duration::from_hours(1)), tenant(1));
+    let (_long, short) = (begin(&slots, busy, 0), begin(&slots, busy, 1));
+    assert!((2..5_002).all(|job| slots.enter(busy, job).is_none()));
+    assert_eq!(slots.take_out().len(), 5_000);
+    drop(short);
+    assert!(slots.enter(busy, 5_002).is_some(), "the slot is not kept for those who left");
+}
+
+/// 20 slots and jobs of 5 ms are 4 starts a millisecond, so 5 at once at the most.
+#[tokio::test]
+async fn slots_that_come_free_together_are_filled_one_after_the_other() {
+    let slots = slots(20, Duration::from_millis(5));
+    let busy = tenant(1);
+    let mut held: Vec<_> = (0..20).map(|job| begin(&slots, busy, job)).collect();
+    assert!((20..40).all(|job| slots.enter(busy, job).is_none()));
+    let last = held.pop();
+    drop(held);
+    // Long enough for more starts than may be saved up.
+    std::thread::sleep(5 * TICK);
+    let mut begun = Vec::new();
+    while let Some(mut slot) = slots.due().now_or_never() {
+        assert!(slot.next().is_some());
+        begun.push(slot);
+    }
+    assert!((1..=12).contains(&begun.len()), "{} began at once", begun.len());
+    // A tenant with nothing running does not wait for that.
+    drop(begin(&slots, tenant(2), 40));
+    drop(last);
+    while begun.len() < 20 {
+        let mut slot = timeout(PATIENCE, slots.due()).await.expect("in the end all start");
+        assert!(slot.next().is_some());
+        begun.push(slot);
+    }
+    assert_eq!(slots.busy_and_free(), (20, 0));
+}
+
+/// Who comes next finds a slot, until nobody has come for a while.
+#[tokio::test]
+async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
+    let slots = slots(20, Duration::from_micros(1));
+    let (busy, quiet) = (tenant(1), tenant(2));
+    let mut held: Vec<_> = (0..18).map(|job| begin(&slots, busy, job)).collect();
+    drop(begin(&slots, quiet, 18));
+    held.push(begin(&slots, busy, 19));
+    assert!(slots.enter(busy, 20).is_none(), "it is left");
+    drop(begin(&slots, quiet, 21));
+    assert!(slots.due().now_or_never().is_none(), "it is left again");
+    let came_at = Instant::now();
+    let mut last = timeout(PATIENCE, slots.due()).await.expect("nobody else came");
+    assert_eq!(last.next(), Some(20));
+    assert!(came_at.elapsed() > LATELY / 2, "{:?}", came_at.elapsed());
+}
+
+#[tokio::test]
+async fn a_lone_tenant_gets_all_slots_and_few_slots_are_left_to_nobody() {
+    let lone = slots(20, Duration::from_micros(1));
+    let mut held: Vec<_> = (0..20).map(|job| begin(&lone, tenant(1), job)).collect();
+    let few = slots(9, Duration::from_micros(1));
+    held.push(begin(&few, tenant(1), 0));
+    drop(begin(&few, tenant(2), 1));
+    held.extend((2..10).map(|job| begin(&few, tenant(1), job)));
+    assert_eq!(few.busy_and_free(), (9, 0));
+}
+
+#[tokio::test]
+async fn an_average_of_the_past_does_not_stop_short_jobs() {
+    let slots = slots(2, Duration::from_hours(1));
+    let busy = tenant(1);
+    let _other = begin(&slots, busy, 0);
+    let mut slot = begin(&slots, busy, 1);
+    for job in 2..102 {
+        assert!(slots.enter(busy, job).is_none());
+        drop(slot);
+        slot = timeout(PATIENCE, slots.due()).await.expect("one a millisecond at least");
+        assert_eq!(slot.next(), Some(job));
+    }
+}
