@@ -4,20 +4,18 @@
 //! checked before it is parsed, and what does not fit is told with its place. Unknown fields are refused by the
 //! types, with `deny_unknown_fields`.
 
-use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::LengthLimitError;
 use jobs::args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tower_http::timeout::TimeoutError;
 
+use super::body::{body_problem, limited_body};
 use super::objects::Objects;
 use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
@@ -40,7 +38,7 @@ pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json"));
     }
     let account = request.extensions().get::<RequestAccount>().cloned().unwrap_or_default();
-    let mut chunks = request.into_limited_body().into_data_stream();
+    let mut chunks = limited_body(request)?.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| body_problem(&error))?;
@@ -60,21 +58,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// What became of a body that could not be read to its end.
-pub(crate) fn body_problem(error: &(dyn std::error::Error + 'static)) -> Problem {
-    if is_caused_by::<LengthLimitError>(error) {
-        ProblemCode::PayloadTooLarge.into()
-    } else if is_caused_by::<TimeoutError>(error) {
-        ProblemCode::BodyTimeout.into()
-    } else {
-        Problem::new(ProblemCode::BadRequest).detail("the body broke off")
-    }
-}
-
-fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

@@ -1,9 +1,10 @@
 //! What a handler can state in its arguments about a request; each refuses with a [`crate::problem::Problem`].
 //!
-//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies (`objects.rs` says what is a struct there), `query.rs` query
+//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies (`body.rs` bounds them, `objects.rs` says what is a struct there), `query.rs` query
 //! strings, `path.rs` ids in the path, `text.rs` texts that are to be stored,
 //! `time.rs` times, `submission.rs` bodies that come with an idempotency key.
 
+mod body;
 mod few;
 mod json;
 mod objects;
@@ -14,9 +15,9 @@ mod submission;
 mod text;
 mod time;
 
+pub(crate) use body::{body_problem, limited_body};
 pub use few::{few, optional_few};
 pub use json::Json;
-pub(crate) use json::body_problem;
 pub use page::{Page, PageBody, PageRequest};
 pub use path::{Path, parse_id};
 pub use query::Query;

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures::stream;
-use http::header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -134,6 +134,18 @@ async fn a_405_keeps_its_allow_header_and_a_timeout_says_when_to_come_back() {
     let response = send(json_request("/list", "{}")).await;
     assert_eq!(response.headers()[ALLOW], "GET,HEAD");
     assert_eq!(send(get_request("/slow")).await.headers()[RETRY_AFTER], "1");
+}
+
+/// A client that says so sends nothing, or too slowly, and is told so at once.
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_not_waited_for() {
+    for (length, code) in
+        [("1025", "payload_too_large"), ("99999999999", "payload_too_large"), ("1024", "body_timeout")]
+    {
+        let mut request = json_request("/echo", Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()));
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static(length));
+        assert_eq!(code_of(send(request).await).await, code, "{length}");
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::{
-    RequestExt as _,
-    extract::{Request, State},
-};
-use http::header::CONTENT_LENGTH;
+use axum::extract::{Request, State};
 use serde::Deserialize;
 use shared::{
     clock::Clock,
@@ -28,7 +24,7 @@ use uuid::Uuid;
 use super::campaigns::columns;
 use crate::{
     auth::{CampaignsWrite, Permit},
-    extract::{Json, Path, Query, body_problem},
+    extract::{Json, Path, Query, body_problem, limited_body},
     leads_import::{Delimiter, ImportError, ImportLimits, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
     problem::{Problem, ProblemCode},
     state::AppState,
@@ -74,9 +70,7 @@ pub async fn import(
     request: Request,
 ) -> Result<Json<ImportReport>, Problem> {
     let options = query.options()?;
-    if declared_bytes(&request).is_some_and(|bytes| bytes > MAX_BYTES) {
-        return Err(ProblemCode::PayloadTooLarge.into());
-    }
+    let body = limited_body(request)?;
     let place = state.uploads.begin(permit.tenant())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = must_take_leads(&mut transaction, id).await?;
@@ -86,8 +80,7 @@ pub async fn import(
         "scheduled" => columns::needed(&state, permit.tenant(), campaign).await?,
         _ => Vec::new(),
     };
-    // A body that is streamed has no limit unless it is asked for.
-    let mut spooled = place.spool(request.into_limited_body().into_data_stream()).await.map_err(upload_problem)?;
+    let mut spooled = place.spool(body.into_data_stream()).await.map_err(upload_problem)?;
     judge(&mut spooled, options.clone()).await?;
     let written = timeout(WRITE_LIMIT, async {
         let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
@@ -167,10 +160,6 @@ pub(super) async fn store(
     let ids = leads::upsert(transaction, &rows).await?;
     let recipients: Vec<(Uuid, Uuid)> = ids.into_values().map(|lead| (ids::new_id(clock), lead)).collect();
     recipients::add(transaction, campaign, &recipients).await.map(drop)
-}
-
-fn declared_bytes(request: &Request) -> Option<usize> {
-    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn new_lead(clock: &Clock, row: LeadRow) -> NewLead {

@@ -47,13 +47,15 @@ pub struct SuppressionView {
 pub struct NewSuppressionBody {
     /// The address, in any case.
     #[serde(deserialize_with = "storable")]
+    #[schema(format = Email, min_length = 3, max_length = 254)]
     address: String,
     /// `manual` if left out; `unsubscribed` and `rejected` are for lists that come from elsewhere.
     #[serde(default, deserialize_with = "reason")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^(unsubscribed|rejected|manual)$")]
     pub(super) reason: Option<SuppressionReason>,
     /// Why, in words; 500 characters at most.
     #[serde(default, deserialize_with = "optional_storable")]
+    #[schema(max_length = 500, pattern = r"^[^\x00]*$")]
     pub(super) detail: Option<String>,
 }
 
@@ -64,13 +66,16 @@ pub struct NewSuppressionBody {
 pub struct SuppressionQuery {
     /// `unsubscribed`, `rejected` or `manual`.
     #[serde(default, deserialize_with = "reason")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^(unsubscribed|rejected|manual)$")]
     pub(super) reason: Option<SuppressionReason>,
     /// This address alone.
+    #[param(format = Email, min_length = 3, max_length = 254)]
     pub(super) address: Option<String>,
     /// How many, 1 to 200; 50 if left out.
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
     /// Where the page begins: `next_cursor` of the page before.
+    #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 

@@ -1,0 +1,38 @@
+//! The bytes of a body.
+//!
+//! Invariant: no more is read than the route permits, and nothing of a body that says itself that it is larger: its sender may never send the rest.
+
+use axum::{RequestExt as _, body::Body, extract::Request};
+use http::header::CONTENT_LENGTH;
+use http_body::Body as _;
+use http_body_util::LengthLimitError;
+use tower_http::timeout::TimeoutError;
+
+use crate::problem::{Problem, ProblemCode};
+
+/// The body, which fails where it exceeds the route's `DefaultBodyLimit`.
+pub(crate) fn limited_body(request: Request) -> Result<Body, Problem> {
+    let declared: Option<u64> =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = request.into_limited_body();
+    // The upper bound is the limit, or what is there if that is less.
+    if declared.zip(body.size_hint().upper()).is_some_and(|(declared, most)| declared > most) {
+        return Err(ProblemCode::PayloadTooLarge.into());
+    }
+    Ok(body)
+}
+
+/// What became of a body that could not be read to its end.
+pub(crate) fn body_problem(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if is_caused_by::<LengthLimitError>(error) {
+        ProblemCode::PayloadTooLarge.into()
+    } else if is_caused_by::<TimeoutError>(error) {
+        ProblemCode::BodyTimeout.into()
+    } else {
+        Problem::new(ProblemCode::BadRequest).detail("the body broke off")
+    }
+}
+
+fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
+}
