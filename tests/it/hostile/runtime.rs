@@ -137,7 +137,6 @@ async fn a_thread_that_comes_free_goes_to_who_has_the_fewest_running() -> Result
         waits.push(began.elapsed());
     }
     waits.sort_unstable();
-    println!("B's jobs beside blocked threads: {waits:?}");
     let jobs = rota.tenant.get("jobs?kind=spin&state=available&limit=1").await?.expect(200)?;
     ensure!(jobs["items"].as_array().is_some_and(|jobs| !jobs.is_empty()), "A's jobs were over before B's: {jobs}");
     ensure!(waits[PROBES - 1] <= 15 * BLOCK, "B's jobs took {waits:?}");

@@ -1,14 +1,13 @@
 //! Messages that are under way for long: answers and grants that are read late or never; pushes, settlements and renewals that arrive late
 //! or twice.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use shared::{
     ids,
     queue::{
-        Grant, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription,
-        consumer::{Lease, Proposed},
+        Grant, HeldLease, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription, consumer::Proposed,
     },
 };
 use tests::system::TestSystem;
@@ -204,19 +203,25 @@ impl Scene<'_> {
         if dead.is_empty() {
             return Ok(());
         }
-        let number = dead[pick % dead.len()];
-        let lease: Lease = self.leases[number].lease.clone();
-        let Renewed { lost, unheld, .. } =
-            self.index.renew(&shard(), LEASE, &[lease.held(std::time::Duration::ZERO)]).await?;
+        let id = self.leases[dead[pick % dead.len()]].lease.id;
+        // All that were ever leased the job, in one call: of those who assert it the first is believed.
+        let renewing: Vec<usize> = dead.into_iter().filter(|number| self.leases[*number].lease.id == id).collect();
+        let leases = renewing.iter().map(|number| self.leases[*number].lease.held(Duration::ZERO));
+        let leases: Vec<HeldLease> = leases.collect();
+        let Renewed { lost, unheld, .. } = self.index.renew(&shard(), LEASE, &leases).await?;
         if self.model.index.state == IndexState::Stale {
             ensure!(lost.is_empty() && unheld.is_empty(), "of a stale index nothing can be said");
             return Ok(());
         }
-        let has_holder = self.model.index.held.contains_key(&lease.id);
-        let held = self.model.index.renew(lease.id, number);
-        let expected = (!held && has_holder, !held && !has_holder);
-        ensure!((!lost.is_empty(), !unheld.is_empty()) == expected, "lost: {lost:?}, unheld: {unheld:?}");
-        self.leases[number].alive = held;
+        let mut expected = (0, 0);
+        for number in renewing {
+            let has_holder = self.model.index.held.contains_key(&id);
+            let held = self.model.index.renew(id, number);
+            expected.0 += usize::from(!held && has_holder);
+            expected.1 += usize::from(!held && !has_holder);
+            self.leases[number].alive = held;
+        }
+        ensure!((lost.len(), unheld.len()) == expected, "lost: {lost:?}, unheld: {unheld:?}, expected {expected:?}");
         Ok(())
     }
 
