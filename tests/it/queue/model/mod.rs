@@ -120,7 +120,9 @@ fn what_failed_once_holds() -> Result<()> {
     let (fetch, rebuild) = (|| Step::Fetch { wanted: 1 }, |asserted| Step::Rebuild { asserted });
     let dies = || Step::HolderDies { pick: 0, begun: false };
     let (push, renew) = (|| Step::LatePush { pick: 0, twice: false }, || Step::LateRenew { pick: 0 });
-    let finish = || Step::Finish { pick: 0, end: End::Completed, ran_ms: 1, settled: true };
+    // Its end is written, and the index hears of it late.
+    let ends = |end| Step::Finish { pick: 0, end, ran_ms: 1, settled: false };
+    let settles = || Step::LateSettle { pick: 0 };
     let sequences = [
         ("two hold one job, and both assert it", vec![enqueue(), fetch(), rebuild(false), fetch(), rebuild(true)]),
         ("what is held is pushed", vec![enqueue(), fetch(), push(), fetch()]),
@@ -130,10 +132,13 @@ fn what_failed_once_holds() -> Result<()> {
         ),
         (
             "what a rescue has claimed is settled",
-            vec![enqueue(), fetch(), dies(), Step::RescueBegins, finish(), Step::RescueEnds],
+            vec![enqueue(), fetch(), dies(), ends(End::Completed), Step::RescueBegins, settles(), Step::RescueEnds],
         ),
         ("a zombie renews what another holds", vec![enqueue(), fetch(), dies(), Step::Rescue, fetch(), renew()]),
-        ("a zombie settles what another holds", vec![enqueue(), fetch(), dies(), Step::Rescue, fetch(), finish()]),
+        (
+            "a zombie settles what another holds",
+            vec![enqueue(), fetch(), dies(), ends(End::RetryNow), Step::Rescue, fetch(), settles()],
+        ),
         (
             "nothing is handed out in the grace",
             vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1 }],
