@@ -27,6 +27,8 @@ use super::{
 
 /// Short enough to be waited for.
 const SHORT_LEASE: Duration = Duration::from_millis(600);
+/// How long a far consumer waits for an answer.
+const ANSWERED: Duration = Duration::from_millis(500);
 
 /// As the leading scheduler does.
 pub(super) async fn rescue_all(system: &TestSystem) -> Result<RescueReport> {
@@ -87,12 +89,8 @@ async fn a_run_does_not_begin_after_its_lease_was_rescued() -> Result<()> {
     Ok(())
 }
 
-/// What was leased and never heard of is given back when Redis answers again: nobody began it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
-    let (system, tenant) = scene().await?;
-    let ids = commit(&system, tenant, 3).await?;
-    indexed_and_free(&system, 3).await;
+/// A consumer whose calls to Redis go through a proxy, and that waits half a second for an answer.
+async fn far_consumer(system: &TestSystem) -> Result<(Consumer, TcpProxy)> {
     let mut url: url::Url = system.redis_url.parse()?;
     let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
     let proxy = TcpProxy::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
@@ -101,10 +99,39 @@ async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
     let index = Index::open(&IndexSettings {
         url: url.into(),
         prefix: system.prefix.clone(),
-        response_timeout: Duration::from_millis(500),
+        response_timeout: ANSWERED,
         shards: ShardCounts::default(),
     })?;
     let consumer = Consumer::new(system.system.clone(), index, LEASE);
+    Ok((consumer, proxy))
+}
+
+/// A fetch that is under way for longer than its answer is waited for leases nothing when it arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_arrives_when_nobody_listens_leases_nothing() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    commit(&system, tenant, 3).await?;
+    indexed_and_free(&system, 3).await;
+    let (consumer, proxy) = far_consumer(&system).await?;
+    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "it learns what time it is there");
+    proxy.set(Mode::Delay(2 * ANSWERED));
+    let arrived = sleep(4 * ANSWERED);
+    assert!(consumer.fetch(&shard(), 2).await.is_err());
+    arrived.await;
+    assert_eq!(leased(&system).await?, 0);
+    proxy.set(Mode::Pass);
+    let all = async || (consumer.fetch(&shard(), 3).await.ok()?.leases.len() == 3).then_some(());
+    eventually(PATIENCE, "they are handed out", all).await;
+    Ok(())
+}
+
+/// What was leased and never heard of is given back when Redis answers again: nobody began it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let ids = commit(&system, tenant, 3).await?;
+    indexed_and_free(&system, 3).await;
+    let (consumer, proxy) = far_consumer(&system).await?;
     assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "the connection is there");
     proxy.set(Mode::DropReply);
     assert!(consumer.fetch(&shard(), 2).await.is_err());
