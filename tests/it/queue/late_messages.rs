@@ -150,6 +150,24 @@ async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
     Ok(())
 }
 
+/// A worker that does not know its kind has put it off, which the ledger does not say; a sweep pushes it as due.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_brings_nothing_forward_that_was_put_off() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    let id = commit(&system, tenant, 1).await?[0];
+    indexed_and_free(&system, 1).await;
+    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits")?;
+    let later = system.clock.now_ms() + 30_000;
+    let put_off = lease.hand_back();
+    let again = put_off.again.map(|(_, priority)| (later, priority));
+    system.index.settle(&shard(), &[Settlement { again, ..put_off }]).await?;
+    let due = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
+    system.index.push(&queue(), &[due]).await?;
+    assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "it waits on");
+    Ok(())
+}
+
 /// The push of a job may reach Redis when its run is over: the ledger drops it, and it costs nobody anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
