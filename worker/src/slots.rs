@@ -113,17 +113,15 @@ impl<J> Slots<J> {
         loop {
             let held_back_until = {
                 let mut state = self.shared.lock();
-                match self.shared.judge(&mut state) {
+                state.held_back_until = match self.shared.judge(&mut state) {
                     Next::Is(tenant) => {
                         state.start(tenant);
                         return Slot::taken(&self.shared, tenant);
                     }
-                    Next::IsHeldBack(until) => state.held_back_until.insert(until).to_owned().into(),
-                    Next::Nobody => {
-                        state.held_back_until = None;
-                        None
-                    }
-                }
+                    Next::IsHeldBack(until) => Some(until),
+                    Next::Nobody => None,
+                };
+                state.held_back_until
             };
             match held_back_until {
                 Some(until) => drop(timeout_at(until.into(), self.shared.changed.notified()).await),
