@@ -12,6 +12,7 @@ pub mod core_dumps;
 pub mod db;
 pub mod email_address;
 pub mod error_text;
+pub mod fair_queue;
 pub mod faults;
 pub mod foreign_text;
 pub mod health;
