@@ -5,6 +5,7 @@
 //! repeated blindly: its ids are the same, so the second look sees what the first try left.
 
 mod group;
+mod intake;
 mod isolated;
 mod pusher;
 mod statements;
@@ -14,13 +15,18 @@ use std::{collections::HashSet, sync::Arc};
 
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::{group::Writer, isolated::IsolatedTenants, pusher::Pusher};
+use self::{
+    group::Writer,
+    intake::{Intake, Open},
+    isolated::IsolatedTenants,
+    pusher::Pusher,
+};
 use super::{
     Index, NewJob, WaitingJob,
     ties::{Refused, Ties},
@@ -31,8 +37,6 @@ use crate::{
     patience,
 };
 
-/// Requests that may wait for a commit; one more is told that the system is overloaded.
-const WAITING_REQUESTS: usize = 10_000;
 /// While one group's commit is being flushed to disk the next one is filled and sent.
 const WRITERS: usize = 3;
 
@@ -90,7 +94,7 @@ impl Enqueued {
 /// Why nothing was committed, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// More requests wait than can be committed in time.
+    /// More requests of the tenant wait than can be committed in time.
     #[error("too many requests wait for a commit")]
     Overloaded,
     /// Another request with this idempotency key is not committed yet.
@@ -134,7 +138,7 @@ impl Waiting {
 /// Commits jobs and makes them known. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
-    requests: mpsc::Sender<Waiting>,
+    requests: Arc<Open>,
     pusher: Pusher,
     commits: TaskTracker,
 }
@@ -142,7 +146,7 @@ pub struct Producer {
 impl Producer {
     /// Starts the writing, which ends when the last clone is dropped and what waits is committed.
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
-        let (requests, receiver) = mpsc::channel(WAITING_REQUESTS);
+        let intake = Intake::new(WRITERS);
         let pusher = Pusher::start(index, clock);
         let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
         let writer = Writer {
@@ -151,8 +155,8 @@ impl Producer {
             commits: commits.clone(),
             isolated: IsolatedTenants::default(),
         };
-        tokio::spawn(group::write(receiver, writer, WRITERS));
-        Self { requests, pusher, commits }
+        tokio::spawn(group::write(Arc::clone(&intake), writer));
+        Self { requests: Arc::new(Open(intake)), pusher, commits }
     }
 
     /// Waits until what was accepted is committed and lone jobs are pushed, but not for ever. For the end of a process, after its last
@@ -173,7 +177,7 @@ impl Producer {
         }
         let (answer, committed) = oneshot::channel();
         let waiting = Waiting { request, since: Instant::now(), answer };
-        self.requests.try_send(waiting).map_err(|_| EnqueueError::Overloaded)?;
+        self.requests.push(waiting)?;
         let answer = patience::within(committed).await;
         answer.and_then(Result::ok).unwrap_or(Err(EnqueueError::Unavailable))
     }

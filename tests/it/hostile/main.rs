@@ -6,6 +6,7 @@
 
 mod backlog;
 mod cascades;
+mod commits;
 mod edges;
 mod floods;
 mod http2;

@@ -7,7 +7,7 @@ use shared::{
     ids,
     leadership::Candidate,
     queue::{
-        Index, IndexSettings, Settlement, ShardCounts, WaitingJob,
+        Settlement, WaitingJob,
         consumer::Consumer,
         finish::{self, Finish, Outcome},
         rescue::{self, RescueReport},
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use super::{
     grants::{Idle, commit, indexed_and_free, leased, scene},
-    support::{LEASE, PATIENCE, queue, shard, virtual_time},
+    support::{LEASE, PATIENCE, far_index, queue, shard, virtual_time},
 };
 
 /// Short enough to be waited for.
@@ -91,19 +91,8 @@ async fn a_run_does_not_begin_after_its_lease_was_rescued() -> Result<()> {
 
 /// A consumer whose calls to Redis go through a proxy, and that waits half a second for an answer.
 async fn far_consumer(system: &TestSystem) -> Result<(Consumer, TcpProxy)> {
-    let mut url: url::Url = system.redis_url.parse()?;
-    let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
-    let proxy = TcpProxy::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
-    url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
-    url.set_port(Some(proxy.address().port())).ok().context("a port")?;
-    let index = Index::open(&IndexSettings {
-        url: url.into(),
-        prefix: system.prefix.clone(),
-        response_timeout: ANSWERED,
-        shards: ShardCounts::default(),
-    })?;
-    let consumer = Consumer::new(system.system.clone(), index, LEASE);
-    Ok((consumer, proxy))
+    let (index, proxy) = far_index(system, ANSWERED).await?;
+    Ok((Consumer::new(system.system.clone(), index, LEASE), proxy))
 }
 
 /// A fetch that is under way for longer than its answer is waited for leases nothing when it arrives.

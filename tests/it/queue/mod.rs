@@ -12,6 +12,7 @@ mod expiry;
 mod grants;
 mod idle;
 mod index_invariant;
+mod intake;
 mod late_messages;
 mod latency;
 mod leadership;

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
     queue::{
-        IndexState, NewJob, QueueName, Shard,
+        Index, IndexSettings, IndexState, NewJob, QueueName, Shard, ShardCounts,
         check::{Checker, Extent},
         inspect::JobRecord,
         producer::Producer,
@@ -21,6 +21,7 @@ use tests::{
     process::{ProcessSpec, ProcessUnderTest},
     sql::id_at,
     system::TestSystem,
+    tcp_proxy::TcpProxy,
 };
 use uuid::Uuid;
 
@@ -130,6 +131,17 @@ pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> 
     };
     let in_ring = asked("ZSCORE", "ring").await?;
     in_ring.or(asked("HGET", "vtimes").await?).context("the index does not know the tenant")
+}
+
+/// The index through a proxy, for who waits this long for an answer.
+pub async fn far_index(system: &TestSystem, response_timeout: Duration) -> Result<(Index, TcpProxy)> {
+    let mut url: url::Url = system.redis_url.parse()?;
+    let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
+    let proxy = TcpProxy::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
+    url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
+    url.set_port(Some(proxy.address().port())).ok().context("a port")?;
+    let (prefix, shards) = (system.prefix.clone(), ShardCounts::default());
+    Ok((Index::open(&IndexSettings { url: url.into(), prefix, response_timeout, shards })?, proxy))
 }
 
 /// A connection to look behind the index.

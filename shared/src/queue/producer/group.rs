@@ -4,13 +4,18 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, error::DatabaseError};
 use tokio::{
-    sync::{Semaphore, mpsc},
     task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Committed, EnqueueError, Waiting, isolated::IsolatedTenants, pusher::Pusher, statements, tied};
+use super::{
+    Committed, EnqueueError, Waiting,
+    intake::{Group, Intake},
+    isolated::IsolatedTenants,
+    pusher::Pusher,
+    statements, tied,
+};
 use crate::{
     db::{self, Kept},
     faults::{self, Point},
@@ -18,8 +23,6 @@ use crate::{
     tenancy::TenantId,
 };
 
-pub(super) const MAX_REQUESTS: usize = 500;
-pub(super) const MAX_JOBS: usize = 1_000;
 /// How long the end of a process waits for commits that are under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -28,23 +31,21 @@ const ANSWERED: Duration = Duration::from_secs(10);
 /// Connections without work are given back after this time: others of a small pool may need them.
 const KEPT_FOR: Duration = Duration::from_millis(200);
 
-/// Writes groups of requests, up to so many at the same time.
-pub(super) async fn write(mut requests: mpsc::Receiver<Waiting>, writer: Writer, at_once: usize) {
-    let (places, commits) = (Arc::new(Semaphore::new(at_once)), writer.commits.clone());
+/// Writes groups of requests until no more come.
+pub(super) async fn write(intake: Arc<Intake>, writer: Writer) {
     loop {
-        // First, so that a group grows while all are busy.
-        let place = Arc::clone(&places).acquire_owned().await.expect("the places stay open as long as this");
-        let Ok(group) = timeout(KEPT_FOR, next_group(&mut requests)).await else {
+        let Some(Group { requests, place }) = intake.next(KEPT_FOR).await else {
             writer.connections.release();
             continue;
         };
-        if group.is_empty() {
+        if requests.is_empty() {
             return;
         }
-        let group = writer.divert(group);
+        let group = writer.divert(requests);
         if group.is_empty() {
             continue;
         }
+        let commits = writer.commits.clone();
         let writer = writer.clone();
         // A task of the moment, not one of several that wait for their turn: waking the next of them took a thread its own wake-up.
         commits.spawn(async move {
@@ -161,18 +162,6 @@ fn keys_apart(requests: Vec<Waiting>) -> Vec<Vec<Waiting>> {
         parts[part].push(waiting);
     }
     parts
-}
-
-async fn next_group(receiver: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
-    let Some(first) = receiver.recv().await else { return Vec::new() };
-    let mut jobs = first.request.jobs.len();
-    let mut group = vec![first];
-    while group.len() < MAX_REQUESTS && jobs < MAX_JOBS {
-        let Ok(next) = receiver.try_recv() else { break };
-        jobs += next.request.jobs.len();
-        group.push(next);
-    }
-    group
 }
 
 pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {

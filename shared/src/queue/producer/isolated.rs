@@ -31,7 +31,7 @@ const PARTS: usize = 4;
 const HEAVY_EDGES: usize = 1_000;
 
 impl Waiting {
-    fn tenant(&self) -> TenantId {
+    pub(super) fn tenant(&self) -> TenantId {
         self.request.jobs[0].tenant
     }
 

@@ -1,24 +1,33 @@
 //! Telling the index of committed jobs, apart from the commits, so that Redis can never slow or fail an answer.
 //!
-//! Invariant: a push begins after the commit that holds its jobs. It may arrive late, twice or never.
+//! Invariant: a push begins after the commit that holds its jobs. It may arrive late, twice or never. Those of one tenant wait for one call of
+//! the others', however long Redis takes for it and however many jobs those have waiting.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore},
     time::sleep,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     clock::Clock,
+    fair_queue::FairQueue,
     faults::{self, Point},
     queue::{Index, NewJob, QueueName, WaitingJob, index::by_queue},
 };
 
 /// Jobs that wait to be pushed. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
 const WAITING_JOBS: usize = 50_000;
-const MAX_BATCH: usize = 1_000;
+/// As many as one call takes.
+const MAX_BATCH: usize = 100;
 /// Lone jobs that are pushed at the same time; one more waits with the others.
 const LONE_PUSHES: usize = 32;
 /// Jobs due later than this stay in the ledger alone until the scheduler promotes them.
@@ -26,17 +35,34 @@ pub(super) const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(super) struct Pusher {
-    sender: mpsc::Sender<(QueueName, WaitingJob)>,
+    waiting: Arc<Unpushed>,
     index: Index,
     lone: Arc<Semaphore>,
     clock: Clock,
+    /// The pushing ends when all clones are dropped.
+    _open: Arc<DropGuard>,
+}
+
+/// What is to be pushed together with others.
+#[derive(Default)]
+struct Unpushed {
+    jobs: Mutex<FairQueue<(QueueName, WaitingJob)>>,
+    came: Notify,
+}
+
+impl Unpushed {
+    /// A panic while the lock is held leaves lines that are still whole.
+    fn lock(&self) -> MutexGuard<'_, FairQueue<(QueueName, WaitingJob)>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pusher {
     pub(super) fn start(index: Index, clock: Clock) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING_JOBS);
-        tokio::spawn(push(index.clone(), receiver));
-        Self { sender, index, lone: Arc::new(Semaphore::new(LONE_PUSHES)), clock }
+        let (waiting, closed) = (Arc::<Unpushed>::default(), CancellationToken::new());
+        tokio::spawn(push(index.clone(), Arc::clone(&waiting), closed.clone()));
+        let lone = Arc::new(Semaphore::new(LONE_PUSHES));
+        Self { waiting, index, lone, clock, _open: Arc::new(closed.drop_guard()) }
     }
 
     pub(super) fn announce<'a>(&self, jobs: impl Iterator<Item = &'a NewJob>) {
@@ -84,15 +110,24 @@ impl Pusher {
 
     /// `false` if there is no room.
     fn push(&self, queue: QueueName, job: WaitingJob) -> bool {
-        self.sender.try_send((queue, job)).is_ok()
+        let pushed = self.waiting.lock().push_bounded(WAITING_JOBS, job.tenant, 1, (queue, job)).is_ok();
+        self.waiting.came.notify_one();
+        pushed
     }
 }
 
-async fn push(index: Index, mut receiver: mpsc::Receiver<(QueueName, WaitingJob)>) {
-    let (mut batch, mut failing) = (Vec::with_capacity(MAX_BATCH), false);
-    while receiver.recv_many(&mut batch, MAX_BATCH).await > 0 {
+async fn push(index: Index, waiting: Arc<Unpushed>, closed: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let batch = waiting.lock().take(MAX_BATCH, MAX_BATCH);
+        if batch.is_empty() {
+            if closed.run_until_cancelled(waiting.came.notified()).await.is_none() && waiting.lock().is_empty() {
+                return;
+            }
+            continue;
+        }
         faults::pass(Point::BeforePush).await;
-        for (queue, jobs) in by_queue(batch.drain(..)) {
+        for (queue, jobs) in by_queue(batch) {
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {
                 (Err(error), false) => {

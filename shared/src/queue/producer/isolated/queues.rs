@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::super::{
     EnqueueError, Waiting,
-    group::{MAX_JOBS, MAX_REQUESTS},
+    intake::{MAX_JOBS, MAX_REQUESTS},
 };
 use crate::tenancy::TenantId;
 

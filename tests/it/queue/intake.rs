@@ -1,0 +1,97 @@
+//! One tenant enqueues more than can be committed, or pushed, at once: another's jobs do not wait for that.
+//!
+//! Invariant: judged by the order of what happens, not by the time that it takes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde_json::json;
+use shared::{
+    queue::{
+        NewJob,
+        producer::{EnqueueRequest, Enqueued, Producer},
+    },
+    tenancy::TenantId,
+};
+use tests::{system::TestSystem, tcp_proxy::Mode};
+use tokio::task::JoinSet;
+
+use super::support::{PATIENCE, build_index, far_index, redis, root};
+
+/// Requests of the large tenant, each of [`BULK`] jobs.
+const REQUESTS: usize = 30;
+const BULK: usize = 500;
+/// Each way to Redis.
+const DELAY: Duration = Duration::from_millis(10);
+
+fn jobs(system: &TestSystem, tenant: TenantId, count: usize) -> Vec<NewJob> {
+    (0..count).map(|_| system.job(tenant, "noop", &json!({}))).collect()
+}
+
+/// How many bulk requests have been answered when a request of another tenant with so many jobs is.
+async fn answered_before(jobs_of_other: usize) -> Result<usize> {
+    let system = TestSystem::start().await?;
+    let (large, other) = (system.tenant("acme").await?, system.tenant("globex").await?);
+    let (answered, mut requests) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    for _ in 0..REQUESTS {
+        let (producer, answered) = (system.producer.clone(), Arc::clone(&answered));
+        let request = EnqueueRequest { jobs: jobs(&system, large, BULK), idempotency: None };
+        requests.spawn(async move {
+            let outcome = producer.enqueue(request).await;
+            answered.fetch_add(1, Ordering::SeqCst);
+            outcome
+        });
+    }
+    // All of them wait, or are being written.
+    tokio::task::yield_now().await;
+    let request = EnqueueRequest { jobs: jobs(&system, other, jobs_of_other), idempotency: None };
+    assert!(matches!(system.producer.enqueue(request).await?, Enqueued::Created));
+    let before = answered.load(Ordering::SeqCst);
+    for outcome in requests.join_all().await {
+        assert!(matches!(outcome?, Enqueued::Created));
+    }
+    Ok(before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_request_does_not_wait_for_anothers_bulk() -> Result<()> {
+    let before = answered_before(1).await?;
+    assert!(before <= 4, "{before} of {REQUESTS} bulk requests were answered first");
+    Ok(())
+}
+
+/// Two groups are under way, and it shares the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_request_waits_for_one_group_of_anothers() -> Result<()> {
+    let before = answered_before(BULK).await?;
+    assert!(before <= 8, "{before} of {REQUESTS} bulk requests were answered first");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_slow_link_pushes_of_a_tenant_do_not_wait_for_all_of_anothers() -> Result<()> {
+    let system = TestSystem::start().await?;
+    build_index(&system).await;
+    let (large, other) = (system.tenant("acme").await?, system.tenant("globex").await?);
+    let (index, proxy) = far_index(&system, PATIENCE).await?;
+    proxy.set(Mode::Delay(DELAY));
+    let producer = Producer::start(&system.system, index, system.clock.clone());
+    producer.announce(&jobs(&system, large, 20_000));
+    producer.announce(&jobs(&system, other, 3));
+    let (root, mut redis) = (root(&system), redis(&system).await?);
+    let lane = |tenant: TenantId| [format!("{root}:lane:").as_bytes(), tenant.as_uuid().as_bytes()].concat();
+    let mut waiting = async |tenant| redis::cmd("ZCARD").arg(lane(tenant)).query_async::<usize>(&mut redis).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while waiting(other).await? < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "they are pushed");
+    }
+    let before = waiting(large).await?;
+    assert!(before <= 2_000, "{before} of the other's jobs were pushed first");
+    Ok(())
+}
