@@ -23,8 +23,9 @@ use std::{
 };
 
 use redis::{
-    RedisError, Script, ScriptInvocation,
+    IntoConnectionInfo as _, RedisError, Script, ScriptInvocation,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
 };
 use uuid::Uuid;
 
@@ -84,7 +85,9 @@ pub struct Index {
 impl Index {
     /// Prepares a connection without making one yet: a process starts while Redis is away.
     pub fn open(settings: &IndexSettings) -> Result<Self, RedisError> {
-        let client = redis::Client::open(settings.url.as_str())?;
+        // Calls of many tasks share the connection: one must not wait in the kernel for the acknowledgement of those before it.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let client = redis::Client::open(settings.url.as_str().into_connection_info()?.set_tcp_settings(tcp))?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.response_timeout))
             .set_response_timeout(Some(settings.response_timeout))
