@@ -40,8 +40,9 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// While nothing is to begin, what was leased meanwhile is handed back this often.
 const HAND_BACK_INTERVAL: Duration = Duration::from_millis(20);
-/// After a run of this length its thread looks after whatever else waits for it before the slot's next run.
-const LONG_RUN: Duration = Duration::from_millis(1);
+/// After runs that took so long together, a slot's thread looks after whatever else waits for it: a run that goes on needs it a few times, for
+/// each message that it sends or gets.
+const TURN: Duration = Duration::from_micros(250);
 
 /// Runs jobs. One for the process.
 pub struct Runner {
@@ -93,11 +94,15 @@ impl Runner {
     fn fill(self: &Arc<Self>, slot: Slot<Dispatch>) {
         let runner = Arc::clone(self);
         self.runtime.handle.spawn(async move {
+            let mut began = Instant::now();
             for dispatch in slot {
-                let began = Instant::now();
                 runner.take(dispatch).await;
-                // Others wait for this thread.
-                if began.elapsed() < LONG_RUN { consume_budget().await } else { yield_now().await }
+                if began.elapsed() < TURN {
+                    consume_budget().await;
+                } else {
+                    yield_now().await;
+                    began = Instant::now();
+                }
             }
         });
     }
