@@ -144,6 +144,10 @@ async fn connection(mut client: TcpStream, number: u64, shared: &Shared) {
     let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
         return reset(&client);
     };
+    // What passes is not held back: both ends have asked their kernels for the same.
+    if client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).is_err() {
+        return reset(&client);
+    }
     let outcome = {
         let (client_reader, client_writer) = client.split();
         let (upstream_reader, upstream_writer) = upstream.split();
