@@ -8,13 +8,14 @@ mod causes;
 mod code;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 pub use self::code::ProblemCode;
@@ -47,9 +48,17 @@ struct Parts {
     code: ProblemCode,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
-    members: Map<String, Value>,
+    members: BTreeMap<String, Member>,
     retry_after: Option<u64>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a problem has beside what all have.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Member {
+    Value(Value),
+    Written(Arc<RawValue>),
 }
 
 impl Problem {
@@ -57,7 +66,7 @@ impl Problem {
     pub fn new(code: ProblemCode) -> Self {
         let retry_after = (code.status() == http::StatusCode::SERVICE_UNAVAILABLE).then_some(1);
         let detail = Cow::Borrowed(code.detail());
-        Self(Box::new(Parts { code, detail, errors: Vec::new(), members: Map::new(), retry_after, cause: None }))
+        Self(Box::new(Parts { code, detail, errors: Vec::new(), members: BTreeMap::new(), retry_after, cause: None }))
     }
 
     /// Says more than the usual text. Ignored from status 500 upwards, whose texts are constant.
@@ -92,7 +101,14 @@ impl Problem {
     /// Adds a member of its own, such as the id that conflicts.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.members.insert(name.to_owned(), value.into());
+        self.0.members.insert(name.to_owned(), Member::Value(value.into()));
+        self
+    }
+
+    /// As [`Self::member`], of something large that is written already: nothing walks over it again where all requests are served.
+    #[must_use]
+    pub fn written_member(mut self, name: &str, text: Box<RawValue>) -> Self {
+        self.0.members.insert(name.to_owned(), Member::Written(Arc::from(text)));
         self
     }
 
@@ -112,7 +128,10 @@ impl Problem {
 
     /// A member of its own.
     pub fn own_member(&self, name: &str) -> Option<&Value> {
-        self.0.members.get(name)
+        match self.0.members.get(name)? {
+            Member::Value(value) => Some(value),
+            Member::Written(_) => None,
+        }
     }
 
     /// The code.
@@ -136,18 +155,18 @@ impl Problem {
     }
 
     /// The body, with the request it answers once that is known.
-    pub(crate) fn body(&self, request_id: Option<&str>, instance: Option<&str>) -> ProblemBody {
+    pub(crate) fn body<'a>(&'a self, request_id: Option<&'a str>, instance: Option<&'a str>) -> ProblemBody<'a> {
         let Parts { code, detail, errors, members, .. } = &*self.0;
         ProblemBody {
             problem_type: code.type_uri(),
             title: code.title(),
             status: code.status().as_u16(),
             code: *code,
-            detail: detail.clone().into_owned(),
-            request_id: request_id.map(str::to_owned),
-            instance: instance.map(str::to_owned),
-            errors: errors.clone(),
-            members: members.clone(),
+            detail,
+            request_id,
+            instance,
+            errors,
+            members,
         }
     }
 }
@@ -176,7 +195,7 @@ impl IntoResponse for ProblemCode {
 /// What a client reads: problem details, RFC 9457.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(crate) struct ProblemBody {
+pub(crate) struct ProblemBody<'a> {
     /// Identifies the kind of problem; stable.
     #[serde(rename = "type")]
     #[schema(example = "/problems/not_found", format = "uri-reference")]
@@ -189,23 +208,23 @@ pub(crate) struct ProblemBody {
     /// The kind of problem for programs; stable.
     code: ProblemCode,
     /// What is wrong this time.
-    detail: String,
+    detail: &'a str,
     /// The id to quote when asking for help.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
+    request_id: Option<&'a str>,
     /// The path of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    instance: Option<&'a str>,
     /// What is wrong with the body, place by place.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(required = false)]
-    errors: Vec<FieldError>,
+    errors: &'a [FieldError],
     #[serde(flatten)]
     #[schema(ignore)]
-    members: Map<String, Value>,
+    members: &'a BTreeMap<String, Member>,
 }
 
-impl ProblemBody {
+impl ProblemBody<'_> {
     pub(crate) fn to_body(&self) -> Body {
         Body::from(serde_json::to_vec(self).expect("a problem is plain data with text keys"))
     }
@@ -237,7 +256,8 @@ mod tests {
     fn a_body_has_the_members_of_the_standard_and_ours() {
         let errors = vec![FieldError { pointer: "/kind".into(), detail: "missing".into() }];
         let problem = Problem::new(ProblemCode::InvalidBody).detail("one field is wrong").errors(errors);
-        let body = problem.member("limit", 5).body(Some("r1"), Some("/api/v1/jobs"));
+        let problem = problem.member("limit", 5);
+        let body = problem.body(Some("r1"), Some("/api/v1/jobs"));
         let expected = serde_json::json!({
             "type": "/problems/invalid_body", "title": "The body does not fit", "status": 422,
             "code": "invalid_body", "detail": "one field is wrong", "request_id": "r1", "instance": "/api/v1/jobs",

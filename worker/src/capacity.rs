@@ -13,7 +13,7 @@ use std::{
 use shared::queue::MAX_BATCH;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::slots::Slots;
+use crate::{places::Place, slots::Slots};
 
 /// The most that is fetched at once, and ahead: what one call gives. If more were asked for, a full answer would look like the end of
 /// what waits.
@@ -85,6 +85,11 @@ impl Capacity {
     /// Takes a place if one is free.
     pub fn place_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Whether it is one of these places, not one for a guest.
+    pub fn has(&self, place: &Place) -> bool {
+        place.is_among(&self.places)
     }
 
     /// Sets how many may be held beyond the slots, and returns how many free places are worth a fetch: half of those, so that short

@@ -53,6 +53,8 @@ const PACE: Duration = Duration::from_millis(3);
 /// The same after a batch of [`MANY`]: each costs the ledger a commit, and nobody waits for so many ends one by one.
 const PACE_OF_MANY: Duration = Duration::from_millis(12);
 const MANY: usize = 150;
+/// What the end of a job weighs in its batch that webhooks are to tell of: it makes two rows for each endpoint of its tenant.
+const WEIGHT_OF_WATCHED: usize = 4 * 1024;
 
 /// A run that ended.
 pub struct Ended {
@@ -121,8 +123,11 @@ impl Finisher {
         let watched = if webhooks::may_be_told(watchers, tenant, kind) { hooks::WEBHOOKS } else { 0 };
         let (hooks, bytes) = (hooks | watched, ended.outcome.as_ref().map_or(0, Outcome::bytes));
         let is_followed = hooks != 0 && ended.outcome.as_ref().is_some_and(Outcome::is_final);
-        let ends = if is_followed { followed } else { plain };
-        ends.enter(tenant, (ended, hooks), bytes)
+        if !is_followed {
+            return plain.enter(tenant, (ended, hooks), bytes);
+        }
+        let weight = if hooks & hooks::WEBHOOKS == 0 { bytes } else { bytes + WEIGHT_OF_WATCHED };
+        followed.enter(tenant, (ended, hooks), weight)
     }
 }
 

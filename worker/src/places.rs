@@ -12,7 +12,7 @@ use std::{
 };
 
 use shared::queue::Shard;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{capacity, listener::Wake};
 
@@ -34,7 +34,8 @@ pub struct Usages(HashMap<Shard, Arc<Usage>>);
 /// A place among what a worker may hold, taken by a job of one source until it is dropped.
 pub struct Place {
     usage: Arc<Usage>,
-    _permit: OwnedSemaphorePermit,
+    /// `None` once it is free for another.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Usage {
@@ -98,7 +99,17 @@ impl Place {
     pub fn taken(usage: &Arc<Usage>, permit: OwnedSemaphorePermit) -> Self {
         usage.held.fetch_add(1, Ordering::AcqRel);
         *usage.worked_at() = Some(Instant::now());
-        Self { usage: Arc::clone(usage), _permit: permit }
+        Self { usage: Arc::clone(usage), permit: Some(permit) }
+    }
+
+    /// Whether it was taken from these.
+    pub fn is_among(&self, places: &Arc<Semaphore>) -> bool {
+        self.permit.as_ref().is_some_and(|permit| Arc::ptr_eq(permit.semaphore(), places))
+    }
+
+    /// Lets another have it, while the job counts on as one of its source.
+    pub fn free(&mut self) {
+        self.permit = None;
     }
 
     /// Learns how long the source's jobs take.

@@ -31,6 +31,7 @@ use crate::{
     handlers::{Attempt, HandlerRuntime, Handlers},
     holdings::Holdings,
     last_chance::{self, Alone, LastChances},
+    places::Place,
     skew,
     slots::{Slot, Slots},
 };
@@ -72,9 +73,13 @@ pub struct Runner {
 
 impl Runner {
     /// Has a leased job run as soon as it is its turn.
-    pub fn start(self: &Arc<Self>, dispatch: Dispatch) {
+    pub fn start(self: &Arc<Self>, mut dispatch: Dispatch) {
         if self.is_closed() {
             return self.give_back(dispatch);
+        }
+        // Guests are to be new here. While one that is not waits for a slot, others come in.
+        if !self.capacity.has(&dispatch.place) && self.slots.has_most(dispatch.lease.tenant) {
+            dispatch.place.free();
         }
         if let Some(slot) = self.slots.enter(dispatch.lease.tenant, dispatch) {
             self.fill(slot);
@@ -115,7 +120,12 @@ impl Runner {
             self.capacity.observe(ran);
             place.observe(ran);
         }
-        if let Some(end) = end {
+        self.leave(end, place);
+    }
+
+    /// A guest's place is for the next who comes new, whatever its tenant has waiting.
+    fn leave(&self, end: Option<Entered>, place: Place) {
+        if let Some(end) = end.filter(|_| self.capacity.has(&place)) {
             end.keep(place);
         }
     }
@@ -204,9 +214,8 @@ impl Runner {
     }
 
     fn give_back(&self, dispatch: Dispatch) {
-        if let Some(end) = self.hand_back(dispatch.lease).end {
-            end.keep(dispatch.place);
-        }
+        let end = self.hand_back(dispatch.lease).end;
+        self.leave(end, dispatch.place);
     }
 
     /// Whether nothing is to begin.

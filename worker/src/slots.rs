@@ -8,7 +8,7 @@
 //!
 //! Starts are spread: jobs of one length that began together would end together, and who comes in between would wait for all of them.
 //! So slots that come free at once are not all filled at once, unless by tenants that have nothing running. And while such tenants come
-//! beside others, one slot in twenty is left to them, so that they need not wait for the end of another's job either.
+//! beside others, or a slot seldom comes free, one in twenty is left to them, so that they need not wait for the end of another's job either.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -30,6 +30,10 @@ const HASTE: f64 = 1.25;
 const LEFT_TO_NEWCOMERS: usize = 20;
 /// For so long after one came.
 const LATELY: Duration = Duration::from_secs(1);
+/// Slots that come free less often than this are worth leaving to newcomers also while none come.
+const SELDOM: Duration = Duration::from_millis(25);
+/// More than this between two ends is as good as for ever.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The slots of a worker, and the jobs that wait for one. Cheap to clone.
 pub struct Slots<J> {
@@ -67,6 +71,9 @@ struct State<J> {
     counted_at: Instant,
     /// When a tenant that had nothing running last took a slot beside others.
     newcomer_at: Option<Instant>,
+    /// When the last run ended, and the moving average of the time between two ends.
+    ended_at: Instant,
+    between_ends: Duration,
     /// Until when what is free is held back.
     held_back_until: Option<Instant>,
 }
@@ -89,6 +96,8 @@ impl<J> Slots<J> {
             starts: 0.0,
             counted_at: Instant::now(),
             newcomer_at: None,
+            ended_at: Instant::now(),
+            between_ends: Duration::ZERO,
             held_back_until: None,
         };
         Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state), changed: Notify::new() }) }
@@ -152,6 +161,11 @@ impl<J> Slots<J> {
         out
     }
 
+    /// Whether a tenant has most of them.
+    pub fn has_most(&self, tenant: TenantId) -> bool {
+        2 * self.shared.lock().runs(tenant) > self.shared.count
+    }
+
     /// How many are taken, and how many are free.
     pub fn busy_and_free(&self) -> (usize, usize) {
         let free = self.shared.lock().free;
@@ -179,6 +193,7 @@ impl<J> Iterator for Slot<J> {
         let mut state = self.shared.lock();
         state.end(self.tenant.take()?);
         let tenant = if self.begun {
+            state.note_end();
             self.shared.next(&mut state)?
         } else {
             // That it may be filled was judged when it was taken; by now another tenant may be next.
@@ -258,9 +273,9 @@ impl<J> Shared<J> {
 
     /// Until when what is free is left to newcomers, if it is.
     fn left(&self, state: &State<J>) -> Option<Instant> {
-        let left = (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS;
-        let until = state.newcomer_at? + LATELY;
-        (state.free <= left && Instant::now() < until).then_some(until)
+        let (now, left) = (Instant::now(), (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS);
+        let since = if state.seldom_ends(now) { now } else { state.newcomer_at? };
+        (state.free <= left && now < since + LATELY).then_some(since + LATELY)
     }
 }
 
@@ -308,6 +323,17 @@ impl<J> State<J> {
     fn end(&mut self, tenant: TenantId) {
         self.free += 1;
         self.count(tenant, |running| running.saturating_sub(1));
+    }
+
+    fn note_end(&mut self) {
+        let now = Instant::now();
+        let since = now.duration_since(self.ended_at).min(LONGEST_BETWEEN);
+        (self.between_ends, self.ended_at) = ((3 * self.between_ends + since) / 4, now);
+    }
+
+    /// Whether one who finds all slots taken likely waits for long.
+    fn seldom_ends(&self, now: Instant) -> bool {
+        self.between_ends.max(now.duration_since(self.ended_at)) > SELDOM
     }
 
     fn count(&mut self, tenant: TenantId, change: impl FnOnce(usize) -> usize) {

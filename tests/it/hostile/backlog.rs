@@ -1,10 +1,15 @@
 //! The queue: a backlog of A's jobs.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use tests::installation::Installation;
 
 use super::unharmed;
+
+/// Longer than what is allowed beside an attack.
+const LONG: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 4 });
 
 /// Of one job: a little less than it may be.
 const PAD: usize = 60_000;
@@ -35,6 +40,22 @@ async fn a_backlog_of_large_args() -> Result<()> {
         for _ in 0..100 {
             tenant.post("jobs/batch", &batch).await?.expect(202)?;
         }
+        Ok(())
+    })
+    .await
+}
+
+/// As many as there are slots, and more.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_jobs_in_all_slots() -> Result<()> {
+    let mut rota = Installation::start().await?;
+    let job = json!({ "kind": "sleep", "args": { "ms": 60_000 } });
+    let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job; 100] }));
+    unharmed(&mut rota, async || {
+        tenant.post("jobs/batch", &batch).await?.expect(202)?;
+        tokio::time::sleep(LONG).await;
+        let cancel = json!({ "filter": { "state": "available", "kind": "sleep" } });
+        tenant.post("jobs/cancel", &cancel).await?.expect(200)?;
         Ok(())
     })
     .await

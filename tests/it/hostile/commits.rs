@@ -1,4 +1,4 @@
-//! The group commit: more requests of A at once than can be committed in time.
+//! The group commit: more requests of A at once than can be judged and committed in time.
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
@@ -11,18 +11,21 @@ use super::unharmed;
 /// A debug build works off a fraction of what a release build does in the same time.
 const SCALE: usize = if cfg!(debug_assertions) { 5 } else { 1 };
 const CONNECTIONS: usize = 48;
+/// Of a large request.
+const JOBS: usize = 1_000;
 
-/// Due in a day: what they cost now is their commit.
+/// Due in a day: what it costs now is its commit.
 fn job() -> Value {
     json!({ "kind": "noop", "args": {}, "run_at": Clock::system().now() + chrono::TimeDelta::days(1) })
 }
 
-/// Sends the same request on all connections, one after the other on each.
-async fn send(tenant: &ApiClient, path: &str, requests: usize, body: &Value) -> Result<()> {
+/// Sends the same request on all connections, one after the other on each. `expected` is the status of those that get through.
+async fn send(tenant: &ApiClient, path: &str, requests: usize, body: &Value, expected: u16) -> Result<()> {
+    let body = body.to_string();
     let connection = async |_| {
-        for _ in 0..requests {
-            let status = tenant.post(path, body).await?.status.as_u16();
-            ensure!(matches!(status, 202 | 429 | 503), "{status}");
+        for _ in 0..requests / SCALE {
+            let status = tenant.post_status(path, &body).await?.as_u16();
+            ensure!(status == expected || matches!(status, 429 | 503), "{status}");
         }
         Ok(())
     };
@@ -32,13 +35,22 @@ async fn send(tenant: &ApiClient, path: &str, requests: usize, body: &Value) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_requests_at_once() -> Result<()> {
     let mut rota = Installation::start().await?;
-    let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job(); 1_000] }));
-    unharmed(&mut rota, async || send(&tenant, "jobs/batch", 5 / SCALE, &batch).await).await
+    let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job(); JOBS] }));
+    unharmed(&mut rota, async || send(&tenant, "jobs/batch", 5, &batch, 202).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_requests_at_once() -> Result<()> {
     let mut rota = Installation::start().await?;
     let (tenant, job) = (rota.tenant.clone(), job());
-    unharmed(&mut rota, async || send(&tenant, "jobs", 500 / SCALE, &job).await).await
+    unharmed(&mut rota, async || send(&tenant, "jobs", 500, &job, 202).await).await
+}
+
+/// Each job is looked at for longer than one that is in order, and its refusal is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_requests_that_are_refused() -> Result<()> {
+    let mut rota = Installation::start().await?;
+    let refused = json!({ "kind": "sleep", "args": { "ms": "long", "stamp": 1, "else": null } });
+    let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![refused; JOBS] }));
+    unharmed(&mut rota, async || send(&tenant, "jobs/batch", 20, &batch, 422).await).await
 }

@@ -1,4 +1,4 @@
-//! The outside: A's endpoints at a host that is dead, and at one that takes its time.
+//! The outside: A's endpoints at a host that is dead, at one that takes its time, and more messages than jobs.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -17,14 +17,19 @@ async fn installation() -> Result<Installation> {
     Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await
 }
 
-async fn many_ends(rota: &mut Installation, urls: &[String]) -> Result<()> {
+/// Jobs whose ends make a multiple of messages.
+const MANY: usize = if cfg!(debug_assertions) { 100 } else { 2_000 };
+
+async fn many_ends(rota: &mut Installation, urls: &[String], jobs: usize) -> Result<()> {
     let tenant = rota.tenant.clone();
     for url in urls {
         tenant.post("webhook-endpoints", &json!({ "url": url })).await?.expect(201)?;
     }
-    let jobs: Vec<Value> = (0..100).map(|_| json!({ "kind": "noop" })).collect();
+    let jobs: Vec<Value> = (0..jobs).map(|_| json!({ "kind": "noop" })).collect();
     unharmed(rota, async || {
-        tenant.post("jobs/batch", &json!({ "jobs": jobs })).await?.expect(202)?;
+        for jobs in jobs.chunks(1_000) {
+            tenant.post("jobs/batch", &json!({ "jobs": jobs })).await?.expect(202)?;
+        }
         Ok(())
     })
     .await
@@ -40,7 +45,7 @@ async fn twenty_endpoints_at_a_dead_host() -> Result<()> {
     ensure!(again.status == 201, "{}", again.body);
     let again = rota.tenant.post("webhook-endpoints", &json!({ "url": urls[0] })).await?;
     ensure!(again.status == 409, "{}", again.body);
-    many_ends(&mut rota, &urls[1..]).await
+    many_ends(&mut rota, &urls[1..], 100).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,5 +53,14 @@ async fn an_endpoint_that_takes_ten_seconds() -> Result<()> {
     let mut rota = installation().await?;
     let slow = Reply { status: 200, delay: Duration::from_secs(10), ..Reply::default() };
     let sink = WebhookSink::start(vec![slow; 10_000]).await?;
-    many_ends(&mut rota, &[sink.url()]).await
+    many_ends(&mut rota, &[sink.url()], 100).await
+}
+
+/// Each end makes twenty messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_endpoints_that_answer_at_once() -> Result<()> {
+    let mut rota = installation().await?;
+    let sink = WebhookSink::start(Vec::new()).await?;
+    let urls: Vec<String> = (0..20).map(|at| format!("{}?{at}", sink.url())).collect();
+    many_ends(&mut rota, &urls, MANY).await
 }

@@ -60,6 +60,15 @@ impl ApiClient {
         self.send(request.body(body.to_owned())).await
     }
 
+    /// Posts a text as JSON and reads the answer to its end, but does not look into it: for a flood, beside which something is measured.
+    pub async fn post_status(&self, path: &str, body: &str) -> Result<StatusCode> {
+        let request = self.http.post(self.url(path)).header("content-type", "application/json");
+        let answer = request.header("x-api-key", &self.key).body(body.to_owned()).send().await?;
+        let status = answer.status();
+        answer.bytes().await?;
+        Ok(status)
+    }
+
     /// Posts under an idempotency key, so that it may be repeated until there is an answer.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("idempotency-key", key).json(body)).await

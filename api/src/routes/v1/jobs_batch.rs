@@ -36,6 +36,8 @@ use crate::{
 const MAX_JOBS: usize = 1_000;
 /// Places that the result of a refused job tells of: a thousand of them are in one answer, and with a key in the ledger.
 const MAX_ERRORS_PER_JOB: usize = 3;
+/// What it costs to judge a job that is not in order, as bytes of a document that is read.
+const BYTES_OF_A_JOB: usize = 8 * 1024;
 
 /// Jobs that are asked for together.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -126,11 +128,12 @@ async fn submit(
 ) -> Result<Response, Problem> {
     let body = body?;
     check_size(body.jobs.len())?;
-    let work = move |state: &Parts| judge(&state.registry, &state.clock, tenant, body);
-    let (jobs, outcome) = state.examine(tenant, size_bytes, work).await??;
-    if outcome.accepted == 0 {
-        return Err(outcome.into_problem());
-    }
+    let cost_bytes = size_bytes.max(body.jobs.len() * BYTES_OF_A_JOB);
+    let work = move |state: &Parts| {
+        let (jobs, outcome) = judge(&state.registry, &state.clock, tenant, body)?;
+        if outcome.accepted == 0 { Err(outcome.into_problem()) } else { Ok((jobs, outcome)) }
+    };
+    let (jobs, outcome) = state.examine(tenant, cost_bytes, work).await??;
     state.dependencies.admit(&state.stores.tenants, tenant, &jobs).await?;
     let idempotency = key.idempotency(|| serde_json::value::to_raw_value(&outcome).ok());
     match state.producer.enqueue(EnqueueRequest { jobs, idempotency }).await? {
@@ -245,12 +248,12 @@ impl BatchOutcome {
     }
 
     fn into_problem(self) -> Problem {
-        let results = serde_json::to_value(self.results).expect("results are plain data");
+        let results = serde_json::value::to_raw_value(&self.results).expect("results are plain data");
         Problem::new(ProblemCode::InvalidBody)
             .detail("no job of the batch is in order; results says why")
             .member("accepted", self.accepted)
             .member("rejected", self.rejected)
-            .member("results", results)
+            .written_member("results", results)
     }
 }
 
