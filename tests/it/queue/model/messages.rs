@@ -40,8 +40,12 @@ struct Unread {
     old: bool,
     /// In which life of the index it was sent.
     life: usize,
-    /// `None` is a grant.
-    answer: Option<Proposed>,
+    answer: Answer,
+}
+
+enum Answer {
+    Proposed(Proposed),
+    Granted(Grant),
 }
 
 impl Messages {
@@ -76,13 +80,10 @@ impl Messages {
         self.unread.clear();
     }
 
-    /// The grant of this job, which is under way or there; of several the last.
+    /// The next grant of this job, which is under way or there. Each is taken as soon as the index shows it, so there is one.
     async fn granted(&mut self, id: Uuid) -> Result<Grant> {
         loop {
-            while let Ok(grant) = self.grants.try_recv() {
-                self.received.push(grant);
-            }
-            if let Some(at) = self.received.iter().rposition(|grant| grant.job() == id) {
+            if let Some(at) = self.received.iter().position(|grant| grant.job() == id) {
                 return Ok(self.received.remove(at));
             }
             let grant = timeout(PATIENCE, self.grants.recv()).await.context("a grant is lost")?;
@@ -97,13 +98,14 @@ impl Scene<'_> {
         for id in self.held().await? {
             let index = &self.model.index;
             if index.lanes.contains_key(&id) && !index.held.contains_key(&id) {
-                self.leased_unread(BTreeSet::from([id]), None);
+                let grant = self.messages.granted(id).await?;
+                self.leased_unread(BTreeSet::from([id]), Answer::Granted(grant));
             }
         }
         Ok(())
     }
 
-    fn leased_unread(&mut self, ids: BTreeSet<Uuid>, answer: Option<Proposed>) {
+    fn leased_unread(&mut self, ids: BTreeSet<Uuid>, answer: Answer) {
         let number = self.messages.leased;
         self.messages.leased += 1;
         for id in &ids {
@@ -121,7 +123,7 @@ impl Scene<'_> {
         let expected = if self.model.index.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
         ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the lanes");
         self.judge_order(&taken)?;
-        self.leased_unread(taken, Some(answer));
+        self.leased_unread(taken, Answer::Proposed(answer));
         Ok(())
     }
 
@@ -133,13 +135,13 @@ impl Scene<'_> {
         let Unread { number, ids, old, life, answer } = self.messages.unread.remove(at);
         let own: BTreeSet<Uuid> = ids.iter().copied().filter(|id| !old || self.renews(*id, number)).collect();
         let over = self.hold_expired(&own).await?;
-        let fetched = if let Some(answer) = answer {
-            self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await.remove(0)?
-        } else {
-            let grant = self.messages.granted(*ids.first().context("a grant has a job")?).await?;
-            let grant = if old { grant.delayed(LEASE) } else { grant };
-            self.consumer.take(&[(shard(), grant)]).await.remove(0)?
+        let mut fetched = match answer {
+            Answer::Proposed(answer) => self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await,
+            Answer::Granted(grant) => {
+                self.consumer.take(&[(shard(), if old { grant.delayed(LEASE) } else { grant })]).await
+            }
         };
+        let fetched = fetched.remove(0)?;
         self.judge_leases(&own, &fetched.leases)?;
         let leased: BTreeSet<Uuid> = fetched.leases.iter().map(|lease| lease.id).collect();
         for id in own.difference(&leased) {

@@ -145,6 +145,33 @@ fn what_failed_once_holds() -> Result<()> {
         ),
         ("what is asserted waits no more", vec![enqueue(), fetch(), dies(), Step::RebuildCutShort, push(), renew()]),
         (
+            "what is asserted by who dies then waits no more",
+            vec![enqueue(), fetch(), Step::RebuildCutShort, push(), dies()],
+        ),
+        (
+            "two grants of one job are read, the first in another life of the index",
+            vec![
+                fetch(),
+                enqueue(),
+                rebuild(false),
+                Step::Cancel { pick: 0, told: true },
+                Step::Ask { wanted: 1 },
+                Step::OldState { pick: 0 },
+                Step::Read { pick: 0 },
+                Step::Read { pick: 0 },
+            ],
+        ),
+        (
+            "an old grant of what is not due is read",
+            vec![
+                Step::Enqueue { request: Request { due: false, ..Request::plain(0, 1) }, told: false },
+                Step::Fetch { wanted: 4 },
+                push(),
+                Step::MessageAges { pick: 0, lost: false },
+                Step::Read { pick: 0 },
+            ],
+        ),
+        (
             "two zombies assert one job at once",
             vec![
                 enqueue(),

@@ -33,7 +33,8 @@ use crate::queue::support::queue;
 
 /// Nothing runs out by itself.
 pub const LEASE: Duration = Duration::from_hours(1);
-pub const LATER: TimeDelta = TimeDelta::hours(1);
+/// Also for a message that was under way for longer than a lease.
+pub const LATER: TimeDelta = TimeDelta::hours(10);
 
 /// A lease that was handed out.
 pub struct Held {

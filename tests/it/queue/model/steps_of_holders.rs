@@ -12,6 +12,8 @@ use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
+/// Within this time a worker has discarded what it met too late, unless somebody locks it.
+const WITHOUT_A_LOCK: Duration = Duration::from_secs(2);
 
 impl Scene<'_> {
     /// Returns the numbers of the new leases.
@@ -78,15 +80,24 @@ impl Scene<'_> {
         let cancelled = self.announced().cancelled;
         self.mark(&cancelled).await?;
         sqlx::query("commit").execute(&mut self.owner).await?;
-        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
-        let owner = &mut self.owner;
-        let discarded = poll_until(PATIENCE, async || {
-            let all: bool = sqlx::query_scalar(count).bind(&given_up).fetch_one(&mut *owner).await.ok()?;
-            all.then_some(())
-        });
-        ensure!(discarded.await.is_some(), "a worker met {given_up:?} too late, and did not discard it");
+        if !self.are_discarded(&given_up, WITHOUT_A_LOCK).await {
+            // On a busy machine they were locked for longer than the worker's statement waits. That leaves them to the leader.
+            self.sweep_expired().await?;
+            let discarded = self.are_discarded(&given_up, PATIENCE).await;
+            ensure!(discarded, "a worker met {given_up:?} too late, and nobody discarded it");
+        }
         self.until_pushed().await?;
         self.until_unmarked(&cancelled).await
+    }
+
+    async fn are_discarded(&mut self, jobs: &[Uuid], patience: Duration) -> bool {
+        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
+        let owner = &mut self.owner;
+        let discarded = poll_until(patience, async || {
+            let all: bool = sqlx::query_scalar(count).bind(jobs).fetch_one(&mut *owner).await.ok()?;
+            all.then_some(())
+        });
+        discarded.await.is_some()
     }
 
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
@@ -131,9 +142,7 @@ impl Scene<'_> {
             // Nothing can be said of a lost index, and one in its grace believes whoever comes first. Only a fetch is late.
             IndexState::Stale | IndexState::Late => true,
             IndexState::Grace => {
-                if !self.model.index.held.contains_key(&id) {
-                    self.model.index.lease(id, number);
-                }
+                self.model.index.renew(id, number);
                 self.model.index.expire(id, number)
             }
         };

@@ -133,6 +133,13 @@ impl Scene<'_> {
 
     /// What somebody holds is left alone; and while the index cannot say who holds what, all is.
     pub async fn expire(&mut self) -> Result<()> {
+        let (expected, discarded) = self.sweep_expired().await?;
+        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
+        Ok(())
+    }
+
+    /// Returns how many the model says are discarded, and how many were.
+    pub(super) async fn sweep_expired(&mut self) -> Result<(u64, u64)> {
         let mut expected = 0;
         if self.model.index.state == IndexState::Ready {
             let held = &self.model.index.held;
@@ -143,8 +150,6 @@ impl Scene<'_> {
             self.model.ledger.expire(&over);
             self.announced();
         }
-        let discarded = expiry::sweep(&self.world.system.system, &self.index).await?;
-        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
-        Ok(())
+        Ok((expected, expiry::sweep(&self.world.system.system, &self.index).await?))
     }
 }
