@@ -47,7 +47,7 @@ pub struct Parts {
     pub clock: Clock,
 }
 
-/// Documents up to this are examined in a few milliseconds, such as a thousand small jobs.
+/// Documents up to this are examined in a few milliseconds.
 const LARGE_BYTES: usize = 256 * 1024;
 
 impl AppState {

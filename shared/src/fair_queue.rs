@@ -1,7 +1,7 @@
 //! What waits to be done together: a line for each tenant, taken from in turn.
 //!
-//! Invariant: a batch is shared evenly by the tenants that have something waiting, in number and in weight, so nobody waits for more than one
-//! batch because of what another has waiting. And a tenant that has much waiting fills no more than half of what is left of a bounded queue
+//! Invariant: a batch is shared evenly by the tenants that have something waiting, in number and in weight, so how long one waits depends on
+//! how many others there are, not on how much they have waiting. And a tenant that has much waiting fills no more than half of what is left of a bounded queue
 //! (dynamic thresholds, Choudhury and Hahne 1998), so there is room for those who have not.
 
 use std::collections::{HashMap, VecDeque};
@@ -39,7 +39,7 @@ impl<T> FairQueue<T> {
         self.lines.get(&tenant).map_or(0, VecDeque::len)
     }
 
-    /// Adds to a tenant's line, in the unit in which [`Self::take`] is bounded.
+    /// Adds an item of this weight, in the unit of `most_weight` of [`Self::take`], to a tenant's line.
     pub fn push(&mut self, tenant: TenantId, weight: usize, item: T) {
         let turns = &mut self.turns;
         let line = self.lines.entry(tenant).or_insert_with(|| {

@@ -273,9 +273,12 @@ impl<J> Shared<J> {
 
     /// Until when what is free is left to newcomers, if it is.
     fn left(&self, state: &State<J>) -> Option<Instant> {
-        let (now, left) = (Instant::now(), (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS);
+        if state.free > (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS {
+            return None;
+        }
+        let now = Instant::now();
         let since = if state.seldom_ends(now) { now } else { state.newcomer_at? };
-        (state.free <= left && now < since + LATELY).then_some(since + LATELY)
+        (now < since + LATELY).then_some(since + LATELY)
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Each step is done to both; what only the real one can know (which jobs a fetch gave) is told to the model, which judges it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -59,6 +62,8 @@ pub struct Scene<'a> {
     pub reconciler: Reconciler,
     pub producer: Producer,
     pub owner: PgConnection,
+    /// When rows were last locked by `owner`.
+    pub locked_at: Instant,
     pub checker: Checker,
     pub redis: MultiplexedConnection,
     prefix: String,
@@ -85,6 +90,7 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             world,
             messages,
+            locked_at: Instant::now(),
             rescue: None,
             life: 0,
             checker: Checker::new(system.system.clone(), index.clone(), LEASE),

@@ -1,6 +1,9 @@
 //! What workers do but for the ends of runs: lease, hand back, die.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use shared::queue::{IndexState, Renewed, consumer::Lease, rescue};
@@ -12,8 +15,8 @@ use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
-/// Within this time a worker has discarded what it met too late, unless somebody locks it.
-const WITHOUT_A_LOCK: Duration = Duration::from_secs(2);
+/// As long as a worker's statement waits for a lock (`lock_timeout` in `shared/src/db/system.rs`).
+const WAITS_FOR_A_LOCK: Duration = Duration::from_millis(100);
 
 impl Scene<'_> {
     /// Returns the numbers of the new leases.
@@ -67,6 +70,7 @@ impl Scene<'_> {
             sqlx::query("begin").execute(&mut self.owner).await?;
             let lock = "select id from jobs where id = any($1) for update";
             sqlx::query(lock).bind(&over).execute(&mut self.owner).await?;
+            self.locked_at = Instant::now();
         }
         Ok(over)
     }
@@ -80,24 +84,19 @@ impl Scene<'_> {
         let cancelled = self.announced().cancelled;
         self.mark(&cancelled).await?;
         sqlx::query("commit").execute(&mut self.owner).await?;
-        if !self.are_discarded(&given_up, WITHOUT_A_LOCK).await {
-            // On a busy machine they were locked for longer than the worker's statement waits. That leaves them to the leader.
+        if self.locked_at.elapsed() >= WAITS_FOR_A_LOCK {
+            // The machine is busy, and the worker may have left them to the leader.
             self.sweep_expired().await?;
-            let discarded = self.are_discarded(&given_up, PATIENCE).await;
-            ensure!(discarded, "a worker met {given_up:?} too late, and nobody discarded it");
         }
-        self.until_pushed().await?;
-        self.until_unmarked(&cancelled).await
-    }
-
-    async fn are_discarded(&mut self, jobs: &[Uuid], patience: Duration) -> bool {
         let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
         let owner = &mut self.owner;
-        let discarded = poll_until(patience, async || {
-            let all: bool = sqlx::query_scalar(count).bind(jobs).fetch_one(&mut *owner).await.ok()?;
+        let discarded = poll_until(PATIENCE, async || {
+            let all: bool = sqlx::query_scalar(count).bind(&given_up).fetch_one(&mut *owner).await.ok()?;
             all.then_some(())
         });
-        discarded.await.is_some()
+        ensure!(discarded.await.is_some(), "a worker met {given_up:?} too late, and did not discard it");
+        self.until_pushed().await?;
+        self.until_unmarked(&cancelled).await
     }
 
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
