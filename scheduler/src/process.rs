@@ -9,12 +9,12 @@ use shared::{
     queue::{QueueName, check::Checker, eviction, limits::Limiter, reconcile::Reconciler, shard_agreement},
     stores::Stores,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     elector::{self, Leadership, TERM_TTL},
-    maintainer::maintain,
+    maintainer::Services,
     services::{
         CampaignKeeper, Cascader, Cleaner, Crawler, Depth, Expirer, IndexChecker, IndexKeeper, LimitKeeper,
         MonthDropper, Promoter, Rescuer, Sweeper,
@@ -72,7 +72,7 @@ pub async fn serve(
     tokio::spawn(eviction::warn(index.clone(), stop.clone()));
     // Of a scheduler that waits to lead, too: when it leads, its number holds.
     tokio::spawn(shard_agreement::watch(index.clone(), queues.clone(), stop.clone()));
-    let mut services = JoinSet::new();
+    let mut services = Services::new(leadership, stop);
     let promoter = Promoter::new(reconciler.clone(), tick);
     let rescuer = Rescuer::new(db.clone(), index.clone(), queues.clone(), tick);
     let keeper = IndexKeeper::new(reconciler.clone(), queues.clone(), reconcile);
@@ -82,20 +82,20 @@ pub async fn serve(
     let checker = IndexChecker::new(checker, queues.clone(), reconcile * CHECK_EVERY);
     let crawler = Crawler::new(reconciler.clone(), queues.clone(), reconcile / CRAWLED_PAGES);
     let sweeper = Sweeper::new(reconciler, queues.clone(), reconcile);
-    services.spawn(maintain(promoter, leadership.clone(), stop.clone()));
-    services.spawn(maintain(rescuer, leadership.clone(), stop.clone()));
-    services.spawn(maintain(keeper, leadership.clone(), stop.clone()));
-    services.spawn(maintain(limit_keeper, leadership.clone(), stop.clone()));
-    services.spawn(maintain(checker, leadership.clone(), stop.clone()));
-    services.spawn(maintain(crawler, leadership.clone(), stop.clone()));
-    services.spawn(maintain(sweeper, leadership.clone(), stop.clone()));
-    services.spawn(maintain(Expirer::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
-    services.spawn(maintain(Cascader::new(db.clone(), index.clone()), leadership.clone(), stop.clone()));
-    services.spawn(maintain(Cleaner::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
+    services.start(promoter);
+    services.start(rescuer);
+    services.start(keeper);
+    services.start(limit_keeper);
+    services.start(checker);
+    services.start(crawler);
+    services.start(sweeper);
+    services.start(Expirer::new(db.clone(), index.clone()));
+    services.start(Cascader::new(db.clone(), index.clone()));
+    services.start(Cleaner::new(db.clone(), keep_jobs));
     let campaign_keeper = CampaignKeeper::new(db.clone(), tenants, clock.clone());
-    services.spawn(maintain(campaign_keeper, leadership.clone(), stop.clone()));
-    services.spawn(maintain(MonthDropper::new(db.clone(), keep_jobs), leadership.clone(), stop.clone()));
-    services.spawn(maintain(Depth::new(db, index, queues, clock), leadership, stop.clone()));
+    services.start(campaign_keeper);
+    services.start(MonthDropper::new(db.clone(), keep_jobs));
+    services.start(Depth::new(db, index, queues, clock));
 
-    while services.join_next().await.is_some() {}
+    services.ended().await;
 }
