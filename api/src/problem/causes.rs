@@ -15,6 +15,14 @@ impl From<sqlx::Error> for Problem {
         if shared::db::is_share_in_use(&error) {
             return Self::new(ProblemCode::TooManyInFlight).retry_after(1).caused_by(error);
         }
+        if shared::db::is_row_held(&error) {
+            return Self::new(ProblemCode::TooManyInFlight)
+                .detail(
+                    "another request or job of the tenant is changing the same rows; repeat this one when that is done",
+                )
+                .retry_after(1)
+                .caused_by(shared::db::sql_state(&error));
+        }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
         // The log gets no values.
         Self::new(code).caused_by(shared::db::sql_state(&error))

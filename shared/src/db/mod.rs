@@ -70,12 +70,21 @@ pub fn is_lock_held(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code == "55P03" || code == "40P01")
 }
 
+/// Whether that lock was a row's, not a table's: another transaction changes the same rows. Those of a tenant are changed by its own requests
+/// and jobs alone.
+pub fn is_row_held(error: &sqlx::Error) -> bool {
+    row_held(error).is_some()
+}
+
 /// Whether that lock was the row of an idempotency key: another request with this key is not committed yet.
 pub fn is_idempotency_key_held(error: &sqlx::Error) -> bool {
-    let database =
-        error.as_database_error().and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-    is_lock_held(error)
-        && database.and_then(|error| error.r#where()).is_some_and(|place| place.contains("idempotency_keys"))
+    row_held(error).is_some_and(|row| row.contains("idempotency_keys"))
+}
+
+/// The row for which was waited in vain, in PostgreSQL's words, which name its table. It says no such thing of a table.
+fn row_held(error: &sqlx::Error) -> Option<&str> {
+    let database = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
+    database.r#where().filter(|_| is_lock_held(error))
 }
 
 /// An error without values: PostgreSQL's messages repeat what was written (`Key (email)=(…)`, `invalid input …: "…"`), so logs

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use tests::test_app::{Answer, ApiClient, TestApp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,6 +25,11 @@ async fn pending(api: &ApiClient, campaign: Uuid) -> Result<i64> {
 fn rows(count: usize, name: &str) -> String {
     let rows: Vec<String> = (0..count).map(|row| format!("lead-{row}@example.com,{name}\n")).collect();
     rows.concat()
+}
+
+/// A file of such rows.
+fn file(count: usize, name: &str) -> String {
+    format!("email,first_name\n{}", rows(count, name))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,5 +155,30 @@ async fn an_upload_that_breaks_off_leaves_nothing_behind() -> Result<()> {
     let _ = tokio::time::timeout(super::PATIENCE, stream.read_to_string(&mut answer)).await?;
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
     assert_eq!(pending(&tenant.api, campaign).await?, 0);
+    Ok(())
+}
+
+/// Nothing is wrong with the service, so the tenant is told to come back, and another tenant's import goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_of_leads_that_another_request_changes_is_to_be_repeated() -> Result<()> {
+    let app = TestApp::start().await?;
+    let (acme, other) = (app.tenant("acme").await?, app.tenant("other").await?);
+    let campaign = acme.api.post("/api/v1/campaigns", &draft()).await?.id();
+    import(&acme.api, campaign, "", file(10, "Ada")).await?.ok(200);
+
+    let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
+    let mut holder = owner.begin().await?;
+    let lock = "select from leads where tenant_id = $1 for update";
+    assert_eq!(sqlx::query(lock).bind(acme.id.as_uuid()).execute(&mut *holder).await?.rows_affected(), 10);
+    let refused = import(&acme.api, campaign, "", file(20, "Eve")).await?;
+    refused.problem(429, "too_many_in_flight");
+    assert_eq!(refused.header("retry-after"), "1");
+    let others = other.api.post("/api/v1/campaigns", &draft()).await?.id();
+    import(&other.api, others, "", file(10, "Ada")).await?.ok(200);
+
+    holder.rollback().await?;
+    assert_eq!(pending(&acme.api, campaign).await?, 10, "nothing of the file was imported");
+    import(&acme.api, campaign, "", file(20, "Eve")).await?.ok(200);
+    assert_eq!(pending(&acme.api, campaign).await?, 20);
     Ok(())
 }

@@ -16,7 +16,7 @@ const REQUESTS: usize = 20;
 
 /// An answer that a client can act upon, and in time.
 fn judge(status: u16) -> Result<()> {
-    ensure!(matches!(status, 201 | 202 | 409 | 422 | 503), "{status}");
+    ensure!(matches!(status, 201 | 202 | 409 | 422 | 429), "{status}");
     Ok(())
 }
 
