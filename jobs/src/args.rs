@@ -52,10 +52,30 @@ fn misfit<T: DeserializeOwned>(args: &RawValue, error: &serde_json::Error) -> Ar
     ArgsViolation { pointer: format!("/args{pointer}"), detail: reason(error) }
 }
 
-/// The text of an error without the line and column: the pointer says more.
+/// The text of an error in the words of JSON, without the line and column: the pointer says more.
 pub fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    beginning(&text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason))
+    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    let Some((found, expected)) = reason.rsplit_once(", expected ") else { return beginning(&reason) };
+    let found = match found {
+        "invalid type: sequence" => "invalid type: array",
+        "invalid type: map" => "invalid type: object",
+        other => other,
+    };
+    beginning(&format_args!("{found}, expected {}", json_type(expected)))
+}
+
+/// What a type of Rust is in JSON, as far as there is another word for it.
+fn json_type(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => "a whole number within its bounds",
+        "f32" | "f64" => "a number",
+        "a map" => "an object",
+        "a sequence" => "an array",
+        other if other.starts_with("struct ") => "an object",
+        other if other.starts_with("enum ") => "one of the texts that are documented",
+        other => other,
+    }
 }
 
 /// The beginning of a text: what does not fit stands in it as a whole, and clients choose how long that is.

@@ -16,8 +16,11 @@ pub(crate) fn limited_body(request: Request) -> Result<Body, Problem> {
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let body = request.into_limited_body();
     // The upper bound is the limit, or what is there if that is less.
-    if declared.zip(body.size_hint().upper()).is_some_and(|(declared, most)| declared > most) {
-        return Err(ProblemCode::PayloadTooLarge.into());
+    if let Some((declared, most)) = declared.zip(body.size_hint().upper())
+        && declared > most
+    {
+        let detail = format!("the body has {declared} bytes, of which {most} are permitted here");
+        return Err(Problem::new(ProblemCode::PayloadTooLarge).detail(detail));
     }
     Ok(body)
 }

@@ -107,13 +107,16 @@ mod tests {
         let wrong = refused(r#"{"a/b":[{"count":1},{"count":"x"}]}"#);
         assert_eq!(wrong["code"], "invalid_body");
         assert_eq!(wrong["errors"][0]["pointer"], "/a~1b/1/count");
-        assert_eq!(wrong["errors"][0]["detail"], r#"invalid type: string "x", expected u8"#);
+        assert_eq!(
+            wrong["errors"][0]["detail"],
+            r#"invalid type: string "x", expected a whole number within its bounds"#
+        );
         let unknown = refused(r#"{"a/b":[],"tenant_id":1}"#);
         assert_eq!(unknown["errors"][0]["pointer"], "/tenant_id");
         assert_eq!(refused("{}")["errors"][0]["pointer"], "");
         let arrays = refused(r#"{"a/b":[[1]]}"#);
         assert_eq!(arrays["errors"][0]["pointer"], "/a~1b/0");
-        assert_eq!(arrays["errors"][0]["detail"], "invalid type: sequence, expected struct Inner");
+        assert_eq!(arrays["errors"][0]["detail"], "invalid type: array, expected an object");
         assert_eq!(refused("[[]]")["code"], "invalid_body");
     }
 

@@ -1,12 +1,15 @@
 //! A query string, read into a type.
 //!
 //! Invariant: what is not understood is refused with `invalid_query`; unknown parameters are refused by the types,
-//! with `deny_unknown_fields`, so that a misspelt filter does not return everything. A NUL is refused everywhere: PostgreSQL's
-//! text holds none.
+//! with `deny_unknown_fields`, so that a misspelt filter does not return everything. A NUL is refused everywhere, because PostgreSQL's
+//! text holds none, and so is what is not UTF-8, which would be read as another value.
+
+use std::error::Error;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use serde::de::DeserializeOwned;
+use percent_encoding::percent_decode_str;
+use serde::de::{DeserializeOwned, value};
 
 use crate::problem::{Problem, ProblemCode};
 
@@ -18,9 +21,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        if let Some(name) = parts.uri.query().and_then(with_nul) {
-            let detail = format!("the value of {name:?} holds a NUL character");
-            return Err(Problem::new(ProblemCode::InvalidQuery).detail(detail));
+        if let Some(fault) = parts.uri.query().and_then(no_text) {
+            return Err(Problem::new(ProblemCode::InvalidQuery).detail(fault));
         }
         match axum::extract::Query::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
@@ -29,17 +31,78 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The first parameter in which a NUL stands.
-fn with_nul(query: &str) -> Option<&str> {
-    let parameter = query.split('&').find(|parameter| parameter.contains("%00"))?;
-    Some(parameter.split_once('=').map_or(parameter, |(name, _)| name))
+/// What is wrong with the first parameter that is no text.
+fn no_text(query: &str) -> Option<String> {
+    query.split('&').find_map(|parameter| {
+        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+        let fault = match percent_decode_str(parameter).decode_utf8() {
+            Err(_) => "is not UTF-8",
+            Ok(text) if text.contains('\0') => "holds a NUL character",
+            Ok(_) => return None,
+        };
+        Some(format!("the value of {name:?} {fault}"))
+    })
 }
 
-/// The innermost cause names the parameter; what is around it repeats that the query is invalid.
-fn cause(rejection: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = rejection;
-    while let Some(source) = innermost.source() {
-        innermost = source;
+/// Which parameter is at fault, and why; what is around that repeats that the query is invalid.
+fn cause(rejection: &(dyn Error + 'static)) -> String {
+    let mut causes = std::iter::successors(Some(rejection), |&error| error.source());
+    match causes.find_map(|error| error.downcast_ref::<serde_path_to_error::Error<value::Error>>()) {
+        Some(error) => fault(&error.path().to_string(), &error.inner().to_string()),
+        None => rejection.to_string(),
     }
-    innermost.to_string()
+}
+
+/// The words of the standard library for a number that is none leave open what was expected, and of whom.
+fn fault(name: &str, why: &str) -> String {
+    match why {
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            format!("{name}: a whole number is expected")
+        }
+        "number too large to fit in target type" | "number too small to fit in target type" => {
+            format!("{name}: the number is out of range")
+        }
+        // A dot is the query as a whole.
+        why if name == "." || why.contains(name) => why.to_owned(),
+        why => format!("{name}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its refusals are looked at")]
+    struct Filter {
+        limit: Option<u16>,
+        kind: Option<String>,
+        only: Option<bool>,
+    }
+
+    async fn refusal(query: &str) -> String {
+        let (mut parts, ()) = Request::get(format!("/?{query}")).body(()).expect("a request").into_parts();
+        let refused = Query::<Filter>::from_request_parts(&mut parts, &()).await.expect_err(query);
+        refused.detail_text().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_parameter_and_what_is_expected() {
+        for (query, told) in [
+            ("limit=x", "limit: a whole number is expected"),
+            ("limit=", "limit: a whole number is expected"),
+            ("limit=99999", "limit: the number is out of range"),
+            ("kind=%ff", "the value of \"kind\" is not UTF-8"),
+            ("kind=a%00", "the value of \"kind\" holds a NUL character"),
+            ("only=maybe", "only: provided string was not `true` or `false`"),
+            ("tenant_id=1", "unknown field `tenant_id`, expected one of `limit`, `kind`, `only`"),
+            ("kind=a&kind=b", "duplicate field `kind`"),
+        ] {
+            assert_eq!(refusal(query).await, told, "{query}");
+        }
+    }
 }
