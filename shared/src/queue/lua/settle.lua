@@ -11,25 +11,30 @@ local ended, seen, tenants, names, forgotten = {}, {}, {}, {}, {}
 local some_claimed = redis.call('ZCOUNT', leases, '-inf', CLAIMED) > 0
 local function expiry_of(id, holder) return (some_claimed or not holder) and redis.call('ZSCORE', leases, id) end
 
--- Many leases are charged the same.
-local noted = {}
-local function charge_of(holder)
-  local text = string.sub(holder, 25)
-  noted[text] = noted[text] or { virtual = charged_to(holder), is_start = string.sub(text, 1, 1) == START_MARK }
-  return noted[text]
+-- What a holder says. All leases that one fetch made for a tenant have the same, which is read once.
+local read = {}
+local function reading(holder)
+  read[holder] = read[holder] or {
+    token = string.sub(holder, 1, 8), tenant = string.sub(holder, 9, 24),
+    virtual = charged_to(holder), is_start = string.sub(holder, 25, 25) == START_MARK,
+  }
+  return read[holder]
+end
+
+local function sum_of(tenant)
+  if not tenants[tenant] then
+    tenants[tenant], names[#names + 1] = { runs = {}, charges = {}, unused = 0 }, tenant
+  end
+  return tenants[tenant]
 end
 
 -- Collects, for each tenant, what ended, and counts what did not run at all.
-local function account(holder, ran)
-  local tenant = string.sub(holder, 9, 24)
-  local sum = tenants[tenant]
-  if not sum then
-    sum = { runs = {}, charges = {}, unused = 0 }
-    tenants[tenant], names[#names + 1] = sum, tenant
-  end
-  sum.runs[#sum.runs + 1], sum.charges[#sum.charges + 1] = ran, charge_of(holder)
+local function account(lease, ran)
+  lease.sum = lease.sum or sum_of(lease.tenant)
+  local sum = lease.sum
+  local at = #sum.runs + 1
+  sum.runs[at], sum.charges[at] = ran, lease
   if ran < 0 then sum.unused = sum.unused + 1 end
-  return tenant
 end
 
 -- The virtual time was charged by an estimate; what was measured takes its place.
@@ -56,11 +61,15 @@ for at, holder in ipairs(holders) do
   -- The index has lost who held it. Where it waits again the crawl brings it: the ledger knows its tenant.
   if not holder and expiry and is_rescue == is_claimed(expiry) then
     forgotten[#forgotten + 1] = id
-  elseif holder and not seen[id] and string.sub(holder, 1, 8) == token and is_rescue == (is_claimed(expiry) or false) then
-    seen[id], ended[#ended + 1] = account(holder, ran), id
-    if priority > 0 then
-      place(id, seen[id], priority, run_at, now)
-      again[id], more = true, true
+  elseif holder and not seen[id] and is_rescue == (is_claimed(expiry) or false) then
+    local lease = reading(holder)
+    if lease.token == token then
+      account(lease, ran)
+      seen[id], ended[#ended + 1] = true, id
+      if priority > 0 then
+        place(id, lease.tenant, priority, run_at, now)
+        again[id], more = true, true
+      end
     end
   end
 end
