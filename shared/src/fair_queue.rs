@@ -4,7 +4,9 @@
 //! how many others there are, not on how much they have waiting. And a tenant that has much waiting fills no more than half of what is left of a bounded queue
 //! (dynamic thresholds, Choudhury and Hahne 1998), so there is room for those who have not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::tenancy::TenantId;
 

@@ -43,7 +43,7 @@ pub struct Desk {
     /// What this process holds.
     pub holdings: Holdings,
     /// Where leased jobs go.
-    pub dispatches: mpsc::Sender<Dispatch>,
+    pub dispatches: mpsc::Sender<Vec<Dispatch>>,
     /// Tells how long jobs waited.
     pub clock: Clock,
 }
@@ -97,10 +97,12 @@ impl Fetcher {
             match answer {
                 Ok(fetched) => {
                     self.sources.answered(at, wanted, fetched.taken, again_in(&fetched, wanted));
-                    for lease in fetched.leases {
+                    let (sources, desk) = (&self.sources, &self.desk);
+                    let leased = fetched.leases.into_iter().map(|lease| {
                         let permit = places.split(1).expect("no more is leased than there are places");
-                        self.desk.dispatch(lease, self.sources.place(at, permit)).await;
-                    }
+                        (lease, sources.place(at, permit))
+                    });
+                    desk.dispatch(leased.collect()).await;
                 }
                 Err(error) => {
                     tracing::debug!(source = %self.sources.shard(at), %error, "nothing could be fetched");
@@ -121,14 +123,20 @@ impl Fetcher {
 }
 
 impl Desk {
-    /// Enters a lease and sends it on to the slots.
-    pub async fn dispatch(&self, lease: Lease, place: Place) {
-        let lease = Arc::new(lease);
-        let cancelled = self.holdings.enter(Arc::clone(&lease));
-        let waited = self.clock.now().signed_duration_since(lease.run_at).to_std().unwrap_or_default();
-        crate::metrics::started(&lease, waited);
+    /// Enters leases, each of which has its place, and sends them on to the slots together: the way there costs as much as for one.
+    pub async fn dispatch(&self, leased: Vec<(Lease, Place)>) {
+        if leased.is_empty() {
+            return;
+        }
+        let (leases, places): (Vec<_>, Vec<_>) =
+            leased.into_iter().map(|(lease, place)| (Arc::new(lease), place)).unzip();
+        let (cancelled, now) = (self.holdings.enter(&leases), self.clock.now());
+        let dispatches = leases.into_iter().zip(cancelled).zip(places).map(|((lease, cancelled), place)| {
+            crate::metrics::started(&lease, now.signed_duration_since(lease.run_at).to_std().unwrap_or_default());
+            Dispatch { lease, cancelled, place }
+        });
         // The receiver is dropped after those who fetch have stopped.
-        let _ = self.dispatches.send(Dispatch { lease, cancelled, place }).await;
+        let _ = self.dispatches.send(dispatches.collect()).await;
     }
 }
 

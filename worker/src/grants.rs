@@ -77,7 +77,7 @@ impl Grants {
             match answer {
                 Ok(mut fetched) => {
                     if let Some(lease) = fetched.leases.pop() {
-                        self.desk.dispatch(lease, self.usages.place(shard, permit)).await;
+                        self.desk.dispatch(vec![(lease, self.usages.place(shard, permit))]).await;
                     }
                 }
                 Err(error) => tracing::debug!(source = %shard, %error, "a granted job could not be taken"),

@@ -2,11 +2,7 @@
 //!
 //! Invariant: whatever a handler does (return an error, panic, take too long), its attempt ends in an outcome.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use jobs::{
@@ -74,9 +70,9 @@ impl Handlers {
 
     /// Runs the handler of a leased job of this kind.
     pub async fn attempt(&self, kind: &Kind, lease: &Arc<Lease>, cancelled: CancellationToken) -> Attempt {
-        let (began, _running) = (Instant::now(), self.running.begin());
+        let running = self.running.begin();
         let outcome = self.outcome(kind, lease, cancelled).await;
-        Attempt { outcome, ran: began.elapsed() }
+        Attempt { outcome, ran: running.end() }
     }
 
     async fn outcome(&self, kind: &Kind, lease: &Arc<Lease>, cancelled: CancellationToken) -> Option<Outcome> {

@@ -4,11 +4,12 @@
 //! without having begun, never both: whoever asks first does it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use foldhash::{HashMap, HashMapExt as _};
 use shared::queue::{HeldLease, LeaseToken, Shard, consumer::Lease};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ pub struct Holdings {
 
 #[derive(Default)]
 struct State {
+    /// Ids are made here, so nobody can choose some that collide, and each job is looked up six times: a fast hash will do.
     entries: HashMap<Uuid, Held>,
     /// Cancellations of jobs that were not here, oldest first.
     missed: VecDeque<(Instant, Uuid)>,
@@ -50,20 +52,11 @@ enum Phase {
 }
 
 impl Holdings {
-    /// Enters a new lease and returns the token with which its run is cancelled. An earlier lease of the same job, which this
+    /// Enters new leases and returns, for each, the token with which its run is cancelled. An earlier lease of the same job, which this
     /// process must have lost, is cancelled and replaced.
-    pub fn enter(&self, lease: Arc<Lease>) -> CancellationToken {
-        let (id, cancelled) = (lease.id, CancellationToken::new());
-        let held =
-            Held { lease, since: Instant::now(), phase: Phase::Waits, cancelled: cancelled.clone(), settling: false };
-        let mut state = self.lock();
-        if let Some(lost) = state.entries.insert(id, held) {
-            lost.cancelled.cancel();
-        }
-        if state.was_missed(id) {
-            cancelled.cancel();
-        }
-        cancelled
+    pub fn enter(&self, leases: &[Arc<Lease>]) -> Vec<CancellationToken> {
+        let (mut state, since) = (self.lock(), Instant::now());
+        leases.iter().map(|lease| state.enter(Arc::clone(lease), since)).collect()
     }
 
     /// Notes that the handler of a job begins. If it must not, because the job was handed back or is held by a later lease, returns false.
@@ -105,8 +98,10 @@ impl Holdings {
     pub fn leave(&self, leases: impl IntoIterator<Item = (Uuid, LeaseToken)>) {
         let mut state = self.lock();
         for (id, token) in leases {
-            if state.held(id, token).is_some() {
-                state.entries.remove(&id);
+            if let Entry::Occupied(held) = state.entries.entry(id)
+                && held.get().lease.token == token
+            {
+                held.remove();
             }
         }
     }
@@ -193,6 +188,18 @@ impl Holdings {
 }
 
 impl State {
+    fn enter(&mut self, lease: Arc<Lease>, since: Instant) -> CancellationToken {
+        let (id, cancelled) = (lease.id, CancellationToken::new());
+        let held = Held { lease, since, phase: Phase::Waits, cancelled: cancelled.clone(), settling: false };
+        if let Some(lost) = self.entries.insert(id, held) {
+            lost.cancelled.cancel();
+        }
+        if self.was_missed(id) {
+            cancelled.cancel();
+        }
+        cancelled
+    }
+
     /// The entry of this lease; `None` if it is not held, or the job is held by a later one.
     fn held(&mut self, id: Uuid, token: LeaseToken) -> Option<&mut Held> {
         self.entries.get_mut(&id).filter(|held| held.lease.token == token)
@@ -241,7 +248,7 @@ mod tests {
             let shards = holdings.by_shard();
             shards.values().flatten().map(|held| held.held_for).max().expect("it is held")
         };
-        holdings.enter(Arc::clone(&one));
+        holdings.enter(&[Arc::clone(&one)]);
         assert_eq!(running_for(), Duration::ZERO);
         assert!(!holdings.begin(one.id, LeaseToken::random()), "another lease says nothing of this one");
         assert!(holdings.begin(one.id, one.token));
@@ -256,9 +263,7 @@ mod tests {
     #[test]
     fn what_begins_is_not_handed_back_and_what_is_handed_back_does_not_begin() {
         let (holdings, leases) = (Holdings::default(), [1, 2, 3].map(lease));
-        for lease in &leases {
-            holdings.enter(Arc::clone(lease));
-        }
+        holdings.enter(&leases);
         let [one, two, three] = &leases;
         assert!(holdings.begin(one.id, one.token) && holdings.give_up(two.id, two.token));
         assert!(!holdings.give_up(one.id, one.token) && !holdings.begin(two.id, two.token));
@@ -273,12 +278,12 @@ mod tests {
     #[test]
     fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
         let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
+        let is_cancelled = |lease: &Arc<Lease>| holdings.enter(&[Arc::clone(lease)])[0].is_cancelled();
         assert_eq!(holdings.said_cancelled(one.id), None);
-        assert!(!holdings.enter(Arc::clone(&other)).is_cancelled());
-        assert!(holdings.enter(Arc::clone(&one)).is_cancelled());
+        assert!(!is_cancelled(&other) && is_cancelled(&one));
         holdings.leave([(one.id, one.token)]);
-        assert!(!holdings.enter(Arc::clone(&one)).is_cancelled(), "it counts once");
+        assert!(!is_cancelled(&one), "it counts once");
         assert_eq!(holdings.said_cancelled(other.id), Some((1, other.token)));
-        assert!(!holdings.enter(lease(3)).is_cancelled());
+        assert!(!is_cancelled(&lease(3)));
     }
 }

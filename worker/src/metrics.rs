@@ -1,11 +1,11 @@
 //! What the worker tells Prometheus.
 
 use std::{
-    collections::HashMap,
     sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt as _};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
     queue::{JobState, QueueName, consumer::Lease, finish::Outcome},

@@ -48,7 +48,7 @@ impl Newcomers {
             match self.consumer.fetch(&shard, 1).await {
                 Ok(mut fetched) => {
                     if let Some(lease) = fetched.leases.pop() {
-                        self.desk.dispatch(lease, self.usages.place(&shard, permit)).await;
+                        self.desk.dispatch(vec![(lease, self.usages.place(&shard, permit))]).await;
                     }
                 }
                 Err(error) => tracing::debug!(source = %shard, %error, "a newcomer's job could not be fetched"),

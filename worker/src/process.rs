@@ -40,7 +40,8 @@ use crate::{
 
 /// How long after the grace runs may take to let go and their results to be written, for example while PostgreSQL is away.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
-const DISPATCHED: usize = 1_024;
+/// Fetches of which the jobs are on their way to the slots.
+const DISPATCHED: usize = 64;
 
 /// How a worker works.
 #[derive(Clone, Debug)]

@@ -72,8 +72,14 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Has a leased job run as soon as it is its turn.
-    pub fn start(self: &Arc<Self>, mut dispatch: Dispatch) {
+    /// Has leased jobs run, each as soon as it is its turn.
+    pub fn start(self: &Arc<Self>, dispatches: Vec<Dispatch>) {
+        for dispatch in dispatches {
+            self.enter(dispatch);
+        }
+    }
+
+    fn enter(self: &Arc<Self>, mut dispatch: Dispatch) {
         if self.is_closed() {
             return self.give_back(dispatch);
         }

@@ -31,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Runs that are still going after that are cancelled; those that let go are handed back.
 pub async fn run(
     runner: Arc<Runner>,
-    dispatches: mpsc::Receiver<Dispatch>,
+    dispatches: mpsc::Receiver<Vec<Dispatch>>,
     fetched: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> Result<(), MonitorError> {
@@ -43,9 +43,9 @@ pub async fn run(
             WorkerBuilder::new("rota")
                 .backend(Dispatches { receiver: Arc::clone(&source) })
                 .layer(CatchPanicLayer::new())
-                .build(move |dispatch: Dispatch| {
+                .build(move |dispatches: Vec<Dispatch>| {
                     let runner = Arc::clone(&runner);
-                    async move { runner.start(dispatch) }
+                    async move { runner.start(dispatches) }
                 })
         })
     };
@@ -78,11 +78,11 @@ async fn becomes(holdings: &Holdings, is_so: fn(&Holdings) -> bool) {
 }
 
 struct Dispatches {
-    receiver: Arc<Mutex<mpsc::Receiver<Dispatch>>>,
+    receiver: Arc<Mutex<mpsc::Receiver<Vec<Dispatch>>>>,
 }
 
 impl Backend for Dispatches {
-    type Task = Task<Dispatch>;
+    type Task = Task<Vec<Dispatch>>;
     type Error = Infallible;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>, _worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -95,7 +95,7 @@ impl Backend for Dispatches {
         _worker: &WorkerContext,
     ) -> Poll<Option<Result<Self::Task, Infallible>>> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
-        receiver.poll_recv(cx).map(|dispatch| dispatch.map(|dispatch| Ok(Task::new(dispatch))))
+        receiver.poll_recv(cx).map(|dispatches| dispatches.map(|dispatches| Ok(Task::new(dispatches))))
     }
 
     fn poll_close(&mut self, _cx: &mut Context<'_>, _worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -104,7 +104,7 @@ impl Backend for Dispatches {
 }
 
 impl BackendConfig for Dispatches {
-    type Args = Dispatch;
+    type Args = Vec<Dispatch>;
     type Id = Uuid;
     type Kind = Ephemeral;
     type Config = ();

@@ -11,7 +11,7 @@
 //! beside others, or a slot seldom comes free, one in twenty is left to them, so that they need not wait for the end of another's job either.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::{HashMap, HashMapExt as _};
 use shared::tenancy::TenantId;
 use tokio::{sync::Notify, time::timeout_at};
 
@@ -105,15 +106,15 @@ impl<J> Slots<J> {
 
     /// Enters a job. If a slot may be filled for it now, the caller is to see that [`Slot::next`] is called for it.
     pub fn enter(&self, tenant: TenantId, job: J) -> Option<Slot<J>> {
-        let mut state = self.shared.lock();
+        let (mut state, now) = (self.shared.lock(), Instant::now());
         let at_once = state.free > 0
-            && (state.runs(tenant) == 0 || state.waiting.is_empty() && self.shared.left(&state).is_none());
-        state.join(tenant, job);
+            && (state.runs(tenant) == 0 || state.waiting.is_empty() && self.shared.left(&state, now).is_none());
+        state.join(tenant, job, now);
         if at_once {
-            state.start(tenant);
+            state.start(tenant, now);
             return Some(Slot::taken(&self.shared, tenant));
         }
-        let tenant = self.shared.next(&mut state)?;
+        let tenant = self.shared.next(&mut state, now)?;
         Some(Slot::taken(&self.shared, tenant))
     }
 
@@ -121,10 +122,10 @@ impl<J> Slots<J> {
     pub async fn due(&self) -> Slot<J> {
         loop {
             let held_back_until = {
-                let mut state = self.shared.lock();
-                state.held_back_until = match self.shared.judge(&mut state) {
+                let (mut state, now) = (self.shared.lock(), Instant::now());
+                state.held_back_until = match self.shared.judge(&mut state, now) {
                     Next::Is(tenant) => {
-                        state.start(tenant);
+                        state.start(tenant, now);
                         return Slot::taken(&self.shared, tenant);
                     }
                     Next::IsHeldBack(until) => Some(until),
@@ -190,15 +191,15 @@ impl<J> Iterator for Slot<J> {
 
     /// The job that is to run now, once the one before has ended. `None` gives the slot back: nobody waits, or what is free is held back.
     fn next(&mut self) -> Option<J> {
-        let mut state = self.shared.lock();
+        let (mut state, now) = (self.shared.lock(), Instant::now());
         state.end(self.tenant.take()?);
         let tenant = if self.begun {
-            state.note_end();
-            self.shared.next(&mut state)?
+            state.note_end(now);
+            self.shared.next(&mut state, now)?
         } else {
             // That it may be filled was judged when it was taken; by now another tenant may be next.
             let next = state.first()?;
-            state.start(next);
+            state.start(next, now);
             next
         };
         (self.tenant, self.begun) = (Some(tenant), true);
@@ -234,10 +235,10 @@ impl<J> Shared<J> {
     }
 
     /// Takes a free slot for whoever may fill it. If it is held back, [`Slots::due`] gives it later.
-    fn next(&self, state: &mut State<J>) -> Option<TenantId> {
-        match self.judge(state) {
+    fn next(&self, state: &mut State<J>, now: Instant) -> Option<TenantId> {
+        match self.judge(state, now) {
             Next::Is(tenant) => {
-                state.start(tenant);
+                state.start(tenant, now);
                 return Some(tenant);
             }
             Next::IsHeldBack(until) => {
@@ -251,14 +252,14 @@ impl<J> Shared<J> {
         None
     }
 
-    fn judge(&self, state: &mut State<J>) -> Next {
+    fn judge(&self, state: &mut State<J>, now: Instant) -> Next {
         let Some(tenant) = state.first().filter(|_| state.free > 0) else { return Next::Nobody };
         if state.runs(tenant) > 0 {
-            if let Some(until) = self.left(state) {
+            if let Some(until) = self.left(state, now) {
                 return Next::IsHeldBack(until);
             }
-            if !state.may_start(self.starts_per_tick()) {
-                return Next::IsHeldBack(Instant::now() + TICK);
+            if !state.may_start(self.starts_per_tick(), now) {
+                return Next::IsHeldBack(now + TICK);
             }
         }
         Next::Is(tenant)
@@ -272,11 +273,10 @@ impl<J> Shared<J> {
     }
 
     /// Until when what is free is left to newcomers, if it is.
-    fn left(&self, state: &State<J>) -> Option<Instant> {
+    fn left(&self, state: &State<J>, now: Instant) -> Option<Instant> {
         if state.free > (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS {
             return None;
         }
-        let now = Instant::now();
         let since = if state.seldom_ends(now) { now } else { state.newcomer_at? };
         (now < since + LATELY).then_some(since + LATELY)
     }
@@ -293,14 +293,14 @@ impl<J> State<J> {
     }
 
     /// Enters a job into its tenant's line.
-    fn join(&mut self, tenant: TenantId, job: J) {
+    fn join(&mut self, tenant: TenantId, job: J, now: Instant) {
         let running = self.runs(tenant);
         let line = self.waiting.entry(tenant).or_insert_with(|| {
             self.lines += 1;
             self.order.insert((running, self.lines, tenant));
             Line { since: self.lines, jobs: VecDeque::new() }
         });
-        line.jobs.push_back((Instant::now(), job));
+        line.jobs.push_back((now, job));
     }
 
     /// Takes the first job out of a tenant's line.
@@ -315,9 +315,9 @@ impl<J> State<J> {
         job.map(|(_, job)| job)
     }
 
-    fn start(&mut self, tenant: TenantId) {
+    fn start(&mut self, tenant: TenantId, now: Instant) {
         if self.runs(tenant) == 0 && !self.running.is_empty() {
-            self.newcomer_at = Some(Instant::now());
+            self.newcomer_at = Some(now);
         }
         self.free -= 1;
         self.count(tenant, |running| running + 1);
@@ -328,8 +328,7 @@ impl<J> State<J> {
         self.count(tenant, |running| running.saturating_sub(1));
     }
 
-    fn note_end(&mut self) {
-        let now = Instant::now();
+    fn note_end(&mut self, now: Instant) {
         let since = now.duration_since(self.ended_at).min(LONGEST_BETWEEN);
         (self.between_ends, self.ended_at) = ((3 * self.between_ends + since) / 4, now);
     }
@@ -354,8 +353,7 @@ impl<J> State<J> {
     }
 
     /// Whether another start is due, which then counts.
-    fn may_start(&mut self, per_tick: f64) -> bool {
-        let now = Instant::now();
+    fn may_start(&mut self, per_tick: f64, now: Instant) -> bool {
         let ticks = now.duration_since(self.counted_at).as_secs_f64() / TICK.as_secs_f64();
         (self.starts, self.counted_at) = ((self.starts + ticks * per_tick).min(per_tick), now);
         let due = self.starts >= 1.0;

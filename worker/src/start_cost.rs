@@ -6,6 +6,7 @@
 //! waits to be written: a backlog of the ledger is a cost of starts.
 
 use std::{
+    mem::ManuallyDrop,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,7 +31,10 @@ struct State {
 }
 
 /// A run, until it is dropped.
-pub struct Running<'a>(&'a RunningTime);
+pub struct Running<'a> {
+    sum: &'a RunningTime,
+    since: Instant,
+}
 
 impl RunningTime {
     /// Nothing has run yet.
@@ -40,8 +44,9 @@ impl RunningTime {
 
     /// A run begins.
     pub fn begin(&self) -> Running<'_> {
-        self.moved_on().running += 1;
-        Running(self)
+        let mut state = self.moved_on();
+        state.running += 1;
+        Running { sum: self, since: state.since }
     }
 
     /// The sum up to now.
@@ -66,10 +71,24 @@ impl Default for RunningTime {
     }
 }
 
+impl Running<'_> {
+    /// Ends it and returns how long it took.
+    pub fn end(self) -> Duration {
+        let run = ManuallyDrop::new(self);
+        run.leave().saturating_duration_since(run.since)
+    }
+
+    /// Returns when.
+    fn leave(&self) -> Instant {
+        let mut state = self.sum.moved_on();
+        state.running = state.running.saturating_sub(1);
+        state.since
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.moved_on();
-        state.running = state.running.saturating_sub(1);
+        self.leave();
     }
 }
 
@@ -186,7 +205,7 @@ mod tests {
         let before = running.sum();
         let (one, other) = (running.begin(), running.begin());
         std::thread::sleep(Duration::from_millis(20));
-        drop(one);
+        assert!(one.end() >= Duration::from_millis(20));
         let both = running.sum().saturating_sub(before);
         assert!(both >= Duration::from_millis(40), "{both:?}");
         drop(other);

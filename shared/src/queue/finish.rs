@@ -11,9 +11,8 @@ mod error_text;
 mod outcome;
 mod recording;
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
+use foldhash::HashMap;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 

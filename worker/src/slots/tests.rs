@@ -120,7 +120,7 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
     let came_at = Instant::now();
     let mut last = loop {
         assert!(came_at.elapsed() < PATIENCE, "nobody else came");
-        slots.shared.lock().note_end();
+        slots.shared.lock().note_end(Instant::now());
         if let Some(slot) = slots.due().now_or_never() {
             break slot;
         }
@@ -145,7 +145,7 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_runs_are_long() {
 #[tokio::test]
 async fn a_lone_tenant_gets_all_slots_and_few_slots_are_left_to_nobody() {
     let lone = slots(20, Duration::from_micros(1));
-    lone.shared.lock().note_end();
+    lone.shared.lock().note_end(Instant::now());
     let mut held: Vec<_> = (0..20).map(|job| begin(&lone, tenant(1), job)).collect();
     let few = slots(9, Duration::from_micros(1));
     held.push(begin(&few, tenant(1), 0));

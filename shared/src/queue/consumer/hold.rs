@@ -5,11 +5,12 @@
 //! have begun, or it is renewed after the read and before the run.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::{Consumer, FetchError, Lease, rows::Row};

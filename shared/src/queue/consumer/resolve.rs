@@ -1,7 +1,6 @@
 //! The ledger's word on what the index proposed: what is to be run is kept, the rest is settled.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::{

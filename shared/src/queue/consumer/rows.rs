@@ -1,8 +1,9 @@
 //! The rows of leased jobs, read from the ledger.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use foldhash::HashMap;
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
@@ -39,7 +40,7 @@ pub(super) struct Row {
 
 impl Consumer {
     pub(super) async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
-        let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+        let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::default()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
         // The bounds leave out partitions: of the list alone, each id would be looked for in each of them. What can be reckoned from a row is
         // reckoned here, because PostgreSQL takes longer for it than for the look-up.
