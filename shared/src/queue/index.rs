@@ -170,6 +170,11 @@ impl Index {
         self.listening.age(grant.at_ms)
     }
 
+    /// Redis's time by now, at the least, of which `told_ms` is an earlier one.
+    pub(super) fn now_ms(&self, told_ms: i64) -> i64 {
+        self.listening.now_ms(told_ms)
+    }
+
     /// What a start costs, which goes along with each settlement.
     pub const fn start_cost(&self) -> &StartCost {
         &self.start_cost

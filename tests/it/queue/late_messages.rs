@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use super::{
     grants::{Idle, commit, indexed_and_free, leased, scene},
-    support::{LEASE, PATIENCE, far_index, queue, shard, virtual_time},
+    support::{LEASE, Ledger, PATIENCE, far_index, queue, shard, virtual_time},
 };
 
 /// Short enough to be waited for.
@@ -50,6 +50,25 @@ async fn a_grant_that_is_delivered_late_is_renewed_first() -> Result<()> {
     let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("nobody took it")?;
     assert_eq!((lease.attempt, rescue_all(&system).await?), (1, RescueReport::default()), "it lasts on");
     assert!(lease.is_own(&system.index).await?);
+    Ok(())
+}
+
+/// Redis told its time when it made the grant, PostgreSQL when the row was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_delivered_late_brings_nothing_forward_that_was_put_off_meanwhile() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let mut idle = Idle::start(&system, LEASE).await?;
+    let id = commit(&system, tenant, 1).await?[0];
+    let grant = idle.is_granted().await?;
+    let put_off = "update jobs set run_at = now() + interval '20 s' where id = $1";
+    sqlx::query(put_off).bind(id).execute(&mut ledger.0).await?;
+    sleep(Duration::from_secs(1)).await;
+    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "it is not due");
+    let next = idle.consumer.fetch(&shard(), 1).await?.next.context("it is due in the near future")?;
+    let left = "select extract(epoch from run_at - now())::float8 from jobs where id = $1";
+    let left: f64 = sqlx::query_scalar(left).bind(id).fetch_one(&mut ledger.0).await?;
+    assert!((next.as_secs_f64() - left).abs() < 0.5, "{next:?}, {left} s");
     Ok(())
 }
 

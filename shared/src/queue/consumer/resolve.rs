@@ -36,6 +36,8 @@ impl Consumer {
     /// Keeps what is to be run now, in the order of the index, and settles the rest.
     async fn judge(&self, shard: &Shard, hold: Hold, fetched: FetchedIds, rows: &mut HashMap<Uuid, Row>) -> Fetched {
         let (FetchedIds { state, ids, next, now_ms }, token) = (fetched, hold.token);
+        // The rows are of now, and a grant may have been under way for long.
+        let now_ms = self.index.now_ms(now_ms);
         let (mut leases, mut rest, mut expired) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         for leased in &ids {
             match rows.remove(&leased.id) {

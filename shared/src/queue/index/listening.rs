@@ -47,6 +47,14 @@ impl Listening {
         }
     }
 
+    /// Redis's time by now, at the least, of which `told_ms` is an earlier one.
+    pub(super) fn now_ms(&self, told_ms: i64) -> i64 {
+        match self.ahead_ms.load(Ordering::Relaxed) {
+            UNKNOWN => told_ms,
+            ahead => told_ms.max(ahead + self.elapsed_ms(Instant::now())),
+        }
+    }
+
     /// Learns from an answer. It was made before it arrived, so Redis is at least this far ahead; and after it was asked for.
     pub(super) fn heard(&self, redis_ms: i64, asked: Instant) {
         self.ahead_ms.store(redis_ms - self.elapsed_ms(Instant::now()), Ordering::Relaxed);
@@ -73,6 +81,16 @@ mod tests {
         listening.heard(1_000_000, Instant::now());
         let until = listening.until(Duration::from_secs(2));
         assert!((1_002_000..1_002_500).contains(&until), "{until}");
+    }
+
+    #[test]
+    fn what_was_told_long_ago_is_moved_on() {
+        let listening = Listening::new();
+        assert_eq!(listening.now_ms(1_000_000), 1_000_000);
+        listening.heard(1_000_000, Instant::now());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(listening.now_ms(999_000) >= 1_000_019, "{}", listening.now_ms(999_000));
+        assert_eq!(listening.now_ms(2_000_000), 2_000_000, "it was told later");
     }
 
     /// An answer that was under way for so long may be that old.
