@@ -19,17 +19,22 @@ fn job() -> Value {
     json!({ "kind": "noop", "args": {}, "run_at": Clock::system().now() + chrono::TimeDelta::days(1) })
 }
 
-/// Sends the same request on all connections, one after the other on each. `expected` is the status of those that get through.
+/// Sends the same request on all connections, one after the other on each. `expected` is the status of those that get through, which are most:
+/// what is held off at the door harms nobody.
 async fn send(tenant: &ApiClient, path: &str, requests: usize, body: &Value, expected: u16) -> Result<()> {
-    let body = body.to_string();
+    let (body, requests) = (body.to_string(), requests / SCALE);
     let connection = async |_| {
-        for _ in 0..requests / SCALE {
+        let mut got_through = 0;
+        for _ in 0..requests {
             let status = tenant.post_status(path, &body).await?.as_u16();
             ensure!(status == expected || matches!(status, 429 | 503), "{status}");
+            got_through += usize::from(status == expected);
         }
-        Ok(())
+        Ok(got_through)
     };
-    try_join_all((0..CONNECTIONS).map(connection)).await.map(drop)
+    let got_through: usize = try_join_all((0..CONNECTIONS).map(connection)).await?.into_iter().sum();
+    ensure!(2 * got_through > CONNECTIONS * requests, "{got_through} of {} got through", CONNECTIONS * requests);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -271,6 +271,34 @@ async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     Ok(())
 }
 
+/// Many leases are out at once, and all were charged too much: by as much the other one would wait while the first is served again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_takes_nobody_behind_who_came_meanwhile() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenants = tenants(&system, 2).await?;
+    let [first, second] = tenants.as_slice() else { panic!("two tenants: {tenants:?}") };
+    build_index(&system).await;
+    enqueue(&system, *first, 20).await?;
+    indexed(&system, 20).await;
+    let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
+    let ran = |lease: &Lease, ran| Settlement { id: lease.id, token: lease.token, ran: Some(ran), again: None };
+    let long = consumer.fetch(&shard(), 1).await?.leases;
+    system.index.settle(&shard(), &[ran(&long[0], Duration::from_secs(10))]).await?;
+    let mut leases = consumer.fetch(&shard(), 10).await?.leases;
+    leases.extend(consumer.fetch(&shard(), 1).await?.leases);
+    enqueue(&system, *second, 1).await?;
+    indexed(&system, 9).await;
+    let joined = virtual_time(&system, *second).await?;
+    assert!(joined > 20_000.0, "it joined where the last turn was given, at {joined}");
+    let (short, back) = leases.split_at(5);
+    let settlements = short.iter().map(|lease| ran(lease, Duration::from_millis(1)));
+    let settlements: Vec<_> = settlements.chain(back.iter().map(Lease::hand_back)).collect();
+    system.index.settle(&shard(), &settlements).await?;
+    let back_at = virtual_time(&system, *first).await?;
+    assert!(back_at >= joined, "{back_at} is behind {joined}");
+    Ok(())
+}
+
 /// Going from tenant to tenant costs more than a job that takes a tenth of a millisecond. Longer ones are taken one by one.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_far_below_a_millisecond_share_a_turn() -> Result<()> {

@@ -35,10 +35,15 @@ local function remember(tenants)
   if #averages > 0 then redis.call('HSET', estimates, unpack(averages)) end
 end
 
--- Moves a tenant's virtual time, wherever it stands.
+-- Moves a tenant's virtual time, wherever it stands. What is given back takes it to the floor and no further, where it is in the ring: others
+-- have joined there, and would wait for as much as an estimate of many leases was too high. Outside the ring `join_ring` sees to that.
 local function charge(tenant, virtual_ms)
-  if not redis.call('ZADD', ring, 'XX', 'INCR', virtual_ms, tenant) then
+  local time = redis.call('ZADD', ring, 'XX', 'INCR', virtual_ms, tenant)
+  if not time then
     redis.call('HINCRBYFLOAT', vtimes, tenant, virtual_ms)
+  elseif virtual_ms < 0 then
+    local least = redis.call('HGET', meta, 'floor')
+    if least and tonumber(time) < tonumber(least) then redis.call('ZADD', ring, least, tenant) end
   end
 end
 

@@ -82,6 +82,18 @@ impl World {
 
     async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
         let mut scene = Box::pin(Scene::open(self)).await?;
+        let followed = Self::follow_in(&mut scene, beginning, steps, seen).await;
+        // All processes of a long run look for their keys among those of all.
+        scene.delete_keys().await?;
+        followed
+    }
+
+    async fn follow_in(
+        scene: &mut Scene<'_>,
+        beginning: &[Step],
+        steps: &[Step],
+        seen: Option<&Arc<AtomicUsize>>,
+    ) -> Result<()> {
         for step in beginning {
             scene.take(step).await?;
         }
