@@ -2,6 +2,8 @@
 //!
 //! Invariant: no more is read than the route permits, and nothing of a body that says itself that it is larger: its sender may never send the rest.
 
+use std::error::Error;
+
 use axum::{RequestExt as _, body::Body, extract::Request};
 use http::header::CONTENT_LENGTH;
 use http_body::Body as _;
@@ -26,16 +28,17 @@ pub(crate) fn limited_body(request: Request) -> Result<Body, Problem> {
 }
 
 /// What became of a body that could not be read to its end.
-pub(crate) fn body_problem(error: &(dyn std::error::Error + 'static)) -> Problem {
-    if is_caused_by::<LengthLimitError>(error) {
+pub(crate) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
+    if cause_of_type::<LengthLimitError>(error).is_some() {
         ProblemCode::PayloadTooLarge.into()
-    } else if is_caused_by::<TimeoutError>(error) {
+    } else if cause_of_type::<TimeoutError>(error).is_some() {
         ProblemCode::BodyTimeout.into()
     } else {
         Problem::new(ProblemCode::BadRequest).detail("the body broke off")
     }
 }
 
-fn is_caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
+/// The error of this type among an error and its causes.
+pub(super) fn cause_of_type<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }

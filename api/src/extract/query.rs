@@ -11,6 +11,7 @@ use http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, value};
 
+use super::body::cause_of_type;
 use crate::problem::{Problem, ProblemCode};
 
 /// The query string of a request.
@@ -46,8 +47,7 @@ fn no_text(query: &str) -> Option<String> {
 
 /// Which parameter is at fault, and why; what is around that repeats that the query is invalid.
 fn cause(rejection: &(dyn Error + 'static)) -> String {
-    let mut causes = std::iter::successors(Some(rejection), |&error| error.source());
-    match causes.find_map(|error| error.downcast_ref::<serde_path_to_error::Error<value::Error>>()) {
+    match cause_of_type::<serde_path_to_error::Error<value::Error>>(rejection) {
         Some(error) => fault(&error.path().to_string(), &error.inner().to_string()),
         None => rejection.to_string(),
     }
