@@ -179,13 +179,14 @@ async fn gather(ends: &Ends<WithHooks>, until: Instant) {
 /// aside.
 async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<OwnedSemaphorePermit>) -> usize {
     let Writing { ledger, index, holdings, .. } = &**writing;
+    let tenants = batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
     let finish = |(ended, hooks): &WithHooks| {
         let Lease { id, attempt, .. } = *ended.lease;
         Some(Finish { id, attempt, hooks: *hooks, outcome: ended.outcome.clone()? })
     };
     let finishes: Vec<Finish> = batch.iter().filter_map(finish).collect();
     let Tried { records: Records { recorded, aftermath }, slow, locked } =
-        record_patiently(ledger, Recording::of(&finishes), &batch).await;
+        record_patiently(ledger, Recording::of(&finishes), &tenants).await;
     drop(slot);
     faults::pass(Point::AfterLedgerBeforeSettle).await;
     let mut by_shard: HashMap<&Shard, Vec<Settlement>> = HashMap::new();
@@ -250,14 +251,14 @@ impl Tried {
 
 /// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
 /// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
-async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, batch: &[WithHooks]) -> Tried {
+async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
     let mut told = false;
     loop {
         match recording.advance(ledger).await {
             Ok(()) => return Tried::of(recording.apart().0),
-            Err(error) if db::is_lock_held(&error) => return record_by_tenant(ledger, recording, batch).await,
+            Err(error) if db::is_lock_held(&error) => return record_by_tenant(ledger, recording, tenants).await,
             Err(error) if db::is_timed_out(&error) => {
-                return record_apart(ledger, recording, batch, db::sql_state(&error), true).await;
+                return record_apart(ledger, recording, tenants, db::sql_state(&error), true).await;
             }
             Err(error) if db::is_unavailable(&error) => {
                 if !told {
@@ -269,15 +270,13 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, batch: &[
                 }
                 sleep(PAUSE).await;
             }
-            Err(error) => return record_apart(ledger, recording, batch, db::sql_state(&error), false).await,
+            Err(error) => return record_apart(ledger, recording, tenants, db::sql_state(&error), false).await,
         }
     }
 }
 
 /// After a batch met a lock, which one tenant may hold: the ends of each tenant are written by themselves.
-async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, batch: &[WithHooks]) -> Tried {
-    let tenants: HashMap<Uuid, TenantId> =
-        batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
+async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
     let (records, mut parts) = recording.apart_by(|id| tenants.get(&id).copied());
     let mut all = Tried::of(records);
     if parts.len() == 1 {
@@ -286,7 +285,7 @@ async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, batch: &[With
     }
     let mut tries = Vec::with_capacity(parts.len());
     for part in parts {
-        tries.push(Box::pin(record_patiently(ledger, part, batch)));
+        tries.push(Box::pin(record_patiently(ledger, part, tenants)));
     }
     let mut tried = stream::iter(tries).buffer_unordered(PARTS);
     while let Some(part) = tried.next().await {
@@ -314,7 +313,7 @@ async fn record_unlocked(ledger: &Kept, mut part: Recording<'_>) -> Tried {
 async fn record_apart(
     ledger: &Kept,
     recording: Recording<'_>,
-    batch: &[WithHooks],
+    tenants: &HashMap<Uuid, TenantId>,
     error: impl Display,
     timed_out: bool,
 ) -> Tried {
@@ -327,7 +326,7 @@ async fn record_apart(
         return all;
     }
     for alone in open {
-        all.extend(Box::pin(record_patiently(ledger, alone, batch)).await);
+        all.extend(Box::pin(record_patiently(ledger, alone, tenants)).await);
     }
     all
 }

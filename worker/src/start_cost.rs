@@ -6,7 +6,6 @@
 //! waits to be written: a backlog of the ledger is a cost of starts.
 
 use std::{
-    mem::ManuallyDrop,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -74,21 +73,14 @@ impl Default for RunningTime {
 impl Running<'_> {
     /// Ends it and returns how long it took.
     pub fn end(self) -> Duration {
-        let run = ManuallyDrop::new(self);
-        run.leave().saturating_duration_since(run.since)
-    }
-
-    /// Returns when.
-    fn leave(&self) -> Instant {
-        let mut state = self.sum.moved_on();
-        state.running = state.running.saturating_sub(1);
-        state.since
+        self.since.elapsed()
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.leave();
+        let mut state = self.sum.moved_on();
+        state.running = state.running.saturating_sub(1);
     }
 }
 
