@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use jobs::args;
+use mime::Mime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -35,7 +36,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// The bytes of a body that says it is JSON, each counted in its tenant's account before the next is read.
 pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
     if !is_json(request.headers()) {
-        return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json"));
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json in UTF-8"));
     }
     let account = request.extensions().get::<RequestAccount>().cloned().unwrap_or_default();
     let mut chunks = limited_body(request)?.into_data_stream();
@@ -55,9 +56,12 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<Mime>().ok());
+    media_type.is_some_and(|media_type| {
+        let (subtype, suffix) = (media_type.subtype(), media_type.suffix());
+        let is_json = media_type.type_() == mime::APPLICATION && (subtype == mime::JSON || suffix == Some(mime::JSON));
+        is_json && media_type.get_param(mime::CHARSET).is_none_or(|charset| charset == mime::UTF_8)
+    })
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -135,6 +139,7 @@ mod tests {
     fn only_json_media_types_pass() {
         let is = |text: &str| is_json(&HeaderMap::from_iter([(CONTENT_TYPE, text.parse().unwrap())]));
         assert!(is("application/json") && is("Application/JSON; charset=utf-8") && is("application/x+json"));
+        assert!(!is("application/json; charset=utf-16") && !is("application/json; charset") && !is("json"));
         assert!(!is("text/json") && !is("application/x-www-form-urlencoded") && !is("application/jsonp"));
         assert!(!is_json(&HeaderMap::new()));
     }
