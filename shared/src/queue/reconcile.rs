@@ -224,8 +224,14 @@ impl Reconciler {
                 self.index.push(queue, &page.jobs).await?;
                 return Ok(pushed);
             };
-            let (next, told) = tokio::join!(self.page(queue, cursor, Uuid::max()), self.index.push(queue, &page.jobs));
-            told?;
+            // Two calls are under way at a time, so that Redis need not wait for the next one.
+            let (some, others) = page.jobs.split_at(page.jobs.len() / 2);
+            let (next, told, told_too) = tokio::join!(
+                self.page(queue, cursor, Uuid::max()),
+                self.index.push(queue, some),
+                self.index.push(queue, others)
+            );
+            told.and(told_too)?;
             faults::reach(Point::RebuildBetweenPages).await?;
             page = next?;
         }
