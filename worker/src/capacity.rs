@@ -75,11 +75,16 @@ impl Capacity {
         let taken = Arc::clone(&self.places).acquire_many_owned(worth).await;
         // The semaphore is never closed.
         let mut taken = taken.expect("the places stay open as long as the fetcher");
+        self.add_free(&mut taken);
+        taken
+    }
+
+    /// Takes the places that are free besides, as many as one fetch can fill.
+    pub fn add_free(&self, taken: &mut OwnedSemaphorePermit) {
         let more = self.places.available_permits().min(MAX_FETCH - taken.num_permits());
         if let Ok(rest) = Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             taken.merge(rest);
         }
-        taken
     }
 
     /// Takes a place if one is free.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     clock::Clock,
     queue::{
-        IndexState,
+        IndexState, Welcome,
         consumer::{Consumer, FetchError, Fetched, Lease},
     },
 };
@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, sources::Sources, stall::Stall,
-    start_cost::StartMeter,
+    capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, slots::Slots, sources::Sources,
+    stall::Stall, start_cost::StartMeter,
 };
 
 /// Without a notice, an empty source is asked this often.
@@ -58,6 +58,8 @@ pub struct Fetcher {
     pub capacity: Arc<Capacity>,
     /// Places beyond those, for what is granted: see [`crate::grants`].
     pub guests: Arc<Semaphore>,
+    /// Tell for whom they are.
+    pub slots: Slots<Dispatch>,
     /// Where leases are entered and sent on.
     pub desk: Desk,
     /// While one is under way nothing is leased.
@@ -88,15 +90,20 @@ impl Fetcher {
 
     /// Asks the sources that are worth it, and sends on what they give.
     async fn round(&mut self, mut places: OwnedSemaphorePermit) {
+        let welcome = self.welcome(&mut places);
         let shares = self.sources.share(places.num_permits());
         let wishes: Vec<_> = shares.iter().map(|&(at, wanted)| (self.sources.shard(at), wanted)).collect();
-        let has_place_for_newcomers = self.guests.available_permits() > 0;
-        let answers = self.consumer.fetch_from(&wishes, has_place_for_newcomers).await;
+        let answers = self.consumer.fetch_from(&wishes, welcome).await;
         self.measure(&shares, &answers);
         for ((at, wanted), answer) in shares.into_iter().zip(answers) {
             match answer {
                 Ok(fetched) => {
-                    self.sources.answered(at, wanted, fetched.taken, again_in(&fetched, wanted));
+                    let again_in = again_in(&fetched, wanted);
+                    if welcome == Welcome::Newcomers {
+                        self.sources.ask_again(at, again_in);
+                    } else {
+                        self.sources.answered(at, wanted, fetched.taken, again_in);
+                    }
                     let (sources, desk) = (&self.sources, &self.desk);
                     let leased = fetched.leases.into_iter().map(|lease| {
                         let permit = places.split(1).expect("no more is leased than there are places");
@@ -114,6 +121,22 @@ impl Fetcher {
 }
 
 impl Fetcher {
+    /// For whom there are slots, keeping the places of those. What is fetched for a slot that is left to newcomers, and is no newcomer's, would
+    /// wait until it is handed back, in the place that the newcomer needs.
+    fn welcome(&self, places: &mut OwnedSemaphorePermit) -> Welcome {
+        let left = self.slots.left_to_newcomers();
+        if places.num_permits() <= left {
+            self.sources.hold_off();
+            // What came free before that.
+            self.capacity.add_free(places);
+        }
+        if places.num_permits() <= left {
+            return Welcome::Newcomers;
+        }
+        drop(places.split(left));
+        if self.guests.available_permits() > 0 { Welcome::NextAndNewcomers } else { Welcome::Next }
+    }
+
     /// What gave all that was wanted has likely more.
     fn measure(&mut self, shares: &[(usize, usize)], answers: &[Result<Fetched, FetchError>]) {
         let taken = |answer: &Result<Fetched, _>| answer.as_ref().map_or(0, |fetched| fetched.taken);

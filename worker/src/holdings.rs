@@ -27,8 +27,8 @@ pub struct Holdings {
 struct State {
     /// Ids are made here, so nobody can choose some that collide, and each job is looked up six times: a fast hash will do.
     entries: HashMap<Uuid, Held>,
-    /// Cancellations of jobs that were not here, oldest first.
-    missed: VecDeque<(Instant, Uuid)>,
+    /// Cancellations of jobs that were not here, oldest first, each up to an attempt.
+    missed: VecDeque<(Instant, Uuid, i32)>,
 }
 
 struct Held {
@@ -121,18 +121,18 @@ impl Holdings {
         self.lock().held(id, token).is_some_and(|held| !held.settling)
     }
 
-    /// Notes that a job is said to be cancelled, and returns its attempt and token if it is here; if it is on its way, it is cancelled when
-    /// it comes, before anything of it has run.
-    pub fn said_cancelled(&self, id: Uuid) -> Option<(i32, LeaseToken)> {
+    /// Cancels the run of a job that is said to be cancelled up to this attempt: a later one is of a job that was redriven. What is on its way is
+    /// cancelled when it comes, before anything of it has run.
+    pub fn cancel_up_to(&self, id: Uuid, attempt: i32) {
         let State { entries, missed } = &mut *self.lock();
-        while missed.front().is_some_and(|(at, _)| at.elapsed() > ON_ITS_WAY) {
+        while missed.front().is_some_and(|(at, ..)| at.elapsed() > ON_ITS_WAY) {
             missed.pop_front();
         }
-        if let Some(held) = entries.get(&id) {
-            return Some((held.lease.attempt, held.lease.token));
+        match entries.get(&id) {
+            Some(held) if held.lease.attempt <= attempt => held.cancelled.cancel(),
+            Some(_) => {}
+            None => missed.push_back((Instant::now(), id, attempt)),
         }
-        missed.push_back((Instant::now(), id));
-        None
     }
 
     /// Cancels the run of a job that is lost to it, unless it is held by a later lease by now.
@@ -189,12 +189,12 @@ impl Holdings {
 
 impl State {
     fn enter(&mut self, lease: Arc<Lease>, since: Instant) -> CancellationToken {
-        let (id, cancelled) = (lease.id, CancellationToken::new());
+        let (id, attempt, cancelled) = (lease.id, lease.attempt, CancellationToken::new());
         let held = Held { lease, since, phase: Phase::Waits, cancelled: cancelled.clone(), settling: false };
         if let Some(lost) = self.entries.insert(id, held) {
             lost.cancelled.cancel();
         }
-        if self.was_missed(id) {
+        if self.was_missed(id, attempt) {
             cancelled.cancel();
         }
         cancelled
@@ -205,9 +205,11 @@ impl State {
         self.entries.get_mut(&id).filter(|held| held.lease.token == token)
     }
 
-    /// Whether a cancellation came too early, which counts once: a job that was redriven since is handed back and comes again.
-    fn was_missed(&mut self, id: Uuid) -> bool {
-        let at = self.missed.iter().position(|(at, other)| *other == id && at.elapsed() <= ON_ITS_WAY);
+    /// Whether a cancellation came too early, which counts once.
+    fn was_missed(&mut self, id: Uuid, attempt: i32) -> bool {
+        let is_it =
+            |(at, other, up_to): &(Instant, Uuid, i32)| *other == id && attempt <= *up_to && at.elapsed() <= ON_ITS_WAY;
+        let at = self.missed.iter().position(is_it);
         at.and_then(|at| self.missed.remove(at)).is_some()
     }
 }
@@ -279,11 +281,22 @@ mod tests {
     fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
         let (holdings, one, other) = (Holdings::default(), lease(1), lease(2));
         let is_cancelled = |lease: &Arc<Lease>| holdings.enter(&[Arc::clone(lease)])[0].is_cancelled();
-        assert_eq!(holdings.said_cancelled(one.id), None);
+        holdings.cancel_up_to(one.id, 1);
         assert!(!is_cancelled(&other) && is_cancelled(&one));
         holdings.leave([(one.id, one.token)]);
         assert!(!is_cancelled(&one), "it counts once");
-        assert_eq!(holdings.said_cancelled(other.id), Some((1, other.token)));
-        assert!(!is_cancelled(&lease(3)));
+    }
+
+    /// It was redriven, and the notice comes late.
+    #[test]
+    fn a_cancellation_is_not_of_a_later_attempt() {
+        let (holdings, held, other) = (Holdings::default(), lease(1), lease(2));
+        let cancelled = holdings.enter(&[Arc::clone(&held)]).remove(0);
+        for id in [held.id, other.id] {
+            holdings.cancel_up_to(id, 0);
+        }
+        assert!(!cancelled.is_cancelled() && !holdings.enter(&[other])[0].is_cancelled());
+        holdings.cancel_up_to(held.id, 1);
+        assert!(cancelled.is_cancelled());
     }
 }

@@ -6,7 +6,6 @@
 //! Two runtimes: runs are tasks on one, everything else is on the other, so that a handler that computes or blocks costs no lease.
 
 pub mod assembly;
-pub mod canceller;
 pub mod capacity;
 mod ends;
 mod failure_log;

@@ -6,11 +6,20 @@
 
 use std::sync::Arc;
 
-use shared::queue::{Shard, consumer::Consumer};
+use shared::queue::{
+    Shard, Welcome,
+    consumer::{Consumer, FetchError, Fetched},
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fetcher::Desk, last_chance::LastChances, places::Usages, stall::Stall};
+use crate::{
+    fetcher::{Desk, Dispatch},
+    last_chance::LastChances,
+    places::Usages,
+    slots::Slots,
+    stall::Stall,
+};
 
 /// How many jobs are held beyond the places, here and by [`crate::grants`].
 pub const GUESTS: usize = 2;
@@ -25,6 +34,8 @@ pub struct Newcomers {
     pub notices: mpsc::Receiver<Shard>,
     /// Places beyond the fetcher's, at most [`GUESTS`].
     pub guests: Arc<Semaphore>,
+    /// Tell for whom they are.
+    pub slots: Slots<Dispatch>,
     /// Counts what each source holds.
     pub usages: Usages,
     /// Where leases are entered and sent on.
@@ -39,13 +50,17 @@ impl Newcomers {
     /// Fetches until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
+            // Another worker may have a slot.
+            if !self.slots.are_soon_free() {
+                continue;
+            }
             let Some(permit) = stop.run_until_cancelled(Arc::clone(&self.guests).acquire_owned()).await else { return };
             let permit = permit.expect("the guests' places stay open as long as this");
             if stop.run_until_cancelled(self.stall.over()).await.is_none() {
                 return;
             }
             let Some(_door) = stop.run_until_cancelled(self.last_chances.none_under_way()).await else { return };
-            match self.consumer.fetch(&shard, 1).await {
+            match self.fetch(&shard).await {
                 Ok(mut fetched) => {
                     if let Some(lease) = fetched.leases.pop() {
                         self.desk.dispatch(vec![(lease, self.usages.place(&shard, permit))]).await;
@@ -54,5 +69,15 @@ impl Newcomers {
                 Err(error) => tracing::debug!(source = %shard, %error, "a newcomer's job could not be fetched"),
             }
         }
+    }
+
+    /// Who is new in the queue may have something running. Where slots often come free it is fetched like whoever is next; elsewhere a job that
+    /// is no newcomer's would only wait there.
+    async fn fetch(&self, shard: &Shard) -> Result<Fetched, FetchError> {
+        let fetched = self.consumer.fetch_from(&[(shard, 1)], Welcome::Newcomers).await.remove(0)?;
+        if fetched.taken > 0 || self.slots.left_to_newcomers() > 0 {
+            return Ok(fetched);
+        }
+        self.consumer.fetch(shard, 1).await
     }
 }

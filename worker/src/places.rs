@@ -120,9 +120,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Before anybody is woken.
+        self.permit = None;
         self.usage.held.fetch_sub(1, Ordering::SeqCst);
         if self.usage.held_off.swap(false, Ordering::SeqCst) {
             self.usage.wake.again();
         }
+        self.usage.wake.place_is_back();
     }
 }

@@ -16,10 +16,9 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    canceller,
     capacity::Capacity,
     fetcher::{Desk, Fetcher},
     finisher::Finisher,
@@ -79,11 +78,10 @@ pub async fn work(
     let process = ids::new_id(&environment.clock);
     let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
     let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
-    let (cancelled, said_cancelled) = mpsc::unbounded_channel();
-    tokio::spawn(canceller::cancel(consumer.clone(), holdings.clone(), said_cancelled));
-    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, cancelled));
+    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, holdings.clone()));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
+    let slots = capacity.slots();
     let running = RunningTime::new();
     let starts = StartMeter::new(settings.slots, running.clone(), index.start_cost().clone());
     let last_chances = LastChances::new();
@@ -92,7 +90,7 @@ pub async fn work(
     let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
     let sources = Sources::new(sources, settings.slots, Arc::clone(&wake));
     let guests = Arc::new(Semaphore::new(newcomers::GUESTS));
-    let mut grants = Grants {
+    let grants = Grants {
         consumer: consumer.clone(),
         granted,
         capacity: Arc::clone(&capacity),
@@ -107,6 +105,7 @@ pub async fn work(
         consumer: consumer.clone(),
         notices: newcomers,
         guests: Arc::clone(&guests),
+        slots: slots.clone(),
         usages: sources.usages(),
         desk: desk.clone(),
         last_chances: last_chances.clone(),
@@ -117,6 +116,7 @@ pub async fn work(
         sources,
         capacity: Arc::clone(&capacity),
         guests,
+        slots: slots.clone(),
         desk,
         last_chances: last_chances.clone(),
         stall: handlers.stall.clone(),
@@ -126,18 +126,13 @@ pub async fn work(
     // It takes back the offers, so it leaves when no more are made.
     let beating =
         tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, fetched.clone()));
-    let (fetcher_stop, fetcher_ended) = (stop.clone(), fetched.clone().drop_guard());
-    let fetching = tokio::spawn(async move {
-        tokio::join!(fetcher.run(fetcher_stop.clone()), newcomers.run(fetcher_stop.clone()), grants.run(fetcher_stop));
-        drop(fetcher_ended);
-        grants.refuse_rest().await;
-    });
+    let fetching = tokio::spawn(fetch(fetcher, newcomers, grants, stop.clone(), fetched.clone().drop_guard()));
     tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
     let runner = Arc::new(Runner {
         handlers: Handlers::new(registry, Arc::new(environment), running),
         runtime: handlers,
         control: Handle::current(),
-        slots: capacity.slots(),
+        slots,
         capacity,
         holdings,
         finisher,
@@ -168,6 +163,19 @@ pub async fn work(
     }
     background.cancel();
     Ok(())
+}
+
+/// Leases jobs in all three ways until `stop`. When no more are leased drops `fetched`, and then gives back what comes of offers made before.
+async fn fetch(
+    fetcher: Fetcher,
+    newcomers: Newcomers,
+    mut grants: Grants,
+    stop: CancellationToken,
+    fetched: DropGuard,
+) {
+    tokio::join!(fetcher.run(stop.clone()), newcomers.run(stop.clone()), grants.run(stop));
+    drop(fetched);
+    grants.refuse_rest().await;
 }
 
 /// Warns of what is wrong with the index, until `background` is cancelled.

@@ -72,7 +72,8 @@ struct State<J> {
     counted_at: Instant,
     /// When a tenant that had nothing running last took a slot beside others.
     newcomer_at: Option<Instant>,
-    /// When the last run ended, and the moving average of the time between two ends.
+    /// When the last run ended, and the moving average of the time between two ends while the slots are taken: what ends beside free slots
+    /// does not say how soon one comes free once all are taken, by other jobs perhaps.
     ended_at: Instant,
     between_ends: Duration,
     /// Until when what is free is held back.
@@ -98,7 +99,7 @@ impl<J> Slots<J> {
             counted_at: Instant::now(),
             newcomer_at: None,
             ended_at: Instant::now(),
-            between_ends: Duration::ZERO,
+            between_ends: LONGEST_BETWEEN,
             held_back_until: None,
         };
         Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state), changed: Notify::new() }) }
@@ -167,6 +168,18 @@ impl<J> Slots<J> {
         2 * self.shared.lock().runs(tenant) > self.shared.count
     }
 
+    /// How many of those that are free are left to newcomers because others seldom come free: any other's job would wait there for long.
+    pub fn left_to_newcomers(&self) -> usize {
+        let seldom_ends = self.shared.lock().seldom_ends(Instant::now());
+        if seldom_ends { self.shared.left_at_most() } else { 0 }
+    }
+
+    /// Whether a tenant that has nothing running would find one soon.
+    pub fn are_soon_free(&self) -> bool {
+        let state = self.shared.lock();
+        state.free > 0 || !state.seldom_ends(Instant::now())
+    }
+
     /// How many are taken, and how many are free.
     pub fn busy_and_free(&self) -> (usize, usize) {
         let free = self.shared.lock().free;
@@ -194,7 +207,8 @@ impl<J> Iterator for Slot<J> {
         let (mut state, now) = (self.shared.lock(), Instant::now());
         state.end(self.tenant.take()?);
         let tenant = if self.begun {
-            state.note_end(now);
+            let was_full = state.free <= self.shared.left_at_most() + 1;
+            state.note_end(was_full, now);
             self.shared.next(&mut state, now)?
         } else {
             // That it may be filled was judged when it was taken; by now another tenant may be next.
@@ -272,9 +286,13 @@ impl<J> Shared<J> {
         (HASTE * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
     }
 
+    const fn left_at_most(&self) -> usize {
+        (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS
+    }
+
     /// Until when what is free is left to newcomers, if it is.
     fn left(&self, state: &State<J>, now: Instant) -> Option<Instant> {
-        if state.free > (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS {
+        if state.free > self.left_at_most() {
             return None;
         }
         let since = if state.seldom_ends(now) { now } else { state.newcomer_at? };
@@ -328,8 +346,8 @@ impl<J> State<J> {
         self.count(tenant, |running| running.saturating_sub(1));
     }
 
-    fn note_end(&mut self, now: Instant) {
-        let since = now.duration_since(self.ended_at).min(LONGEST_BETWEEN);
+    fn note_end(&mut self, was_full: bool, now: Instant) {
+        let since = if was_full { now.duration_since(self.ended_at).min(LONGEST_BETWEEN) } else { LONGEST_BETWEEN };
         (self.between_ends, self.ended_at) = ((3 * self.between_ends + since) / 4, now);
     }
 

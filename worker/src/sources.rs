@@ -117,9 +117,18 @@ impl Sources {
 
     /// Notes what a source gave of how many wanted jobs, and when it is worth asking again.
     pub fn answered(&mut self, at: usize, wanted: usize, gave: usize, again_in: Duration) {
-        let (now, source) = (Instant::now(), &mut self.list[at]);
-        source.ask_at = now + again_in;
-        source.likely = if gave < wanted { (2 * gave).max(1) } else { usize::MAX };
+        self.list[at].likely = if gave < wanted { (2 * gave).max(1) } else { usize::MAX };
+        self.ask_again(at, again_in);
+    }
+
+    /// Notes when a source is worth asking again whose answer says nothing of how many jobs it has.
+    pub fn ask_again(&mut self, at: usize, again_in: Duration) {
+        self.list[at].ask_at = Instant::now() + again_in;
+    }
+
+    /// The next place that is given back makes all of them worth asking.
+    pub fn hold_off(&self) {
+        self.wake.hold_off();
     }
 
     /// Takes a place for a job of a source.

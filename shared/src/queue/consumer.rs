@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::{hold::Age, unanswered::Unanswered};
 use super::{
-    Grant, HeldLease, Index, IndexState, LeaseToken, Priority, Settlement, Shard, Subscription,
+    Grant, HeldLease, Index, IndexState, LeaseToken, Priority, Settlement, Shard, Subscription, Welcome,
     index::{FetchedIds, LeasedId, Offer},
 };
 use crate::{
@@ -163,28 +163,24 @@ impl Consumer {
 
     /// Leases up to `wanted` jobs of a shard in fair order.
     pub async fn fetch(&self, shard: &Shard, wanted: usize) -> Result<Fetched, FetchError> {
-        let mut answers = self.fetch_from(&[(shard, wanted)], false).await;
+        let mut answers = self.fetch_from(&[(shard, wanted)], Welcome::Next).await;
         answers.pop().expect("an answer for each shard")
     }
 
     /// Leases jobs of several shards, up to so many of each; the shards are asked at the same time, the ledger once for all. An
-    /// answer for each shard, in their order. `to_newcomers`: where all that was wanted is brought, the offer is made to tenants that
-    /// have nothing waiting now.
-    pub async fn fetch_from(&self, wishes: &[(&Shard, usize)], to_newcomers: bool) -> Vec<Result<Fetched, FetchError>> {
-        let proposed = self.propose(wishes, to_newcomers).await;
+    /// answer for each shard, in their order.
+    pub async fn fetch_from(&self, wishes: &[(&Shard, usize)], welcome: Welcome) -> Vec<Result<Fetched, FetchError>> {
+        let proposed = self.propose(wishes, welcome).await;
         self.resolve(proposed).await
     }
 
     /// Leases jobs, as [`Self::fetch_from`] does first.
-    pub async fn propose(&self, wishes: &[(&Shard, usize)], to_newcomers: bool) -> Proposed {
+    pub async fn propose(&self, wishes: &[(&Shard, usize)], welcome: Welcome) -> Proposed {
         let (subscription, age) = (self.offering.as_ref().and_then(Subscription::name), Age::default());
         let ask = async |&(shard, wanted): &(&Shard, usize)| {
             let token = LeaseToken::random();
-            let offer = subscription.as_deref().map(|subscription| {
-                let token = LeaseToken::random();
-                Offer { subscription, token, to_newcomers }
-            });
-            let fetched = self.index.fetch(shard, wanted, self.lease, token, offer).await;
+            let offer = subscription.as_deref().map(|subscription| Offer { subscription, token: LeaseToken::random() });
+            let fetched = self.index.fetch(shard, wanted, self.lease, token, welcome, offer).await;
             match &fetched {
                 Ok(_) => self.recover(shard),
                 Err(_) => self.unanswered.note(shard, [token]),

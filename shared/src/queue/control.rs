@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub use self::matching::{SteerFilter, count_matching, next_matching};
 pub use self::redrive::{Redriven, redrive, redrive_all};
 use super::{
-    Index, JobState, Priority, QueueName, WaitingJob,
+    CancelledJob, Index, JobState, Priority, QueueName, WaitingJob,
     aftermath::{self, Aftermath, final_of},
     index::by_queue,
 };
@@ -49,6 +49,8 @@ pub struct Position {
     pub queue: QueueName,
     /// Its place among the tenant's jobs.
     pub priority: Priority,
+    /// That of its last run, or of the next one if it waits.
+    pub attempt: i32,
     /// What its end meant for others.
     pub aftermath: Aftermath,
 }
@@ -70,13 +72,13 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
         r#"update jobs j set state = 'cancelled', finalized_at = now()
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
            where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
-           returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+           returning j.id, j.tenant_id, j.queue, j.priority, j.attempt, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         ids
     )
     .fetch_all(&mut **transaction)
     .await?;
     let tenant = transaction.tenant();
-    let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority)).collect();
+    let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority, row.attempt)).collect();
     let ended = rows.into_iter().map(|row| final_of!(row));
     let ended = ended.collect();
     Ok((positions, aftermath::settle(transaction, ended, &locked).await?))
@@ -85,7 +87,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
 /// Takes a cancelled job out of the index and tells its holder. A failure costs nothing but time: the ledger refuses its finish.
 pub async fn announce_cancelled(index: &Index, job: &Position) {
     faults::pass(Point::AfterCancelBeforeAnnouncement).await;
-    if let Err(error) = index.cancel(&job.queue, &[(job.id, job.tenant, job.priority)]).await {
+    if let Err(error) = index.cancel(&job.queue, &[job.cancelled()]).await {
         tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancellation");
     }
     job.aftermath.announce(index).await;
@@ -102,7 +104,7 @@ pub async fn announce_redriven(index: &Index, job: &Position) {
 /// Takes cancelled jobs out of the index and tells their holders.
 pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
     for (queue, jobs) in by_queue(jobs.iter().map(|job| (&job.queue, job))) {
-        let told: Vec<_> = jobs.iter().map(|job| (job.id, job.tenant, job.priority)).collect();
+        let told: Vec<_> = jobs.iter().map(|job| job.cancelled()).collect();
         if let Err(error) = index.cancel(queue, &told).await {
             tracing::debug!(%queue, %error, "the index was not told of cancellations");
         }
@@ -129,6 +131,10 @@ async fn announce_changed(index: &Index, queue: &QueueName, jobs: &[(Uuid, Tenan
 }
 
 impl Position {
+    const fn cancelled(&self) -> CancelledJob {
+        CancelledJob { id: self.id, tenant: self.tenant, priority: self.priority, attempt: self.attempt }
+    }
+
     /// It waits again, and may run at once.
     const fn waiting(&self) -> WaitingJob {
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms: None }
@@ -140,9 +146,9 @@ pub async fn kind_of(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Stri
     sqlx::query_scalar!("select kind from jobs where id = $1", id).fetch_optional(&mut **transaction).await
 }
 
-fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16) -> Position {
+fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16, attempt: i32) -> Position {
     let queue = queue.parse().expect("the ledger holds valid queue names");
-    Position { id, tenant, queue, priority: Priority::from_ledger(priority), aftermath: Aftermath::default() }
+    Position { id, tenant, queue, priority: Priority::from_ledger(priority), attempt, aftermath: Aftermath::default() }
 }
 
 async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {

@@ -30,7 +30,8 @@ use redis::{
 use uuid::Uuid;
 
 pub use self::records::{
-    Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement, WaitingJob,
+    CancelledJob, Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement,
+    WaitingJob, Welcome,
 };
 pub use self::start_cost::StartCost;
 pub(super) use self::{
@@ -44,7 +45,7 @@ use self::{
     scripts::{CANCEL, FETCH, PUSH, SETTLE, WATCH},
     sharding::{Split, all},
 };
-use super::{Priority, QueueName, Shard, ShardCounts, keys};
+use super::{QueueName, Shard, ShardCounts, keys};
 use crate::tenancy::TenantId;
 
 /// More ids than this in one call and Lua's `unpack` runs out of stack; it also bounds how long Redis is busy with one call.
@@ -128,6 +129,7 @@ impl Index {
         wanted: usize,
         lease: Duration,
         token: LeaseToken,
+        welcome: Welcome,
         offer: Option<Offer<'_>>,
     ) -> Result<FetchedIds, RedisError> {
         self.learn_time().await?;
@@ -137,9 +139,10 @@ impl Index {
             .arg(millis(lease))
             .arg(token.bytes())
             .arg(PROMOTED_PER_FETCH)
-            .arg(self.listening.until(self.response_timeout));
+            .arg(self.listening.until(self.response_timeout))
+            .arg(welcome.as_str());
         if let Some(offer) = offer {
-            call.arg(offer.subscription).arg(offer.token.bytes()).arg(u8::from(offer.to_newcomers));
+            call.arg(offer.subscription).arg(offer.token.bytes());
         }
         let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, String, i64) =
             call.invoke_async(&mut self.connection()).await?;
@@ -192,18 +195,21 @@ impl Index {
     }
 
     /// Takes jobs that are final in the ledger out of the index, and tells the holders of running ones.
-    pub async fn cancel(&self, queue: &QueueName, jobs: &[(Uuid, TenantId, Priority)]) -> Result<(), RedisError> {
-        match self.split(queue, jobs, |(_, tenant, _)| *tenant) {
+    pub async fn cancel(&self, queue: &QueueName, jobs: &[CancelledJob]) -> Result<(), RedisError> {
+        match self.split(queue, jobs, |job| job.tenant) {
             Split::Whole(shard) => self.cancel_in(&shard, jobs).await,
             Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.cancel_in(shard, jobs))).await,
         }
     }
 
-    async fn cancel_in(&self, shard: &Shard, jobs: &[(Uuid, TenantId, Priority)]) -> Result<(), RedisError> {
+    async fn cancel_in(&self, shard: &Shard, jobs: &[CancelledJob]) -> Result<(), RedisError> {
         for chunk in jobs.chunks(MAX_BATCH) {
             let mut call = self.call(&CANCEL, shard);
-            for (id, tenant, priority) in chunk {
-                call.arg(id.as_bytes()).arg(tenant.as_uuid().as_bytes()).arg(priority.get());
+            for job in chunk {
+                call.arg(job.id.as_bytes())
+                    .arg(job.tenant.as_uuid().as_bytes())
+                    .arg(job.priority.get())
+                    .arg(job.attempt);
             }
             call.invoke_async::<()>(&mut self.connection()).await?;
         }

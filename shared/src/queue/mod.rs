@@ -35,8 +35,8 @@ mod wake;
 pub mod webhooks;
 
 pub use index::{
-    Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, MAX_BATCH, Renewed, Settlement,
-    StartCost, WORKER_SILENCE, WaitingJob,
+    CancelledJob, Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, MAX_BATCH, Renewed,
+    Settlement, StartCost, WORKER_SILENCE, WaitingJob, Welcome,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;

@@ -37,8 +37,8 @@ pub enum Notice {
     Newcomer(Shard),
     /// A job of this shard was leased to this worker, which had offered to take one.
     Granted(Shard, Grant),
-    /// This job was cancelled.
-    Cancelled(Uuid),
+    /// This job was cancelled, and its runs up to this attempt are not wanted any more.
+    Cancelled(Uuid, i32),
     /// This happened to a followed job.
     Changed(Uuid, JobChange),
     /// The connection is new: anything may have been missed.
@@ -193,10 +193,17 @@ impl Channel {
             Self::Wake(shard) if message.is_empty() => Some(Notice::Wake(shard.clone())),
             Self::Wake(shard) => Some(Notice::Newcomer(shard.clone())),
             Self::Granted(shard) => Grant::parse(message).map(|grant| Notice::Granted(shard.clone(), grant)),
-            Self::Cancel => Uuid::from_slice(message).ok().map(Notice::Cancelled),
+            Self::Cancel => cancelled(message),
             Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
         }
     }
+}
+
+/// The id's 16 bytes, then the attempt as text.
+fn cancelled(message: &[u8]) -> Option<Notice> {
+    let (id, attempt) = message.split_at_checked(16)?;
+    let attempt = std::str::from_utf8(attempt).ok()?.parse().ok()?;
+    Some(Notice::Cancelled(Uuid::from_slice(id).ok()?, attempt))
 }
 
 fn notice(channels: &HashMap<String, Channel>, message: &Msg) -> Option<Notice> {

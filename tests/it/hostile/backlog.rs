@@ -6,10 +6,13 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tests::installation::Installation;
 
-use super::unharmed;
+use super::{never_held_off, unharmed};
 
 /// Longer than what is allowed beside an attack.
 const LONG: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 4 });
+
+/// How long a job of a backlog takes whose jobs end together.
+const WAVE: Duration = Duration::from_secs(4);
 
 /// Of one job: a little less than it may be.
 const PAD: usize = 60_000;
@@ -54,4 +57,14 @@ async fn long_jobs_in_all_slots() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// The first wave says how long the others take. B's first job finds a slot each time: others' jobs have at least one less than there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_jobs_in_waves() -> Result<()> {
+    let mut rota = Installation::start().await?;
+    let job = json!({ "kind": "sleep", "args": { "ms": WAVE.as_millis() } });
+    let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job; 150] }));
+    let attack = async || tenant.post("jobs/batch", &batch).await?.expect(202).map(drop);
+    never_held_off(&mut rota, attack, 5 * WAVE, WAVE / 4).await
 }

@@ -19,6 +19,8 @@ mod templates;
 mod uploads;
 mod webhooks;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use tests::installation::Installation;
 use tokio::sync::Mutex;
@@ -50,8 +52,32 @@ async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>)
             break;
         }
     }
+    ensure_whole(rota, &neighbour)?;
+    verdict
+}
+
+/// Measures B beside an attack that has been made and lasts for `span`: none of its jobs takes longer than `longest`, at the first try.
+#[expect(clippy::print_stdout, reason = "for who compares figures")]
+async fn never_held_off(
+    rota: &mut Installation,
+    attack: impl AsyncFn() -> Result<()>,
+    span: Duration,
+    longest: Duration,
+) -> Result<()> {
+    let _alone = ATTACK.lock().await;
+    let neighbour = Neighbour::new(rota).await?;
+    neighbour.work(PROBES / 5).await?;
+    attack().await.context("the attack itself")?;
+    let beside = neighbour.work_for(span).await?;
+    println!("p99 {:?}, the longest {:?} beside the attack", beside.p99(), beside.longest());
+    ensure_whole(rota, &neighbour)?;
+    ensure!(beside.longest() <= longest, "a job took {:?}, {longest:?} at the most is right", beside.longest());
+    Ok(())
+}
+
+fn ensure_whole(rota: &mut Installation, neighbour: &Neighbour) -> Result<()> {
     neighbour.ensure_once()?;
     let ended = rota.ended_by_themselves()?;
     ensure!(ended.is_empty(), "ended: {ended:?}");
-    verdict
+    Ok(())
 }

@@ -43,16 +43,31 @@ impl Neighbour {
     pub async fn work(&self, probes: usize) -> Result<Waits> {
         let mut waits = Vec::with_capacity(probes);
         for _ in 0..probes {
-            let token = format!("b-{}", self.probes.fetch_add(1, Ordering::Relaxed));
-            let job = json!({ "kind": "callback", "args": { "url": self.sink.url(), "token": token } });
-            let started = Instant::now();
-            self.client.post("jobs", &job).await?.expect(202)?;
-            self.sink.wait_for(&token, LONGEST).await;
-            waits.push(started.elapsed());
-            tokio::time::sleep(EVERY).await;
+            waits.push(self.probe().await?);
         }
         waits.sort_unstable();
         Ok(Waits(waits))
+    }
+
+    /// Does so for this long.
+    pub async fn work_for(&self, span: Duration) -> Result<Waits> {
+        let (started, mut waits) = (Instant::now(), Vec::new());
+        while started.elapsed() < span {
+            waits.push(self.probe().await?);
+        }
+        waits.sort_unstable();
+        Ok(Waits(waits))
+    }
+
+    async fn probe(&self) -> Result<Duration> {
+        let token = format!("b-{}", self.probes.fetch_add(1, Ordering::Relaxed));
+        let job = json!({ "kind": "callback", "args": { "url": self.sink.url(), "token": token } });
+        let started = Instant::now();
+        self.client.post("jobs", &job).await?.expect(202)?;
+        self.sink.wait_for(&token, LONGEST).await;
+        let wait = started.elapsed();
+        tokio::time::sleep(EVERY).await;
+        Ok(wait)
     }
 
     /// Every probe so far had exactly one effect.
@@ -71,6 +86,10 @@ impl Waits {
     pub fn p99(&self) -> Duration {
         let outliers = (self.0.len() / 100).max(1);
         self.0[self.0.len().saturating_sub(1 + outliers)]
+    }
+
+    pub fn longest(&self) -> Duration {
+        self.0.last().copied().unwrap_or_default()
     }
 
     /// Judges what was measured beside an attack.

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 use shared::{
     ids,
-    queue::{Grant, Notice, Notices, Priority, consumer::Consumer},
+    queue::{Grant, Notice, Notices, Priority, Settlement, Welcome, consumer::Consumer},
     tenancy::TenantId,
 };
 use tests::{
@@ -62,8 +62,8 @@ impl Idle {
     }
 
     /// As a worker does whose slots are busy.
-    async fn takes(&self, jobs: usize, and_newcomers: bool) -> Result<()> {
-        let fetched = self.consumer.fetch_from(&[(&shard(), jobs)], and_newcomers).await.remove(0)?;
+    async fn takes(&self, jobs: usize, welcome: Welcome) -> Result<()> {
+        let fetched = self.consumer.fetch_from(&[(&shard(), jobs)], welcome).await.remove(0)?;
         assert_eq!(fetched.taken, jobs);
         Ok(())
     }
@@ -206,10 +206,10 @@ async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
     busy.is_granted().await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()));
 
-    busy.takes(2, false).await?;
+    busy.takes(2, Welcome::Next).await?;
     commit(&system, newcomers[0], 1).await?;
     assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "it has no place");
-    busy.takes(2, true).await?;
+    busy.takes(2, Welcome::NextAndNewcomers).await?;
     commit(&system, tenant, 1).await?;
     // One newcomer in 5 ms is told of.
     sleep(Duration::from_millis(20)).await;
@@ -217,6 +217,70 @@ async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
     let grant = busy.is_granted().await?;
     let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
     assert_eq!((lease.id, lease.tenant), (id, newcomers[1]), "nothing was said of who had work already");
+    Ok(())
+}
+
+/// What a worker has left is for them: see `worker/src/slots.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_job_each() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
+    let mut busy = Idle::start(&system, LEASE).await?;
+    commit(&system, tenant, 10).await?;
+    busy.is_granted().await?;
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()));
+    busy.takes(2, Welcome::Next).await?;
+
+    commit(&system, newcomers[0], 3).await?;
+    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()));
+    let ask = async || busy.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0);
+    let leases = ask().await?.leases;
+    assert_eq!(leases.iter().map(|lease| lease.tenant).collect::<Vec<_>>(), [newcomers[0]]);
+    let nothing = ask().await?;
+    assert_eq!((nothing.taken, nothing.next), (0, None), "both have something running");
+    // Nobody is idle, so nothing is said of who has work already, and nothing of it granted.
+    commit(&system, tenant, 1).await?;
+    commit(&system, newcomers[0], 1).await?;
+    sleep(Duration::from_millis(20)).await;
+    let id = commit(&system, newcomers[1], 2).await?[0];
+    let grant = busy.is_granted().await?;
+    let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
+    assert_eq!((granted.id, granted.tenant), (id, newcomers[1]));
+    system.index.settle(&shard(), &[leases[0].hand_back()]).await?;
+    assert_eq!(busy.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0)?.taken, 1);
+    Ok(())
+}
+
+/// The one with the least virtual time would be served first otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let mut busy = Idle::start(&system, LEASE).await?;
+    commit(&system, tenant, 1).await?;
+    busy.is_granted().await?;
+    let nothing = busy.consumer.fetch_from(&[(&shard(), 1)], Welcome::Newcomers).await.remove(0)?;
+    assert_eq!(nothing.taken, 0);
+    commit(&system, tenant, 1).await?;
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "it is not granted");
+    let newcomer = system.tenant("newcomer").await?;
+    let first = commit(&system, newcomer, 1).await?[0];
+    let grant = busy.is_granted().await?;
+    assert_eq!(grant.job(), first);
+    // In doubt it is told of once in 5 ms, and only while it has nothing waiting; a worker that takes nobody else is not to miss it.
+    let second = commit(&system, newcomer, 1).await?[0];
+    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
+    system.index.settle(&shard(), &[Settlement { again: None, ..lease.hand_back() }]).await?;
+    let taken = busy.consumer.fetch_from(&[(&shard(), 1)], Welcome::Newcomers).await.remove(0)?.leases;
+    assert_eq!(taken.iter().map(|lease| lease.id).collect::<Vec<_>>(), [second]);
+    system.index.settle(&shard(), &[taken[0].hand_back()]).await?;
+    commit(&system, newcomer, 1).await?;
+    let granted = loop {
+        match busy.hears().await? {
+            Notice::Granted(_, grant) => break grant.job(),
+            other => assert_eq!(other, Notice::Newcomer(shard()), "of the second"),
+        }
+    };
+    assert_eq!(granted, second, "it waits, and nothing of it runs");
     Ok(())
 }
 
@@ -234,7 +298,7 @@ async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
     idle.finds_nothing().await?;
     eventually(PATIENCE, "it is due", async || (system.clock.now() > run_at).then_some(())).await;
     sleep(Duration::from_millis(20)).await;
-    busy.takes(1, true).await?;
+    busy.takes(1, Welcome::NextAndNewcomers).await?;
     commit(&system, tenant, 1).await?;
     idle.is_granted().await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()), "of the one that was due soon; it heard no more");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use shared::{
     queue::{
-        Priority, WaitingJob,
+        CancelledJob, Priority, WaitingJob,
         check::{Checker, Extent, Invariant, Violation},
         consumer::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
@@ -221,7 +221,8 @@ async fn index_and_ledger_are_compared_both_ways() -> Result<()> {
     let ids = commit(&system, tenant, 3).await?;
     indexed_and_free(&system, 3).await;
     assert_eq!(checker(&system, LEASE).check(&queue(), Extent::Whole, false).await?, []);
-    system.index.cancel(&queue(), &[(ids[0], tenant, Priority::DEFAULT)]).await?;
+    let cancelled = CancelledJob { id: ids[0], tenant, priority: Priority::DEFAULT, attempt: 1 };
+    system.index.cancel(&queue(), &[cancelled]).await?;
     let unknown =
         WaitingJob { id: shared::ids::new_id(&system.clock), tenant, priority: Priority::DEFAULT, run_at_ms: None };
     system.index.push(&queue(), &[unknown]).await?;

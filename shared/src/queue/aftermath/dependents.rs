@@ -194,7 +194,7 @@ async fn cancel(
                  'error', 'cancelled: job ' || i.cause || ', which it waited for, did not complete')
            from (select * from unnest($1::uuid[], $2::uuid[]) as t (id, cause) order by id) i
            where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
-           returning j.id, j.tenant_id, j.queue, j.priority, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+           returning j.id, j.tenant_id, j.queue, j.priority, j.attempt, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         &causes
     )
@@ -204,7 +204,14 @@ async fn cancel(
     for row in rows {
         if let Ok(queue) = row.queue.parse() {
             let (tenant, priority) = (TenantId::new(row.tenant_id), Priority::from_ledger(row.priority));
-            aftermath.cancelled.push(Position { id: row.id, tenant, queue, priority, aftermath: Aftermath::default() });
+            aftermath.cancelled.push(Position {
+                id: row.id,
+                tenant,
+                queue,
+                priority,
+                attempt: row.attempt,
+                aftermath: Aftermath::default(),
+            });
         }
         ended.push(final_of!(row));
     }

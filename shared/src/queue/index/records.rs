@@ -146,8 +146,41 @@ pub(in crate::queue) struct Offer<'a> {
     pub(in crate::queue) subscription: &'a str,
     /// Of the lease that would come of it.
     pub(in crate::queue) token: LeaseToken,
-    /// Also if the fetch brings all that was wanted, for a tenant that is new then.
-    pub(in crate::queue) to_newcomers: bool,
+}
+
+/// A job that was cancelled, for the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CancelledJob {
+    /// The job.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its place among the tenant's jobs.
+    pub priority: Priority,
+    /// The last attempt that is not to go on: a redrive makes a later one.
+    pub attempt: i32,
+}
+
+/// Whose jobs a fetch takes, and to whom it offers to take another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// Whoever is next. If they have fewer than were wanted, the offer is made to whoever comes.
+    Next,
+    /// The same; and if they have all that was wanted, the offer is made to a tenant that has nothing waiting now.
+    NextAndNewcomers,
+    /// Only tenants that have nothing running, one job each.
+    Newcomers,
+}
+
+impl Welcome {
+    /// As `lua/fetch.lua` is told.
+    pub(in crate::queue) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::NextAndNewcomers => "next+newcomers",
+            Self::Newcomers => "newcomers",
+        }
+    }
 }
 
 /// A job that was leased to a worker because of its offer, unread.

@@ -8,9 +8,9 @@ local function taken(ids)
   return not_free
 end
 
--- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on. Ends after `bound` tenants that may start none.
--- Returns the ids, the lane score of each, and whether that bound was reached.
-local function lease(wanted, lease_ms, token, bound, now)
+-- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on, or the first of tenants that have nothing running.
+-- Ends after `bound` tenants that may start none. Returns the ids, the lane score of each, and whether that bound was reached.
+local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
   local sequence, visited, idle_turns, last_turn = {}, {}, 0, nil
   while #sequence < wanted and idle_turns < bound do
     if horizon < math.huge and (size == 0 or heap[1].time > horizon) then
@@ -20,7 +20,7 @@ local function lease(wanted, lease_ms, token, bound, now)
     else
       local first = heap[1]
       if not first.left then visited[#visited + 1] = first end
-      local taken = turn(first, wanted - #sequence, now)
+      local taken = turn(first, wanted - #sequence, now, is_for_newcomers)
       if taken == 0 then
         idle_turns = idle_turns + 1
         drop_first()

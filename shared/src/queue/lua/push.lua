@@ -26,10 +26,10 @@ local is_idle = flags[1] == '1'
 local is_for_newcomer = not is_idle and somebody_new and now - (tonumber(flags[3]) or 0) >= 5
 if is_for_newcomer then redis.call('HSET', meta, 'told', now) end
 -- Nothing of it is in a lane if all of it is due later; the workers are to learn when.
-local granted = nil
-if flags[4] and (is_idle and next(entered) or is_for_newcomer) and flags[5] ~= '1' and flags[2] == 'ready' then
-  granted = grant(flags[4], now)
-end
+-- An offer to newcomers alone is for whoever had something waiting but has nothing running, too: nobody else would come to look.
+local offer, granted = read_offer(flags[4]), nil
+local is_wanted = is_idle or is_for_newcomer or offer and offer.is_for_newcomers
+if offer and is_wanted and next(entered) and flags[5] ~= '1' and flags[2] == 'ready' then granted = grant(offer, now) end
 if placed > 0 and not (placed == 1 and granted == last) then
   wake_idle(flags[1])
   if is_for_newcomer then redis.call('PUBLISH', root .. ':wake', 'new') end

@@ -47,8 +47,9 @@ local TURN_MS = 1
 
 local start_ms = nil
 
--- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none.
-local function turn(entry, most, now)
+-- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none. For newcomers alone: one, of a tenant that
+-- has nothing running.
+local function turn(entry, most, now, is_for_newcomers)
   if not entry.left then
     entry.about = known[entry.tenant]
     local average = entry.about.average or 1
@@ -58,6 +59,7 @@ local function turn(entry, most, now)
     -- What is no tenant leaves the ring with this.
     entry.waiting = #entry.tenant == 16 and redis.call('ZCARD', lane_of(entry.tenant)) or 0
     entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
+    if is_for_newcomers then entry.left = entry.about.running > 0 and 0 or math.min(entry.left, 1) end
   end
   local second = math.min(horizon, size > 1 and heap[2].time or math.huge, size > 2 and heap[3].time or math.huge)
   if second < math.huge then most = math.min(most, math.max(entry.least, math.floor((second - entry.time) / entry.cost) + 1)) end

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use shared::{
     ids,
     queue::{
-        Grant, HeldLease, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription, consumer::Proposed,
+        Grant, HeldLease, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription, Welcome,
+        consumer::Proposed,
     },
 };
 use tests::system::TestSystem;
@@ -115,16 +116,27 @@ impl Scene<'_> {
         self.messages.unread.push(Unread { number, ids, old: false, life: self.life, answer });
     }
 
-    pub async fn ask(&mut self, wanted: usize) -> Result<()> {
+    pub async fn ask(&mut self, wanted: usize, newcomers: bool) -> Result<()> {
         let before = self.model.index.ids();
-        let answer = self.consumer.propose(&[(&shard(), wanted)], false).await;
+        let (welcome, most) =
+            if newcomers { (Welcome::Newcomers, self.newcomers()) } else { (Welcome::Next, before.len()) };
+        let answer = self.consumer.propose(&[(&shard(), wanted)], welcome).await;
         let after = self.lanes().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
-        let expected = if self.model.index.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
+        let expected = if self.model.index.state == IndexState::Ready { wanted.min(most) } else { 0 };
         ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the lanes");
         self.judge_order(&taken)?;
         self.leased_unread(taken, Answer::Proposed(answer));
         Ok(())
+    }
+
+    /// How many tenants have something waiting and nothing running.
+    fn newcomers(&self) -> usize {
+        let tenants = |ids: &mut dyn Iterator<Item = &Uuid>| -> BTreeSet<usize> {
+            ids.map(|id| self.model.ledger.job(*id).tenant).collect()
+        };
+        let index = &self.model.index;
+        tenants(&mut index.lanes.keys()).difference(&tenants(&mut index.held.keys())).count()
     }
 
     pub async fn read(&mut self, pick: usize) -> Result<()> {

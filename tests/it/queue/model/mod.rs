@@ -153,7 +153,7 @@ fn what_failed_once_holds() -> Result<()> {
         ),
         (
             "nothing is handed out in the grace",
-            vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1 }],
+            vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1, newcomers: false }],
         ),
         ("what is asserted waits no more", vec![enqueue(), fetch(), dies(), Step::RebuildCutShort, push(), renew()]),
         (
@@ -167,7 +167,7 @@ fn what_failed_once_holds() -> Result<()> {
                 enqueue(),
                 rebuild(false),
                 Step::Cancel { pick: 0, told: true },
-                Step::Ask { wanted: 1 },
+                Step::Ask { wanted: 1, newcomers: false },
                 Step::OldState { pick: 0 },
                 Step::Read { pick: 0 },
                 Step::Read { pick: 0 },

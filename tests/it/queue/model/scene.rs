@@ -119,7 +119,7 @@ impl<'a> Scene<'a> {
             Step::Rescue => self.rescue().await,
             Step::RescueBegins => self.rescue_begins().await,
             Step::RescueEnds => self.rescue_ends().await,
-            Step::Ask { wanted } => self.ask(wanted).await,
+            Step::Ask { wanted, newcomers } => self.ask(wanted, newcomers).await,
             Step::Read { pick } => self.read(pick).await,
             Step::MessageAges { pick, lost } => self.message_ages(pick, lost).await,
             Step::LatePush { pick, twice } => self.late_push(pick, twice).await,

@@ -68,9 +68,10 @@ pub enum Step {
     /// The leader claims and raises attempts, and does not come further yet, or never does.
     RescueBegins,
     RescueEnds,
-    /// A worker leases, and its answer is under way.
+    /// A worker leases, and its answer is under way; jobs of newcomers alone, if it says so.
     Ask {
         wanted: usize,
+        newcomers: bool,
     },
     /// A worker reads an answer or a grant, however late.
     Read {
@@ -174,7 +175,7 @@ impl Mix for Any {
             (6, Just(Step::Rescue).boxed()),
             (3, Just(Step::RescueBegins).boxed()),
             (4, Just(Step::RescueEnds).boxed()),
-            (8, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Ask { wanted }).boxed()),
+            (8, ask()),
             (10, pick(|pick| Step::Read { pick })),
             (5, pick_flag(0.3, |pick, lost| Step::MessageAges { pick, lost })),
             (5, pick_flag(0.5, |pick, twice| Step::LatePush { pick, twice })),
@@ -259,6 +260,11 @@ pub fn pick(step: impl Fn(usize) -> Step + 'static) -> BoxedStrategy<Step> {
 
 pub fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
     pick_flag(0.7, step)
+}
+
+fn ask() -> BoxedStrategy<Step> {
+    let newcomers = prop::bool::weighted(0.3);
+    (1..=WIDEST_FETCH, newcomers).prop_map(|(wanted, newcomers)| Step::Ask { wanted, newcomers }).boxed()
 }
 
 pub fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {
