@@ -45,8 +45,7 @@ impl Neighbour {
         for _ in 0..probes {
             waits.push(self.probe().await?);
         }
-        waits.sort_unstable();
-        Ok(Waits(waits))
+        Ok(Waits::of(waits))
     }
 
     /// Does so for this long.
@@ -55,8 +54,7 @@ impl Neighbour {
         while started.elapsed() < span {
             waits.push(self.probe().await?);
         }
-        waits.sort_unstable();
-        Ok(Waits(waits))
+        Ok(Waits::of(waits))
     }
 
     async fn probe(&self) -> Result<Duration> {
@@ -82,6 +80,11 @@ impl Neighbour {
 }
 
 impl Waits {
+    fn of(mut waits: Vec<Duration>) -> Self {
+        waits.sort_unstable();
+        Self(waits)
+    }
+
     /// The p99 of 100 probes or more; of fewer, the longest but one, so that one hiccup of the machine decides nothing.
     pub fn p99(&self) -> Duration {
         let outliers = (self.0.len() / 100).max(1);

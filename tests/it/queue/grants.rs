@@ -7,7 +7,10 @@ use futures::StreamExt as _;
 use serde_json::json;
 use shared::{
     ids,
-    queue::{Grant, Notice, Notices, Priority, Settlement, Welcome, consumer::Consumer},
+    queue::{
+        Grant, Notice, Notices, Priority, Settlement, Welcome,
+        consumer::{Consumer, Fetched},
+    },
     tenancy::TenantId,
 };
 use tests::{
@@ -68,6 +71,11 @@ impl Idle {
         Ok(())
     }
 
+    /// For up to three, as a worker does that has nothing else free.
+    async fn asks_for_newcomers(&self) -> Result<Fetched> {
+        Ok(self.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0)?)
+    }
+
     pub(super) async fn is_granted(&mut self) -> Result<Grant> {
         match self.hears().await? {
             Notice::Granted(from, grant) if from == shard() => Ok(grant),
@@ -81,6 +89,17 @@ pub(super) async fn scene() -> Result<(TestSystem, TenantId)> {
     let tenant = system.tenant("acme").await?;
     build_index(&system).await;
     Ok((system, tenant))
+}
+
+/// One tenant has ten jobs, of which one is granted to the worker; two others have nothing.
+async fn busy_scene() -> Result<(TestSystem, TenantId, [TenantId; 2], Idle)> {
+    let (system, tenant) = scene().await?;
+    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
+    let mut busy = Idle::start(&system, LEASE).await?;
+    commit(&system, tenant, 10).await?;
+    busy.is_granted().await?;
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()));
+    Ok((system, tenant, newcomers, busy))
 }
 
 pub(super) async fn commit(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
@@ -199,13 +218,7 @@ async fn an_offer_is_void_when_its_connection_is_gone() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
-    let (system, tenant) = scene().await?;
-    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
-    let mut busy = Idle::start(&system, LEASE).await?;
-    commit(&system, tenant, 10).await?;
-    busy.is_granted().await?;
-    assert_eq!(busy.hears().await?, Notice::Wake(shard()));
-
+    let (system, tenant, newcomers, mut busy) = busy_scene().await?;
     busy.takes(2, Welcome::Next).await?;
     commit(&system, newcomers[0], 1).await?;
     assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "it has no place");
@@ -223,20 +236,13 @@ async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
 /// What a worker has left is for them: see `worker/src/slots.rs`.
 #[tokio::test(flavor = "multi_thread")]
 async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_job_each() -> Result<()> {
-    let (system, tenant) = scene().await?;
-    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
-    let mut busy = Idle::start(&system, LEASE).await?;
-    commit(&system, tenant, 10).await?;
-    busy.is_granted().await?;
-    assert_eq!(busy.hears().await?, Notice::Wake(shard()));
+    let (system, tenant, newcomers, mut busy) = busy_scene().await?;
     busy.takes(2, Welcome::Next).await?;
-
     commit(&system, newcomers[0], 3).await?;
     assert_eq!(busy.hears().await?, Notice::Newcomer(shard()));
-    let ask = async || busy.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0);
-    let leases = ask().await?.leases;
+    let leases = busy.asks_for_newcomers().await?.leases;
     assert_eq!(leases.iter().map(|lease| lease.tenant).collect::<Vec<_>>(), [newcomers[0]]);
-    let nothing = ask().await?;
+    let nothing = busy.asks_for_newcomers().await?;
     assert_eq!((nothing.taken, nothing.next), (0, None), "both have something running");
     // Nobody is idle, so nothing is said of who has work already, and nothing of it granted.
     commit(&system, tenant, 1).await?;
@@ -247,7 +253,7 @@ async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_jo
     let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
     assert_eq!((granted.id, granted.tenant), (id, newcomers[1]));
     system.index.settle(&shard(), &[leases[0].hand_back()]).await?;
-    assert_eq!(busy.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0)?.taken, 1);
+    assert_eq!(busy.asks_for_newcomers().await?.taken, 1);
     Ok(())
 }
 
@@ -258,8 +264,7 @@ async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> R
     let mut busy = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 1).await?;
     busy.is_granted().await?;
-    let nothing = busy.consumer.fetch_from(&[(&shard(), 1)], Welcome::Newcomers).await.remove(0)?;
-    assert_eq!(nothing.taken, 0);
+    assert_eq!(busy.asks_for_newcomers().await?.taken, 0);
     commit(&system, tenant, 1).await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()), "it is not granted");
     let newcomer = system.tenant("newcomer").await?;
@@ -270,7 +275,7 @@ async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> R
     let second = commit(&system, newcomer, 1).await?[0];
     let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
     system.index.settle(&shard(), &[Settlement { again: None, ..lease.hand_back() }]).await?;
-    let taken = busy.consumer.fetch_from(&[(&shard(), 1)], Welcome::Newcomers).await.remove(0)?.leases;
+    let taken = busy.asks_for_newcomers().await?.leases;
     assert_eq!(taken.iter().map(|lease| lease.id).collect::<Vec<_>>(), [second]);
     system.index.settle(&shard(), &[taken[0].hand_back()]).await?;
     commit(&system, newcomer, 1).await?;
