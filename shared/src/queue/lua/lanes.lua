@@ -1,5 +1,5 @@
 -- Where waiting jobs stand, and who takes part in the ring.
-local entered, arrivals, somebody_new, floor = {}, {}, false, nil
+local entered, arrivals, due_later, somebody_new, floor = {}, {}, {}, false, nil
 
 -- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
 local function join_ring(tenant)
@@ -33,25 +33,29 @@ end
 -- Later than this and a job stays in the ledger alone; the scheduler promotes it in time.
 local LOOK_AHEAD_MS = 60000
 
--- Takes a waiting job in; it is in its lane after the next `enter_lanes`.
+-- A whole number for a command, which writes out any other number with 17 digits, and that costs as much as the rest.
+local function whole(number) return string.format('%d', number) end
+
+-- Takes a waiting job in; it is in its lane, or in `due`, after the next `enter_lanes`.
 local function place(id, tenant, priority, run_at, now)
   if run_at > now + LOOK_AHEAD_MS then return end
   -- Before 1970 it would reach into the next priority.
   run_at = math.max(0, run_at)
   if run_at > now then
-    redis.call('ZADD', due, run_at, id .. tenant .. priority)
+    due_later[#due_later + 1], due_later[#due_later + 2] = whole(run_at), id .. tenant .. priority
     return
   end
   local lane = arrivals[tenant] or {}
-  lane[#lane + 1], lane[#lane + 2] = priority * PRIORITY_SPAN + run_at, id
+  lane[#lane + 1], lane[#lane + 2] = whole(priority * PRIORITY_SPAN + run_at), id
   arrivals[tenant] = lane
 end
 
--- Writes what was placed, one command for each tenant.
+-- Writes what was placed, one command for each tenant and one for all that is due later.
 local function enter_lanes()
+  if #due_later > 0 then redis.call('ZADD', due, unpack(due_later)) end
   for tenant, lane in pairs(arrivals) do
     redis.call('ZADD', lane_of(tenant), unpack(lane))
     enter_ring(tenant)
   end
-  arrivals = {}
+  arrivals, due_later = {}, {}
 end

@@ -5,16 +5,24 @@ local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'pause
 if flags[2] == 'retired' then return 0 end
 floor = tonumber(flags[6] or 0) or 0
 local now, ids, job = now_ms(), unpacker(ARGV[1], '<c16Bd')
-local placed, last, some_due = 0, nil, redis.call('EXISTS', due) == 1
--- What was put off is due later than the ledger says, and the sweeps must not bring it forward. What waits in its lane and is said to be due
--- later, by a push that was under way for long, is left to the ledger, which is asked when its turn comes.
-local function waits_elsewhere(id, tenant, priority, run_at)
-  return some_due and redis.call('ZSCORE', due, id .. tenant .. priority)
-    or run_at > now and redis.call('ZSCORE', lane_of(tenant), id)
+local placed, last, put_off = 0, nil, {}
+-- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
+if redis.call('EXISTS', due) == 1 then
+  local members = {}
+  for at, id in ipairs(ids) do
+    local tenant, priority = job(at)
+    members[at] = id .. tenant .. priority
+  end
+  put_off = redis.call('ZMSCORE', due, unpack(members))
+end
+-- What waits in its lane and is said to be due later, by a push that was under way for long, is left to the ledger, which is asked when its
+-- turn comes.
+local function waits_elsewhere(at, tenant, run_at)
+  return put_off[at] or run_at > now and redis.call('ZSCORE', lane_of(tenant), ids[at])
 end
 for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
   local id, tenant, priority, run_at = ids[at], job(at)
-  if not holder and not waits_elsewhere(id, tenant, priority, run_at) then
+  if not holder and not waits_elsewhere(at, tenant, run_at) then
     place(id, tenant, priority, run_at == -math.huge and now or run_at, now)
     placed, last = placed + 1, id
   end

@@ -3,14 +3,16 @@
 -- Brings in what came due, and the tenants whose time has come, up to `bound` of each.
 local function promote(now, bound)
   local came = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, bound)
+  local members = {}
   for i = 1, #came, 2 do
     local member, priority = came[i], tonumber(string.sub(came[i], 33))
-    redis.call('ZREM', due, member)
+    members[#members + 1] = member
     -- What is no job is forgotten with this.
     if #member == 33 and priority and priority >= 1 and priority <= 4 then
       place(string.sub(member, 1, 16), string.sub(member, 17, 32), priority, tonumber(came[i + 1]), now)
     end
   end
+  if #members > 0 then redis.call('ZREM', due, unpack(members)) end
   enter_lanes()
   for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, bound)) do unpark(tenant) end
 end
