@@ -109,14 +109,23 @@ impl Index {
 
     /// Makes waiting jobs known, in calls so short that nobody else waits long for Redis meanwhile. Repeating it is harmless.
     pub async fn push(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
+        self.push_in_calls(queue, jobs, PUSHED_AT_ONCE).await
+    }
+
+    /// As [`Self::push`], for a rebuild: in calls as long as may be, for a call costs as much as some fifty jobs do.
+    pub(super) async fn push_in_bulk(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
+        self.push_in_calls(queue, jobs, MAX_BATCH).await
+    }
+
+    async fn push_in_calls(&self, queue: &QueueName, jobs: &[WaitingJob], at_once: usize) -> Result<(), RedisError> {
         match self.split(queue, jobs, |job| job.tenant) {
-            Split::Whole(shard) => self.push_to(&shard, jobs).await,
-            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.push_to(shard, jobs))).await,
+            Split::Whole(shard) => self.push_to(&shard, jobs, at_once).await,
+            Split::Parts(parts) => all(parts.iter().map(|(shard, jobs)| self.push_to(shard, jobs, at_once))).await,
         }
     }
 
-    async fn push_to(&self, shard: &Shard, jobs: &[WaitingJob]) -> Result<(), RedisError> {
-        for chunk in jobs.chunks(PUSHED_AT_ONCE) {
+    async fn push_to(&self, shard: &Shard, jobs: &[WaitingJob], at_once: usize) -> Result<(), RedisError> {
+        for chunk in jobs.chunks(at_once) {
             let packed: Vec<_> = chunk.iter().map(WaitingJob::pack).collect();
             self.call(&PUSH, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use futures::future::try_join_all;
 use uuid::Uuid;
 
 use super::{
@@ -33,6 +34,8 @@ use crate::{
 pub const PAGE: i64 = 5_000;
 /// Of the crawl, which never ends: so few that nobody's statement waits for a processor because of it.
 pub const CRAWL_PAGE: i64 = 500;
+/// Calls of a rebuild at a time, so that Redis need not wait for the next one.
+const PUSHES_UNDER_WAY: usize = 2;
 
 /// Why the index could not be brought into agreement; trying again later is right.
 #[derive(Debug, thiserror::Error)]
@@ -221,17 +224,13 @@ impl Reconciler {
         loop {
             pushed += page.jobs.len() as u64;
             let Some(cursor) = page.next else {
-                self.index.push(queue, &page.jobs).await?;
+                self.index.push_in_bulk(queue, &page.jobs).await?;
                 return Ok(pushed);
             };
-            // Two calls are under way at a time, so that Redis need not wait for the next one.
-            let (some, others) = page.jobs.split_at(page.jobs.len() / 2);
-            let (next, told, told_too) = tokio::join!(
-                self.page(queue, cursor, Uuid::max()),
-                self.index.push(queue, some),
-                self.index.push(queue, others)
-            );
-            told.and(told_too)?;
+            let parts = page.jobs.chunks(page.jobs.len().div_ceil(PUSHES_UNDER_WAY));
+            let pushes = try_join_all(parts.map(|part| self.index.push_in_bulk(queue, part)));
+            let (next, pushed_all) = tokio::join!(self.page(queue, cursor, Uuid::max()), pushes);
+            pushed_all?;
             faults::reach(Point::RebuildBetweenPages).await?;
             page = next?;
         }
