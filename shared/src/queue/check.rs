@@ -1,7 +1,7 @@
 //! Whether the index keeps its invariants, and repairing it where it does not.
 //!
 //! Invariant: nothing is reported that live traffic explains. What is about the index alone is seen in one script; what the ledger and the
-//! index disagree about is looked at twice, longer apart than a message is under way. A repair doubles no run: what somebody may hold is given
+//! index disagree about is looked at again, longer apart than a message is under way, as long as it becomes less. A repair doubles no run: what somebody may hold is given
 //! a lease, which its holder renews or which runs out, and only a rescue, which raises the attempt, takes it from there.
 //! Next: `lua/check.lua` for the invariants of the index, [`ledger`] for its agreement with the ledger.
 

@@ -234,6 +234,31 @@ async fn index_and_ledger_are_compared_both_ways() -> Result<()> {
     Ok(())
 }
 
+/// Jobs may be committed faster than they can be pushed: what comes while the check looks again is no drift, what does not come is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_is_being_pushed_is_no_drift() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let ids = commit(&system, tenant, 5).await?;
+    indexed_and_free(&system, 5).await;
+    let cancelled = |id: &Uuid| CancelledJob { id: *id, tenant, priority: Priority::DEFAULT, attempt: 1 };
+    system.index.cancel(&queue(), &ids.iter().map(cancelled).collect::<Vec<_>>()).await?;
+    let (lost, late) = ids.split_last().context("five")?;
+    let (mut checker, queue) = (checker(&system, LEASE), queue());
+    let push_late = async {
+        for id in late {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let job = WaitingJob { id: *id, tenant, priority: Priority::DEFAULT, run_at_ms: None };
+            system.index.push(&queue, &[job]).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (found, pushed) = tokio::join!(checker.check(&queue, Extent::Whole, false), push_late);
+    pushed?;
+    let found: Vec<_> = found?.into_iter().map(|violation| (violation.invariant, violation.about)).collect();
+    assert_eq!(found, [(Invariant::NotInIndex, lost.to_string())]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_repairs_and_counts_drift() -> Result<()> {
     let (system, tenant) = scene().await?;

@@ -21,6 +21,9 @@ use crate::{
 
 /// A message that is under way for longer than this between commit and index is drift.
 const UNDER_WAY: Duration = Duration::from_millis(1_500);
+/// Looks at what is missing, as long as each finds less of it than the one before: so long may a backlog that came faster than it could be
+/// pushed be under way.
+const LOOKS: usize = 40;
 /// Pages of the ledger for a sample.
 const SAMPLED_PAGES: usize = 2;
 /// What is due later than this need not be in the index yet, whatever the promoter's pace and the clocks.
@@ -61,14 +64,13 @@ impl Checker {
         if missing.is_empty() && unknown.is_empty() {
             return Ok(());
         }
-        sleep(UNDER_WAY).await;
-        self.look_again(queue, &missing, &unknown, mode, found).await
+        self.look_again(queue, missing, &unknown, mode, found).await
     }
 
     async fn look_again(
         &self,
         queue: &QueueName,
-        missing: &[Member],
+        mut missing: Vec<Member>,
         unknown: &[Member],
         mode: CheckMode,
         found: &mut Findings,
@@ -76,9 +78,18 @@ impl Checker {
         let suspects = || missing.iter().chain(unknown).map(|(id, _)| *id);
         let (Some(first), Some(last)) = (suspects().min(), suspects().max()) else { return Ok(()) };
         let before = Uuid::from_u128(first.as_u128().saturating_sub(1));
-        let waiting = self.waiting(queue, before, last, Extent::Whole).await?;
-        let open = missing.iter().filter_map(|(id, _)| waiting.near.get(id));
-        let missing: HashSet<Member> = self.missing(queue, open, mode).await?.into_iter().collect();
+        let mut waiting = Waiting::default();
+        for _ in 0..LOOKS {
+            sleep(UNDER_WAY).await;
+            waiting = self.waiting(queue, before, last, Extent::Whole).await?;
+            let open = missing.iter().filter_map(|(id, _)| waiting.near.get(id));
+            let still = self.missing(queue, open, mode).await?;
+            let is_under_way = still.len() < missing.len();
+            missing = still;
+            if missing.is_empty() || !is_under_way {
+                break;
+            }
+        }
         for (id, tenant) in &missing {
             found.one(&self.index.shard_of(queue, *tenant), Invariant::NotInIndex, id.to_string());
         }
