@@ -2,10 +2,7 @@
 //!
 //! Each step is done to both; what only the real one can know (which jobs a fetch gave) is told to the model, which judges it.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -62,8 +59,8 @@ pub struct Scene<'a> {
     pub reconciler: Reconciler,
     pub producer: Producer,
     pub owner: PgConnection,
-    /// When rows were last locked by `owner`.
-    pub locked_at: Instant,
+    /// How often a worker has not discarded what it met too late.
+    pub left_to_the_leader: usize,
     pub checker: Checker,
     pub redis: MultiplexedConnection,
     prefix: String,
@@ -90,7 +87,7 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             world,
             messages,
-            locked_at: Instant::now(),
+            left_to_the_leader: 0,
             rescue: None,
             life: 0,
             checker: Checker::new(system.system.clone(), index.clone(), LEASE),

@@ -1,9 +1,6 @@
 //! What workers do but for the ends of runs: lease, hand back, die.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, ensure};
 use shared::queue::{IndexState, Renewed, consumer::Lease, rescue};
@@ -15,8 +12,10 @@ use crate::queue::support::{PATIENCE, shard};
 
 /// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
 const SAME_TIME_MS: i64 = 50;
-/// As long as a worker's statement waits for a lock (`lock_timeout` in `shared/src/db/system.rs`).
-const WAITS_FOR_A_LOCK: Duration = Duration::from_millis(100);
+/// What a worker has not discarded by then it has left to the leader: on a busy machine it meets a lock, or gets no connection.
+const DISCARDED_BY_A_WORKER: Duration = Duration::from_secs(3);
+/// How often that may happen in one case.
+const LEFT_TO_THE_LEADER: usize = 1;
 
 impl Scene<'_> {
     /// Returns the numbers of the new leases.
@@ -70,7 +69,6 @@ impl Scene<'_> {
             sqlx::query("begin").execute(&mut self.owner).await?;
             let lock = "select id from jobs where id = any($1) for update";
             sqlx::query(lock).bind(&over).execute(&mut self.owner).await?;
-            self.locked_at = Instant::now();
         }
         Ok(over)
     }
@@ -84,19 +82,24 @@ impl Scene<'_> {
         let cancelled = self.announced().cancelled;
         self.mark(&cancelled).await?;
         sqlx::query("commit").execute(&mut self.owner).await?;
-        if self.locked_at.elapsed() >= WAITS_FOR_A_LOCK {
-            // The machine is busy, and the worker may have left them to the leader.
+        if !self.are_discarded(&given_up, DISCARDED_BY_A_WORKER).await {
+            self.left_to_the_leader += 1;
+            ensure!(self.left_to_the_leader <= LEFT_TO_THE_LEADER, "workers do not discard what they meet too late");
             self.sweep_expired().await?;
         }
-        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
-        let owner = &mut self.owner;
-        let discarded = poll_until(PATIENCE, async || {
-            let all: bool = sqlx::query_scalar(count).bind(&given_up).fetch_one(&mut *owner).await.ok()?;
-            all.then_some(())
-        });
-        ensure!(discarded.await.is_some(), "a worker met {given_up:?} too late, and did not discard it");
+        ensure!(self.are_discarded(&given_up, PATIENCE).await, "{given_up:?} were met too late, and not discarded");
         self.until_pushed().await?;
         self.until_unmarked(&cancelled).await
+    }
+
+    async fn are_discarded(&mut self, ids: &[Uuid], patience: Duration) -> bool {
+        let count = "select count(*) = cardinality($1) from jobs where id = any($1) and state = 'discarded'";
+        let owner = &mut self.owner;
+        let discarded = poll_until(patience, async || {
+            let all: bool = sqlx::query_scalar(count).bind(ids).fetch_one(&mut *owner).await.ok()?;
+            all.then_some(())
+        });
+        discarded.await.is_some()
     }
 
     /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
