@@ -1,7 +1,7 @@
 //! A list in a body that holds so many items and no more.
 //!
 //! Invariant: reading stops at the first item too many, so a long list of tiny items does not become many times its size in memory.
-//! How many there may be is judged by the handler, which tells it in its own words: one more than that is let through.
+//! How many there may be is judged by the handler, which tells it in its own words: so one more than that is let through.
 
 use std::{fmt, marker::PhantomData};
 
@@ -10,7 +10,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-/// For `deserialize_with` on a `Vec`; more than `MAX` items are refused while they are read.
+/// For `deserialize_with` on a `Vec`; more than one item beyond `MAX` is refused while it is read.
 pub fn few<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -38,14 +38,14 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Few<MAX, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "a list of at most {MAX} items")
+        write!(out, "an array of at most {MAX} items")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = sequence.next_element()? {
-            if items.len() == MAX {
-                return Err(A::Error::custom(format!("a list of at most {MAX} items is longer")));
+            if items.len() > MAX {
+                return Err(A::Error::custom(format!("expected an array of at most {MAX} items")));
             }
             items.push(item);
         }
@@ -59,9 +59,9 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     struct Body {
-        #[serde(deserialize_with = "few::<2, _, _>")]
+        #[serde(deserialize_with = "few::<1, _, _>")]
         some: Vec<u8>,
-        #[serde(default, deserialize_with = "optional_few::<2, _, _>")]
+        #[serde(default, deserialize_with = "optional_few::<1, _, _>")]
         more: Option<Vec<u8>>,
     }
 
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(body(r#"{"some":[],"more":null}"#).unwrap().more, None);
         assert_eq!(body(r#"{"some":[]}"#).unwrap().more, None);
         for text in [r#"{"some":[1,2,3]}"#, r#"{"some":[],"more":[1,2,3]}"#] {
-            assert!(body(text).unwrap_err().to_string().contains("at most 2 items"), "{text}");
+            assert!(body(text).unwrap_err().to_string().contains("at most 1 items"), "{text}");
         }
     }
 }

@@ -89,7 +89,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let is_visible = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let key = value.to_str().ok().filter(is_visible).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
     let key = key.ok_or_else(|| {
-        Problem::new(ProblemCode::BadRequest).detail("Idempotency-Key must be 1 to 255 visible ASCII characters")
+        Problem::new(ProblemCode::BadRequest)
+            .detail("Idempotency-Key must be 1 to 255 visible ASCII characters, between which there may be spaces")
     })?;
     Ok(Some(key.to_owned()))
 }

@@ -27,6 +27,24 @@ fn rows(count: usize, name: &str) -> String {
     rows.concat()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_that_it_is_no_csv_with_a_header_in_utf8_is_refused() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let path = format!("/api/v1/campaigns/{}/leads", api.post("/api/v1/campaigns", &draft()).await?.id());
+    let send = |media_type: &str| {
+        let request = api.request(&axum::http::Method::POST, &path).header("content-type", media_type);
+        Answer::to(request.body("email\nada@example.com\n"))
+    };
+    for wrong in ["application/json", "text/csv; charset=utf-16", "text/csv; header=absent"] {
+        let refused = send(wrong).await?;
+        let told = refused.problem(415, "unsupported_media_type")["detail"].as_str().unwrap_or_default();
+        assert!(told.contains("text/csv in UTF-8"), "{wrong}: {told}");
+    }
+    send("text/csv; charset=utf-8").await?.ok(200);
+    Ok(())
+}
+
 /// A file of such rows.
 fn file(count: usize, name: &str) -> String {
     format!("email,first_name\n{}", rows(count, name))

@@ -25,6 +25,13 @@ async fn an_endpoint_is_made_changed_and_deleted() -> Result<()> {
     let changed = patch(&api, &path, &json!({ "kinds": null })).await?;
     assert_eq!((&changed["kinds"], &changed["description"]), (&Value::Null, &"for the pager".into()));
     assert_eq!(changed["url"], shown["url"]);
+    for member in ["url", "events"] {
+        let refused = tests::test_app::Answer::to(
+            api.request(&axum::http::Method::PATCH, &path).json(&json!({ (member): null })),
+        )
+        .await?;
+        assert_eq!(refused.problem(422, "invalid_body")["errors"][0]["pointer"], format!("/{member}"));
+    }
 
     let delete = || api.request(&axum::http::Method::DELETE, &path);
     assert_eq!(tests::test_app::Answer::to(delete()).await?.status, 204);

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::campaigns::columns;
 use crate::{
     auth::{CampaignsWrite, Permit},
-    extract::{Json, Path, Query, body_problem, limited_body},
+    extract::{Json, Path, Query, body_problem, limited_body, must_be_csv},
     leads_import::{Delimiter, ImportError, ImportLimits, ImportOptions, ImportReport, LeadRow, LeadsReader, OnError},
     problem::{Problem, ProblemCode},
     state::AppState,
@@ -70,6 +70,7 @@ pub async fn import(
     request: Request,
 ) -> Result<Json<ImportReport>, Problem> {
     let options = query.options()?;
+    must_be_csv(request.headers())?;
     let body = limited_body(request)?;
     let place = state.uploads.begin(permit.tenant())?;
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;

@@ -50,7 +50,7 @@ pub struct JobSubmission {
     pub unique: Option<UniqueSubmission>,
     /// Jobs that must be final before this one runs, 100 at most; in a batch also earlier jobs of it, as `"#0"` for the first.
     #[schema(max_items = 100)]
-    #[serde(default, deserialize_with = "optional_few::<101, _, _>")]
+    #[serde(default, deserialize_with = "optional_few::<100, _, _>")]
     pub after: Option<Vec<JobReference>>,
     /// What becomes of this job if one of those is discarded or cancelled; `cancel` if left out.
     pub on_dependency_failure: Option<FailurePolicy>,

@@ -45,7 +45,7 @@ const BYTES_OF_A_JOB: usize = 8 * 1024;
 pub struct BatchSubmission {
     /// 1 to 1,000 jobs. Those that are not in order are refused one by one; the others are committed together.
     #[schema(min_items = 1, max_items = 1000)]
-    #[serde(deserialize_with = "few::<1001, _, _>")]
+    #[serde(deserialize_with = "few::<1000, _, _>")]
     jobs: Vec<JobSubmission>,
     /// A job that runs once, when all others are final, however they ended.
     on_complete: Option<CompletionSubmission>,

@@ -34,7 +34,7 @@ pub struct NewEndpointBody {
     #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
     /// Only jobs of these kinds; all if left out.
-    #[serde(default, deserialize_with = "optional_few::<51, _, _>")]
+    #[serde(default, deserialize_with = "optional_few::<50, _, _>")]
     #[schema(min_items = 1, max_items = 50)]
     kinds: Option<Vec<String>>,
 }
@@ -44,22 +44,24 @@ pub struct NewEndpointBody {
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {
     /// Where messages are posted to.
-    #[schema(format = "uri", max_length = 2048)]
-    url: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, format = "uri", max_length = 2048)]
+    url: Change<String>,
     /// For people; `null` for none.
     #[serde(default)]
     #[schema(value_type = Option<String>, max_length = 200, pattern = r"^[^\x00]*$")]
     description: Change<Option<String>>,
     /// Which events are told.
-    #[schema(min_items = 1)]
-    events: Option<Vec<EventType>>,
+    #[serde(default)]
+    #[schema(value_type = Vec<EventType>, required = false, min_items = 1)]
+    events: Change<Vec<EventType>>,
     /// Only jobs of these kinds; `null` for all.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 50)]
     kinds: Change<Option<Vec<String>>>,
 }
 
-/// A member that may be `null`, which is another thing than not being there.
+/// A member that is to be changed if it is there; `null` is another thing than not being there.
 #[derive(Debug, Default)]
 enum Change<T> {
     #[default]
@@ -125,10 +127,13 @@ impl EndpointChanges {
     pub(super) fn apply(self, present: Endpoint, state: &AppState) -> Result<NewEndpoint, Problem> {
         let endpoint = NewEndpoint {
             id: present.id,
-            url: self.url.unwrap_or(present.url),
+            url: self.url.over(present.url),
             url_key: String::new(),
             description: self.description.over(present.description),
-            events: self.events.as_deref().map_or(present.events, names),
+            events: match self.events {
+                Change::Left => present.events,
+                Change::To(events) => names(&events),
+            },
             kinds: self.kinds.over(present.kinds),
         };
         checked(endpoint, state)
