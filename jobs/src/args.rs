@@ -62,17 +62,16 @@ pub fn reason(error: &serde_json::Error) -> String {
         "invalid type: map" => "invalid type: object",
         other => other,
     };
-    let expected = match json_type(expected) {
-        "a whole number" if found.starts_with("invalid value") => "a whole number within its bounds",
-        other => other,
-    };
-    beginning(&format_args!("{found}, expected {expected}"))
+    beginning(&format_args!("{found}, expected {}", json_type(expected, found)))
 }
 
-/// What a type of Rust is in JSON, as far as there is another word for it.
-fn json_type(expected: &str) -> &str {
+/// What a type of Rust is in JSON, as far as there is another word for it; a number that was `found` is beyond its bounds.
+fn json_type<'a>(expected: &'a str, found: &str) -> &'a str {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => match found {
+            number if number.starts_with("invalid value") => "a whole number within its bounds",
+            _ => "a whole number",
+        },
         "f32" | "f64" => "a number",
         "a map" => "an object",
         "a sequence" => "an array",

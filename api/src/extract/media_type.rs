@@ -9,33 +9,28 @@ use crate::problem::{Problem, ProblemCode};
 
 /// Refuses what is not CSV with a header (RFC 4180; its own charset, US-ASCII, is UTF-8 too).
 pub(crate) fn must_be_csv(headers: &HeaderMap) -> Result<(), Problem> {
-    let is_csv = of(headers).is_some_and(|media_type| {
+    must_be(headers, "text/csv in UTF-8, with a header in the first line", |media_type| {
         let is_csv = media_type.type_() == mime::TEXT && media_type.subtype() == mime::CSV;
         let is_ascii = media_type.get_param(mime::CHARSET).is_some_and(|charset| charset == "us-ascii");
-        is_csv && (is_ascii || is_utf8(&media_type)) && media_type.get_param("header").is_none_or(|is| is != "absent")
-    });
-    if is_csv {
-        return Ok(());
-    }
-    Err(Problem::new(ProblemCode::UnsupportedMediaType)
-        .detail("send text/csv in UTF-8, with a header in the first line"))
+        is_csv && (is_ascii || is_utf8(media_type)) && media_type.get_param("header").is_none_or(|is| is != "absent")
+    })
 }
 
 /// Refuses what is not JSON.
 pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let is_json = of(headers).is_some_and(|media_type| {
+    must_be(headers, "application/json in UTF-8", |media_type| {
         let (subtype, suffix) = (media_type.subtype(), media_type.suffix());
         let is_json = media_type.type_() == mime::APPLICATION && (subtype == mime::JSON || suffix == Some(mime::JSON));
-        is_json && is_utf8(&media_type)
-    });
-    if is_json {
-        return Ok(());
-    }
-    Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send application/json in UTF-8"))
+        is_json && is_utf8(media_type)
+    })
 }
 
-fn of(headers: &HeaderMap) -> Option<Mime> {
-    headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()
+fn must_be(headers: &HeaderMap, expected: &str, is: impl FnOnce(&Mime) -> bool) -> Result<(), Problem> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse().ok());
+    if media_type.is_some_and(|media_type| is(&media_type)) {
+        return Ok(());
+    }
+    Err(Problem::new(ProblemCode::UnsupportedMediaType).detail(format!("send {expected}")))
 }
 
 fn is_utf8(media_type: &Mime) -> bool {

@@ -27,6 +27,11 @@ fn rows(count: usize, name: &str) -> String {
     rows.concat()
 }
 
+/// A file of such rows.
+fn file(count: usize, name: &str) -> String {
+    format!("email,first_name\n{}", rows(count, name))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_says_that_it_is_no_csv_with_a_header_in_utf8_is_refused() -> Result<()> {
     let app = TestApp::start().await?;
@@ -43,11 +48,6 @@ async fn what_says_that_it_is_no_csv_with_a_header_in_utf8_is_refused() -> Resul
     }
     send("text/csv; charset=utf-8").await?.ok(200);
     Ok(())
-}
-
-/// A file of such rows.
-fn file(count: usize, name: &str) -> String {
-    format!("email,first_name\n{}", rows(count, name))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ end
 -- Later than this and a job stays in the ledger alone; the scheduler promotes it in time.
 local LOOK_AHEAD_MS = 60000
 
--- A whole number for a command, which writes out any other number with 17 digits, and that costs as much as the rest.
+-- A whole number for a command: `redis.call` writes out what is no string with 17 digits.
 local function whole(number) return string.format('%d', number) end
 
 -- Takes a waiting job in; it is in its lane, or in `due`, after the next `enter_lanes`.

@@ -86,8 +86,8 @@ impl Scene<'_> {
             self.left_to_the_leader += 1;
             ensure!(self.left_to_the_leader <= LEFT_TO_THE_LEADER, "workers do not discard what they meet too late");
             self.sweep_expired().await?;
+            ensure!(self.are_discarded(&given_up, PATIENCE).await, "{given_up:?} were met too late, and not discarded");
         }
-        ensure!(self.are_discarded(&given_up, PATIENCE).await, "{given_up:?} were met too late, and not discarded");
         self.until_pushed().await?;
         self.until_unmarked(&cancelled).await
     }
