@@ -7,7 +7,11 @@
 
 mod refusals;
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::middleware::from_fn_with_state;
+use http::Method;
 use jobs::registry::Registry;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{AdditionalProperties, Schema};
@@ -17,6 +21,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::middleware::no_query;
 use crate::problem::{FieldError, ProblemBody, ProblemCode};
 
 /// More kinds are not listed in the document; `job-kinds` has them all.
@@ -66,7 +71,26 @@ pub fn document<S: Clone + Send + Sync + 'static>(
 /// The routes of `router` with `/api/openapi.json` and `/api/docs` beside them.
 pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, registry: &Registry) -> Router<S> {
     let (router, document) = router.split_for_parts();
+    let router = router.layer(from_fn_with_state(without_query(&document), no_query::handle));
     router.merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document, registry)))
+}
+
+/// The operations with a credential that have no parameters in the query string.
+fn without_query(document: &utoipa::openapi::OpenApi) -> no_query::Operations {
+    let paths = document.paths.paths.iter();
+    let all = paths.flat_map(|(path, item)| {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        let methods = [
+            (Method::GET, get),
+            (Method::PUT, put),
+            (Method::POST, post),
+            (Method::DELETE, delete),
+            (Method::PATCH, patch),
+        ];
+        methods.into_iter().filter_map(move |(method, operation)| Some((method, path, operation.as_ref()?)))
+    });
+    let theirs = all.filter(|(_, _, operation)| refusals::is_without_query(operation));
+    Arc::new(theirs.map(|(method, path, _)| (method, path.clone())).collect())
 }
 
 fn complete(mut document: utoipa::openapi::OpenApi, registry: &Registry) -> utoipa::openapi::OpenApi {
@@ -115,7 +139,6 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 mod tests {
     use super::*;
     use serde_json::Value;
-    use std::sync::Arc;
 
     #[test]
     fn every_answer_is_described_and_every_reference_resolves() {

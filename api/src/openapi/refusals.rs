@@ -92,25 +92,36 @@ pub(super) fn declare(operation: &mut Operation) {
 /// What an operation can refuse because of its parameters, its body and its credential.
 fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     let mut refusals = vec![&METHOD_NOT_ALLOWED, &RATE_LIMITED, &INTERNAL, &UNAVAILABLE];
-    let has = |place: &ParameterIn| {
-        let is_there = |it: &RefOr<Parameter>| matches!(it, RefOr::T(parameter) if parameter.parameter_in == *place);
-        operation.parameters.iter().flatten().any(is_there)
-    };
+    let has = |place| has_parameter(operation, place);
     let has_body = operation.request_body.is_some();
-    if has(&ParameterIn::Path) {
+    if has(ParameterIn::Path) {
         refusals.push(&NOT_FOUND);
     }
-    if has(&ParameterIn::Query) || has(&ParameterIn::Header) || has_body {
+    if has(ParameterIn::Query) || has(ParameterIn::Header) || has_body || is_without_query(operation) {
         refusals.push(&MALFORMED);
     }
     if has_body {
         refusals.extend([&BODY_TIMEOUT, &TOO_LARGE, &MEDIA_TYPE, &INVALID]);
     }
-    // Without a statement of its own an operation asks for the credential that all ask for.
-    if operation.security.is_none() {
+    if asks_for_credential(operation) {
         refusals.extend([&UNAUTHENTICATED, &FORBIDDEN]);
     }
     refusals
+}
+
+/// Whether a query string is refused by [`crate::middleware::no_query`].
+pub(super) fn is_without_query(operation: &Operation) -> bool {
+    asks_for_credential(operation) && !has_parameter(operation, ParameterIn::Query)
+}
+
+/// Without a statement of its own an operation asks for the credential that all ask for.
+fn asks_for_credential(operation: &Operation) -> bool {
+    operation.security.is_none()
+}
+
+fn has_parameter(operation: &Operation, place: ParameterIn) -> bool {
+    let is_there = |it: &RefOr<Parameter>| matches!(it, RefOr::T(parameter) if parameter.parameter_in == place);
+    operation.parameters.iter().flatten().any(is_there)
 }
 
 fn problem() -> Content {

@@ -1,8 +1,8 @@
 //! Lists: filters, the walk over pages, and the bounds of a page.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tests::test_app::{ApiClient, TestApp};
+use tests::test_app::{Answer, ApiClient, TestApp};
 
 const JOBS: &str = "/api/v1/jobs";
 
@@ -100,5 +100,34 @@ async fn a_query_that_is_not_understood_is_refused() -> Result<()> {
     let answer = api.get(&format!("{JOBS}?state=done")).await?;
     let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("completed"), "it tells which states there are: {detail}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_parameters_in_its_query_string_takes_none() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let document = app.anonymous().get("/api/openapi.json").await?;
+    let mut refused = 0;
+    for (path, item) in document.ok(200)["paths"].as_object().context("no paths")? {
+        for (method, operation) in item.as_object().context("a path item is an object")? {
+            let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+            if operation["security"].is_array() || parameters.any(|it| it["in"] == "query") {
+                continue;
+            }
+            let method = method.to_uppercase().parse()?;
+            let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
+            let answer = Answer::to(api.request(&method, &format!("{path}?priority=1"))).await?;
+            let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
+            assert!(detail.contains("priority"), "{method} {path}: {detail}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 20, "only {refused} operations were asked");
+    let body = json!({ "kind": "noop", "args": {} });
+    api.post(&format!("{JOBS}?priority=1"), &body).await?.problem(400, "invalid_query");
+    api.post(&format!("{JOBS}?"), &body).await?.ok(202);
+    // Health checks and links in mails get something added on their way.
+    app.anonymous().get("/api/health/liveness?now=1").await?.ok(200);
     Ok(())
 }
