@@ -1,13 +1,15 @@
 # shellcheck shell=bash
-# What every script in bin/ stands on: where the checkout is, how a step and a failure are told, ports, processes,
-# packages. Invariant: nothing here needs more than bash 3.2 and the base system (no curl, ps, ss or openssl), because
-# these scripts are what installs the rest. Next: bin/lib/environment.sh (variables), bin/services (the stores).
+# The base of every script in bin/: the location of the checkout, output of steps and failures,
+# ports, processes, packages. Invariant: nothing here needs more than bash 3.2 and the base system
+# (no curl, ps, ss or openssl), because these scripts install everything else. Next:
+# bin/lib/environment.sh (variables), bin/services (the stores).
 
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$ROOT"
-# A toolchain from rustup is there even when the login shell has not been opened again since.
+# Finds a toolchain from rustup even if the login shell has not been restarted since its
+# installation.
 PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
 export PATH
 
@@ -29,10 +31,10 @@ is_macos() { [ "$(uname -s)" = Darwin ]; }
 in_ci() { case "${CI:-}" in 1 | true | TRUE | yes) return 0 ;; *) return 1 ;; esac }
 random_hex() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-$ROOT/target}"; }
-# The usage text of a script is the comment at its head.
+# Prints the usage text of a script, which is the comment at its head.
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 
-# wait_until SECONDS COMMAND…: true as soon as the command is, false when the time is up.
+# wait_until SECONDS COMMAND…: true as soon as the command succeeds, false after the time-out.
 wait_until() {
   local tries=$(($1 * 5))
   shift
@@ -45,7 +47,7 @@ wait_until() {
 
 tcp_open() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
 
-# free_port FIRST: the first port from there on at which nobody answers.
+# free_port FIRST: the first port from FIRST on that refuses connections.
 free_port() {
   local port=$1 last=$(($1 + 500))
   while tcp_open 127.0.0.1 "$port"; do
@@ -55,7 +57,7 @@ free_port() {
   printf '%s' "$port"
 }
 
-# http_status HOST PORT PATH: the status code of a GET, nothing when there is no answer within 5 s.
+# http_status HOST PORT PATH: the status code of a GET; nothing if there is no response within 5 s.
 http_status() {
   (
     exec 3<>"/dev/tcp/$1/$2" || exit 1
@@ -64,7 +66,7 @@ http_status() {
   ) 2>/dev/null
 }
 
-# process_args PID: its command line, nothing when there is no such process.
+# process_args PID: its command line; nothing if the process does not exist.
 process_args() {
   [ -n "${1:-}" ] || return 0
   if [ -d /proc/self ]; then
@@ -74,7 +76,7 @@ process_args() {
   fi
 }
 
-# shellcheck disable=SC2012 # stat is spelt differently on Linux and macOS
+# shellcheck disable=SC2012 # stat is spelled differently on Linux and macOS
 owner_of() { ls -ld "$1" | awk '{ print $3 }'; }
 
 retry_once() {
@@ -96,27 +98,28 @@ as_root() {
   fi
 }
 
-# install_packages WHAT APT_PACKAGES BREW_PACKAGES: with the machine's package manager, or a failure that says by hand how.
-# The lists are split at spaces on purpose.
+# install_packages WHAT APT_PACKAGES BREW_PACKAGES: installs them with the machine's package
+# manager, or fails with instructions for a manual installation. The lists are split at spaces on
+# purpose.
 # shellcheck disable=SC2086
 install_packages() {
   step "Installing $1"
   if have apt-get; then
-    retry_once as_root apt-get -qq update || say "apt-get update failed; going on with the lists that are there"
+    retry_once as_root apt-get -qq update || say "apt-get update failed; continuing with the existing package lists"
     retry_once as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 \
       install -y --no-install-recommends $2 >/dev/null ||
       fail "could not install $2" "Run: sudo apt-get update && sudo apt-get install $2 — then this script again."
   elif have brew; then
     retry_once brew install --quiet $3 || fail "could not install $3" "Run: brew install $3 — then this script again."
   elif is_macos; then
-    fail "$1 is missing" "Install Homebrew (https://brew.sh), then run this script again; or install by hand: $3"
+    fail "$1 is missing" "Install Homebrew (https://brew.sh), then run this script again; or install manually: $3"
   else
-    fail "$1 is missing, and neither apt-get nor Homebrew is here to install it" "Install it by hand, then run this script again."
+    fail "$1 is missing, and neither apt-get nor Homebrew is available to install it" "Install it manually, then run this script again."
   fi
 }
 
-# hold NOTE / release: tells the other scripts of this checkout that someone uses the stores. other_holders prints the
-# notes of those that are alive besides us.
+# hold NOTE / release: records for the other scripts of this checkout that the stores are in use.
+# other_holders prints the notes of the other live holders.
 hold() { mkdir -p "$STATE/holders" && printf '%s\n' "$1" >"$STATE/holders/$$"; }
 release() { rm -f "$STATE/holders/$$"; }
 other_holders() {

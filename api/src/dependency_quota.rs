@@ -1,8 +1,9 @@
-//! How many dependencies (`after`) a request may have, and a tenant's waiting jobs together.
+//! Limits on dependencies (`after`): of one request, and of a tenant's waiting jobs together.
 //!
-//! Invariant: what a request adds is judged before it comes to the group commit that all tenants share. The number of a tenant's open
-//! dependencies is counted in the ledger only when the last count, with what was added since, is old or leaves no room, and by one request
-//! of a tenant at a time.
+//! Invariant: a request is checked before it reaches the group commit, which all tenants share. A
+//! tenant's open dependencies are counted in the ledger only when the last count, plus what was
+//! added since, is older than [`FRESH`] or leaves no room, and by one request of a tenant at a
+//! time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,11 +24,11 @@ use crate::{
     turns::Turns,
 };
 
-/// A count is relied on for this long, as long as it leaves room.
+/// How long a count is used while it leaves room.
 const FRESH: Duration = Duration::from_secs(10);
 const KEPT: usize = 10_000;
 
-/// Counts the dependencies of tenants. One for the process.
+/// Checks the limits with cached counts per tenant. One per process.
 pub struct DependencyQuota {
     limits: DependencyConfig,
     counts: Mutex<HashMap<TenantId, Count>>,
@@ -41,12 +42,12 @@ struct Count {
 }
 
 impl DependencyQuota {
-    /// Nobody is counted yet.
+    /// Creates a quota without any counts.
     pub fn new(limits: DependencyConfig) -> Self {
         Self { limits, counts: Mutex::default(), counting: Turns::default() }
     }
 
-    /// Refuses jobs that would wait for more than they may.
+    /// Rejects jobs whose dependencies exceed a limit.
     pub async fn admit(&self, tenants: &TenantDb, tenant: TenantId, jobs: &[NewJob]) -> Result<(), Problem> {
         let added: usize = jobs.iter().map(dependencies).sum();
         if added == 0 {
@@ -74,7 +75,7 @@ impl DependencyQuota {
         Err(no_room(open, added, self.limits.open))
     }
 
-    /// Whether the last count leaves room.
+    /// Adds to the last count; returns whether it is recent and leaves room.
     fn add_to_known(&self, tenant: TenantId, added: usize) -> bool {
         let mut counts = self.counts();
         let Some(count) = counts.get_mut(&tenant).filter(|count| count.at.elapsed() < FRESH) else { return false };
@@ -85,7 +86,7 @@ impl DependencyQuota {
         fits
     }
 
-    /// Whether a new count leaves room.
+    /// Records a new count; returns whether it leaves room.
     fn add(&self, tenant: TenantId, open: usize, added: usize) -> bool {
         let mut counts = self.counts();
         if counts.len() >= KEPT {
@@ -96,20 +97,20 @@ impl DependencyQuota {
         fits
     }
 
-    /// A panic while the lock is held leaves a table that is still whole.
+    /// A panic while the lock is held leaves the table consistent.
     fn counts(&self) -> MutexGuard<'_, HashMap<TenantId, Count>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Jobs that are named twice count once.
+/// Duplicate ids count once.
 fn dependencies(job: &NewJob) -> usize {
     job.ties.as_deref().map_or(0, |ties| ties.after.iter().collect::<HashSet<_>>().len())
 }
 
 fn too_many(added: usize, limit: usize) -> Problem {
     Problem::new(ProblemCode::TooManyDependencies)
-        .detail(format!("the jobs of this request name {added} jobs in after, and {limit} are permitted"))
+        .detail(format!("the jobs of this request have {added} dependencies in `after`; the limit is {limit}"))
         .member("dependencies", added)
         .member("limit", limit)
 }
@@ -117,7 +118,7 @@ fn too_many(added: usize, limit: usize) -> Problem {
 fn no_room(open: usize, added: usize, limit: usize) -> Problem {
     Problem::new(ProblemCode::TooManyOpenDependencies)
         .detail(format!(
-            "your waiting jobs name {open} jobs in after, this request {added} more, and {limit} are permitted"
+            "the tenant's waiting jobs have {open} dependencies and this request adds {added}; the limit is {limit}"
         ))
         .member("open_dependencies", open)
         .member("dependencies", added)

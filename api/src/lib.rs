@@ -1,7 +1,8 @@
 //! The HTTP API and the operator's commands.
 //!
-//! A request's way: [`server`] (connections and layers), [`router`] (every route on one page), [`routes`] (handlers, whose
-//! arguments state credential, permission and body), and from there to a store or the queue in `shared`.
+//! The path of a request: [`server`] (connections and layers), [`router`] (every route on one
+//! page), [`routes`] (handlers, whose arguments declare credential, permission and body), then a
+//! store or the queue in `shared`.
 
 pub mod auth;
 pub mod cli;

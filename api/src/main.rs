@@ -2,7 +2,8 @@
 
 use clap::Parser as _;
 
-/// Short-lived small objects of many threads are most of what is allocated: see docs/decisions/0010-speed.md.
+/// Most allocations are small, short-lived and made by many threads: see
+/// docs/decisions/0010-speed.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

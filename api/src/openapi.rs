@@ -1,9 +1,9 @@
 //! The OpenAPI document, and the two routes that serve it.
 //!
-//! Invariant: the document is derived from the routes that are really mounted, so it can neither lack nor invent one;
-//! every operation lists all its answers (`openapi/refusals.rs`), and every answer has a description, which validators insist
-//! on. Bounds in it are those that handlers check. The viewer at `/api/docs` is part of the program and loads nothing from
-//! elsewhere.
+//! Invariant: the document is derived from the mounted routes, so it neither omits nor invents one;
+//! every operation lists all its responses (`openapi/refusals.rs`), and every response has a
+//! description, which validators require. Bounds in the document are those that handlers check. The
+//! viewer at `/api/docs` is part of the program and loads nothing from elsewhere.
 
 mod refusals;
 
@@ -24,7 +24,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::middleware::no_query;
 use crate::problem::{FieldError, ProblemBody, ProblemCode};
 
-/// More kinds are not listed in the document; `job-kinds` has them all.
+/// If there are more kinds, the document does not list them; `job-kinds` has them all.
 const MAX_LISTED_KINDS: usize = 100;
 /// The name of the credential in the document.
 const API_KEY: &str = "api_key";
@@ -50,12 +50,12 @@ impl Modify for Security {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(API_KEY, scheme);
         refusals::add_components(components);
-        // Routes without a credential say so themselves: `security(())`.
+        // Routes without a credential declare this themselves: `security(())`.
         document.security = Some(vec![SecurityRequirement::new(API_KEY, Vec::<String>::new())]);
     }
 }
 
-/// Begins the router of the API: routes added to it are in the document.
+/// Starts the router of the API: routes added to it are part of the document.
 pub fn router<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::with_openapi(Document::openapi())
 }
@@ -68,14 +68,14 @@ pub fn document<S: Clone + Send + Sync + 'static>(
     complete(router.into_openapi(), registry)
 }
 
-/// The routes of `router` with `/api/openapi.json` and `/api/docs` beside them.
+/// The routes of `router`, plus `/api/openapi.json` and `/api/docs`.
 pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, registry: &Registry) -> Router<S> {
     let (router, document) = router.split_for_parts();
     let router = router.layer(from_fn_with_state(without_query(&document), no_query::handle));
     router.merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document, registry)))
 }
 
-/// The operations with a credential that have no parameters in the query string.
+/// The operations with a credential and without query parameters.
 fn without_query(document: &utoipa::openapi::OpenApi) -> no_query::Operations {
     let paths = document.paths.paths.iter();
     let all = paths.flat_map(|(path, item)| {
@@ -102,7 +102,7 @@ fn complete(mut document: utoipa::openapi::OpenApi, registry: &Registry) -> utoi
     document
 }
 
-/// An enum's variant with a value is an object of one member, and serde takes no other beside it.
+/// An enum variant with a value is an object with one member, and serde accepts no other member.
 fn close_variants(schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::OneOf(choice)) = schema else { return };
     for variant in &mut choice.items {
@@ -115,7 +115,7 @@ fn close_variants(schema: &mut RefOr<Schema>) {
     }
 }
 
-/// Lists the kinds that can be submitted, where one is asked for: they are this process's own.
+/// Lists the kinds that can be submitted as the values of `kind`; they are those of this process.
 fn name_kinds(document: &mut utoipa::openapi::OpenApi, registry: &Registry) {
     let kinds: Vec<serde_json::Value> = registry.submittable().map(|kind| kind.name.into()).collect();
     if !(1..=MAX_LISTED_KINDS).contains(&kinds.len()) {

@@ -1,8 +1,9 @@
-//! The one form of every error answer: problem details (RFC 9457) with a code from a closed table.
+//! The form of every error response: problem details (RFC 9457) with a code from a closed table.
 //!
-//! Invariant: what a client reads is this text alone. A cause is kept apart for the log, and answers from 500 upwards
-//! say nothing of it. `problem/code.rs` is the table, `problem/causes.rs` turns errors into problems, and
-//! `middleware/problem_details.rs` adds request id and path, logs, and gives this form to answers that lack it.
+//! Invariant: a client receives this text alone. The cause is kept apart for the log, and responses
+//! from 500 upwards reveal nothing of it. `problem/code.rs` is the table, `problem/causes.rs` turns
+//! errors into problems, and `middleware/problem_details.rs` adds the request id and path, logs,
+//! and converts responses without this form.
 
 mod causes;
 mod code;
@@ -20,26 +21,26 @@ use utoipa::ToSchema;
 
 pub use self::code::ProblemCode;
 
-/// The media type of every error answer.
+/// The media type of every error response.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Characters of a text that may repeat what a client sent.
+/// Maximum characters of a text that may repeat a client's input.
 const MAX_TEXT: usize = 500;
-/// Places that one answer tells of.
+/// Maximum entries of `errors` in one response.
 const MAX_ERRORS: usize = 100;
 
-/// One thing wrong with a body.
+/// One error in a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
-    /// Where in the body, as a JSON pointer (RFC 6901); empty for the whole.
+    /// The position in the body, as a JSON pointer (RFC 6901); empty for the whole body.
     #[schema(example = "/args/recipient")]
     pub pointer: String,
-    /// What is wrong there.
+    /// The error at this position.
     #[schema(example = "missing field `recipient`")]
     pub detail: String,
 }
 
-/// An error answer in the making.
+/// An error response under construction.
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Parts>);
 
@@ -53,7 +54,7 @@ struct Parts {
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a problem has beside what all have.
+/// A member that only some problems have.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Member {
@@ -62,14 +63,14 @@ pub(crate) enum Member {
 }
 
 impl Problem {
-    /// A problem with the usual text of its code.
+    /// A problem with the default text of its code.
     pub fn new(code: ProblemCode) -> Self {
         let retry_after = (code.status() == http::StatusCode::SERVICE_UNAVAILABLE).then_some(1);
         let detail = Cow::Borrowed(code.detail());
         Self(Box::new(Parts { code, detail, errors: Vec::new(), members: BTreeMap::new(), retry_after, cause: None }))
     }
 
-    /// Says more than the usual text. Ignored from status 500 upwards, whose texts are constant.
+    /// Replaces the default text. Ignored from status 500 upwards, whose texts are constant.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         if !self.0.code.status().is_server_error() {
@@ -81,7 +82,7 @@ impl Problem {
         self
     }
 
-    /// Tells what is wrong with a body, place by place: the first [`MAX_ERRORS`] places, in texts that are cut.
+    /// Lists the errors in a body: the first [`MAX_ERRORS`] of them, with shortened texts.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         let bounded = |error: FieldError| FieldError { pointer: cut(error.pointer), detail: cut(error.detail) };
@@ -89,7 +90,7 @@ impl Problem {
         self
     }
 
-    /// Moves what is wrong to a part of the body.
+    /// Moves all errors to a part of the body: `pointer` becomes the start of their pointers.
     #[must_use]
     pub fn under(mut self, pointer: &str) -> Self {
         for error in &mut self.0.errors {
@@ -98,21 +99,22 @@ impl Problem {
         self
     }
 
-    /// Adds a member of its own, such as the id that conflicts.
+    /// Adds a member, such as the id that conflicts.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.members.insert(name.to_owned(), Member::Value(value.into()));
         self
     }
 
-    /// As [`Self::member`], of something large that is written already: nothing walks over it again where all requests are served.
+    /// Like [`Self::member`], for a large value that is serialized already: it is not serialized
+    /// again on a request thread.
     #[must_use]
     pub fn written_member(mut self, name: &str, text: Box<RawValue>) -> Self {
         self.0.members.insert(name.to_owned(), Member::Written(Arc::from(text)));
         self
     }
 
-    /// Tells the client when to come back, in whole seconds.
+    /// Sets `Retry-After`, in whole seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after = Some(seconds);
@@ -126,7 +128,7 @@ impl Problem {
         self
     }
 
-    /// A member of its own.
+    /// A member that was added with [`Self::member`].
     pub fn own_member(&self, name: &str) -> Option<&Value> {
         match self.0.members.get(name)? {
             Member::Value(value) => Some(value),
@@ -139,12 +141,12 @@ impl Problem {
         self.0.code
     }
 
-    /// What is wrong this time.
+    /// The text for this occurrence.
     pub fn detail_text(&self) -> &str {
         &self.0.detail
     }
 
-    /// What is wrong with a body, place by place.
+    /// The errors in a body, by position.
     pub fn field_errors(&self) -> &[FieldError] {
         &self.0.errors
     }
@@ -154,7 +156,7 @@ impl Problem {
         self.0.cause.as_deref().map(|cause| cause as &(dyn std::error::Error + 'static))
     }
 
-    /// The body, with the request it answers once that is known.
+    /// The body; the id and path of the request are added once they are known.
     pub(crate) fn body<'a>(&'a self, request_id: Option<&'a str>, instance: Option<&'a str>) -> ProblemBody<'a> {
         let Parts { code, detail, errors, members, .. } = &*self.0;
         ProblemBody {
@@ -171,7 +173,7 @@ impl Problem {
     }
 }
 
-/// What a client sent may be as long as a body, and an answer that repeats it must not.
+/// A client's input may be as long as a body, and a response that repeats it must not be.
 fn cut(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
         text.truncate(end);
@@ -192,30 +194,30 @@ impl IntoResponse for ProblemCode {
     }
 }
 
-/// What a client reads: problem details, RFC 9457.
+/// Problem details, RFC 9457.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
-    /// Identifies the kind of problem; stable.
+    /// Identifies the type of the problem; stable.
     #[serde(rename = "type")]
     #[schema(example = "/problems/not_found", format = "uri-reference")]
     problem_type: String,
-    /// The kind of problem in words; stable.
+    /// The type of the problem in words; stable.
     title: &'static str,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the response.
     #[schema(example = 404)]
     status: u16,
-    /// The kind of problem for programs; stable.
+    /// The type of the problem for programs; stable.
     code: ProblemCode,
-    /// What is wrong this time.
+    /// The error in this occurrence.
     detail: &'a str,
-    /// The id to quote when asking for help.
+    /// The id to quote in support requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     /// The path of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
-    /// What is wrong with the body, place by place.
+    /// The errors in the body, by position.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
@@ -259,7 +261,7 @@ mod tests {
         let problem = problem.member("limit", 5);
         let body = problem.body(Some("r1"), Some("/api/v1/jobs"));
         let expected = serde_json::json!({
-            "type": "/problems/invalid_body", "title": "The body does not fit", "status": 422,
+            "type": "/problems/invalid_body", "title": "Invalid body", "status": 422,
             "code": "invalid_body", "detail": "one field is wrong", "request_id": "r1", "instance": "/api/v1/jobs",
             "errors": [{"pointer": "/kind", "detail": "missing"}], "limit": 5,
         });

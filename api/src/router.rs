@@ -21,7 +21,8 @@ use crate::{
     state::AppState,
 };
 
-/// All routes, the document and its viewer. Only health and unsubscribe ask for no credential.
+/// All routes, the OpenAPI document and its viewer. Only health and unsubscribe require no
+/// credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
     openapi::with_docs(routes(checks), &state.registry).with_state(state)
 }

@@ -1,7 +1,7 @@
 //! The layers around all routes, in their order, and the server under them.
 //!
-//! Invariant: whatever a request is, its answer has a request id, is counted and logged, and is a problem when it is
-//! an error. Connections and their limits are `shared::http_server`.
+//! Invariant: every response has a request id, is counted and logged, and is a problem if it is an
+//! error. `shared::http_server` handles connections and their limits.
 
 #[cfg(test)]
 mod tests;
@@ -25,18 +25,19 @@ use crate::middleware::{
 };
 use crate::problem::ProblemCode;
 
-/// What one request may take.
+/// Limits of one request.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// For the head of an answer; default 30 s. A route may ask for more with [`time_limit::at_least`].
+    /// Time for the head of a response; default 30 s. A route may extend it with
+    /// [`time_limit::at_least`].
     pub handler_timeout: Duration,
     /// Bytes of a body; default 2 MiB. A route may set another `DefaultBodyLimit`.
     pub body_limit: usize,
-    /// How long a body may pause; default 10 s.
+    /// Longest pause within a body; default 10 s.
     pub body_pause: Duration,
-    /// What one connection may take.
+    /// Limits of one connection.
     pub connections: ServerLimits,
-    /// Where ids of requests take their time from.
+    /// The clock for request ids.
     pub clock: Clock,
 }
 
@@ -52,8 +53,9 @@ impl Default for HttpSettings {
     }
 }
 
-/// Puts the layers around `router`; the first one named is the outermost. They are one stack of types: each `Router::layer` would
-/// box what is inside it, and every request copies every box, those inside again for each one outside.
+/// Puts the layers around `router`; the first one is the outermost. They form a single type: each
+/// `Router::layer` would box the layers inside it, and every request clones every box, the inner
+/// ones again for each outer one.
 pub fn layers(router: Router, settings: &HttpSettings) -> Router {
     let no_store = HeaderValue::from_static("no-store");
     let no_sniff = HeaderValue::from_static("nosniff");

@@ -1,4 +1,4 @@
-//! What handlers have at hand. One for the process.
+//! The state of all handlers. One per process.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -15,43 +15,45 @@ use crate::{
     auth::KeyRing, dependency_quota::DependencyQuota, in_flight::InFlightBytes, job_events::JobEvents, uploads::Uploads,
 };
 
-/// The state of all routes under `/api/v1`. One pointer: every route and extractor of a request has its own.
+/// The state of all routes under `/api/v1`. A single pointer, since every route and extractor of a
+/// request has a clone.
 #[derive(Clone)]
 pub struct AppState(Arc<Parts>);
 
-/// What the state is made of.
+/// The contents of the state.
 pub struct Parts {
     /// Ledger and index.
     pub stores: Stores,
     /// Commits jobs.
     pub producer: Producer,
-    /// The kinds there are.
+    /// The known job kinds.
     pub registry: Arc<Registry>,
     /// Checks API keys.
     pub keys: KeyRing,
     /// Streams of job events.
     pub events: JobEvents,
-    /// Bytes of bodies and answers in memory.
+    /// Bytes of request and response bodies in memory.
     pub in_flight: InFlightBytes,
-    /// Files that are being sent to us.
+    /// Uploaded files.
     pub uploads: Uploads,
-    /// Where webhooks may go.
+    /// The permitted targets of webhooks.
     pub outbound: Arc<OutboundPolicy>,
     /// Checks the links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
-    /// How many dependencies jobs may have.
+    /// Limits on the dependencies of jobs.
     pub dependencies: DependencyQuota,
-    /// Where templates and large documents of tenants are computed.
+    /// Processes templates and large documents of tenants.
     pub compute: ComputePool,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// Documents up to this are examined in a few milliseconds.
+/// Documents up to this size are processed in a few milliseconds.
 const LARGE_BYTES: usize = 256 * 1024;
 
 impl AppState {
-    /// Runs `work` on a document of a tenant: here if it is small, on the compute pool otherwise.
+    /// Runs `work` on a document of a tenant: on this thread if the document is small, otherwise on
+    /// the compute pool.
     pub async fn examine<T: Send + 'static>(
         &self,
         tenant: TenantId,

@@ -1,6 +1,7 @@
-//! One at a time of those who ask for the same, so that the others find what the first one learned.
+//! Serialises callers with the same key, so that later callers find the result of the first.
 //!
-//! Invariant: who asks for one thing never waits for who asks for another; a key is known only as long as somebody waits or works under it.
+//! Invariant: callers with different keys never wait for each other; a key is stored only while a
+//! caller waits or works under it.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 
 type Mutexes<K> = HashMap<K, Arc<tokio::sync::Mutex<()>>>;
 
-/// The turns of callers, by what they ask for.
+/// One turn at a time for the callers with the same key.
 #[derive(Debug)]
 pub struct Turns<K>(Mutex<Mutexes<K>>);
 
@@ -23,7 +24,8 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Eq + Hash + Clone> Turns<K> {
-    /// Runs `work` when all earlier callers with this key are done. What they left is to be looked for in it.
+    /// Runs `work` after all earlier callers with this key. `work` must look for their result
+    /// first.
     pub async fn run<T>(&self, key: &K, work: impl Future<Output = T>) -> T {
         let mut turn = Turn { turns: self, key, guard: None };
         let mutex = Arc::clone(self.lock().entry(key.clone()).or_default());
@@ -33,13 +35,13 @@ impl<K: Eq + Hash + Clone> Turns<K> {
         done
     }
 
-    /// A panic while the lock is held leaves a table that is still whole.
+    /// A panic while the lock is held leaves the table consistent.
     fn lock(&self) -> std::sync::MutexGuard<'_, Mutexes<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Of a caller; it ends when the caller is dropped, too.
+/// The turn of a caller; it also ends when the caller is dropped.
 struct Turn<'a, K: Eq + Hash + Clone> {
     turns: &'a Turns<K>,
     key: &'a K,
@@ -83,7 +85,7 @@ mod tests {
         let mut first = Box::pin(turns.run(&1, std::future::pending::<()>()));
         assert!(first.as_mut().now_or_never().is_none());
         let mut second = Box::pin(turns.run(&1, async {}));
-        assert!(second.as_mut().now_or_never().is_none(), "it is the first one's turn");
+        assert!(second.as_mut().now_or_never().is_none(), "the first caller still has its turn");
         assert!(turns.run(&2, async {}).now_or_never().is_some());
         drop(first);
         second.await;

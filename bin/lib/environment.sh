@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Which stores are used, and the variables that name them. Invariant: what the environment or .env gives is respected;
-# only URLs that carry a password of ours (private-…) at 127.0.0.1 are ours to replace, so a port may change between two
-# runs and a setting of the user never does. Next: bin/lib/postgres.sh and bin/lib/redis.sh, which make the private ones.
+# Selects the stores and sets the variables that name them. Invariant: values from the environment
+# or .env are kept; only URLs with a generated password (private-…) at 127.0.0.1 are replaced, so a
+# port may change between two runs and a user's setting never does. Next: bin/lib/postgres.sh and
+# bin/lib/redis.sh, which create the private stores.
 
 STORE_KEYS="DATABASE_URL DATABASE_SYSTEM_URL DATABASE_OWNER_URL REDIS_URL"
 PROCESS_KEYS="ENVIRONMENT HOST API_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT"
 
-# use_instance dev|test: dev lives in .local, test in .local/test; tests never touch the data of dev.
+# use_instance dev|test: dev lives in .local, test in .local/test; tests never touch dev's data.
 use_instance() {
   INSTANCE=$1
   case "$INSTANCE" in
@@ -23,7 +24,7 @@ make_state() {
 
 keep_secret() { (umask 077 && printf '%s=%s\n' "$1" "$2" >>"$STATE/secrets"); }
 
-# secret NAME: the password of that name, made at its first use and kept across runs.
+# secret NAME: the password with that name, generated at its first use and kept across runs.
 secret() {
   local file="$STATE/secrets" value
   value=$(sed -n "s/^$1=//p" "$file" 2>/dev/null || true)
@@ -38,7 +39,8 @@ has_secret() { grep -q "^$1=" "$STATE/secrets" 2>/dev/null; }
 
 is_private_url() { case "$1" in *:private-*@127.0.0.1:*) return 0 ;; *) return 1 ;; esac }
 
-# read_variables FILE: exports its KEY=value lines, except those that the environment has already.
+# read_variables FILE: exports its KEY=value lines, except those that are already in the
+# environment.
 read_variables() {
   [ -r "$1" ] || return 0
   local line key value
@@ -52,7 +54,8 @@ read_variables() {
   done <"$1"
 }
 
-# The processes take secrets from files too (DATABASE_URL_FILE); the scripts read them once and pass them on as they are.
+# The processes read secrets from files too (DATABASE_URL_FILE); the scripts read the files once and
+# pass on the values.
 read_secret_files() {
   local key file
   for key in $STORE_KEYS; do
@@ -64,19 +67,21 @@ read_secret_files() {
   done
 }
 
-# Forgets what an earlier run wrote, so that it is worked out anew.
+# Unsets what an earlier run wrote, so that it is computed again.
 forget_private() {
   local key
   for key in $STORE_KEYS; do
     if is_private_url "${!key:-}"; then unset "$key"; fi
   done
   case "${SMTP_URL:-}" in file:*/.local/mail) unset SMTP_URL ;; esac
-  # Some shells and tool chains export HOST with the machine's name or triple: not an address to listen on.
+  # Some shells and tool chains set HOST to the machine's name or triple, which is not a listen
+  # address.
   case "${HOST:-}" in localhost | *:*) ;; *[!0-9.]*) unset HOST ;; esac
 }
 
 # shellcheck disable=SC2034 # read by bin/services and bin/test
-# Sets POSTGRES and REDIS to private or given. The test instance does not read .env: that is about a database of the user.
+# Sets POSTGRES and REDIS to private or given. The test instance does not read .env, which
+# configures the user's database.
 decide_stores() {
   forget_private
   if [ "$INSTANCE" = dev ]; then
@@ -89,7 +94,8 @@ decide_stores() {
   if [ -n "${REDIS_URL:-}" ]; then REDIS=given; fi
 }
 
-# url_as USER PASSWORD URL: the same database as somebody else; url_password URL: what it carries.
+# url_as USER PASSWORD URL: the same database with another user; url_password URL: the URL's
+# password.
 url_as() { printf '%s://%s:%s@%s' "${3%%://*}" "$1" "$2" "${3#*@}"; }
 url_password() {
   local credentials=${1#*://}
@@ -97,7 +103,7 @@ url_password() {
   case "$credentials" in *:*) printf '%s' "${credentials#*:}" ;; esac
 }
 
-# Fills in the URLs that follow from those given.
+# Fills in the URLs that can be derived from the given ones.
 complete_given_database() {
   if [ -z "${DATABASE_OWNER_URL:-}" ]; then
     fail "DATABASE_URL is set, but DATABASE_OWNER_URL is not" \
@@ -117,7 +123,8 @@ private_database_urls() {
   DATABASE_SYSTEM_URL="postgres://rota_system:$(secret system)@$at"
 }
 
-# The rest of what a process in development needs. Ports are kept once chosen; bin/dev moves on when one is taken.
+# The other variables that a process needs in development. Ports are kept once chosen; bin/dev
+# chooses another one if a port is in use.
 process_defaults() {
   export ENVIRONMENT HOST API_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT
   local api worker scheduler
@@ -138,7 +145,7 @@ quoted() {
   esac
 }
 
-# Writes $STATE/env in one go, readable by its owner alone: it holds passwords.
+# Writes $STATE/env atomically, readable by its owner only, because it contains passwords.
 write_env() {
   local key keys=$STORE_KEYS
   if [ "$INSTANCE" = dev ]; then keys="$keys $PROCESS_KEYS"; fi
@@ -151,7 +158,7 @@ write_env() {
   mv "$STATE/env.$$" "$STATE/env"
 }
 
-# Brings .env (what foreman reads) up to date: our keys get their values, every other line stays as it is.
+# Updates .env, which foreman reads: Rota's keys get their values, every other line is kept.
 write_dotenv() {
   local key line done_keys=" "
   (

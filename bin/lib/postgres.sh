@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# A private PostgreSQL of this checkout: found or installed, made, started, stopped. Invariant: data is never removed, and
-# a server is only taken for ours when its process has our data directory. TCP on 127.0.0.1 alone, so that the length of
-# the checkout's path (a Unix socket's limit is 107 bytes) never matters. Next: bin/services.
+# The private PostgreSQL of this checkout: find or install, create, start, stop. Invariant: data is
+# never removed, and a server counts as the private one only if its process uses its data directory.
+# It listens on TCP at 127.0.0.1 only, so that the length of the checkout's path does not matter
+# (the path of a Unix socket is limited to 107 bytes). Next: bin/services.
 
 POSTGRES_MIN=15
 
@@ -17,7 +18,7 @@ postgres_candidates() {
   done
 }
 
-# find_postgres [MAJOR]: sets PG_BIN to the newest that will do, or the one of that major version.
+# find_postgres [MAJOR]: sets PG_BIN to the newest supported version, or to that major version.
 find_postgres() {
   local found
   found=$(postgres_candidates | awk -v min="$POSTGRES_MIN" -v want="${1:-0}" \
@@ -29,13 +30,14 @@ find_postgres() {
 ensure_postgres_binaries() {
   find_postgres && return
   install_packages "PostgreSQL ($POSTGRES_MIN or newer)" postgresql postgresql@17
-  find_postgres || fail "there is no PostgreSQL $POSTGRES_MIN or newer on this machine" \
+  find_postgres || fail "PostgreSQL $POSTGRES_MIN or newer is not installed" \
     "Found: $(postgres_candidates | tr '\n' ' ')" \
     "For newer packages see https://www.postgresql.org/download/linux/ — or set PG_BIN to the directory of initdb." \
     "Or use a server elsewhere: set DATABASE_URL and DATABASE_OWNER_URL."
 }
 
-# PostgreSQL refuses to run as root; then it runs as the owner of its data, or as the user of the system's package.
+# PostgreSQL refuses to run as root; it then runs as the owner of its data, or as the user of the
+# system's package.
 as_postgres() {
   if is_root; then
     (cd / && LC_ALL=C runuser -u "$PG_USER" -- "$@")
@@ -55,8 +57,8 @@ choose_postgres_user() {
   fi
 }
 
-# Sets PG_HOME: .local/postgres, or where PG_USER cannot get there a folder of one stable name under a temporary
-# directory that survives reboots.
+# Sets PG_HOME: .local/postgres, or, if PG_USER has no access to it, a folder with a stable name
+# under a temporary directory that survives reboots.
 locate_postgres() {
   choose_postgres_user
   PG_HOME=$(cat "$STATE/postgres.path" 2>/dev/null || true)
@@ -81,7 +83,8 @@ choose_postgres_home() {
   fail "the user $PG_USER can reach neither $STATE nor /var/tmp" "Run this script as an ordinary user, or move the checkout."
 }
 
-# A folder with a guessable name in a shared directory may have been put there by somebody else: only ours will do.
+# A folder with a guessable name in a shared directory may have been created by another user: check
+# its owner.
 make_postgres_home() {
   if mkdir -m 700 "$PG_HOME" 2>/dev/null; then
     if is_root; then chown "$PG_USER" "$PG_HOME"; fi
@@ -92,23 +95,24 @@ make_postgres_home() {
   printf '%s\n' "$PG_HOME" >"$STATE/postgres.path"
 }
 
-# The files of the cluster belong to PG_USER; root may not be able to read them through every file system, PG_USER is.
+# The files of the cluster belong to PG_USER; on some file systems root cannot read them, but
+# PG_USER can.
 init_postgres() {
   local locale=C
   if locale -a 2>/dev/null | grep -qix 'C\.utf-\{0,1\}8'; then locale=C.UTF-8; fi
-  step "Making a PostgreSQL cluster in $PG_DATA"
+  step "Creating a PostgreSQL cluster in $PG_DATA"
   as_postgres rm -rf "$PG_HOME/data.new" "$PG_HOME/password"
   # shellcheck disable=SC2016 # $1 is for that sh
   secret owner | as_postgres sh -c 'umask 077; cat >"$1"' sh "$PG_HOME/password"
   as_postgres "$PG_BIN/initdb" -D "$PG_HOME/data.new" -U rota_owner --pwfile="$PG_HOME/password" \
     --auth=scram-sha-256 --encoding=UTF8 --locale="$locale" --data-checksums >"$STATE/initdb.log" 2>&1 ||
-    fail "initdb failed: $(tail -n 3 "$STATE/initdb.log")" "The whole output is in $STATE/initdb.log"
+    fail "initdb failed: $(tail -n 3 "$STATE/initdb.log")" "The complete output is in $STATE/initdb.log"
   as_postgres rm -f "$PG_HOME/password"
   echo "include 'rota.conf'" | as_postgres tee -a "$PG_HOME/data.new/postgresql.conf" >/dev/null
   as_postgres mv "$PG_HOME/data.new" "$PG_DATA"
 }
 
-# fsync stays on: what an answer of 202 promises is to be true on a developer's machine as well.
+# fsync stays on: the guarantee of a 202 response holds on a developer's machine too.
 configure_postgres() {
   as_postgres tee "$PG_DATA/rota.conf" >/dev/null <<CONF
 listen_addresses = '127.0.0.1'
@@ -127,9 +131,10 @@ postgres_pid() {
   esac
 }
 
-# After a reboot the number in postmaster.pid may be another program's, and in a container without an init it may stay a
-# zombie's (no arguments, but there): PostgreSQL and pg_ctl take both for a server. Any other is left for them to judge;
-# backends that outlive their server are found by PostgreSQL through their shared memory, not through this file.
+# After a reboot the number in postmaster.pid may belong to another program, and in a container
+# without an init it may be that of a zombie (without arguments): PostgreSQL and pg_ctl take both
+# for a server. Other cases are left to PostgreSQL; it finds backends that outlive their server by
+# their shared memory, not by this file.
 forget_stale_pid() {
   local pid args
   pid=$(as_postgres sed -n 1p "$PG_DATA/postmaster.pid" 2>/dev/null) || return 0
@@ -146,16 +151,17 @@ psql_as_owner() { PGCONNECT_TIMEOUT=5 "$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STO
 
 postgres_port() { cat "$STATE/postgres.port" 2>/dev/null || true; }
 
-# Whether ours is up and lets us in.
+# Whether the private server is up and accepts the password.
 postgres_up() {
   [ -n "$(postgres_port)" ] && [ -e "$STATE/postgres.path" ] && has_secret owner || return 1
   [ -n "$(postgres_pid)" ] || return 1
   psql_as_owner -d "postgres://rota_owner:$(secret owner)@127.0.0.1:$(postgres_port)/postgres" -c 'select 1' >/dev/null 2>&1
 }
 
-# With .local/secrets lost, the cluster still has the old passwords: single-user mode needs none.
+# If .local/secrets is lost, the cluster still has the previous passwords; single-user mode needs
+# none.
 reset_passwords() {
-  step "Giving the roles of the private PostgreSQL new passwords (those in .local were lost)"
+  step "Setting new passwords for the roles of the private PostgreSQL (those in .local were lost)"
   as_postgres "$PG_BIN/pg_ctl" -D "$PG_DATA" -m fast -w stop >/dev/null 2>&1 || true
   local pair role
   for pair in owner app system; do
@@ -174,7 +180,8 @@ launch_postgres() {
     configure_postgres "$port"
     printf '%s\n' "$port" >"$STATE/postgres.port"
     as_postgres "$PG_BIN/pg_ctl" -D "$PG_DATA" -l "$PG_HOME/log" -w -t 120 start >/dev/null 2>&1 && return
-    # Somebody may have taken the port between the look and the start, or a killed server is not quite gone.
+    # Another process may have taken the port in the meantime, or a killed server has not ended
+    # completely.
     if tcp_open 127.0.0.1 "$port"; then port=$((port + 1)); else sleep 1; fi
     forget_stale_pid
   done
@@ -187,13 +194,13 @@ start_postgres() {
   locate_postgres
   find_postgres "$(as_postgres cat "$PG_DATA/PG_VERSION" 2>/dev/null || true)" || {
     if as_postgres test -e "$PG_DATA/PG_VERSION"; then
-      fail "$PG_DATA was made by PostgreSQL $(as_postgres cat "$PG_DATA/PG_VERSION"), which is no longer installed" \
+      fail "$PG_DATA was created by PostgreSQL $(as_postgres cat "$PG_DATA/PG_VERSION"), which is no longer installed" \
         "Install that version, or remove $PG_HOME (the development data) and run this script again."
     fi
     ensure_postgres_binaries
     locate_postgres
   }
-  # One that is recovering after a crash is given its time.
+  # A server that is recovering after a crash gets time to do so.
   if [ -n "$(postgres_pid)" ] && has_secret owner && wait_until 60 postgres_up; then
     say "PostgreSQL is already running at 127.0.0.1:$(postgres_port)"
   else

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# A private Redis (or Valkey) of this checkout. Invariant: a server that accepts our password is ours, no other is ever
-# touched; pid files are not believed. Next: bin/services.
+# The private Redis (or Valkey) of this checkout. Invariant: only a server that accepts the
+# generated password counts as the private one, and no other server is touched; pid files are not
+# trusted. Next: bin/services.
 
 REDIS_MIN=7
 
 redis_major() { "$1" --version 2>/dev/null | sed -n 's/.*v=\([0-9]*\)\..*/\1/p'; }
 
-# Sets REDIS_SERVER to the first that is new enough.
+# Sets REDIS_SERVER to the first server that is new enough.
 find_redis() {
   local program path
   for program in "${REDIS_SERVER:-redis-server}" redis-server valkey-server /opt/homebrew/bin/redis-server /usr/local/bin/redis-server; do
@@ -27,14 +28,14 @@ ensure_redis_binary() {
     package=valkey-server
   fi
   install_packages "Redis ($REDIS_MIN or newer)" "$package" redis
-  find_redis || fail "there is no Redis $REDIS_MIN or newer, and no Valkey, on this machine" \
+  find_redis || fail "neither Redis $REDIS_MIN or newer nor Valkey is installed" \
     "For newer packages see https://redis.io/docs/latest/operate/oss_and_stack/install/ — or set REDIS_SERVER to the program." \
     "Or use a server elsewhere: set REDIS_URL."
 }
 
 redis_port() { cat "$STATE/redis.port" 2>/dev/null || true; }
 
-# redis_say COMMAND: the first line of the reply of our server, nothing when there is none.
+# redis_say COMMAND: the first line of the private server's reply; nothing if there is none.
 redis_say() {
   local port
   port=$(redis_port)
@@ -49,7 +50,7 @@ redis_say() {
   ) 2>/dev/null || true
 }
 
-# With .local/secrets lost, the configuration still knows the password.
+# If .local/secrets is lost, the configuration still contains the password.
 adopt_redis_password() {
   local password
   password=$(sed -n 's/^requirepass //p' "$STATE/redis/redis.conf" 2>/dev/null || true)
@@ -90,7 +91,7 @@ start_redis() {
   REDIS_URL="redis://default:$(secret redis)@127.0.0.1:$(redis_port)/0"
 }
 
-# The process that the pid file names, if it is a server at our port.
+# The process named by the pid file, if it is a server at the configured port.
 redis_process() {
   local pid
   pid=$(cat "$STATE/redis/pid" 2>/dev/null || true)
@@ -99,11 +100,11 @@ redis_process() {
 
 redis_settled() { redis_up || [ -z "$(redis_process)" ]; }
 
-# A server that is still loading, or hangs, is waited for: two must never write the same files.
+# Waits for a server that is loading or hanging: two servers must never write the same files.
 launch_redis() {
   local port try
   if ! wait_until 60 redis_settled; then
-    fail "Redis (process $(redis_process)) is there but does not answer" "End it with kill $(redis_process), then run this script again."
+    fail "Redis (process $(redis_process)) is running but does not respond" "Stop it with kill $(redis_process), then run this script again."
   fi
   if redis_up; then return; fi
   port=$(redis_port)
@@ -117,7 +118,7 @@ launch_redis() {
     wait_until 2 test -s "$STATE/redis/pid" || true
     wait_until 60 redis_settled || true
     if redis_up; then return; fi
-    # Somebody may have taken the port between the look and the start; anything else will not get better.
+    # Another process may have taken the port in the meantime; any other failure will not go away.
     tcp_open 127.0.0.1 "$port" || break
     port=$((port + 1))
   done

@@ -1,8 +1,9 @@
-//! Reading a kind's arguments: one decoder for the check at submission and for the run.
+//! Decodes a kind's arguments, with the same decoder for the check at submission and for the run.
 //!
-//! Invariant: arguments that passed [`check`] can be decoded by [`decode`], because decoding is the last step of the check. The
-//! schema is checked first, as it reports every place at once. It cannot replace the decoder: JSON Schema takes `1.0` and
-//! 2^64 for integers and sees one of two members of the same name.
+//! Invariant: arguments that pass [`check`] can be decoded by [`decode`], because decoding is the
+//! last step of the check. The schema is checked first, because it reports all violations at once.
+//! It cannot replace the decoder: JSON Schema accepts `1.0` and 2^64 as integers, and sees only one
+//! of two members with the same name.
 
 use std::fmt;
 
@@ -11,27 +12,27 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 use serde_path_to_error::{Path, Segment};
 
-/// Bytes of what is told of a misfit.
+/// Maximum bytes of a violation's detail.
 const MAX_DETAIL_BYTES: usize = 500;
-/// Violations that one check reports at most.
+/// Maximum number of violations reported by one check.
 const REPORTED: usize = 20;
 
-/// One place where arguments do not fit a kind.
+/// A place where arguments do not match the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgsViolation {
-    /// JSON pointer from the submission, beginning with `/args`.
+    /// JSON pointer from the root of the submission, starting with `/args`.
     pub pointer: String,
     /// What was expected.
     pub detail: String,
 }
 
-/// The arguments in the kind's own type.
+/// Decodes the arguments into the kind's own type.
 pub fn decode<T: DeserializeOwned>(args: &RawValue) -> Result<T, ArgsViolation> {
-    // The place costs a second reading, which only a refusal pays for.
+    // Finding the place takes a second parse, which only happens on refusal.
     serde_json::from_str(args.get()).map_err(|error| misfit::<T>(args, &error))
 }
 
-/// What is wrong with the arguments; empty if a worker can decode them and they fit the schema.
+/// The violations in the arguments; empty if they match the schema and a worker can decode them.
 pub(crate) fn check<T: DeserializeOwned>(validator: &Validator, args: &RawValue) -> Vec<ArgsViolation> {
     let value: Value = match decode(args) {
         Ok(value) => value,
@@ -52,7 +53,7 @@ fn misfit<T: DeserializeOwned>(args: &RawValue, error: &serde_json::Error) -> Ar
     ArgsViolation { pointer: format!("/args{pointer}"), detail: reason(error) }
 }
 
-/// The text of an error in the words of JSON, without the line and column: the pointer says more.
+/// The text of an error in JSON terms, without line and column: the pointer is more precise.
 pub fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
@@ -65,30 +66,31 @@ pub fn reason(error: &serde_json::Error) -> String {
     beginning(&format_args!("{found}, expected {}", json_type(expected, found)))
 }
 
-/// What a type of Rust is in JSON, as far as there is another word for it; a number that was `found` is beyond its bounds.
+/// The JSON name of a Rust type, where it differs. `found` distinguishes a number that is out of
+/// range from a value of another type.
 fn json_type<'a>(expected: &'a str, found: &str) -> &'a str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => match found {
-            number if number.starts_with("invalid value") => "a whole number within its bounds",
+            number if number.starts_with("invalid value") => "a whole number within its range",
             _ => "a whole number",
         },
         "f32" | "f64" => "a number",
         "a map" => "an object",
         "a sequence" => "an array",
         other if other.starts_with("struct ") => "an object",
-        other if other.starts_with("enum ") => "one of the texts that are documented",
+        other if other.starts_with("enum ") => "one of the documented values",
         other => other,
     }
 }
 
-/// The beginning of a text: what does not fit stands in it as a whole, and clients choose how long that is.
+/// The beginning of a text. Error texts contain the offending value, whose length clients choose.
 fn beginning(text: &impl fmt::Display) -> String {
     struct Cut(String);
     impl fmt::Write for Cut {
         fn write_str(&mut self, part: &str) -> fmt::Result {
             let room = MAX_DETAIL_BYTES.saturating_sub(self.0.len());
             self.0.push_str(&part[..part.floor_char_boundary(room)]);
-            // Whoever writes stops at an error.
+            // An error makes the formatter stop.
             if part.len() > room { Err(fmt::Error) } else { Ok(()) }
         }
     }
@@ -106,7 +108,7 @@ pub fn pointer(path: &Path) -> String {
         let token = match segment {
             Segment::Seq { index } => index.to_string(),
             Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
-            // The variant of an enum is no place in the text.
+            // The variant of an enum is not part of the JSON path.
             Segment::Enum { .. } | Segment::Unknown => continue,
         };
         pointer.push('/');

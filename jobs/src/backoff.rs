@@ -1,11 +1,11 @@
-//! How long to wait before a failed job runs again.
+//! Delays before a failed job runs again.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 
-/// Doubles from `first` up to `longest`, with full jitter over the upper half, so that jobs which failed together (an outage)
-/// do not come back together.
+/// Doubles from `first` up to `longest`, with full jitter over the upper half, so that jobs that
+/// failed together (in an outage) are not retried together.
 pub fn exponential(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(30)));
     let ceiling = doubled.min(longest);

@@ -1,7 +1,8 @@
-//! A campaign's templates made into one recipient's mail: the same for the preview and for the sending.
+//! Renders a campaign's templates into one recipient's mail, identically for preview and sending.
 //!
-//! Invariant: a campaign's content does not change after it left the draft, so compiled templates are kept by campaign id. Templates
-//! are compiled and filled on the [`shared::compute::ComputePool`], outside of any transaction.
+//! Invariant: a campaign's content does not change after it leaves the draft state, so compiled
+//! templates are cached by campaign id. Templates are compiled and rendered on the
+//! [`shared::compute::ComputePool`], outside of any transaction.
 
 use std::{
     collections::HashMap,
@@ -28,15 +29,16 @@ use crate::{
     unsubscribe::{UnsubscribeLinks, Unsubscriber},
 };
 
-/// Compiled campaigns kept at a time, of all tenants and of one; another one costs a compilation.
+/// Maximum number of cached campaigns, of all tenants and of one tenant; a campaign that is not
+/// cached is compiled again.
 const KEPT: usize = 100;
 const KEPT_OF_A_TENANT: usize = 8;
 
-/// What these computations are called in metrics.
+/// Labels of these computations in metrics.
 pub const COMPILE: &str = "compile_template";
 pub const RENDER: &str = "render_template";
 
-/// A campaign ready to be written to anyone.
+/// A compiled campaign, ready to be rendered for any recipient.
 pub struct CampaignMail {
     id: Uuid,
     from: Mailbox,
@@ -44,7 +46,7 @@ pub struct CampaignMail {
 }
 
 impl CampaignMail {
-    /// Compiles a campaign's templates. Computation: not for a thread of the runtime.
+    /// Compiles a campaign's templates. Blocking computation: do not call it on a runtime thread.
     pub fn compile(campaign: &Campaign) -> Result<Self, TemplateError> {
         let template = MailTemplate {
             subject: campaign.subject.clone(),
@@ -58,13 +60,14 @@ impl CampaignMail {
         })
     }
 
-    /// The columns that every mail needs; what Rota fills in itself is none.
+    /// The lead columns that every mail needs, without the variables that Rota sets itself.
     pub fn required(&self) -> Vec<String> {
         let own = ["email", "unsubscribe_url"];
         self.template.required().filter(|name| !own.contains(name)).map(str::to_owned).collect()
     }
 
-    /// Fills the templates for one recipient. Computation: not for a thread of the runtime.
+    /// Renders the templates for one recipient. Blocking computation: do not call it on a runtime
+    /// thread.
     pub fn render(
         &self,
         links: &UnsubscribeLinks,
@@ -78,7 +81,7 @@ impl CampaignMail {
         self.template.render(&Value::Object(values))
     }
 
-    /// The mail to one recipient; the same octets however often it is written with one date.
+    /// Builds the mail to one recipient. The same date always produces the same octets.
     pub async fn write(
         self: &Arc<Self>,
         context: &JobContext,
@@ -111,25 +114,27 @@ impl CampaignMail {
     }
 }
 
-/// A campaign's compiled templates, or what is wrong with them: a draft of an earlier release may hold what is not offered any more.
+/// A campaign's compiled templates, or the error in them: a draft of an earlier release may use
+/// features that are no longer supported.
 pub type Compiled = Result<Arc<CampaignMail>, TemplateError>;
 
 type Key = (TenantId, Uuid);
 
-/// The compiled campaigns of a process. Each is compiled once, however many mails of it are due.
+/// The cache of compiled campaigns of a process. Each campaign is compiled once, however many of
+/// its mails are due.
 #[derive(Default)]
 pub struct CampaignMails {
     compiled: Mutex<HashMap<Key, Arc<OnceCell<Compiled>>>>,
 }
 
-/// Why there is nothing to keep.
+/// Why there is nothing to cache.
 enum Missing {
     Campaign,
     Failure(anyhow::Error),
 }
 
 impl CampaignMails {
-    /// The compiled campaign; `None` if there is none of this id.
+    /// The compiled campaign; `None` if no campaign has this id.
     pub async fn of(&self, context: &JobContext, id: Uuid) -> anyhow::Result<Option<Compiled>> {
         let cell = self.cell((context.tenant(), id));
         match cell.get_or_try_init(|| compile(context, id)).await {
@@ -151,7 +156,8 @@ impl CampaignMails {
     }
 }
 
-/// What must go before another campaign of the tenant is kept: one of its own, if it has its share, so that no tenant drives out others.
+/// The entry to evict before another campaign of the tenant is cached: one of the tenant's own if
+/// it has used its share, so that no tenant evicts the campaigns of others.
 fn surplus<T>(kept: &HashMap<Key, T>, tenant: TenantId) -> Option<Key> {
     let own = || kept.keys().filter(|key| key.0 == tenant);
     if own().count() >= KEPT_OF_A_TENANT {
@@ -160,7 +166,7 @@ fn surplus<T>(kept: &HashMap<Key, T>, tenant: TenantId) -> Option<Key> {
     if kept.len() >= KEPT { kept.keys().next().copied() } else { None }
 }
 
-/// Reads and compiles. The transaction has ended when the compilation begins.
+/// Reads and compiles. The transaction ends before the compilation begins.
 async fn compile(context: &JobContext, id: Uuid) -> Result<Compiled, Missing> {
     let failure = |error: sqlx::Error| Missing::Failure(error.into());
     let mut transaction = context.begin().await.map_err(failure)?;

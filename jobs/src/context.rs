@@ -1,6 +1,7 @@
-//! What a running job has at hand.
+//! The context of a running job.
 //!
-//! Invariant: the database is reached through the job's own tenant; there is no way to another's rows.
+//! Invariant: the database is accessed as the job's own tenant; another tenant's rows are
+//! unreachable.
 
 use std::{
     future::Future,
@@ -32,9 +33,10 @@ pub struct JobContext {
     reported: Mutex<Option<Instant>>,
 }
 
-/// How long an effect is remembered in the index; the ledger knows of it long before.
+/// How long the index remembers an effect; the ledger records it long before that.
 const EFFECT_TTL: Duration = Duration::from_hours(24);
-/// Reports of progress that follow each other faster are left out, but for the one of 100 percent.
+/// Minimum time between progress reports. Reports in between are dropped, except the one of 100
+/// percent.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 impl JobContext {
@@ -48,17 +50,17 @@ impl JobContext {
         self.lease.id
     }
 
-    /// Whose job it is.
+    /// The job's tenant.
     pub fn tenant(&self) -> TenantId {
         self.lease.tenant
     }
 
-    /// Which run this is, from 1.
+    /// Number of the run, from 1.
     pub fn attempt(&self) -> i32 {
         self.lease.attempt
     }
 
-    /// Runs that failed so far.
+    /// Number of failed runs so far.
     pub fn failures(&self) -> i16 {
         self.lease.failures
     }
@@ -68,19 +70,20 @@ impl JobContext {
         self.lease.failures + 1 >= self.lease.max_attempts
     }
 
-    /// What the process offers: mail, HTTP, clock.
+    /// The process's services: mail, HTTP, clock.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// Ends when the run is not wanted any more: the job was cancelled, its lease was lost, or the process stops. Kinds need not
-    /// look at it, the run is dropped at its next await; those that block a thread or must tidy up do.
+    /// Cancelled when the run is no longer wanted: the job was cancelled, its lease was lost, or
+    /// the process is stopping. Most kinds can ignore it, because the run is dropped at its next
+    /// await; kinds that block a thread or need cleanup must check it.
     pub const fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
     }
 
-    /// Says how far the run is: 0 to 100 percent, and what it does. Costs next to nothing, so it may be called in a loop; a report
-    /// that cannot be noted is left out.
+    /// Reports how far the run is: 0 to 100 percent, and a message. The cost is negligible, so this
+    /// may be called in a loop; a report that cannot be stored is dropped.
     pub async fn progress(&self, percent: u8, message: Option<&str>) {
         if !self.is_report_due(percent) {
             return;
@@ -88,7 +91,7 @@ impl JobContext {
         let progress = Progress::new(percent, message, self.lease.attempt, self.environment.clock.now());
         let Lease { id, tenant, shard, .. } = &*self.lease;
         if let Err(error) = self.environment.index.report_progress(shard, *tenant, *id, &progress).await {
-            tracing::debug!(%error, "progress could not be noted");
+            tracing::debug!(%error, "progress could not be recorded");
         }
     }
 
@@ -101,42 +104,46 @@ impl JobContext {
         due
     }
 
-    /// The batch that the job belongs to or completes, with how many of its jobs ended how.
+    /// The batch that the job belongs to or completes, with the number of its jobs by outcome.
     pub async fn batch(&self) -> Result<Option<BatchRecord>, sqlx::Error> {
         let Some(id) = self.lease.batch_id else { return Ok(None) };
         batches::find(&mut self.begin().await?, id).await
     }
 
-    /// Begins a transaction of the job's tenant.
+    /// Begins a transaction as the job's tenant.
     pub async fn begin(&self) -> Result<TenantTx, sqlx::Error> {
         self.environment.tenants.begin(self.lease.tenant).await
     }
 
-    /// Commits a transaction in which `jobs` were written with [[`shared::queue::producer::Producer::enqueue_in`]], and makes them known.
+    /// Commits a transaction in which `jobs` were inserted with
+    /// [`shared::queue::producer::Producer::enqueue_in`], and announces them.
     pub async fn commit_and_announce(&self, transaction: TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
         transaction.commit().await?;
         self.environment.producer.announce(jobs);
         Ok(())
     }
 
-    /// Notes that an effect outside is about to be tried, and returns when it first was: a repeat can then be the same. The index
-    /// holds the note; if that is away or lost, this is the first try.
+    /// Records that an external effect is about to be attempted, and returns when it was first
+    /// attempted, so that a repeat can be identical. The index holds the record; if the index is
+    /// unavailable or lost, this counts as the first attempt.
     pub async fn begin_effect(&self, effect: &str) -> Effect {
         let now = self.environment.clock.now();
         self.environment.index.begin_effect(effect, now, EFFECT_TTL).await.unwrap_or(Effect::Begun(now))
     }
 
-    /// The effect that was begun was surely not made.
+    /// Forgets an effect that was begun but certainly did not happen.
     pub async fn forget_effect(&self, effect: &str) {
         if let Err(error) = self.environment.index.forget_begun_effect(effect).await {
-            tracing::debug!(%error, "an effect that was not made is remembered as begun");
+            tracing::debug!(%error, "an effect that did not happen is still recorded as begun");
         }
     }
 
-    /// Does something outside that [`Self::begin_effect`] said did not happen yet. The index is told right after the effect, long
-    /// before the ledger's commit, and is asked when the job runs again: a worker killed between the effect and the commit does
-    /// not repeat it. If the index was lost as well, it is repeated; an effect must bear that (a stable Message-ID, a key).
-    /// A run that is cancelled meanwhile does not tear the effect from its note: both go on to their end.
+    /// Performs an external effect that has not happened yet according to [`Self::begin_effect`].
+    /// The index is updated right after the effect, long before the ledger's commit, and consulted
+    /// when the job runs again, so a worker that is killed between effect and commit does not
+    /// repeat it. If the index is lost as well, the effect is repeated; an effect must tolerate
+    /// that (a stable Message-ID, a key). Cancelling the run in the meantime does not separate the
+    /// effect from its record: both complete.
     pub async fn make_effect<T, E, F>(&self, effect: String, act: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -147,13 +154,13 @@ impl JobContext {
         let whole = tokio::spawn(async move {
             let value = act.await?;
             if let Err(error) = index.mark_effect(&effect, EFFECT_TTL).await {
-                tracing::debug!(%error, "an effect could not be noted in the index; the ledger will know");
+                tracing::debug!(%error, "an effect could not be recorded in the index; the ledger will record it");
             }
             Ok(value)
         });
         match whole.await {
             Ok(result) => result,
-            // A panic of the effect is a panic of the run.
+            // A panic in the effect is a panic of the run.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

@@ -1,4 +1,4 @@
-//! What the process offers to all kinds.
+//! The services that a process provides to all kinds.
 
 use shared::{
     clock::Clock,
@@ -14,26 +14,27 @@ use crate::{
     unsubscribe::UnsubscribeLinks,
 };
 
-/// Connections and services that kinds use. One for the process.
+/// Connections and services for kinds; one instance per process.
 pub struct Environment {
-    /// Transactions of the job's tenant.
+    /// Begins transactions as the job's tenant.
     pub tenants: TenantDb,
-    /// Commits follow-up jobs.
+    /// Enqueues further jobs.
     pub producer: Producer,
-    /// Notes effects.
+    /// Records effects and progress.
     pub index: Index,
-    /// Calls out by HTTP, to where tenants say. There is no other way out: a client without its guard would reach our own network.
+    /// Sends HTTP requests to URLs that tenants choose. Kinds must not use another client: without
+    /// this guard, requests could reach private networks.
     pub outbound: Outbound,
-    /// What messages to tenants' endpoints are signed with.
+    /// Reads the signing secrets of webhook endpoints.
     pub webhook_secrets: SecretReader,
     /// Sends mails.
     pub mailer: Mailer,
-    /// Where templates are compiled and filled.
+    /// Compiles and renders templates.
     pub compute: ComputePool,
     /// Compiled campaigns.
     pub campaign_mails: CampaignMails,
-    /// Makes the links that end all mail.
+    /// Creates unsubscribe links.
     pub unsubscribe_links: UnsubscribeLinks,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
 }

@@ -1,22 +1,23 @@
-//! What of an error may stand in a log, and what in a job's own list of errors.
+//! The parts of an error that may appear in logs, and in a job's own list of errors.
 //!
-//! Invariant: a log line gets classes and codes, never a word that another system wrote: relays repeat addresses, PostgreSQL
-//! values, HTTP clients URLs with their secrets. The ledger, which only the tenant reads, keeps the words without those.
+//! Invariant: a log line gets classes and codes, never words that another system wrote: relays
+//! repeat addresses, PostgreSQL repeats values, HTTP clients repeat URLs with their secrets. The
+//! ledger, which only the tenant reads, gets the words with these parts removed.
 
 use shared::{db::sql_state, foreign_text};
 
 use crate::ports::{mail::MailError, outbound::OutboundError};
 
-/// Characters of an error kept in the ledger.
+/// Maximum characters of an error in the ledger.
 const MAX_CHARS: usize = 2_000;
 const ADDRESS: &str = "<address>";
 
-/// For logs.
+/// The error's class and codes, for logs.
 pub fn for_log(error: &anyhow::Error) -> String {
     error.chain().find_map(class).unwrap_or_else(|| "an error of the job's own".to_owned())
 }
 
-/// For the ledger.
+/// The error's text, for the ledger.
 pub fn for_ledger(error: &anyhow::Error) -> String {
     match error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>()) {
         Some(error) => sql_state(error),
@@ -24,7 +25,7 @@ pub fn for_ledger(error: &anyhow::Error) -> String {
     }
 }
 
-/// For the ledger, of a text that may have parts of others' texts in it.
+/// A text for the ledger that may contain parts of another system's text.
 pub fn text_for_ledger(text: &str) -> String {
     foreign_text::cleaned(text, ADDRESS, MAX_CHARS)
 }

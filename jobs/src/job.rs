@@ -1,7 +1,8 @@
-//! What a job kind is: arguments with a schema, and what to do with them.
+//! The definition of a job kind: arguments with a schema, and the work to do.
 //!
-//! Invariant: a run may happen twice (a crash, a lost lease), so every kind says in its module doc why that is harmless.
-//! Next: [`crate::kinds`] for the kinds there are, [`crate::registry`] for how they are found by name.
+//! Invariant: a run may happen twice (after a crash or a lost lease), so the module doc of every
+//! kind states why that is harmless. Next: [`crate::kinds`], the existing kinds, and
+//! [`crate::registry`], which finds them by name.
 
 use std::{future::Future, time::Duration};
 
@@ -18,41 +19,41 @@ use shared::{
 
 use crate::{backoff, context::JobContext, error_summary};
 
-/// A kind of job; the type itself is its arguments.
+/// A kind of job. The type itself is the kind's arguments.
 pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
-    /// A verb phrase. Jobs in the ledger carry it, so it never changes.
+    /// A verb phrase. Jobs in the ledger contain it, so it never changes.
     const KIND: &'static str;
-    /// One sentence for whoever reads the list of kinds.
+    /// One sentence for the list of kinds.
     const DESCRIPTION: &'static str;
-    /// Where it waits.
+    /// The queue of its jobs.
     const QUEUE: &'static str;
-    /// Whether only Rota itself makes such jobs: a client that could make them would go around the permissions of what they
-    /// belong to.
+    /// Whether only Rota creates such jobs. If clients could create them, they would bypass the
+    /// permissions of the objects that the jobs belong to.
     const INTERNAL: bool = false;
-    /// Of an internal kind, the permission to control what its jobs belong to: to cancel or retry one, a credential needs it
-    /// beside `jobs:control`.
+    /// For an internal kind, the permission to control the objects that its jobs belong to:
+    /// cancelling or retrying a job requires this permission in addition to `jobs:control`.
     const CONTROL: Option<Permission> = None;
-    /// Failures after which it is discarded, unless the job says otherwise.
+    /// Number of failures after which a job is discarded, unless the job sets its own.
     const MAX_ATTEMPTS: i16 = 20;
-    /// The form of the arguments. To be raised when a worker of the release before would misread them: it then leaves such
-    /// jobs to those that know the new form.
+    /// Version of the arguments. Raise it when a worker of the previous release would misread them:
+    /// that worker then leaves such jobs to workers that know the new version.
     const ARGS_VERSION: i16 = 1;
-    /// How long a run may take; then it is cancelled and counts as failed.
+    /// Maximum run time; a run that exceeds it is cancelled and counts as failed.
     const TIMEOUT: Duration = Duration::from_mins(5);
 
-    /// How long to wait after the given number of failures (1 for the first).
+    /// Delay after the given number of failures (1 for the first).
     fn retry_delay(failures: u32) -> Duration {
         backoff::exponential(failures, Duration::from_secs(1), Duration::from_hours(6))
     }
 
-    /// Does the work.
+    /// Runs the job.
     fn run(self, context: &JobContext) -> impl Future<Output = Result<Success, JobError>> + Send;
 }
 
-/// A job of a kind with the kind's own defaults, to be committed by a [`shared::queue::producer::Producer`].
+/// A job with the kind's own defaults, to be committed by a [`shared::queue::producer::Producer`].
 ///
 /// # Panics
-/// If the kind's arguments cannot be written as JSON: a kind's are ids and plain values.
+/// If the kind's arguments cannot be serialised as JSON; they are ids and plain values.
 pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> NewJob {
     NewJob {
         id: ids::new_id(clock),
@@ -74,27 +75,27 @@ pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> 
 pub enum Success {
     /// The work is done.
     Done,
-    /// The work is done and left something to be read.
+    /// The work is done and has a result.
     DoneWith(Box<RawValue>),
-    /// Not now: again after this long; counts as no failure.
+    /// Run again after this time; does not count as a failure.
     Snooze(Duration),
-    /// The work is not wanted any more; the text says why.
+    /// The work is no longer wanted, for this reason.
     Cancel(String),
 }
 
 /// A run that failed. The text is shown to the tenant in the job's errors.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// Trying again may help.
+    /// A retry may succeed.
     #[error("{}", shared::error_text::with_causes(.0.as_ref()))]
     Retry(#[from] anyhow::Error),
-    /// Trying again is pointless: the job is discarded at once.
+    /// A retry is pointless: the job is discarded immediately.
     #[error("{0}")]
     Final(String),
 }
 
 impl JobError {
-    /// Class and codes, without a word that another system wrote.
+    /// Class and codes, without words that another system wrote.
     pub fn for_log(&self) -> String {
         match self {
             Self::Retry(error) => error_summary::for_log(error),
@@ -102,7 +103,7 @@ impl JobError {
         }
     }
 
-    /// The text that the tenant is shown.
+    /// The text shown to the tenant.
     pub fn for_ledger(&self) -> String {
         match self {
             Self::Retry(error) => error_summary::for_ledger(error),

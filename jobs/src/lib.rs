@@ -1,6 +1,6 @@
-//! What work exists: the job trait, the registry and one file for each kind.
+//! Job kinds: the job trait, the registry, and one file for each kind.
 //!
-//! A newcomer who adds a kind reads [`job`], copies a file in [`kinds`], and adds a line to the list there.
+//! To add a kind, read [`job`], copy a file in [`kinds`], and add a line to the list there.
 
 pub mod args;
 pub mod backoff;

@@ -1,6 +1,7 @@
-//! Every kind there is, found by name. CLI, documentation, metrics and the workers derive from this list.
+//! All kinds, by name. CLI, documentation, metrics and the workers derive from this list.
 //!
-//! Invariant: a kind is here or it does not exist; adding one is its file and its line in [`crate::kinds::all`].
+//! Invariant: only kinds in this list exist; adding one requires its file and its line in
+//! [`crate::kinds::all`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,23 +21,24 @@ use crate::{
 
 type RunFuture<'a> = Pin<Box<dyn Future<Output = Result<Success, JobError>> + Send + 'a>>;
 
-/// One kind, with its type erased.
+/// One kind, type-erased.
 pub struct Kind {
     /// Its name.
     pub name: &'static str,
     /// What it does.
     pub description: &'static str,
-    /// Where its jobs wait.
+    /// The queue of its jobs.
     pub queue: QueueName,
-    /// Whether only Rota itself makes such jobs.
+    /// Whether only Rota creates such jobs.
     pub internal: bool,
-    /// Of an internal kind, what a credential needs beside `jobs:control` to cancel or retry its jobs.
+    /// For an internal kind, the permission required in addition to `jobs:control` to cancel or
+    /// retry its jobs.
     pub control: Option<Permission>,
-    /// Failures after which a job is discarded.
+    /// Number of failures after which a job is discarded.
     pub max_attempts: i16,
-    /// The newest form of the arguments that this process understands.
+    /// The newest version of the arguments that this process supports.
     pub args_version: i16,
-    /// How long a run may take.
+    /// Maximum run time.
     pub timeout: Duration,
     /// The JSON schema of its arguments.
     pub schema: serde_json::Value,
@@ -48,10 +50,10 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Erases a kind's type.
+    /// Erases the type of a kind.
     ///
     /// # Panics
-    /// At start, if the kind's constants are not valid: a queue name of another form, a schema that is no schema.
+    /// At start, if the kind's constants are invalid: a malformed queue name or schema.
     pub fn of<J: Job>() -> Self {
         let schema = schemars::schema_for!(J).to_value();
         Self {
@@ -77,12 +79,13 @@ impl Kind {
         }
     }
 
-    /// The same under another name, in another queue.
+    /// The same kind with another name and queue.
     pub(crate) fn under(self, name: &'static str, queue: QueueName) -> Self {
         Self { name, queue, ..self }
     }
 
-    /// Checks arguments against the schema and the decoder; the list is empty if a run can begin with them.
+    /// Checks arguments against the schema and the decoder; an empty list means that a run can
+    /// start with them.
     pub fn check(&self, args: &RawValue) -> Vec<ArgsViolation> {
         (self.check)(&self.validator, args)
     }
@@ -92,7 +95,7 @@ impl Kind {
         (self.can_decode)(args)
     }
 
-    /// How long to wait after the given number of failures.
+    /// Delay after the given number of failures.
     pub fn retry_delay(&self, failures: u32) -> Duration {
         (self.retry_delay)(failures)
     }
@@ -103,7 +106,8 @@ impl Kind {
     }
 }
 
-/// Only jobs of another release's API get here: [`Kind::check`] ends with the same decoder.
+/// Only jobs from the API of another release fail here, because [`Kind::check`] ends with the same
+/// decoder.
 fn undecodable(violation: &ArgsViolation) -> JobError {
     JobError::Final(format!("args: {}", violation.detail))
 }
@@ -114,11 +118,11 @@ pub struct Registry {
     max_args_bytes: usize,
 }
 
-/// Bytes of a job's args, unless an operator says otherwise.
+/// Default maximum bytes of a job's args.
 const DEFAULT_MAX_ARGS_BYTES: usize = 64 * 1024;
 
 impl Registry {
-    /// All kinds, with these test-only ones.
+    /// All kinds, including the given test-only ones.
     pub fn new(testing: TestKinds) -> Self {
         let mut kinds = crate::kinds::all();
         if testing != TestKinds::None {
@@ -130,24 +134,24 @@ impl Registry {
         Self::of(kinds)
     }
 
-    /// These kinds and no others, as a process of another release may have.
+    /// Only these kinds, as a process of another release may have.
     pub fn of(kinds: Vec<Kind>) -> Self {
         let kinds = kinds.into_iter().map(|kind| (kind.name, kind)).collect();
         Self { kinds, max_args_bytes: DEFAULT_MAX_ARGS_BYTES }
     }
 
-    /// The same with another limit on the args of jobs that clients submit.
+    /// The same registry with another limit on the args of jobs that clients submit.
     #[must_use]
     pub fn with_max_args_bytes(self, max_args_bytes: usize) -> Self {
         Self { max_args_bytes, ..self }
     }
 
-    /// Bytes of the args of a job that a client submits, at most.
+    /// Maximum bytes of the args of a job that a client submits.
     pub const fn max_args_bytes(&self) -> usize {
         self.max_args_bytes
     }
 
-    /// The kind of this name.
+    /// The kind with this name.
     pub fn get(&self, name: &str) -> Option<&Kind> {
         self.kinds.get(name)
     }
@@ -162,7 +166,7 @@ impl Registry {
         self.kinds.values()
     }
 
-    /// All queues that kinds wait in.
+    /// The queues of all kinds.
     pub fn queues(&self) -> BTreeSet<QueueName> {
         self.kinds.values().map(|kind| kind.queue.clone()).collect()
     }

@@ -1,7 +1,8 @@
-//! Links with which a recipient ends all mail from a tenant, without an account.
+//! Links with which recipients unsubscribe from all mail of a tenant, without an account.
 //!
-//! Invariant: a link is its own credential. It carries tenant and recipient, and a MAC over both, so it can neither be made up nor
-//! turned into another's. Form: base64url of tenant (16 bytes), recipient (16 bytes), HMAC-SHA-256 of the two, cut to 16 bytes.
+//! Invariant: a link is its own credential. It contains tenant and recipient, and a MAC over both,
+//! so it can neither be forged nor changed to another recipient's. Format: base64url of tenant (16
+//! bytes), recipient (16 bytes), and their HMAC-SHA-256 truncated to 16 bytes.
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -11,31 +12,31 @@ use url::Url;
 use uuid::Uuid;
 
 const MAC_BYTES: usize = 16;
-/// Below the API; the page and the one-click POST of RFC 8058 share it.
+/// Relative to the API's URL; the page and the one-click POST of RFC 8058 share it.
 const PATH: &str = "api/v1/unsubscribe/";
 
-/// Makes and checks links.
+/// Creates and verifies links.
 #[derive(Clone)]
 pub struct UnsubscribeLinks {
     config: LinkConfig,
 }
 
-/// Whom a link stands for.
+/// The recipient that a link identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsubscriber {
-    /// Whose mail is to end.
+    /// The tenant whose mail ends.
     pub tenant: TenantId,
-    /// The recipient row that the mail came from.
+    /// The row of the recipient that the mail was sent to.
     pub recipient: Uuid,
 }
 
 impl UnsubscribeLinks {
-    /// Links under the configured address, signed with the configured key.
+    /// Links under the configured URL, signed with the configured key.
     pub const fn new(config: LinkConfig) -> Self {
         Self { config }
     }
 
-    /// The link in a mail to this recipient.
+    /// The link in the mail to this recipient.
     pub fn url(&self, who: Unsubscriber) -> Url {
         let mut url = self.config.public_url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
@@ -43,7 +44,7 @@ impl UnsubscribeLinks {
         url
     }
 
-    /// Whom a token stands for; `None` if it is not one of ours.
+    /// The recipient that a token identifies; `None` if the token is invalid.
     pub fn check(&self, token: &str) -> Option<Unsubscriber> {
         let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok().filter(|bytes| bytes.len() == 32 + MAC_BYTES)?;
         let (claim, mac) = bytes.split_at(32);

@@ -1,8 +1,10 @@
-//! The three headers by which a receiver knows that a message is ours, fresh, and which one it is: Standard Webhooks
+//! The three headers that show a receiver that a message is from Rota and recent, and which message
+//! it is: Standard Webhooks
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! Invariant: what is signed is what is sent, byte by byte: `id.timestamp.body`. With several secrets there are several
-//! signatures, separated by spaces; a receiver needs one that fits.
+//! Invariant: the signature covers exactly the bytes that are sent: `id.timestamp.body`. With
+//! several secrets there are several signatures, separated by spaces; a receiver needs one that
+//! matches.
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,7 +17,7 @@ const VERSION: &str = "v1";
 /// The headers of a message; `timestamp` is in Unix seconds.
 ///
 /// # Panics
-/// If `id` is no text for a header: ids are plain.
+/// If `id` is not valid in a header; ids are plain ASCII.
 pub fn headers(secrets: &[WebhookSecret], id: &str, timestamp: i64, body: &str) -> HeaderMap {
     let signatures: Vec<String> = secrets.iter().map(|secret| sign(secret, id, timestamp, body)).collect();
     let text = |text: &str| HeaderValue::from_str(text).expect("ids, numbers and base64 are plain ASCII");
@@ -44,7 +46,7 @@ mod tests {
     const BODY: &str = r#"{"test": 2432232314}"#;
     const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 
-    /// The vector that the reference implementations of the specification are tested with.
+    /// The test vector of the specification's reference implementations.
     #[test]
     fn a_signature_is_the_one_of_the_specification() {
         let secret = WebhookSecret::parse(SECRET).unwrap();

@@ -1,4 +1,4 @@
-//! From the configuration to a working scheduler.
+//! Builds a scheduler from its configuration and runs it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,14 +20,15 @@ use crate::{
     process::{SchedulerSettings, serve},
 };
 
-/// How long finished jobs are kept.
+/// Retention of finished jobs.
 const KEEP_JOBS: Duration = Duration::from_hours(30 * 24);
 
-/// What the election and the checks need.
+/// Connections for the election and the health checks.
 const CONTROL_CONNECTIONS: u32 = 2;
 
-/// Runs a scheduler until it is told to stop: election and health on the current runtime, services on theirs. A connection belongs to the
-/// runtime on which it was opened: each runtime opens its own.
+/// Runs a scheduler until it receives a stop signal: election and health checks on the current
+/// runtime, services on `services`. A connection belongs to the runtime on which it was opened, so
+/// each runtime opens its own.
 pub async fn run(config: SchedulerConfig, services: Handle) -> anyhow::Result<()> {
     shared::faults::arm(config.environment.fault);
     let few = PoolSettings { max_connections: CONTROL_CONNECTIONS, ..PoolSettings::default() };
@@ -53,7 +54,8 @@ pub async fn run(config: SchedulerConfig, services: Handle) -> anyhow::Result<()
             let (publish, leadership) = watch::channel(None);
             let (clock, done) = (Clock::system(), CancellationToken::new());
             let candidate = Candidate::new(control.system, ids::new_id(&clock), TERM_TTL);
-            // The term ends after the services, so that the next leader does not meet this one at work.
+            // The term ends after the services, so this leader has stopped before the next one
+            // starts.
             let election = tokio::spawn(elector::elect(candidate, publish, done.clone()));
             let scheduled = services.spawn(async move {
                 let stores = Stores::open(&config.database, &config.redis, "rota-scheduler", PoolSettings::default())?;

@@ -1,8 +1,8 @@
-//! Becoming the leader, staying it, and knowing when one is not.
+//! Acquires leadership, renews it, and tracks when it ends.
 //!
-//! Invariant: this process believes in its term no longer than the term is valid in the ledger. The belief ends on this
-//! machine's monotonic clock, counted from before the renewal was asked for, so it ends first; that a process which was
-//! frozen between looking and acting does no harm is argued in [`shared::leadership`].
+//! Invariant: a leader stops acting before its term expires in PostgreSQL: the time of a renewal
+//! counts from just before its query was sent, on the monotonic clock. [`shared::leadership`] shows
+//! why a process that was frozen between check and action does no harm.
 
 use std::time::Duration;
 
@@ -13,29 +13,31 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a term lasts after its last renewal: what a dead leader's succession waits for.
+/// How long a term lasts after its last renewal, and so how long a dead leader delays its
+/// successor.
 pub const TERM_TTL: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_millis(500);
 
-/// A term this process holds, and until when that may be believed.
+/// A term that this process holds, and until when it counts as held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leading {
-    /// Fences what is written to the ledger.
+    /// Fences writes to the ledger.
     pub term: Term,
     until: Instant,
 }
 
-/// What the services watch.
+/// The current term, as the services receive it.
 pub type Leadership = watch::Receiver<Option<Leading>>;
 
 impl Leading {
-    /// Whether the term may still be believed in.
+    /// Whether the process may still act as the leader.
     pub fn is_current(&self) -> bool {
         Instant::now() < self.until
     }
 }
 
-/// Runs for leadership until `stop`, then resigns so that the next one takes over at once.
+/// Campaigns for leadership until `stop`, then resigns so that the next scheduler takes over at
+/// once.
 pub async fn elect(candidate: Candidate, publish: watch::Sender<Option<Leading>>, stop: CancellationToken) {
     let mut ticks = interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -43,13 +45,13 @@ pub async fn elect(candidate: Candidate, publish: watch::Sender<Option<Leading>>
         let asked = Instant::now();
         match timeout(TERM_TTL, candidate.campaign()).await {
             Ok(Ok(term)) => announce(&publish, term.map(|term| Leading { term, until: asked + TERM_TTL })),
-            Ok(Err(error)) => tracing::debug!(%error, "the ledger could not be asked who leads"),
-            Err(_elapsed) => tracing::debug!("the ledger did not say in time who leads"),
+            Ok(Err(error)) => tracing::debug!(%error, "could not acquire or renew leadership"),
+            Err(_elapsed) => tracing::debug!("acquiring or renewing leadership timed out"),
         }
     }
     publish.send_replace(None);
     if let Err(error) = candidate.resign().await {
-        tracing::debug!(%error, "could not resign; the term will run out");
+        tracing::debug!(%error, "could not resign; the term will expire");
     }
 }
 

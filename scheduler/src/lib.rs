@@ -1,6 +1,6 @@
 //! The scheduler process: one leader of N promotes, rescues, sweeps, reconciles and cleans up.
 //!
-//! [`elector`] decides who leads, [`maintainer`] runs the [`services`] while this process does.
+//! [`elector`] elects the leader, [`maintainer`] runs the [`services`] while this process leads.
 
 pub mod assembly;
 pub mod elector;

@@ -1,4 +1,4 @@
-//! `scheduler`: see [`scheduler`] for what it does.
+//! The `scheduler` binary: parses the configuration, builds both runtimes, runs [`scheduler`].
 
 use clap::Parser;
 use shared::{
@@ -7,7 +7,7 @@ use shared::{
 };
 use tokio::runtime;
 
-/// Leads or stands by. Everything is configured by the environment, see .env.sample.
+/// Leads or stands by. Everything is configured through the environment, see .env.sample.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {}

@@ -1,6 +1,6 @@
-//! Running the services, each at its own pace, while this process leads.
+//! Runs the services, each at its own interval, while this process leads.
 //!
-//! Invariant: a service that fails, or is slow, stops neither itself nor the others.
+//! Invariant: a service that fails or is slow does not stop itself or the others.
 
 use std::{fmt::Debug, future::Future, time::Duration};
 
@@ -12,18 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::elector::{Leadership, Leading};
 
-/// From the first run of one service to that of the next. Intervals have common multiples: services that began together would be due together
-/// again and again, and a job that comes at that instant would wait for all of them.
+/// Time between the first runs of two services. Intervals have common multiples: services that
+/// start together would keep becoming due together, and a job that arrives at that instant would
+/// wait for all of them.
 const APART: Duration = Duration::from_millis(7);
 
-/// The one shape of all services: made with `new`, does one bounded piece of work in `run_once`.
+/// The common interface of all services. `run_once` does one bounded piece of work.
 pub trait Service: Send + 'static {
-    /// For logs.
+    /// Name in logs.
     const NAME: &'static str;
-    /// What one run did; the default is "nothing".
+    /// The result of one run; the default is "nothing done".
     type Report: Debug + Default + PartialEq;
 
-    /// How long from one run to the next.
+    /// Time from one run to the next.
     fn interval(&self) -> Duration;
 
     /// Does one piece of work as the leader of this term.
@@ -38,7 +39,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// None yet; they are to run until `stop`.
+    /// An empty set of services that run until `stop`.
     pub fn new(leadership: Leadership, stop: CancellationToken) -> Self {
         Self { running: JoinSet::new(), leadership, stop }
     }
@@ -50,7 +51,7 @@ impl Services {
         self.running.spawn(maintain(service, begin, self.leadership.clone(), self.stop.clone()));
     }
 
-    /// Waits until all have ended.
+    /// Waits until all services have ended.
     pub async fn ended(mut self) {
         while self.running.join_next().await.is_some() {}
     }
@@ -67,14 +68,14 @@ async fn maintain<S: Service>(mut service: S, begin: Instant, leadership: Leader
         let result = service.run_once(&leading).await;
         match (&result, failing) {
             (Ok(report), _) if *report != S::Report::default() => {
-                tracing::debug!(service = S::NAME, ?report, "did its work");
+                tracing::debug!(service = S::NAME, ?report, "service run completed");
             }
             (Err(error), false) => tracing::warn!(
                 service = S::NAME,
                 error = shared::error_text::with_causes(error.as_ref()),
-                "failed; trying on"
+                "service failed; retrying"
             ),
-            (Ok(_), true) => tracing::info!(service = S::NAME, "works again"),
+            (Ok(_), true) => tracing::info!(service = S::NAME, "service recovered"),
             _ => {}
         }
         failing = result.is_err();

@@ -1,4 +1,4 @@
-//! The scheduler's tasks, started and stopped together.
+//! Starts and stops the scheduler's tasks.
 
 use std::time::Duration;
 
@@ -21,43 +21,44 @@ use crate::{
     },
 };
 
-/// Limits are compared in one out of so many reconciliations: commands push what they change, this only repairs.
+/// Limits are compared once per this many reconciliations: commands push their changes, this only
+/// repairs them.
 const LIMITS_EVERY: u32 = 5;
-/// The invariants of the index are checked in one out of so many reconciliations.
+/// The invariants of the index are checked once per this many reconciliations.
 const CHECK_EVERY: u32 = 60;
-/// Pages of the crawl in the time of one reconciliation.
+/// Pages of the crawl per reconciliation interval.
 const CRAWLED_PAGES: u32 = 10;
 
-/// How a scheduler works.
+/// Settings of a scheduler.
 #[derive(Clone, Debug)]
 pub struct SchedulerSettings {
-    /// The queues there are.
+    /// All queues.
     pub queues: Vec<QueueName>,
-    /// How often due jobs and lost leases are looked for.
+    /// How often the scheduler looks for due jobs and expired leases.
     pub tick: Duration,
     /// How often the index is compared with the ledger.
     pub reconcile: Duration,
-    /// How long a lease lasts that the index has lost, unless its holder renews it.
+    /// Duration of a lease that the index has lost, unless its holder renews it.
     pub lease: Duration,
-    /// How long finished jobs are kept.
+    /// Retention of finished jobs.
     pub keep_jobs: Duration,
 }
 
-/// Runs for leadership and does a leader's work, until `stop`.
+/// Campaigns for leadership and runs the services while leading, until `stop`.
 pub async fn schedule(settings: SchedulerSettings, stores: Stores, clock: Clock, stop: CancellationToken) {
     let (publish, leadership) = watch::channel(None);
     let candidate = Candidate::new(stores.system.clone(), ids::new_id(&clock), TERM_TTL);
-    // The term ends after the services, so that the next leader does not meet this one at work.
+    // The term ends after the services, so this leader has stopped before the next one starts.
     let services_done = CancellationToken::new();
     let election = tokio::spawn(elector::elect(candidate, publish, services_done.clone()));
     serve(settings, stores, clock, leadership, stop).await;
     services_done.cancel();
     if let Err(error) = election.await {
-        tracing::error!(%error, "the election ended badly");
+        tracing::error!(%error, "the election task failed");
     }
 }
 
-/// Does a leader's work while `leadership` says that this process leads, until `stop`.
+/// Runs the services while `leadership` holds a term, until `stop`.
 pub async fn serve(
     settings: SchedulerSettings,
     stores: Stores,
@@ -70,7 +71,7 @@ pub async fn serve(
     let reconciler = Reconciler::new(db.clone(), index.clone());
 
     tokio::spawn(eviction::warn(index.clone(), stop.clone()));
-    // Of a scheduler that waits to lead, too: when it leads, its number holds.
+    // Also on standby: once this scheduler leads, its shard count is the valid one.
     tokio::spawn(shard_agreement::watch(index.clone(), queues.clone(), stop.clone()));
     let mut services = Services::new(leadership, stop);
     let promoter = Promoter::new(reconciler.clone(), tick);

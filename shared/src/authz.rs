@@ -1,6 +1,7 @@
-//! What a principal may do: a closed list of `resource:action`.
+//! Permissions of a principal: a closed list of `resource:action` pairs.
 //!
-//! Invariant: an API key's scopes are a set of these; a text that is none of them gives no right.
+//! Invariant: an API key's scopes are a set of these permissions; a scope that is not in the list
+//! grants nothing.
 
 use std::str::FromStr;
 
@@ -9,7 +10,7 @@ use std::str::FromStr;
     Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, strum::EnumIter, strum::IntoStaticStr,
 )]
 pub enum Permission {
-    /// See jobs and kinds.
+    /// Read jobs and kinds.
     #[strum(serialize = "jobs:read")]
     JobsRead,
     /// Submit jobs.
@@ -18,35 +19,35 @@ pub enum Permission {
     /// Cancel and redrive jobs.
     #[strum(serialize = "jobs:control")]
     JobsControl,
-    /// See campaigns and their progress.
+    /// Read campaigns and their progress.
     #[strum(serialize = "campaigns:read")]
     CampaignsRead,
-    /// Make campaigns and import their leads.
+    /// Create campaigns and import their leads.
     #[strum(serialize = "campaigns:write")]
     CampaignsWrite,
     /// Start, pause, resume and cancel the sending of campaigns.
     #[strum(serialize = "campaigns:send")]
     CampaignsSend,
-    /// See webhook endpoints and their deliveries.
+    /// Read webhook endpoints and their deliveries.
     #[strum(serialize = "webhooks:read")]
     WebhooksRead,
-    /// Make, change and test webhook endpoints, and redeliver.
+    /// Create, change and test webhook endpoints, and redeliver.
     #[strum(serialize = "webhooks:write")]
     WebhooksWrite,
 }
 
 impl Permission {
-    /// All of them: what a tenant's first key may do.
+    /// All permissions. A tenant's first key holds all of them.
     pub fn all() -> impl Iterator<Item = Self> {
         <Self as strum::IntoEnumIterator>::iter()
     }
 
-    /// The text that stands for it in scopes.
+    /// The scope text of this permission.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The permission that a scope stands for.
+    /// The permission that a scope names.
     pub fn parse(scope: &str) -> Option<Self> {
         Self::from_str(scope).ok()
     }

@@ -1,6 +1,7 @@
-//! What a background process (worker, scheduler) has beside its work: log, metrics, a probe to be watched by, a way to stop.
+//! What a background process (worker, scheduler) runs besides its work: logging, metrics, a health
+//! probe and shutdown.
 //!
-//! Invariant: the probe is there before the work begins and ends after it, so that a drain can be watched.
+//! Invariant: the probe starts before the work and stops after it, so a drain can be observed.
 
 use std::{future::Future, sync::Arc};
 
@@ -20,21 +21,22 @@ use crate::{
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The log could not be set up.
+    /// Logging could not be initialised.
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
-    /// The metrics could not be set up.
+    /// The metrics recorder could not be installed.
     #[error("metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
-    /// Signals cannot be listened to.
+    /// Signal handlers could not be installed.
     #[error("signals")]
     Signals(#[source] std::io::Error),
-    /// The probe's address is taken or not ours.
+    /// The probe's address is in use or not permitted.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
-/// Runs `work` with its stop token between the start and the end of everything around it.
+/// Runs `work` with a stop token, after starting everything around it and before stopping that
+/// again.
 pub async fn run<F, T>(
     environment: &EnvironmentConfig,
     telemetry: &TelemetryConfig,
@@ -46,7 +48,7 @@ pub async fn run<F, T>(
 where
     F: Future<Output = T>,
 {
-    // A second provider in one process is no error: it is the same one.
+    // A second provider in one process is not an error: it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     logging::init(telemetry)?;
     environment.warn_if_assumed();

@@ -1,8 +1,8 @@
-//! Where every process takes the time from, so that a test can set it.
+//! The source of time for every process, so that tests can set it.
 //!
-//! Invariant: no other file asks the operating system for the date. Durations inside one process are measured with
-//! `tokio::time::Instant`, which no clock jump can bend; a `Clock` is for times that are stored or shown. Ids, which
-//! carry a time too, come from [`crate::ids`].
+//! Invariant: no other file reads the operating system's date. Durations within one process are
+//! measured with `tokio::time::Instant`, which is monotonic; a `Clock` is for times that are stored
+//! or shown. Ids, which also carry a time, come from [`crate::ids`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// The id sequence of all system clocks of this process: one, so that ids ascend whichever clone hands them out.
+/// The id sequence of all system clocks of this process. It is shared so that ids ascend across all
+/// clones.
 static SYSTEM_IDS: AtomicU64 = AtomicU64::new(0);
 
-/// A source of time; cloning it is cheap and all clones agree.
+/// A source of time. Cloning is cheap, and all clones agree.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -35,8 +36,8 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// The present time, UTC.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that may ask for the time")]
+    /// The current time, UTC.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may read the time")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {
             Source::System => Utc::now(),
@@ -45,13 +46,13 @@ impl Clock {
         }
     }
 
-    /// The present time in milliseconds since 1970-01-01 UTC.
+    /// The current time in milliseconds since 1970-01-01 UTC.
     pub fn now_ms(&self) -> i64 {
         self.now().timestamp_millis()
     }
 
-    /// The last id stamp given out under this clock. A manual clock has its own, or a test in the far future would
-    /// push the ids of every other test in the process there too.
+    /// The last id stamp issued under this clock. A manual clock has its own: otherwise a test set
+    /// in the far future would push the ids of all other tests in the process there too.
     pub(crate) fn id_sequence(&self) -> &AtomicU64 {
         match &self.0 {
             Source::System => &SYSTEM_IDS,
@@ -60,22 +61,22 @@ impl Clock {
     }
 }
 
-/// The hand that moves a manual [`Clock`]; it stands still otherwise.
+/// Controls a manual [`Clock`], which otherwise stands still.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Manual>);
 
 impl ManualClock {
-    /// A clock that stands at `start`, kept to the microsecond as PostgreSQL does.
+    /// A clock set to `start`, truncated to microseconds as in PostgreSQL.
     pub fn new(start: DateTime<Utc>) -> Self {
         Self(Arc::new(Manual { micros: AtomicI64::new(start.timestamp_micros()), ids: AtomicU64::new(0) }))
     }
 
-    /// The clock to hand to the code under test.
+    /// The clock to pass to the code under test.
     pub fn clock(&self) -> Clock {
         Clock(Source::Manual(Arc::clone(&self.0)))
     }
 
-    /// Moves the clock to `time`, backwards too: that is how a clock jump is tested.
+    /// Sets the clock to `time`, which may lie in the past, to test clock jumps.
     pub fn set(&self, time: DateTime<Utc>) {
         self.0.micros.store(time.timestamp_micros(), Ordering::SeqCst);
     }

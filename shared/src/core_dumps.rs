@@ -1,13 +1,14 @@
-//! No memory image of a process with secrets: a core dump would hold database passwords, keys and tenants' data.
+//! Disables memory dumps: a core dump would hold database passwords, keys and tenants' data.
 //!
-//! Invariant: unless an operator permits it (`ROTA_CORE_DUMPS=1`, to look into a crash), a crash leaves no core file, and other
-//! processes of the same user can neither attach nor read the memory.
+//! Invariant: unless an operator sets `ROTA_CORE_DUMPS=1` to analyse a crash, a crash leaves no
+//! core file, and other processes of the same user can neither attach to the process nor read its
+//! memory.
 
 use crate::config::Env;
 
 const PERMITTED: &str = "ROTA_CORE_DUMPS";
 
-/// Forbids core dumps; the first thing that `main` does. Where the system does not let it, the process goes on.
+/// Disables core dumps. `main` calls this first. If the system refuses, the process continues.
 pub fn forbid_unless_permitted(env: &Env) {
     use rustix::process::{Resource, Rlimit, setrlimit};
     if env.get(PERMITTED) == Some("1") {

@@ -1,8 +1,10 @@
-//! An address that mail can be sent to: parsed once at the edge, carried as a type from there on.
+//! An email address that mail can be sent to, parsed once at the edge and carried as a type from
+//! there on.
 //!
-//! Invariant: a value of [`EmailAddress`] is a dot-atom local part (RFC 5321 §4.1.2) of at most 64 bytes, one `@`, and
-//! a lower-case ASCII domain, at most 254 bytes in all. It holds no space, quote, bracket or control character, so it
-//! cannot break out of a mail header or an SMTP command. Leads enter through `api::leads_import`.
+//! Invariant: a value of [`EmailAddress`] is a dot-atom local part (RFC 5321 §4.1.2) of at most 64
+//! bytes, one `@`, and a lower-case ASCII domain, at most 254 bytes in all. It contains no space,
+//! quote, bracket or control character, so it cannot break out of a mail header or an SMTP command.
+//! Leads are parsed in `api::leads_import`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 /// RFC 5321 §4.5.3.1.1, in bytes.
 const MAX_LOCAL: usize = 64;
-/// RFC 5321 §4.5.3.1.3: a path of 256 bytes less its two angle brackets.
+/// RFC 5321 §4.5.3.1.3: a path of 256 bytes without its two angle brackets.
 const MAX_TOTAL: usize = 254;
 /// RFC 1035 §2.3.4, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// A valid address. The local part keeps its spelling, since only its own server may judge case; the domain is in lower
-/// case and in A-labels (`xn--…`). `==` compares the spelling: use [`EmailAddress::key`] to ask whether two addresses
-/// are the same mailbox.
+/// A valid address. The local part keeps its spelling, since only its own server may interpret
+/// case; the domain is in lower case and in A-labels (`xn--…`). `==` compares the spelling; to
+/// compare mailboxes, use [`EmailAddress::key`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EmailAddress {
@@ -26,7 +28,8 @@ pub struct EmailAddress {
     at: usize,
 }
 
-/// Why a text is not an address that we send to. The messages are fit for the one who wrote the address.
+/// Why a text is not an address that Rota sends to. The messages are written for the author of the
+/// address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EmailAddressError {
     #[error("the address is empty")]
@@ -58,7 +61,7 @@ pub enum EmailAddressError {
 }
 
 impl EmailAddress {
-    /// Reads an address, ignoring white space around it.
+    /// Parses an address; surrounding white space is ignored.
     pub fn parse(text: &str) -> Result<Self, EmailAddressError> {
         let text = text.trim();
         if text.is_empty() {
@@ -76,12 +79,12 @@ impl EmailAddress {
         Ok(Self { text: format!("{local}@{domain}"), at: local.len() })
     }
 
-    /// The whole address, as it is written into a message.
+    /// The whole address, as it appears in a message.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The part before the `@`, as it was spelled.
+    /// The part before the `@`, in its original spelling.
     pub fn local_part(&self) -> &str {
         &self.text[..self.at]
     }
@@ -91,8 +94,9 @@ impl EmailAddress {
         &self.text[self.at + 1..]
     }
 
-    /// What two spellings of one mailbox share. RFC 5321 lets a server tell `Ann@` from `ann@`, none in use does, and
-    /// treating them as two people would send the same mail twice to one.
+    /// Equal for all spellings of one mailbox. RFC 5321 lets a server distinguish `Ann@` from
+    /// `ann@`, but no server in use does; treating them as two people would send the same mail
+    /// twice to one person.
     pub fn key(&self) -> String {
         self.text.to_ascii_lowercase()
     }
@@ -117,7 +121,8 @@ fn check_local_part(local: &str) -> Result<(), EmailAddressError> {
     Ok(())
 }
 
-/// `atext` of RFC 5322 §3.2.3. Non-ASCII local parts (RFC 6531) need SMTPUTF8 on every hop, which we cannot promise.
+/// `atext` of RFC 5322 §3.2.3. Non-ASCII local parts (RFC 6531) need SMTPUTF8 on every hop, which
+/// Rota cannot guarantee.
 fn is_atom_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
 }
@@ -129,7 +134,7 @@ fn ascii_domain(domain: &str) -> Result<String, EmailAddressError> {
     if domain.starts_with('[') {
         return Err(EmailAddressError::IpLiteral);
     }
-    // Mapping costs time that grows with the input; nothing longer than this many bytes maps to a domain that fits.
+    // The cost of the mapping grows with the input; no longer input can map to a domain that fits.
     if domain.len() > MAX_TOTAL * 4 {
         return Err(EmailAddressError::TooLong);
     }

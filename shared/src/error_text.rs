@@ -1,10 +1,11 @@
-//! The text of an error with its causes, on one line.
+//! The text of an error and its causes, on one line.
 //!
-//! Invariant: each cause is written once. Many errors put their source into their own text and name it as source too.
+//! Invariant: each cause is written once. Many errors include their source in their own text and
+//! also return it as source.
 
 use std::error::Error;
 
-/// The error and its causes from the outside in, without those whose text is in an earlier one.
+/// The error and its causes, outermost first, without causes whose text an earlier one contains.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -21,12 +22,13 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Ends a process: the reason goes to standard error as one line (a configuration has a line for each problem). No backtrace:
-/// what stops a start is for an operator to put right.
+/// The exit status of a process. An error is written to standard error as one line (a configuration
+/// error has one line per problem). There is no backtrace, since an operator has to fix what
+/// prevents a start.
 pub fn exit<E: AsRef<dyn Error>>(result: Result<(), E>) -> std::process::ExitCode {
     use std::io::Write as _;
     let Err(error) = result else { return std::process::ExitCode::SUCCESS };
-    // There is nobody left to tell when standard error cannot be written.
+    // Standard error cannot be written, so there is no place left to report it.
     let _ = writeln!(std::io::stderr().lock(), "error: {}", with_causes(error.as_ref()));
     std::process::ExitCode::FAILURE
 }

@@ -1,8 +1,9 @@
-//! What waits to be done together: a line for each tenant, taken from in turn.
+//! A queue of items that are processed in batches, served round-robin by tenant.
 //!
-//! Invariant: a batch is shared evenly by the tenants that have something waiting, in number and in weight, so how long one waits depends on
-//! how many others there are, not on how much they have waiting. And a tenant that has much waiting fills no more than half of what is left of a bounded queue
-//! (dynamic thresholds, Choudhury and Hahne 1998), so there is room for those who have not.
+//! Invariant: a batch is divided evenly, by count and by weight, among the tenants that have items
+//! waiting, so an item's wait depends on the number of other tenants, not on how much those have
+//! waiting. In a bounded queue a tenant never holds more items than there is room left (dynamic
+//! thresholds, Choudhury and Hahne 1998), so room remains for the other tenants.
 
 use std::collections::VecDeque;
 
@@ -10,11 +11,11 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use crate::tenancy::TenantId;
 
-/// Lines of `T`, by tenant.
+/// Waiting items, by tenant.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     lines: HashMap<TenantId, VecDeque<(usize, T)>>,
-    /// The tenants in `lines`, in the order of their turns.
+    /// The tenants in `lines`, in round-robin order.
     turns: VecDeque<TenantId>,
     len: usize,
 }
@@ -26,22 +27,23 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// How much waits.
+    /// Number of waiting items.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
+    /// Whether no item is waiting.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How much of a tenant waits.
+    /// Number of waiting items of one tenant.
     pub fn len_of(&self, tenant: TenantId) -> usize {
         self.lines.get(&tenant).map_or(0, VecDeque::len)
     }
 
-    /// Adds an item of this weight, in the unit of `most_weight` of [`Self::take`], to a tenant's line.
+    /// Appends an item to the tenant's line. `weight` has the unit of `most_weight` in
+    /// [`Self::take`].
     pub fn push(&mut self, tenant: TenantId, weight: usize, item: T) {
         let turns = &mut self.turns;
         let line = self.lines.entry(tenant).or_insert_with(|| {
@@ -52,7 +54,8 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
-    /// As [`Self::push`], unless the tenant has more waiting than there is room left of `most` for all; then returns what was to be added.
+    /// Like [`Self::push`], but returns the item if the tenant already has at least as many items
+    /// waiting as there is room left out of `most` for all tenants.
     pub fn push_bounded(&mut self, most: usize, tenant: TenantId, weight: usize, item: T) -> Result<(), T> {
         if self.len_of(tenant) >= most.saturating_sub(self.len) {
             return Err(item);
@@ -61,8 +64,9 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// Takes even parts of all tenants, up to `most` items; what some do not use goes round again. The last item may exceed the weight, so that one
-    /// heavier than `most_weight` is taken too.
+    /// Takes an even part of each tenant's line, up to `most` items; parts that some tenants do not
+    /// use are divided again among the others. The last item may exceed `most_weight`, so that an
+    /// item heavier than `most_weight` is taken too.
     pub fn take(&mut self, most: usize, most_weight: usize) -> Vec<T> {
         let (mut batch, mut weight) = (Vec::with_capacity(most.min(self.len)), 0);
         while batch.len() < most && weight < most_weight && !self.turns.is_empty() {
@@ -79,7 +83,8 @@ impl<T> FairQueue<T> {
         batch
     }
 
-    /// Takes up to `most` items of the next tenant that may have its turn, with the same bounds.
+    /// Takes up to `most` items of the next tenant for which `may_have_turn` is true, with the same
+    /// bounds.
     pub fn take_of_one(
         &mut self,
         most: usize,
@@ -94,7 +99,8 @@ impl<T> FairQueue<T> {
         Some((tenant, batch))
     }
 
-    /// Takes one item at least of the tenant whose turn it is; its next turn comes after those of the others. Returns the weight of what it took.
+    /// Takes at least one item of the tenant whose turn it is and moves the tenant behind the
+    /// others. Returns the weight of the items taken.
     fn take_from_next(&mut self, most: usize, most_weight: usize, batch: &mut Vec<T>) -> usize {
         let Some(tenant) = self.turns.pop_front() else { return 0 };
         let Some(line) = self.lines.get_mut(&tenant) else { return 0 };
@@ -128,7 +134,7 @@ mod tests {
         TenantId::new(Uuid::from_u128(number))
     }
 
-    /// Adds items that are named by their tenant.
+    /// Adds items whose value is the number of their tenant.
     fn push(queue: &mut FairQueue<u128>, number: u128, count: usize, weight: usize) {
         for _ in 0..count {
             queue.push(tenant(number), weight, number);
@@ -159,7 +165,8 @@ mod tests {
         assert!(of(&batch, 1).abs_diff(of(&batch, 3)) <= 3, "{} and {}", of(&batch, 1), of(&batch, 3));
     }
 
-    /// One with heavy items has fewer in a batch, not heavier batches.
+    /// A tenant with heavy items gets fewer of them into a batch; the batch does not become
+    /// heavier.
     #[test]
     fn weight_is_shared_as_well() {
         let mut queue = FairQueue::default();
@@ -170,7 +177,7 @@ mod tests {
         assert!((4..=9).contains(&of(&batch, 1)), "{}", of(&batch, 1));
         push(&mut queue, 3, 1, 10_000);
         let mut batches = std::iter::from_fn(|| Some(queue.take(500, 512)));
-        assert!(batches.by_ref().take(20).any(|batch| of(&batch, 3) == 1), "what is heavier than a batch is taken too");
+        assert!(batches.by_ref().take(20).any(|batch| of(&batch, 3) == 1), "an item heavier than a batch is taken too");
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Planned faults: named points between two steps, at which a test has the process killed, hung, or told of a failure.
+//! Planned faults: named points between two steps, at which a test makes the process die, hang or
+//! report a failure.
 //!
-//! Invariant: without a plan a point costs one relaxed load and does nothing, and there is never a plan in production (see
-//! [`crate::config::EnvironmentConfig`]). A plan strikes once, at the nth time that its point is reached.
-//! The points are listed here so that `docs/RELIABILITY.md` can say for each what holds.
+//! Invariant: without a plan a point costs one relaxed load and does nothing, and production never
+//! has a plan (see [`crate::config::EnvironmentConfig`]). A plan strikes once, the nth time that
+//! its point is reached. The points are listed here so that `docs/RELIABILITY.md` can state the
+//! guarantee at each of them.
 
 use std::{
     str::FromStr,
@@ -14,55 +16,58 @@ use std::{
 
 use strum::{EnumString, IntoStaticStr};
 
-/// A place between two steps.
+/// A point between two steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Point {
-    /// A group of jobs is committed; an error here is a connection that broke before it said so.
+    /// A group of jobs is committed. An error stands for a connection that broke before it returned
+    /// the commit's reply.
     AfterCommitBeforeItsReply,
-    /// A group of jobs is committed; no client has its answer, no worker is told.
+    /// A group of jobs is committed. No client has a response, and no worker is notified.
     AfterCommitBeforePush,
-    /// A group of jobs is committed and is being answered; no worker is told.
+    /// A group of jobs is committed and its responses are being sent. No worker is notified.
     BeforePush,
-    /// A cancellation is committed; index and holder are not told.
+    /// A cancellation is committed. Neither the index nor the lease holder is notified.
     AfterCancelBeforeAnnouncement,
-    /// Ids are leased in the index; their rows are not read.
+    /// Ids are leased in the index. Their rows are not read yet.
     AfterLeaseBeforeRead,
-    /// A run has ended; nobody has been told.
+    /// A run has ended. Its result is not recorded anywhere yet.
     AfterEffectBeforeFinish,
-    /// The ledger has the ends of some runs; an error here is a connection that broke before it said so.
+    /// The ledger has the outcomes of some runs. An error stands for a connection that broke before
+    /// it returned the commit's reply.
     AfterEndBeforeItsReply,
-    /// The ledger has the end of a run; its lease goes on.
+    /// The ledger has the outcome of a run. Its lease is still active.
     AfterLedgerBeforeSettle,
-    /// Jobs that waited for others may run, or are cancelled, by a committed end; the index is not told.
+    /// A committed outcome released or cancelled dependent jobs. The index is not notified.
     AfterAftermathBeforeAnnouncement,
-    /// A part of a cascade is committed; the index is not told, and the rest is not done.
+    /// One part of a cascade is committed. The index is not notified, and the rest is still to do.
     CascadeBetweenSteps,
-    /// The attempts of lost jobs are raised; their leases are still expired.
+    /// The attempts of lost jobs are raised. Their leases are still expired.
     RescueAfterLedger,
-    /// The index is empty; no holder has asserted its lease.
+    /// The index is empty. No holder has asserted its lease.
     RebuildAfterClear,
-    /// A page of the ledger is in the new index, the next is not.
+    /// One page of the ledger is in the rebuilt index, the next one is not.
     RebuildBetweenPages,
-    /// A queue is to be split otherwise: nothing is handed out of the old shards; the new number is not noted.
+    /// A queue's shard count is changing: the previous shards hand out no jobs, and the new count
+    /// is not recorded.
     ReshardAfterRetire,
-    /// The new number is noted; the new shards are not built.
+    /// The new shard count is recorded. The new shards are not built.
     ReshardAfterNote,
 }
 
-/// What happens at the point.
+/// The fault at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Strike {
-    /// SIGKILL: nothing is tidied up.
+    /// SIGKILL: no cleanup runs.
     Kill,
-    /// The task stands still for ever, the process lives on.
+    /// The task never continues; the process stays alive.
     Hang,
-    /// The step fails as if the ledger were away. Points whose step cannot fail go on.
+    /// The step fails as if the ledger were unavailable. Points whose step cannot fail ignore this.
     Error,
 }
 
-/// `POINT:NTH:STRIKE`, say `after_lease_before_read:2:kill`.
+/// `POINT:NTH:STRIKE`, for example `after_lease_before_read:2:kill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultPlan {
     point: Point,
@@ -70,7 +75,7 @@ pub struct FaultPlan {
     strike: Strike,
 }
 
-/// A text that is no plan.
+/// The text is not a valid fault plan.
 #[derive(Debug, thiserror::Error)]
 #[error("a planned fault is POINT:NTH:STRIKE")]
 pub struct InvalidFaultPlan;
@@ -92,7 +97,7 @@ static ARMED: AtomicBool = AtomicBool::new(false);
 static PLAN: OnceLock<FaultPlan> = OnceLock::new();
 static REACHED: AtomicU32 = AtomicU32::new(0);
 
-/// Puts a plan in force, for the rest of the process's life. Only the first one counts.
+/// Activates a plan for the rest of the process's life. Later calls have no effect.
 pub fn arm(plan: Option<FaultPlan>) {
     if let Some(plan) = plan
         && PLAN.set(plan).is_ok()
@@ -104,7 +109,7 @@ pub fn arm(plan: Option<FaultPlan>) {
 
 /// A point whose step cannot fail.
 pub async fn pass(point: Point) {
-    // A planned error has nobody to be told to.
+    // This step cannot fail, so a planned error is dropped.
     let _ = reach(point).await;
 }
 
@@ -127,7 +132,8 @@ fn strike(point: Point) -> Option<Strike> {
 }
 
 fn kill() -> ! {
-    // The signal ends the process before the call returns; should it not be permitted, an abort is as sudden.
+    // The signal ends the process before the call returns; if it is not permitted, an abort is as
+    // sudden.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
 }
@@ -147,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The one plan of this test process.
+    /// The only plan of this test process.
     #[tokio::test]
     async fn a_plan_strikes_once_at_its_point_and_time() {
         arm(Some("rescue_after_ledger:2:error".parse().unwrap()));

@@ -1,20 +1,22 @@
-//! Text that another system wrote, made fit to be kept: without addresses, control characters or the secrets of URLs.
+//! Text from another system, cleaned before it is stored: addresses, control characters and the
+//! secrets of URLs are removed.
 //!
-//! Invariant: what [`cleaned`] returns has at most the given number of characters and no control character, and nothing
-//! in it that looks like a mail address or like the user, password or query of a URL. Linear in its input.
-//! Log lines carry no such text at all, only codes; see [`crate::db::sql_state`].
+//! Invariant: the result of [`cleaned`] has at most the given number of characters, no control
+//! character, and nothing that looks like a mail address or like the user, password or query of a
+//! URL. The cost is linear in the input. Log lines never contain such text, only codes; see
+//! [`crate::db::sql_state`].
 
-/// What stands where a URL had its query or credentials.
+/// Replaces the removed query of a URL.
 const CUT: char = '…';
 
-/// One line of at most `max_chars`, with `marker` in the place of every mail address.
+/// One line of at most `max_chars` characters, with `marker` in place of every mail address.
 pub fn cleaned(text: &str, marker: &str, max_chars: usize) -> String {
     let plain: String =
         text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }).collect();
     without_addresses(&without_url_secrets(&plain), marker).chars().take(max_chars).collect()
 }
 
-/// Puts `marker` in the place of everything that looks like a mail address, angle brackets included.
+/// Replaces everything that looks like a mail address, including angle brackets, with `marker`.
 pub fn without_addresses(text: &str, marker: &str) -> String {
     let text = text.replace("%40", "@");
     let mut clean = String::with_capacity(text.len());
@@ -38,7 +40,7 @@ pub fn without_addresses(text: &str, marker: &str) -> String {
     clean
 }
 
-/// Cuts credentials and everything from the query on out of each `scheme://…`.
+/// Removes the credentials, query and fragment of each `scheme://…`.
 fn without_url_secrets(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,8 +1,9 @@
-//! Whether a process can do its work: the answers behind `/api/health/readiness`.
+//! Health of a process: the checks behind `/api/health/readiness`.
 //!
-//! Invariant: a process is ready unless something it cannot do without is down. What it can do without for a while is
-//! `degraded`, told but no reason to take the process out of service (Redis for the API: 202 means durable in
-//! PostgreSQL). Every change is logged once ([`watch`]). The probe ([`crate::http_server::probe`]) and the API's health routes show it.
+//! Invariant: a process is ready unless a part that it depends on is down. A part that it can do
+//! without for a while is reported as `degraded`, which does not take the process out of service
+//! (Redis for the API: 202 means durable in PostgreSQL). Every change is logged once ([`watch`]).
+//! The probe ([`crate::http_server::probe`]) and the API's health routes return the report.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,18 +13,18 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-/// How often the parts are looked at for the log.
+/// Interval between the checks for the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How one part is.
+/// State of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// It works.
+    /// The part works.
     Up,
-    /// It does not, and the process serves all the same.
+    /// The part does not work; the process can still serve.
     Degraded,
-    /// It does not, and the process cannot serve.
+    /// The part does not work, and the process cannot serve.
     Down,
 }
 
@@ -31,11 +32,11 @@ pub enum CheckState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = HealthCheck)]
 pub struct Check {
-    /// What is looked at, e.g. `database`. Never an address.
+    /// Name of the part, e.g. `database`. Never an address.
     pub name: &'static str,
-    /// How it is.
+    /// State of the part.
     pub state: CheckState,
-    /// Why it is not up, for an operator: no address, no name, no secret.
+    /// Why the part is not up, for an operator: no address, no name, no secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'static, str>>,
 }
@@ -46,13 +47,13 @@ impl Check {
         Self { name, state: CheckState::Up, reason: None }
     }
 
-    /// A part that works badly or not, with the reason.
+    /// A part that is degraded or down, with the reason.
     pub fn failing(name: &'static str, state: CheckState, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { name, state, reason: Some(reason.into()) }
     }
 }
 
-/// The state of a process with all its parts.
+/// The state of a process and all its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthReport {
     /// The worst state of the parts; `up` without parts.
@@ -62,7 +63,7 @@ pub struct HealthReport {
 }
 
 impl HealthReport {
-    /// Sums up `checks`.
+    /// Summarises `checks`.
     pub fn new(checks: Vec<Check>) -> Self {
         let any = |state| checks.iter().any(|check| check.state == state);
         let status = match (any(CheckState::Down), any(CheckState::Degraded)) {
@@ -73,24 +74,25 @@ impl HealthReport {
         Self { status, checks }
     }
 
-    /// Whether the process should be given work.
+    /// Whether the process should receive traffic or work.
     pub fn is_ready(&self) -> bool {
         self.status != CheckState::Down
     }
 }
 
-/// What a process looks at to tell how it is. Answers must come within about a second: a probe gives up soon after.
+/// The health checks of a process. They must return within about a second, because a probe times
+/// out soon after.
 pub trait HealthChecks: Send + Sync + 'static {
-    /// Looks at every part.
+    /// Checks every part.
     fn check(&self) -> BoxFuture<'_, Vec<Check>>;
 
-    /// What is to be done every few seconds for the parts to stay well; nothing by default.
+    /// Maintenance that runs every few seconds to keep the parts healthy; nothing by default.
     fn maintain(&self) -> BoxFuture<'_, ()> {
         async {}.boxed()
     }
 }
 
-/// A closure is enough where the state is at hand, say in a watch channel.
+/// A closure is enough where the state is at hand, for example in a watch channel.
 impl<F: Fn() -> Vec<Check> + Send + Sync + 'static> HealthChecks for F {
     fn check(&self) -> BoxFuture<'_, Vec<Check>> {
         let checks = self();
@@ -98,7 +100,7 @@ impl<F: Fn() -> Vec<Check> + Send + Sync + 'static> HealthChecks for F {
     }
 }
 
-/// Logs when a part stops working and when it works again, with the reason: once each. Until `stop`.
+/// Logs, until `stop`, each failure of a part and each recovery once, with the reason.
 pub async fn watch(checks: Arc<dyn HealthChecks>, stop: CancellationToken) {
     let mut ticks = interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +112,7 @@ pub async fn watch(checks: Arc<dyn HealthChecks>, stop: CancellationToken) {
     }
 }
 
-/// What was found, and what of it was logged.
+/// The last results, and the last logged ones.
 #[derive(Default)]
 struct Seen {
     last: HashMap<&'static str, Check>,
@@ -118,7 +120,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// A failure counts when it is found twice in a row: one late answer is no news. Returns what is to be logged.
+    /// Returns the changes to log. A failure counts once it is found twice in a row, so a single
+    /// late response is not logged.
     fn changes(&mut self, found: Vec<Check>) -> Vec<Check> {
         let mut changes = Vec::new();
         for check in found {
@@ -140,8 +143,8 @@ impl Seen {
             let reason = reason.as_deref();
             match state {
                 CheckState::Up => tracing::info!(part, "works again"),
-                CheckState::Degraded => tracing::warn!(part, reason, "works badly; what can go on without it does"),
-                CheckState::Down => tracing::error!(part, reason, "does not work, and without it nothing here does"),
+                CheckState::Degraded => tracing::warn!(part, reason, "degraded; the process continues to serve"),
+                CheckState::Down => tracing::error!(part, reason, "down; the process cannot serve without it"),
             }
         }
     }

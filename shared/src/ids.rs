@@ -1,9 +1,10 @@
-//! New ids: UUID version 7, whose order is the order of their making.
+//! New ids: UUID version 7, which sort by creation order.
 //!
-//! Invariant: ids made under one clock of one process strictly ascend, even within a millisecond and even when the
-//! clock steps back, so that keyset pages and partitions by id never overlook a row. Method 3 of RFC 9562 §6.2: the
-//! 12 bits behind the milliseconds hold the fraction of the millisecond. The other 62 bits are random, so an id can
-//! not be guessed from its neighbour. The time comes from [`crate::clock`].
+//! Invariant: ids created under one clock of one process strictly ascend, even within a millisecond
+//! and even when the clock steps back, so that keyset pages and partitions by id never skip a row.
+//! This is method 3 of RFC 9562 §6.2: the 12 bits after the milliseconds hold the fraction of the
+//! millisecond. The other 62 bits are random, so an id cannot be guessed from its neighbour. The
+//! time comes from [`crate::clock`].
 
 use std::sync::atomic::Ordering;
 
@@ -15,24 +16,25 @@ use crate::clock::Clock;
 /// Steps of an id stamp in one millisecond (12 bits).
 const STEPS_PER_MS: u64 = 1 << 12;
 
-/// A new id, greater than every id made before it under the same clock.
+/// A new id, greater than every id created before under the same clock.
 pub fn new_id(clock: &Clock) -> Uuid {
     id_from(next_stamp(clock))
 }
 
-/// The smallest id that can be made at `time`: where a search of ids by time begins.
+/// The smallest id that can be created at `time`: the start of a search for ids by time.
 pub fn first_id_at(time: DateTime<Utc>) -> Uuid {
     let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }
 
-/// Takes the next stamp: the time where it has moved on, else one step beyond the last.
+/// Takes the next stamp: the current time if it has advanced, otherwise the last stamp plus one
+/// step.
 fn next_stamp(clock: &Clock) -> u64 {
     let now = stamp_of(clock.now());
     let last = clock
         .id_sequence()
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)))
-        .expect("the update always yields a value");
+        .expect("the update always returns a value");
     now.max(last + 1)
 }
 

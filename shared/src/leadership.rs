@@ -1,15 +1,19 @@
-//! One leader of N schedulers, with a term.
+//! Leader election among N schedulers, with numbered terms.
 //!
-//! Invariant: two processes never both lead. A term is a row with an expiry on PostgreSQL's clock. Taking over needs that
-//! expiry to have passed, and raises the term. The argument that a former leader does no harm:
+//! Invariant: two processes never both hold a valid term. A term is a row with an expiry on
+//! PostgreSQL's clock. A takeover requires that this expiry has passed, and raises the term. Why a
+//! former leader does no harm:
 //!
-//! 1. Whatever a leader writes to the ledger on the strength of leading, it writes in a transaction that first locks the row
-//!    `for share` at its own term ([`Term::hold`]). A takeover updates that row, so it waits for such transactions, and any
-//!    that begins afterwards finds another term and does nothing. Ledger effects of two terms therefore never interleave.
-//! 2. A leader that was frozen and wakes up still believes in its term until it looks. What it can do in between without the
-//!    ledger is to repeat index operations, which are harmless by design: a push of waiting work is idempotent, and a
-//!    rebuild carries an epoch that was raised in the ledger under (1), and the index refuses a lower one.
-//! 3. Nothing depends on the clocks of the schedulers' machines, and names need not differ: the holder is a random id.
+//! 1. Everything that a leader writes to the ledger because it leads is written in a transaction
+//!   that first locks the row `for share` at its own term ([`Term::hold`]). A takeover updates that
+//!   row, so it waits for such transactions, and any later transaction of the former leader finds
+//!   another term and does nothing. Ledger effects of two terms therefore never interleave.
+//! 2. A leader that was frozen and resumes still takes its term for valid until it checks. Without
+//!   the ledger it can only repeat index operations, which are harmless by design: a push of
+//!   waiting jobs is idempotent, and a rebuild carries an epoch that was raised in the ledger under
+//!   (1); the index refuses a lower epoch.
+//! 3. Nothing depends on the clocks of the schedulers' machines, and their names need not differ:
+//!   the holder is a random id.
 
 use std::time::Duration;
 
@@ -20,19 +24,19 @@ use crate::db::SystemDb;
 
 const NAME: &str = "scheduler";
 
-/// A period of leading. Valid until another process takes over; see [`Term::hold`].
+/// A period of leadership. It is valid until another process takes over; see [`Term::hold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
     number: i64,
 }
 
 impl Term {
-    /// Which term this is, counted from 1.
+    /// Number of the term, counted from 1.
     pub const fn number(&self) -> i64 {
         self.number
     }
 
-    /// Locks the term for the length of the transaction; `false` if it is over.
+    /// Locks the term until the end of the transaction; `false` if the term is over.
     pub async fn hold(&self, transaction: &mut PgConnection) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar!("select 1 from leadership where name = $1 and term = $2 for share", NAME, self.number)
             .fetch_optional(transaction)
@@ -50,12 +54,13 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate whose terms end `ttl` after their last renewal.
+    /// A candidate whose terms expire `ttl` after their last renewal.
     pub fn new(db: SystemDb, id: Uuid, ttl: Duration) -> Self {
         Self { db, holder: id.to_string(), ttl }
     }
 
-    /// Renews the term if this process leads, takes over if nobody does; `None` while another process leads.
+    /// Renews the term if this process leads, and takes over if no process leads; `None` while
+    /// another process leads.
     pub async fn campaign(&self) -> Result<Option<Term>, sqlx::Error> {
         let number = sqlx::query_scalar!(
             "insert into leadership as l (name, term, holder, expires_at)
@@ -75,7 +80,7 @@ impl Candidate {
         Ok(number.map(|number| Term { number }))
     }
 
-    /// Lets the next candidate take over at once.
+    /// Expires the term, so that the next candidate can take over immediately.
     pub async fn resign(&self) -> Result<(), sqlx::Error> {
         sqlx::query!(
             "update leadership set expires_at = clock_timestamp() where name = $1 and holder = $2",

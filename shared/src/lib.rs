@@ -1,6 +1,7 @@
-//! The vocabulary and the walls of Rota: names, clock, configuration, tenancy, database, queue. No axum, no apalis, no workflow.
+//! The shared vocabulary and boundaries of Rota: names, clock, configuration, tenancy, database,
+//! queue. No axum, no apalis, no workflow.
 //!
-//! A reader begins at [`queue`], which tells a job's way from commit to finish.
+//! Start at [`queue`], which describes the life of a job from commit to finish.
 
 pub mod authz;
 pub mod background;

@@ -1,38 +1,39 @@
-//! How long a request waits for what is shared: a connection, a commit.
+//! How long a request waits for shared resources: a connection, a commit.
 //!
-//! Invariant: all waits of a request count from its arrival. Waits that follow each other do not add up, so a client is refused in time,
-//! however many clients wait and whatever for.
+//! Invariant: all waits of a request count from its arrival. Consecutive waits do not add up, so a
+//! client gets its refusal in time however many clients wait, and for whichever resource.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-/// From the arrival of a request until it is told that the service is unavailable. Clients are promised three seconds.
+/// Time from the arrival of a request until it is refused because the service is unavailable.
+/// Clients are promised three seconds.
 pub const PATIENCE: Duration = Duration::from_millis(2_500);
-/// A request that works for longer than [`PATIENCE`], in several transactions, waits this long for each.
+/// Wait for each transaction of a request that runs for longer than [`PATIENCE`].
 const LEAST: Duration = Duration::from_millis(400);
 
 tokio::task_local! {
     static ARRIVED: Instant;
 }
 
-/// Runs what answers a request that has just arrived.
+/// Runs the handler of a request that has just arrived.
 pub async fn from_now<T>(request: impl Future<Output = T>) -> T {
     ARRIVED.scope(Instant::now(), request).await
 }
 
-/// How long the present request may wait; `None` outside of a request.
+/// How long the current request may still wait; `None` outside of a request.
 pub fn of_request() -> Option<Duration> {
     let waited = ARRIVED.try_with(Instant::elapsed).ok()?;
     Some(PATIENCE.saturating_sub(waited).max(LEAST))
 }
 
-/// How long the present request may wait. Outside of a request the wait begins now.
+/// How long the current request may still wait. Outside of a request the wait starts now.
 pub fn remaining() -> Duration {
     of_request().unwrap_or(PATIENCE)
 }
 
-/// Waits for as long as the present request may; `None` if that was not enough.
+/// Waits for as long as the current request may; `None` if that time runs out.
 pub async fn within<T>(wait: impl Future<Output = T>) -> Option<T> {
     timeout(remaining(), wait).await.ok()
 }

@@ -1,11 +1,12 @@
-//! How a process is told to stop, and what it makes of the other signals.
+//! Signal handling: how a process is stopped, and what other signals do.
 //!
-//! SIGTERM, SIGINT, SIGHUP and SIGQUIT ask it to drain. A further SIGTERM or SIGINT ends it at once, unless it comes
-//! within [`SAME_REQUEST`] of the first: a terminal and a supervisor often send a signal each for one stop. Signals with no
-//! meaning here, whose default action is to end the process undrained, are logged and ignored.
+//! SIGTERM, SIGINT, SIGHUP and SIGQUIT start a drain. A further SIGTERM or SIGINT ends the process
+//! immediately, unless it arrives within [`SAME_REQUEST`] of the first: a terminal and a supervisor
+//! often send one signal each for a single stop. Signals that have no meaning here and whose
+//! default action would end the process without a drain are logged and ignored.
 //!
-//! Invariant: one token stands for "stop" in the whole process; it is cancelled once and never taken back. Whoever
-//! holds a clone ends its own work; [`crate::http_server`] drains on it.
+//! Invariant: one token stands for "stop" in the whole process; it is cancelled once and never
+//! reset. Each holder of a clone ends its own work; [`crate::http_server`] drains on it.
 
 use std::{io, time::Duration};
 
@@ -16,48 +17,52 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports for a process ended by SIGINT; said when an operator does not want to wait for the drain.
+/// The exit status that a shell reports for a process ended by SIGINT, used when an operator does
+/// not wait for the drain.
 const EXIT_ON_SECOND_SIGNAL: i32 = 130;
-/// Signals this close together are one request to stop.
+/// Signals within this time of the first one belong to the same stop request.
 pub const SAME_REQUEST: Duration = Duration::from_secs(1);
-/// Signals come one at a time; what does not fit was sent faster than a log can be read.
+/// Capacity of the signal queue. Signals that do not fit arrived faster than a log can be read.
 const PENDING: usize = 64;
 
-/// Numbers as on Linux, for the signals that `SignalKind` has no name for. SIGTTIN, SIGTTOU and SIGTSTP keep their default,
-/// which is job control; SIGPIPE is ignored by Rust's runtime; the rest cannot be handled or says that the process is broken.
+/// Signals that `SignalKind` has no name for, numbered as on Linux. SIGTTIN, SIGTTOU and SIGTSTP
+/// keep their default, which is job control; SIGPIPE is ignored by Rust's runtime; the others
+/// cannot be handled or report that the process is broken.
 #[cfg(target_os = "linux")]
 const OTHER_IGNORED: [(i32, &str); 5] =
     [(16, "SIGSTKFLT"), (26, "SIGVTALRM"), (27, "SIGPROF"), (29, "SIGIO"), (30, "SIGPWR")];
-/// Real-time signals; the two below the first belong to the C library.
+/// Real-time signals. The C library uses the two below the first.
 #[cfg(target_os = "linux")]
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// What a signal is for.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// Drain; and when draining already, end at once.
+    /// Drain; during a drain, exit immediately.
     Stop,
-    /// Drain, and nothing more: closing a terminal sends it beside another one.
+    /// Drain, and never cut a drain short: closing a terminal sends this signal in addition to
+    /// another one.
     Drain,
-    /// Nothing.
+    /// No effect.
     Ignore,
 }
 
-/// Listens to the signals for as long as the process lives.
+/// Handles signals for the lifetime of the process.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     token: CancellationToken,
 }
 
 impl Shutdown {
-    /// Starts to listen. Call it inside the runtime and before any work, or an early signal kills the process.
+    /// Installs the handlers. Call this inside the runtime and before any work; otherwise an early
+    /// signal kills the process.
     pub fn new() -> io::Result<Self> {
         let (sender, received) = mpsc::channel(PENDING);
         for (kind, name, meaning) in named() {
             forward(signal(kind)?, name, meaning, sender.clone());
         }
         for (kind, name) in unnamed() {
-            // A system without such a signal needs no handler for it.
+            // A system without this signal needs no handler for it.
             if let Ok(listener) = signal(kind) {
                 forward(listener, name, Meaning::Ignore, sender.clone());
             }
@@ -72,7 +77,7 @@ impl Shutdown {
         self.token.clone()
     }
 
-    /// Returns once the process has been asked to stop.
+    /// Returns once the process has been requested to stop.
     pub async fn wait(&self) {
         self.token.cancelled().await;
     }
@@ -111,12 +116,12 @@ async fn listen(mut signals: mpsc::Receiver<(&'static str, Meaning)>, token: Can
         match (meaning, draining_since) {
             (Meaning::Ignore, _) => tracing::info!(signal, "ignoring a signal that has no meaning here"),
             (_, None) => {
-                tracing::info!(signal, "asked to stop, draining; a second SIGTERM or SIGINT ends the process at once");
+                tracing::info!(signal, "stop requested, draining; another SIGTERM or SIGINT ends the process at once");
                 draining_since = Some(Instant::now());
                 token.cancel();
             }
             (Meaning::Stop, Some(since)) if since.elapsed() >= SAME_REQUEST => {
-                tracing::warn!(signal, "told to stop a second time, leaving without draining");
+                tracing::warn!(signal, "stop requested a second time, exiting without draining");
                 std::process::exit(EXIT_ON_SECOND_SIGNAL);
             }
             (_, Some(_)) => tracing::info!(signal, "draining already"),
@@ -137,7 +142,8 @@ mod tests {
     #[tokio::test]
     async fn ignored_signals_leave_the_process_alone_and_sigterm_cancels_the_token() {
         let shutdown = Shutdown::new().unwrap();
-        // Not every kill(1) knows the names of all: 29 is IO, 34 and 64 are the first and the last real-time signal.
+        // Not every kill(1) knows all names: 29 is IO, 34 and 64 are the first and last real-time
+        // signals.
         for name in ["-USR1", "-USR2", "-ALRM", "-VTALRM", "-PROF", "-29", "-34", "-64"] {
             send(name);
         }

@@ -1,6 +1,7 @@
-//! The doors to both stores, opened from the configuration, and whether they answer.
+//! Handles to both stores, opened from the configuration, and their health checks.
 //!
-//! Invariant: opening connects to nothing, so a process starts while a store is away and says so in its readiness.
+//! Invariant: opening does not connect, so a process starts while a store is unavailable and
+//! reports it in its readiness.
 
 use std::time::Duration;
 
@@ -15,35 +16,35 @@ use crate::{
 };
 
 const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
-/// For one store's answer to a check. Shorter than what a probe waits for all, so that one that hangs is told by name and a hung
-/// Redis is no more than a missing one.
+/// Time-out for one store's check. It is shorter than the probe's time-out for all checks, so that
+/// a store that hangs is reported by name and a hanging Redis counts no more than a missing one.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1_500);
 const TIDY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Both stores, as the two roles.
+/// Both stores, with a pool for each database role.
 #[derive(Clone)]
 pub struct Stores {
-    /// The ledger, one tenant at a time.
+    /// The ledger, restricted to one tenant at a time.
     pub tenants: TenantDb,
-    /// The ledger, for the queue's machinery.
+    /// The ledger, for the queue itself.
     pub system: SystemDb,
     /// The index.
     pub index: Index,
 }
 
-/// A store could not even be addressed.
+/// A store's address is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A database URL is not one.
+    /// A database URL is invalid.
     #[error("database")]
     Database(#[from] sqlx::Error),
-    /// The Redis URL is not one.
+    /// The Redis URL is invalid.
     #[error("redis")]
     Redis(#[from] redis::RedisError),
 }
 
 impl Stores {
-    /// Opens both stores; `application` is what PostgreSQL shows of the connections.
+    /// Opens both stores; `application` is the name of the connections in PostgreSQL.
     pub fn open(
         database: &DatabaseConfig,
         redis: &RedisConfig,
@@ -64,7 +65,8 @@ impl Stores {
         })
     }
 
-    /// Gives connections back while they are scarce, for as long as the process lives: for stores that no probe looks at.
+    /// Closes idle connections while they are scarce, for the lifetime of the process. For stores
+    /// without a health probe.
     pub async fn tidy(self) {
         let mut ticks = interval(TIDY_INTERVAL);
         loop {
@@ -74,7 +76,8 @@ impl Stores {
     }
 }
 
-/// Nothing is accepted without the ledger; without the index work only waits, so its absence is no reason to take a process out.
+/// Jobs cannot be accepted without the ledger. Without the index jobs only wait, so its absence
+/// does not take a process out of service.
 impl HealthChecks for Stores {
     fn check(&self) -> BoxFuture<'_, Vec<Check>> {
         async move {
@@ -105,7 +108,7 @@ impl HealthChecks for Stores {
     }
 }
 
-/// The worse of the two roles' findings, and which of them it is.
+/// The worse of the two roles' results, with the variable of the role.
 fn database_check(findings: [(&'static str, Fitness); 2]) -> Check {
     let mut check = Check::up("database");
     for (variable, fitness) in findings {

@@ -1,16 +1,17 @@
-//! "Did you mean": the known name nearest to one that is unknown.
+//! "Did you mean": the known name that is most similar to an unknown one.
 //!
-//! Invariant: the cost is bounded whatever the names are. The comparison grows with the product of both lengths, and clients choose
-//! them, so names are cut before they are compared.
+//! Invariant: the cost is bounded whatever the names are. The cost of a comparison grows with the
+//! product of both lengths, and clients choose the names, so names are truncated before they are
+//! compared.
 
-/// Characters of a name that are compared.
+/// Maximum number of characters of a name that are compared.
 const MAX_CHARS: usize = 64;
-/// Candidates that are compared.
+/// Maximum number of candidates that are compared.
 const MAX_CANDIDATES: usize = 1_000;
 /// Below this similarity (0 to 1, Jaro-Winkler) a suggestion would confuse more than help.
 const MIN_SIMILARITY: f64 = 0.8;
 
-/// The candidate that `name` most likely stands for, letter case aside.
+/// The candidate most similar to `name`, ignoring case.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = cut(name);
     candidates

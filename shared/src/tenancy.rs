@@ -1,7 +1,7 @@
-//! Whose work it is.
+//! The tenant that work belongs to.
 //!
-//! Invariant: a [`TenantId`] comes from a checked credential or from a ledger row, never from a body, a path or a header.
-//! Next: [`crate::db::TenantTx`], the only door to a tenant's rows.
+//! Invariant: a [`TenantId`] comes from a verified credential or from a ledger row, never from a
+//! body, a path or a header. Next: [`crate::db::TenantTx`], the only way to access a tenant's rows.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

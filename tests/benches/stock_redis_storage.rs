@@ -1,8 +1,10 @@
-//! What the queue of apalis-redis does where Rota's must hold; the figures stand in `docs/decisions/0001`.
+//! The behaviour of the queue of apalis-redis where Rota gives guarantees; the figures are in
+//! `docs/decisions/0001`.
 //!
-//! `cargo bench -p tests --features stock-storage --bench stock_redis_storage`. It starts a `redis-server` of its own and
-//! takes about two minutes. Redis does most of the work measured here, so `--profile dev` changes little.
-#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+//! `cargo bench -p tests --features stock-storage --bench stock_redis_storage`. It starts its own
+//! `redis-server` and takes about two minutes. Redis does most of the measured work, so `--profile
+//! dev` changes little.
+#![expect(clippy::print_stdout, reason = "prints figures")]
 
 use std::{
     io,
@@ -20,7 +22,7 @@ use redis::cmd;
 use tests::redis_server::{PrivateRedis, RedisOptions};
 use tokio::time::{sleep, timeout};
 
-/// Ids in one command of ours; the stock scripts take what there is.
+/// Ids per command of ours; the stock scripts have no limit.
 const CHUNK: usize = 1_000;
 const WORKER: &str = "bench";
 
@@ -28,7 +30,8 @@ type Storage<Args> = RedisStorage<Args>;
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Local, because the future of an apalis worker is not seen to be `Send` outside of a `Monitor`.
+    // Local, because the compiler does not see that the future of an apalis worker is `Send`
+    // outside a `Monitor`.
     tokio::task::LocalSet::new().block_on(&runtime, async {
         due_jobs().await?;
         cost_per_job().await?;
@@ -39,9 +42,9 @@ fn main() -> Result<()> {
     })
 }
 
-/// Everything that is pushed while no worker fetches is due at once, and is promoted in one `unpack`.
+/// Everything pushed while no worker fetches is due at once, and is promoted in one `unpack`.
 async fn due_jobs() -> Result<()> {
-    println!("jobs pushed before the worker starts, each a due one; what a worker does in 5 s");
+    println!("jobs pushed before the worker starts, all due; progress of a worker in 5 s");
     for jobs in [4_000, 7_000, 8_000, 20_000] {
         let redis = PrivateRedis::new(RedisOptions::default()).await?;
         push(&redis, jobs).await?;
@@ -54,7 +57,8 @@ async fn due_jobs() -> Result<()> {
     Ok(())
 }
 
-/// The lock of each job looks for it in the list it has just been taken from: from end to end.
+/// To lock a job, the script searches for it in the list from which it was just taken, from end to
+/// end.
 async fn cost_per_job() -> Result<()> {
     println!("jobs/s of one worker, jobs that do nothing, first 2,000 jobs or 10 s");
     for backlog in [1_000, 10_000, 100_000] {
@@ -79,9 +83,10 @@ async fn cost_per_job() -> Result<()> {
     Ok(())
 }
 
-/// Redis answers late, once. The heartbeat is quick so that a command is under way, as there is in a busy system.
+/// Redis responds late, once. The heartbeat is short, so that a command is in flight, as in a busy
+/// system.
 async fn stall() -> Result<()> {
-    println!("Redis stands still, then goes on; the worker's state 5 s later");
+    println!("Redis is frozen, then resumes; the worker's state 5 s later");
     for stall_ms in [300, 700] {
         let mut redis = PrivateRedis::new(RedisOptions::default()).await?;
         push(&redis, 10).await?;
@@ -95,7 +100,7 @@ async fn stall() -> Result<()> {
     Ok(())
 }
 
-/// A job that may be tried twice and never succeeds. An idle worker asks for work once in a heartbeat.
+/// A job with two attempts that never succeeds. An idle worker polls for work once per heartbeat.
 async fn attempts() -> Result<()> {
     let redis = PrivateRedis::new(RedisOptions::default()).await?;
     let job = TaskBuilder::new(0).max_attempts(2).build();
@@ -107,7 +112,7 @@ async fn attempts() -> Result<()> {
     Ok(())
 }
 
-/// One job among others whose arguments are of another type.
+/// One job among others whose args have another type.
 async fn bad_payload() -> Result<()> {
     let redis = PrivateRedis::new(RedisOptions::default()).await?;
     push(&redis, 10).await?;
@@ -132,7 +137,7 @@ async fn one_name() -> Result<()> {
     Ok(())
 }
 
-/// A worker of apalis over the stock storage, with 100 jobs at a time.
+/// A worker of apalis over the stock storage, with batches of 100 jobs.
 struct Worker {
     ran: Arc<AtomicU64>,
     run: tokio::task::JoinHandle<String>,
@@ -166,14 +171,14 @@ impl Worker {
         }
     }
 
-    /// How many jobs ran and what became of the worker within `time`; then it is ended.
+    /// How many jobs ran, and the state of the worker after at most `time`; then stops the worker.
     async fn watch(mut self, time: Duration) -> (u64, String) {
         let ending = match timeout(time, &mut self.run).await {
             Ok(Ok(ending)) => ending,
             Ok(Err(error)) => format!("the worker panicked: {error}"),
             Err(_elapsed) => {
                 self.run.abort();
-                "the worker lives".to_owned()
+                "the worker is alive".to_owned()
             }
         };
         (self.ran(), ending)
@@ -193,7 +198,8 @@ async fn push(redis: &PrivateRedis, jobs: usize) -> Result<()> {
     Ok(())
 }
 
-/// Pushes jobs and makes them available as a worker would that had kept up, since [`due_jobs`] cannot be fetched.
+/// Pushes jobs and makes them available as a worker that kept up would have, since jobs as in
+/// [`due_jobs`] cannot be fetched.
 async fn fill(redis: &PrivateRedis, jobs: usize) -> Result<()> {
     let config = Config::default().queue("bench");
     for _ in 0..jobs / CHUNK {

@@ -1,8 +1,9 @@
-//! The big run: a campaign of 10,000 mails through two workers, while everything they stand on is killed in turn.
+//! The big run: a campaign of 10,000 mails through two workers, while all processes and stores are
+//! killed in turn.
 //!
-//! Prints each fault with what had been sent when it struck and how long until mail came again, then the accounts: who has how
-//! many mails, what became of the jobs, which processes gave up. Exit status 1 if anything promised did not hold.
-//! `bin/chaos` builds and starts it.
+//! Prints each fault with the number of mails sent before it and the time until mail arrived again,
+//! then the result: mails per recipient, the states of the jobs, processes that ended. Exit status
+//! 1 if a guarantee did not hold. `bin/chaos` builds and starts it.
 
 use std::{
     io::{self, Write as _},
@@ -18,18 +19,19 @@ use tests::{
     installation::{Installation, InstallationOptions, leads_csv},
 };
 
-/// Longer without a mail and something does not come back.
+/// After this long without a mail, recovery has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Recipients of the campaign of which Redis is not told.
+/// Recipients of the campaign that is never pushed to Redis.
 const UNHEARD: usize = 100;
 
 #[derive(Parser)]
-#[command(about = "Send a campaign while everything it stands on is killed in turn")]
+#[command(about = "Send a campaign while all processes and stores are killed in turn")]
 struct Arguments {
-    /// How many recipients
+    /// Number of recipients
     #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     recipients: u32,
-    /// Mails a second that the server accepts; the default makes the campaign last for a minute without faults
+    /// Mails per second that the server accepts; by default the campaign takes a minute without
+    /// faults
     #[arg(long)]
     rate_limit: Option<u32>,
 }
@@ -44,7 +46,7 @@ enum Fault {
     TerminateAll,
 }
 
-/// In this order, spread evenly over the campaign.
+/// Injected in this order, spread evenly over the campaign.
 const FAULTS: [Fault; 7] = [
     Fault::KillWorker(0),
     Fault::FlushRedis,
@@ -67,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// Mails that may be repeated for it: one that went out in the moment before the kill.
+    /// How many mails this fault may repeat: one that was sent just before the kill.
     const fn repeats_allowed(self) -> usize {
         match self {
             Self::KillWorker(_) => 1,
@@ -92,7 +94,7 @@ struct Run {
     rota: Installation,
     began: Instant,
     old_dump: PathBuf,
-    /// Everyone who is to have a mail.
+    /// All recipients that must get a mail.
     wanted: Vec<String>,
     campaigns: Vec<String>,
 }
@@ -100,7 +102,7 @@ struct Run {
 async fn run(arguments: Arguments) -> Result<Vec<String>> {
     let recipients = arguments.recipients as usize;
     let rate = arguments.rate_limit.unwrap_or((arguments.recipients / 60).max(1));
-    say(&format!("{recipients} recipients, 2 workers, at most {rate} mails a second"))?;
+    say(&format!("{recipients} recipients, 2 workers, at most {rate} mails per second"))?;
     let options = InstallationOptions { mails_per_second: Some(rate), ..InstallationOptions::default() };
     let mut rota = Installation::start_with(options).await?;
     let (csv, wanted) = leads_csv("lead", 0..recipients);
@@ -120,7 +122,7 @@ async fn run(arguments: Arguments) -> Result<Vec<String>> {
 }
 
 impl Run {
-    /// Injects a fault and tells what it did.
+    /// Injects a fault and prints its effect.
     async fn suffer(&mut self, fault: Fault) -> Result<()> {
         let (at, mails) = (self.began.elapsed(), self.rota.sink.count());
         let struck = Instant::now();
@@ -160,9 +162,9 @@ impl Run {
         true
     }
 
-    /// Waits for the end, prints the accounts and returns what does not hold.
+    /// Waits for the end, prints the result and returns the violations.
     async fn end(mut self) -> Result<Vec<String>> {
-        // What never comes is told by the accounts.
+        // A time-out shows up in the result.
         let _ = arrived(&self.rota, self.wanted.len()).await;
         let completed = poll_until(PATIENCE, async || self.all_completed().await.then_some(())).await;
         let took = self.began.elapsed();
@@ -175,7 +177,7 @@ impl Run {
         say(&format!("recipients                  {}", self.wanted.len()))?;
         say(&format!("mails                       {}", self.rota.sink.count()))?;
         say(&format!("without a mail              {}", mails.missing.len()))?;
-        say(&format!("mails to strangers          {}", mails.unexpected.len()))?;
+        say(&format!("unexpected mails            {}", mails.unexpected.len()))?;
         let repeats = format!("{} ({recognisable} recipients, with the same Message-ID)", mails.repeats());
         say(&format!("repeats                     {repeats}"))?;
         let jobs = self.rota.jobs().await?;
@@ -183,10 +185,10 @@ impl Run {
             say(&format!("{:<27} {count} {state}", format!("jobs {kind}")))?;
         }
         let ended_text = if ended.is_empty() { "none".to_owned() } else { ended.join(", ") };
-        say(&format!("ended by themselves         {ended_text}"))?;
+        say(&format!("ended unexpectedly          {ended_text}"))?;
 
         let allowed = FAULTS.iter().map(|fault| fault.repeats_allowed()).sum();
-        let mut violations: Vec<String> = ended.iter().map(|name| format!("{name} ended by itself")).collect();
+        let mut violations: Vec<String> = ended.iter().map(|name| format!("{name} ended unexpectedly")).collect();
         violations.extend(completed.is_none().then(|| "a campaign is not completed".to_owned()));
         violations.extend(mails.ensure_once(allowed).err().map(|error| error.to_string()));
         let unfinished = jobs.iter().filter(|((_, state), _)| state != "completed");
@@ -195,7 +197,7 @@ impl Run {
     }
 }
 
-/// Waits for so many mails, as long as some come.
+/// Waits for this many mails, as long as new ones arrive.
 async fn arrived(rota: &Installation, mails: usize) -> Result<()> {
     loop {
         let before = rota.sink.count();
@@ -203,7 +205,7 @@ async fn arrived(rota: &Installation, mails: usize) -> Result<()> {
             return Ok(());
         }
         let more = poll_until(PATIENCE, async || (rota.sink.count() > before).then_some(())).await;
-        more.with_context(|| format!("{before} of {mails} mails, and no other for {} s", PATIENCE.as_secs()))?;
+        more.with_context(|| format!("{before} of {mails} mails, and none for {} s", PATIENCE.as_secs()))?;
     }
 }
 

@@ -1,7 +1,9 @@
-//! The full size of `tests/it/queue/latency.rs`: slow links, nothing else, and every effect happens once.
+//! `tests/it/queue/latency.rs` at full size: slow links are the only fault, and every effect
+//! happens once.
 //!
-//! First each link is slow in turn, then all at once under many jobs. Exit status 1 if anything ran twice, took a second attempt or left the
-//! index wrong. `cargo build --release --workspace --bins && cargo run --release -p tests --example latency`
+//! First each link is slow in turn, then all of them under many jobs. Exit status 1 if anything ran
+//! twice, took a second attempt or left the index inconsistent. `cargo build --release --workspace
+//! --bins && cargo run --release -p tests --example latency`
 
 use std::{
     io::{self, Write as _},
@@ -21,13 +23,13 @@ const DELAYS_MS: [u64; 4] = [1, 5, 20, 50];
 #[derive(Parser)]
 #[command(about = "Run jobs over slow links and count their effects")]
 struct Arguments {
-    /// Jobs of each link and delay
+    /// Jobs per link and delay
     #[arg(long, default_value_t = 150)]
     jobs: usize,
-    /// How long one runs, in ms
+    /// Run time of a job, in ms
     #[arg(long, default_value_t = 300)]
     run_ms: u64,
-    /// Jobs under 10 ms on all links
+    /// Jobs with 10 ms on all links
     #[arg(long, default_value_t = 20_000)]
     all: usize,
 }

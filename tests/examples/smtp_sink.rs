@@ -1,7 +1,8 @@
 //! The SMTP sink as a process of its own, for runs that outlive one test and kill everything else.
 //!
-//! Invariant: what it has answered 250 is in the journal, one JSON line `{to, message_id, at}` per recipient.
-//! It prints its URL when it listens and ends on SIGINT or SIGTERM. The server is `tests::smtp_sink`.
+//! Invariant: every message answered with 250 is in the journal, one JSON line `{to, message_id,
+//! at}` per recipient. The process prints its URL once it listens and ends on SIGINT or SIGTERM.
+//! The server is `tests::smtp_sink`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,15 +12,15 @@ use tests::smtp_sink::{SinkOptions, SmtpSink};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(about = "Accept mail on 127.0.0.1 and write down for whom it was")]
+#[command(about = "Accept mail on 127.0.0.1 and record its recipients")]
 struct Arguments {
-    /// 0 lets the kernel choose
+    /// Port; 0 lets the kernel choose
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Append one JSON line per recipient of each accepted message
+    /// File for one JSON line per recipient of each accepted message
     #[arg(long)]
     journal: Option<PathBuf>,
-    /// Messages accepted per second at most
+    /// Maximum number of messages accepted per second
     #[arg(long)]
     rate_limit: Option<u32>,
 }

@@ -1,6 +1,8 @@
-//! Tests against real PostgreSQL and Redis. The tree mirrors what is tested: `queue/` the engine, `api/` the HTTP API,
-//! `operations/` running the processes, `campaigns/` the way from an HTTP request to delivered mail, `webhooks/` the way from a job's end to a receiver, `tenancy` the walls, `acceptance/` the whole from outside,
-//! `hostile/` is a program of its own: it measures, so nothing else may run beside it.
+//! Tests against real PostgreSQL and Redis. The tree mirrors the parts under test: `queue/` the
+//! engine, `api/` the HTTP API, `operations/` running the processes, `campaigns/` the path from an
+//! HTTP request to delivered mail, `webhooks/` the path from a job's end to a receiver, `tenancy/`
+//! the isolation of tenants, `acceptance/` everything from outside. `hostile/` is a separate
+//! program: it measures, so nothing else may run at the same time.
 
 mod acceptance;
 mod api;

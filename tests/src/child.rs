@@ -1,8 +1,8 @@
-//! A child process that can be signalled, waited for and never outlives its handle.
+//! A child process that can be signalled and waited for, and that never outlives its handle.
 //!
-//! Shared by `process`, `postgres` and `redis_server`. It uses the standard library's child and polls, rather than
-//! tokio's, so that it works in `Drop` and across the runtimes of several tests.
-//! Invariant: after `Drop` the process is dead and reaped.
+//! Shared by `process`, `postgres` and `redis_server`. The child is the standard library's and is
+//! polled; tokio's would not work in `Drop` and across the runtimes of several tests. Invariant:
+//! after `Drop` the process is dead and reaped.
 
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub struct ManagedChild {
 }
 
 impl ManagedChild {
-    /// `drop_signal` is tried first at `Drop`; what ignores it for two seconds is killed.
+    /// `Drop` sends `drop_signal` first, then SIGKILL if the process still runs after two seconds.
     pub fn spawn(command: &mut Command, drop_signal: Signal) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
         Ok(Self { child, drop_signal })
@@ -31,7 +31,8 @@ impl ManagedChild {
         self.child.id()
     }
 
-    /// Sending to a process that has already ended is no error: the tests race with it on purpose.
+    /// Signalling a process that has already ended is not an error, since tests race with the exit
+    /// on purpose.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.exit_status()?.is_some() {
             return Ok(());
@@ -47,12 +48,12 @@ impl ManagedChild {
         self.child.try_wait().context("wait for a child process")
     }
 
-    /// `None` when it still runs after `timeout`.
+    /// Returns `None` if the process still runs after `timeout`.
     pub async fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         poll_until(timeout, async || self.exit_status().transpose()).await.transpose()
     }
 
-    /// Sends `signal` and waits for the end, which must come within `timeout`.
+    /// Sends `signal` and waits for the exit; fails if the process still runs after `timeout`.
     pub async fn end(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
         self.signal(signal)?;
         self.wait(timeout).await?.with_context(|| format!("process {} outlived {signal} by {timeout:?}", self.id()))
@@ -72,7 +73,7 @@ impl ManagedChild {
 
 impl Drop for ManagedChild {
     fn drop(&mut self) {
-        // A stopped process reacts to nothing but SIGKILL until it is continued.
+        // A stopped process handles no signal except SIGKILL until it is continued.
         let _ = self.signal(self.drop_signal);
         let _ = self.signal(Signal::SIGCONT);
         if !self.end_blocking(Duration::from_secs(2)) {

@@ -1,6 +1,8 @@
-//! A client of server-sent events that shows everything that came: events, their ids, and heartbeats.
+//! A client of server-sent events that exposes everything it receives: events, their ids, and
+//! heartbeats.
 //!
-//! Invariant: events come out in the order of the stream, and its end is told from silence.
+//! Invariant: events are returned in stream order, and the end of the stream is distinguishable
+//! from silence.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -28,7 +30,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Opens a stream, which must be one.
+    /// Sends the request and fails unless the response is an event stream.
     pub async fn open(request: RequestBuilder, last_event_id: Option<&str>) -> Result<Self> {
         let request = match last_event_id {
             Some(id) => request.header("last-event-id", id),
@@ -45,13 +47,13 @@ impl EventStream {
     /// The next event; `None` at the end of the stream.
     ///
     /// # Panics
-    /// When neither comes within `patience`.
+    /// If neither an event nor the end of the stream arrives within `patience`.
     pub async fn next(&mut self, patience: Duration) -> Option<ServerEvent> {
         let next = timeout(patience, self.read()).await;
         next.unwrap_or_else(|_| panic!("neither an event nor the end of the stream within {patience:?}"))
     }
 
-    /// The states told from here to the end of the stream.
+    /// The state of each event from here to the end of the stream.
     pub async fn states_to_the_end(&mut self, patience: Duration) -> Vec<String> {
         let mut states = Vec::new();
         while let Some(event) = self.next(patience).await {
@@ -60,12 +62,12 @@ impl EventStream {
         states
     }
 
-    /// Whether nothing but heartbeats comes for so long.
+    /// Whether only heartbeats, or nothing, arrive within `span`.
     pub async fn is_silent_for(&mut self, span: Duration) -> bool {
         timeout(span, self.read()).await.is_err()
     }
 
-    /// Comments that came so far.
+    /// Comments received so far.
     pub const fn heartbeats(&self) -> usize {
         self.heartbeats
     }

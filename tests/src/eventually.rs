@@ -1,8 +1,9 @@
-//! The one poll of the test suite.
+//! The only polling loop of the test suite.
 //!
-//! For conditions that nothing announces: a row written by another process, a port that opens. Where an event can be
-//! awaited (the sinks' `wait_for`), await it instead. Invariant: the condition is tried at least once, and a last
-//! time after the time-out, so a slow machine fails only if the condition is really false.
+//! For conditions without a notification: a row written by another process, a port that opens.
+//! Where an event can be awaited (`wait_for` of the sinks), await it instead. Invariant: the
+//! condition is checked at least once, and once more after the time-out, so a slow machine fails
+//! only if the condition is really false.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Tries `check` every 10 ms until it gives a value, and returns that.
+/// Runs `check` every 10 ms until it returns a value, and returns that value.
 ///
 /// # Panics
-/// When `timeout` passes first; the message names `what`.
+/// If `timeout` passes first; the message contains `what`.
 pub async fn eventually<T, F>(timeout: Duration, what: &str, check: F) -> T
 where
     F: AsyncFnMut() -> Option<T>,
@@ -24,7 +25,7 @@ where
     }
 }
 
-/// As [`eventually`], for callers that have a better message or another way to go on.
+/// Like [`eventually`], for callers with a more specific message or a fallback.
 pub async fn poll_until<T, F>(timeout: Duration, mut check: F) -> Option<T>
 where
     F: AsyncFnMut() -> Option<T>,

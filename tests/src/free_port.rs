@@ -1,8 +1,9 @@
-//! Ports for servers that must be told theirs before they start.
+//! Ports for servers that need a fixed port before they start.
 //!
-//! Invariant: never a port of the kernel's ephemeral range (32768 and up), because a client that keeps reconnecting
-//! to a killed server would sooner or later be given that very port and connect to itself, and the server could
-//! not come back. Fakes of this crate bind port 0 instead and need nothing from here.
+//! Invariant: never a port from the kernel's ephemeral range (32768 and up). A client that keeps
+//! reconnecting to a killed server would eventually be assigned that same port and connect to
+//! itself, and the server could not bind it again. The fakes in this crate bind port 0 and do not
+//! use this module.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +16,7 @@ const TRIES: u32 = 1_000;
 
 static HANDED_OUT: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// A loopback port on which nothing listens, different at every call within this process.
+/// A loopback port without a listener, different on each call within this process.
 pub fn free_port() -> Result<u16> {
     let mut handed_out = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..TRIES {

@@ -1,7 +1,9 @@
-//! An HTTP server on loopback that counts the tokens posted to it: the far end of the `callback` kind.
+//! An HTTP server on loopback that counts the tokens posted to it: the target of the `callback`
+//! kind.
 //!
-//! Invariant: a token is counted when its request has been read in full, before the answer; a hung or refused
-//! request counts as well, because the caller's effect has arrived. What to answer is settable per token.
+//! Invariant: a token is counted once its request has been read in full, before the response. A
+//! hung or refused request counts too, because its effect has taken place. The response is
+//! configurable per token.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,17 +21,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// What the sink does with a request once it is counted.
+/// How the sink responds to a request after counting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     Answer(StatusCode),
-    /// Answer 200 after so long.
+    /// Responds with 200 after this delay.
     Delay(Duration),
-    /// Answer 200 only after `release`, or after another behaviour is set.
+    /// Responds with 200 only after `release`, or once another behaviour is set.
     Hang,
 }
 
-/// The running server; it ends at `Drop`.
+/// A running server; stopped on `Drop`.
 #[derive(Debug)]
 pub struct HttpSink {
     address: SocketAddr,
@@ -65,7 +67,7 @@ impl HttpSink {
         let shared = Arc::new(Shared::default());
         let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            // It ends with the task and never by itself.
+            // Stops with the task, never on its own.
             let _ = axum::serve(listener, router).await;
         });
         Ok(Self { address, shared, server })
@@ -75,34 +77,34 @@ impl HttpSink {
         self.address
     }
 
-    /// Where to post; any other path of this server does as well.
+    /// The URL to post to. Any other path on this server works too.
     pub fn url(&self) -> String {
         format!("http://{}/callback", self.address)
     }
 
-    /// From now on for this token, also for requests of it that hang already.
+    /// Applies from now on to this token, including its requests that already hang.
     pub fn set(&self, token: &str, behaviour: Behaviour) {
         self.shared.state().behaviours.insert(token.to_owned(), behaviour);
         self.shared.changed.send_replace(());
     }
 
-    /// For all tokens that have no behaviour of their own.
+    /// Applies to all tokens without a behaviour of their own.
     pub fn set_default(&self, behaviour: Behaviour) {
         self.shared.state().default = behaviour;
         self.shared.changed.send_replace(());
     }
 
-    /// Answers what hangs for this token with 200, and its later requests at once.
+    /// Responds with 200 to the hanging requests of this token, and to later ones at once.
     pub fn release(&self, token: &str) {
         self.set(token, Behaviour::Answer(StatusCode::OK));
     }
 
-    /// How many requests carried the token.
+    /// The number of requests with this token.
     pub fn count(&self, token: &str) -> usize {
         self.shared.state().counts.get(token).copied().unwrap_or(0)
     }
 
-    /// All requests, those without a token included.
+    /// The number of all requests, including those without a token.
     pub fn total(&self) -> usize {
         self.shared.state().bodies.len()
     }
@@ -111,32 +113,32 @@ impl HttpSink {
         self.shared.state().counts.clone()
     }
 
-    /// In order of arrival.
+    /// All bodies so far, in order of arrival.
     pub fn bodies(&self) -> Vec<Bytes> {
         self.shared.state().bodies.clone()
     }
 
-    /// Waits, without polling, for the token's first request.
+    /// Waits, without polling, for the first request with the token.
     ///
     /// # Panics
-    /// When `patience` passes first.
+    /// If `patience` passes first.
     pub async fn wait_for(&self, token: &str, patience: Duration) {
         self.wait_for_count(token, 1, patience).await;
     }
 
-    /// As `wait_for`, until there were `count` requests with the token.
+    /// Like `wait_for`, until `count` requests with the token have arrived.
     ///
     /// # Panics
-    /// When `patience` passes first.
+    /// If `patience` passes first.
     pub async fn wait_for_count(&self, token: &str, count: usize, patience: Duration) {
         let reached = self.shared.reaches(patience, || self.count(token) >= count).await;
         assert!(reached, "HTTP sink: {} of {count} requests with {token:?} within {patience:?}", self.count(token));
     }
 
-    /// As `wait_for`, until there were `count` requests of any kind.
+    /// Like `wait_for`, until `count` requests of any kind have arrived.
     ///
     /// # Panics
-    /// When `patience` passes first.
+    /// If `patience` passes first.
     pub async fn wait_total(&self, count: usize, patience: Duration) {
         let reached = self.shared.reaches(patience, || self.total() >= count).await;
         assert!(reached, "HTTP sink: {} of {count} requests within {patience:?}", self.total());
@@ -145,7 +147,7 @@ impl HttpSink {
 
 impl Drop for HttpSink {
     fn drop(&mut self) {
-        // Connections that axum has spawned must not hang on for a release that cannot come any more.
+        // Connections spawned by axum must not wait for a release that cannot happen any more.
         self.set_default(Behaviour::Answer(StatusCode::SERVICE_UNAVAILABLE));
         self.shared.state().behaviours.clear();
         self.server.abort();
@@ -181,7 +183,7 @@ impl Shared {
 }
 
 async fn receive(State(shared): State<Arc<Shared>>, body: Bytes) -> StatusCode {
-    // Subscribed first, so that no release is missed between looking and waiting.
+    // Subscribe before checking, so that no release between check and wait is missed.
     let mut changed = shared.changed.subscribe();
     let token = shared.record(body);
     loop {

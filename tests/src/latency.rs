@@ -1,4 +1,5 @@
-//! Jobs over slow links, and what must hold afterwards: every effect once, no attempt raised, the index as it should be.
+//! Jobs over slow links, and the checks after them: every effect once, no attempt raised, the index
+//! consistent.
 
 use std::time::Duration;
 
@@ -20,14 +21,14 @@ use crate::{
     installation::{ApiClient, Installation},
 };
 
-/// For what takes a second with all links slow, on a machine that does much else.
+/// For what takes a second with all links slow, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// For thousands of them.
+/// For thousands of jobs.
 const LONG_PATIENCE: Duration = Duration::from_mins(10);
-/// Jobs of one request.
+/// Jobs per request.
 const BATCH: usize = 500;
 
-/// A tenant that enqueues jobs one by one, and the accounts of their effects.
+/// A tenant that enqueues jobs one by one, and a record of their effects.
 pub struct SlowLinks {
     client: ApiClient,
     sink: HttpSink,
@@ -37,7 +38,7 @@ pub struct SlowLinks {
 }
 
 impl SlowLinks {
-    /// Looks into the stores past the links.
+    /// Opens its own connections to the stores, which bypass the links.
     pub async fn new(rota: &Installation) -> Result<Self> {
         let urls = rota.postgres.urls();
         let index = Index::open(&IndexSettings {
@@ -56,7 +57,8 @@ impl SlowLinks {
         })
     }
 
-    /// Enqueues callbacks and sleeps in turn, each alone, and returns the tokens of the callbacks.
+    /// Enqueues callbacks and sleeps alternately, one per request, and returns the tokens of the
+    /// callbacks.
     pub async fn enqueue(&mut self, name: &str, jobs: usize, run: Duration) -> Result<Vec<String>> {
         self.sink.set_default(Behaviour::Delay(run));
         let mut tokens = Vec::new();
@@ -76,7 +78,7 @@ impl SlowLinks {
         Ok(tokens)
     }
 
-    /// Enqueues callbacks, hundreds a request.
+    /// Enqueues callbacks, `BATCH` per request.
     pub async fn enqueue_batches(&mut self, name: &str, jobs: usize) -> Result<()> {
         self.sink.set_default(Behaviour::Answer(StatusCode::OK));
         let url = self.sink.url();
@@ -90,12 +92,13 @@ impl SlowLinks {
         Ok(())
     }
 
-    /// Waits for an effect.
+    /// Waits for the effect of a callback.
     pub async fn arrives(&self, token: &str) {
         self.sink.wait_for(token, PATIENCE).await;
     }
 
-    /// All jobs are completed in their first attempt, all effects happened once, and the index keeps its invariants.
+    /// Checks that all jobs completed in their first attempt, all effects happened once, and the
+    /// index keeps its invariants.
     pub async fn ensure_once(&mut self) -> Result<()> {
         let wanted = i64::try_from(self.jobs)?;
         let counts = "select count(*) filter (where state = 'completed'), count(*) filter (where attempt > 1 or crashes > 0) from jobs";

@@ -1,10 +1,12 @@
-//! Harness and fakes for the tests that run against real services.
+//! Harness and fakes for the tests against real services.
 //!
-//! Nothing here replaces PostgreSQL or Redis: `postgres` and `redis_server` start real ones that a test may kill.
-//! Only the outside world is faked (`smtp_sink`, `http_sink`), because effects are counted there.
+//! PostgreSQL and Redis are never replaced: `postgres` and `redis_server` start real servers that a
+//! test may kill. Only the outside world is faked (`smtp_sink`, `http_sink`), because that is where
+//! effects are counted.
 //!
-//! Invariants: whatever a test starts ends when its handle is dropped, and every wait has a time-out chosen by the
-//! caller. Operations return `anyhow::Result`; waits panic with what they waited for, since they are assertions.
+//! Invariants: everything that a test starts ends when its handle is dropped, and every wait has a
+//! time-out chosen by the caller. Operations return `anyhow::Result`; waits are assertions, so they
+//! panic and name the missing condition.
 
 mod child;
 pub mod event_stream;

@@ -1,8 +1,8 @@
-//! One of our binaries under test: started with an explicit environment, signalled, restarted, its output kept.
+//! One of our binaries under test: explicit environment, signals, restarts, captured output.
 //!
-//! Invariants: the child sees only the variables the test gave it (and `PATH`, `HOME`, `RUST_LOG`, `RUST_BACKTRACE`),
-//! so the shell of whoever runs the tests changes nothing; the tail of its output is printed when the test panics
-//! or the process has died by itself; it is dead when the handle is dropped.
+//! Invariants: the child sees only variables set by the test (and `PATH`, `HOME`, `RUST_LOG`,
+//! `RUST_BACKTRACE`). The tail of its output is printed if the test panics or the process ended
+//! unexpectedly. The process is dead once the handle is dropped.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -23,7 +23,7 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"];
 const TAIL_LINES: usize = 60;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What to start. A variable given twice has the later value.
+/// What to start. The last value of a repeated variable wins.
 #[derive(Clone, Debug)]
 pub struct ProcessSpec {
     program: PathBuf,
@@ -32,12 +32,12 @@ pub struct ProcessSpec {
 }
 
 impl ProcessSpec {
-    /// A binary of this workspace, as built beside the running test.
+    /// A binary of this workspace, from the target directory of the running test.
     pub fn binary(name: &str) -> Result<Self> {
         Ok(Self::program(built(name)?))
     }
 
-    /// An example of this workspace, `smtp_sink` for one.
+    /// An example of this workspace, such as `smtp_sink`.
     pub fn example(name: &str) -> Result<Self> {
         Ok(Self::program(built(&format!("examples/{name}"))?))
     }
@@ -46,7 +46,8 @@ impl ProcessSpec {
         Self { program: program.into(), args: Vec::new(), env: Vec::new() }
     }
 
-    /// Has another program start it: `sh -c 'ulimit …; exec "$@"' sh`, `strace …`. That one is signalled then.
+    /// Starts the program through another one: `sh -c 'ulimit …; exec "$@"' sh`, `strace …`.
+    /// Signals then go to that one.
     #[must_use]
     pub fn under<A: Into<OsString>>(mut self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
         let inner = std::mem::replace(&mut self.program, program.into());
@@ -95,7 +96,7 @@ pub struct ProcessUnderTest {
     child: ManagedChild,
     output: PathBuf,
     directory: TempDir,
-    /// The test ended it, so its end is no news.
+    /// The test ended the process, so its exit is expected.
     ended: bool,
 }
 
@@ -111,18 +112,18 @@ impl ProcessUnderTest {
         self.child.id()
     }
 
-    /// A directory of its own that lasts as long as this handle, through restarts.
+    /// A private directory that lasts as long as this handle, across restarts.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// SIGKILL, and the end awaited.
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill9(&mut self) -> Result<ExitStatus> {
         self.ended = true;
         self.child.end(Signal::SIGKILL, KILL_TIMEOUT).await
     }
 
-    /// SIGTERM, and no waiting: follow with `wait_exit`.
+    /// Sends SIGTERM without waiting: follow with `wait_exit`.
     pub fn sigterm(&mut self) -> Result<()> {
         self.ended = true;
         self.child.signal(Signal::SIGTERM)
@@ -136,7 +137,7 @@ impl ProcessUnderTest {
         self.child.signal(Signal::SIGCONT)
     }
 
-    /// `None` while it runs.
+    /// Returns `None` while the process runs.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         self.child.exit_status()
     }
@@ -147,7 +148,7 @@ impl ProcessUnderTest {
         status.with_context(|| format!("{} still runs after {timeout:?}\n{}", self.name(), self.tail()))
     }
 
-    /// Waits for a 200 from `url`; the process ending first is an error.
+    /// Waits for a 200 from `url`; fails if the process ends first.
     pub async fn wait_ready(&mut self, url: &str, timeout: Duration) -> Result<()> {
         install_crypto_provider();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
@@ -168,7 +169,7 @@ impl ProcessUnderTest {
         }
     }
 
-    /// Kills it if it still runs and starts it again; the output goes on in the same file.
+    /// Kills the process if it still runs and starts it again; output is appended to the same file.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill9().await?;
         self.child = spawn(&self.spec, &self.output)?;
@@ -176,13 +177,13 @@ impl ProcessUnderTest {
         Ok(())
     }
 
-    /// Standard output and error so far, of all its lives.
+    /// Standard output and error so far, across restarts.
     pub fn output(&self) -> Result<String> {
         let bytes = std::fs::read(&self.output).context("read a process's output")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The largest resident set that the process has had (`VmHWM`).
+    /// The peak resident set size of the process (`VmHWM`).
     pub fn peak_rss_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM: has it ended?")?;
@@ -203,7 +204,7 @@ impl ProcessUnderTest {
     fn report(&mut self) {
         let died = !self.ended && !matches!(self.child.exit_status(), Ok(None));
         if died || std::thread::panicking() {
-            let state = if died { "died by itself" } else { "ran" };
+            let state = if died { "ended unexpectedly" } else { "ran" };
             let _ = writeln!(std::io::stderr(), "--- {} {} {state} ---\n{}", self.name(), self.id(), self.tail());
         }
     }
@@ -220,7 +221,7 @@ fn spawn(spec: &ProcessSpec, output: &Path) -> Result<ManagedChild> {
     ManagedChild::spawn(&mut spec.command(&output)?, Signal::SIGKILL)
 }
 
-/// Tests run from `target/<profile>/deps` (examples from `…/examples`), binaries lie in `target/<profile>`.
+/// Tests run from `target/<profile>/deps`, examples from `…/examples`; binaries are one level up.
 fn built(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let is_build_folder = |path: &&Path| path.ends_with("deps") || path.ends_with("examples");

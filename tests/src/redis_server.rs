@@ -1,7 +1,8 @@
-//! A Redis server of one's own, to be flushed, killed, frozen and started from an old dump.
+//! A private Redis server that can be flushed, killed, frozen and started from an earlier dump.
 //!
-//! Invariant: without `append_only` a restart starts empty, as a cache does; what survives is only what the test
-//! chose to keep. `REDIS_SERVER` names another binary than the `redis-server` of `PATH` (Valkey's, for one).
+//! Invariant: without `append_only` a restart starts empty, like a cache; only data that the test
+//! chose to keep survives. `REDIS_SERVER` selects a binary other than the `redis-server` of `PATH`
+//! (Valkey's, for example).
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -24,25 +25,26 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RedisOptions {
-    /// Log every write with `appendfsync always`: it survives `kill` and `start`.
+    /// Logs every write with `appendfsync always`, so it survives `kill` and `start`.
     pub append_only: bool,
-    /// Be the only node of a cluster, which knows of slots and refuses commands over two of them.
+    /// Runs as the only node of a cluster, which enforces slots and refuses commands across two of
+    /// them.
     pub cluster: bool,
 }
 
-/// The server; it is killed and its files are removed at `Drop`.
+/// The server; killed on `Drop`, and its files removed.
 #[derive(Debug)]
 pub struct PrivateRedis {
     options: RedisOptions,
     port: u16,
     dumps: u32,
     child: Option<ManagedChild>,
-    // Below the child: it must have ended before its files go.
+    // After the child, which must have ended before its files are removed.
     directory: TempDir,
 }
 
 impl PrivateRedis {
-    /// A running, empty server.
+    /// Starts an empty server.
     pub async fn new(options: RedisOptions) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("rota-redis-").tempdir()?;
         let mut server = Self { options, port: free_port()?, dumps: 0, child: None, directory };
@@ -63,29 +65,29 @@ impl PrivateRedis {
         self.command(cmd("FLUSHALL").arg("SYNC")).await
     }
 
-    /// Above it writes fail: the policy is `noeviction`. 0 is no limit.
+    /// Writes above this limit fail: the policy is `noeviction`. 0 is no limit.
     pub async fn set_maxmemory(&self, bytes: u64) -> Result<()> {
         self.command(cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await
     }
 
-    /// SIGKILL; what is not in the append-only file is gone.
+    /// Sends SIGKILL; data outside the append-only file is lost.
     pub async fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().context("Redis is not running")?;
         child.end(Signal::SIGKILL, STOP_TIMEOUT).await.map(drop)
     }
 
-    /// Starts it on the same port, and returns when it answers. It must not run.
+    /// Starts a stopped server on the same port, and returns once it responds.
     pub async fn start(&mut self) -> Result<()> {
         self.start_with(self.options.append_only).await
     }
 
-    /// Kills it and starts it again.
+    /// Kills the server and starts it again.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
         self.start().await
     }
 
-    /// Writes the present data to a file that lasts as long as this handle.
+    /// Writes the current data to a file that lasts as long as this handle.
     pub async fn save_dump(&mut self) -> Result<PathBuf> {
         self.command::<()>(&cmd("SAVE")).await?;
         self.dumps += 1;
@@ -94,7 +96,7 @@ impl PrivateRedis {
         Ok(kept)
     }
 
-    /// Kills it if it runs, and starts it with the data of an earlier `save_dump`.
+    /// Kills the server if it runs, and starts it with the data of an earlier `save_dump`.
     pub async fn restart_from_dump(&mut self, dump: &Path) -> Result<()> {
         if self.child.is_some() {
             self.kill().await?;
@@ -104,7 +106,7 @@ impl PrivateRedis {
             std::fs::remove_dir_all(log)?;
         }
         std::fs::copy(dump, self.dump_path()).context("restore a dump")?;
-        // A server told to use an append-only file would not look at the dump.
+        // A server with an append-only file does not load the dump.
         self.start_with(false).await?;
         if self.options.append_only {
             self.command::<()>(cmd("CONFIG").arg("SET").arg("appendonly").arg("yes")).await?;
@@ -112,7 +114,7 @@ impl PrivateRedis {
         std::fs::remove_file(self.dump_path()).context("forget the dump")
     }
 
-    /// Freezes it (SIGSTOP): connections stay, nothing answers.
+    /// Freezes the server (SIGSTOP): connections stay open, nothing responds.
     pub fn pause(&mut self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
@@ -121,14 +123,14 @@ impl PrivateRedis {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Freezes it for so long, and returns when it goes on.
+    /// Freezes the server for this long, and returns when it runs again.
     pub async fn pause_ms(&mut self, duration_ms: u64) -> Result<()> {
         self.pause()?;
         tokio::time::sleep(Duration::from_millis(duration_ms)).await;
         self.resume()
     }
 
-    /// One command on a connection of its own.
+    /// Runs one command on a separate connection.
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         let mut connection = connect(&self.url()).await?;
         command.query_async(&mut connection).await.context("ask Redis")
@@ -143,7 +145,7 @@ impl PrivateRedis {
         let mut child = ManagedChild::spawn(&mut self.server(append_only)?, Signal::SIGKILL)?;
         let outcome = poll_until(START_TIMEOUT, async || match child.exit_status() {
             Ok(None) => self.command::<()>(&cmd("PING")).await.ok().map(Ok),
-            Ok(Some(status)) => Some(Err(anyhow::anyhow!("it ended with {status}"))),
+            Ok(Some(status)) => Some(Err(anyhow::anyhow!("Redis ended with {status}"))),
             Err(error) => Some(Err(error)),
         });
         let outcome = outcome.await.unwrap_or_else(|| bail!("no answer within {START_TIMEOUT:?}"));

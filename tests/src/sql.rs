@@ -1,7 +1,7 @@
-//! SQL for rows that are written into the ledger directly.
+//! SQL fragments for rows that tests write directly into the ledger.
 
-/// The expression for the id of a job that was made at `time`, itself an expression: in the order of time as the producer's are,
-/// and random in the rest.
+/// The expression for the id of a job created at `time`, which is an SQL expression itself. Ids
+/// sort by time, like those of the producer, and are random otherwise.
 pub fn id_at(time: &str) -> String {
     format!("overlay(gen_random_uuid()::text placing left(uuid_at({time})::text, 13) || '-7' from 1 for 15)::uuid")
 }

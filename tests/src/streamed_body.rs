@@ -1,4 +1,4 @@
-//! A body that is sent piece by piece, as slowly as its source has pieces.
+//! A request body sent piece by piece, at the pace of its source.
 
 use axum::body::Bytes;
 use futures::{Stream, StreamExt as _};

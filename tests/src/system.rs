@@ -1,6 +1,8 @@
-//! Rota assembled inside a test: its own database, its own Redis prefix, workers and schedulers that start and stop at will.
+//! Rota assembled inside a test: a private database, a private Redis prefix, workers and schedulers
+//! that start and stop on request.
 //!
-//! Invariant: it uses the same parts as the processes do, as the unprivileged roles; only `main` is missing.
+//! Invariant: the parts and the unprivileged roles are the same as in the processes; only `main` is
+//! missing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,29 +43,29 @@ use worker::{
 
 use crate::postgres::{DatabaseUrls, SharedServer, TestDatabase};
 
-/// A system of one test.
+/// The system of one test.
 pub struct TestSystem {
-    /// Where its database is.
+    /// URLs of its database.
     pub urls: DatabaseUrls,
     /// Transactions of tenants.
     pub tenants: TenantDb,
-    /// The ledger's machinery.
+    /// Database access of the queue itself, across tenants.
     pub system: SystemDb,
-    /// The index, under a prefix of its own.
+    /// The index, under a private prefix.
     pub index: Index,
     /// Commits jobs.
     pub producer: Producer,
-    /// All kinds, the test-only ones too.
+    /// All kinds, including the test-only ones.
     pub registry: Arc<Registry>,
-    /// Sends mails; into a folder unless the test says otherwise.
+    /// Sends mails, into a folder unless the test configures otherwise.
     pub mailer: Mailer,
-    /// The time.
+    /// The time source.
     pub clock: Clock,
     /// The first part of every Redis key.
     pub prefix: String,
-    /// Where its Redis is.
+    /// URL of its Redis.
     pub redis_url: String,
-    /// Where mails go by default.
+    /// The default folder for mails.
     pub mails: TempDir,
     _database: Option<TestDatabase>,
 }
@@ -75,10 +77,10 @@ pub struct Running<T> {
 }
 
 impl<T> Running<T> {
-    /// Asks it to stop and waits until it has.
+    /// Requests a stop and waits until it is complete.
     pub async fn stop(self) -> T {
         self.stop.cancel();
-        self.task.await.expect("it ends without a panic")
+        self.task.await.expect("the task does not panic")
     }
 }
 
@@ -92,7 +94,7 @@ impl TestSystem {
         Self::on(urls, redis_url, Some(database)).await
     }
 
-    /// A system on given servers.
+    /// A system on the given servers.
     pub async fn on(urls: DatabaseUrls, redis_url: String, database: Option<TestDatabase>) -> Result<Self> {
         crate::tls::install_crypto_provider();
         migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
@@ -120,14 +122,14 @@ impl TestSystem {
         })
     }
 
-    /// The same system, of which all parts that are started from now on are given another `ROTA_QUEUE_SHARDS`.
+    /// The same system, with another `ROTA_QUEUE_SHARDS` for all parts started from now on.
     pub fn split(mut self, shards: &str) -> Result<Self> {
         self.index = self.index_split(shards)?;
         self.producer = Producer::start(&self.system, self.index.clone(), self.clock.clone());
         Ok(self)
     }
 
-    /// The index as a process sees it that was given this `ROTA_QUEUE_SHARDS`.
+    /// The index as seen by a process with this `ROTA_QUEUE_SHARDS`.
     pub fn index_split(&self, shards: &str) -> Result<Index> {
         open_index(&self.redis_url, &self.prefix, shards.parse()?)
     }
@@ -138,7 +140,7 @@ impl TestSystem {
         Ok(owner.ensure_tenant(ids::new_id(&self.clock), slug, slug, "professional").await?)
     }
 
-    /// A job of a kind, with the kind's defaults.
+    /// A job of a kind, with the defaults of the kind.
     pub fn job(&self, tenant: TenantId, kind: &str, args: &serde_json::Value) -> NewJob {
         let kind = self.registry.get(kind).expect("the kind exists");
         NewJob {
@@ -163,18 +165,19 @@ impl TestSystem {
         Ok(ids)
     }
 
-    /// A job's state as its tenant sees it.
+    /// A job's state as seen by its tenant.
     pub async fn state(&self, tenant: TenantId, id: Uuid) -> Result<Option<inspect::JobRecord>> {
         let mut transaction = self.tenants.begin(tenant).await?;
         Ok(inspect::find(&mut transaction, &self.index, id).await?)
     }
 
-    /// A worker over all queues.
+    /// Starts a worker for all queues.
     pub fn worker(&self, slots: usize, lease: Duration) -> Running<Result<()>> {
         self.worker_with(Arc::clone(&self.registry), slots, lease)
     }
 
-    /// A worker over all queues that knows other kinds than the system, as one of another release does.
+    /// Starts a worker for all queues with a different set of kinds, like a worker of another
+    /// release.
     pub fn worker_with(&self, registry: Arc<Registry>, slots: usize, lease: Duration) -> Running<Result<()>> {
         let stop = CancellationToken::new();
         let settings = WorkerSettings {
@@ -196,7 +199,7 @@ impl TestSystem {
         Running { stop, task: tokio::spawn(work) }
     }
 
-    /// A scheduler at a quick pace.
+    /// Starts a scheduler with short intervals.
     pub fn scheduler(&self) -> Running<()> {
         let stop = CancellationToken::new();
         let settings = SchedulerSettings {
@@ -210,18 +213,18 @@ impl TestSystem {
         Running { stop, task: tokio::spawn(work) }
     }
 
-    /// All stores together.
+    /// All stores.
     pub fn stores(&self) -> Stores {
         Stores { tenants: self.tenants.clone(), system: self.system.clone(), index: self.index.clone() }
     }
 
-    /// The links in mails.
+    /// The signer of the unsubscribe links in mails.
     pub fn unsubscribe_links(&self) -> UnsubscribeLinks {
         let key = LinkKey::parse(&"k".repeat(32)).expect("long enough");
         UnsubscribeLinks::new(LinkConfig { public_url: "http://rota.test".parse().expect("a URL"), key })
     }
 
-    /// Webhooks go to sinks on loopback, which is closed to them otherwise.
+    /// Allows webhooks to sinks on loopback, which the default policy forbids.
     pub fn outbound_policy() -> OutboundPolicy {
         OutboundPolicy { allow_http: true, allowed_networks: vec!["127.0.0.0/8".parse().expect("a network")] }
     }

@@ -1,7 +1,9 @@
-//! A TCP proxy that misbehaves on command, between a process and PostgreSQL, Redis, SMTP or another peer.
+//! A TCP proxy that injects faults on command, between a process and PostgreSQL, Redis, SMTP or
+//! another peer.
 //!
-//! Invariant: a change of mode is felt at the next chunk of every connection, old and new, and at once by `Reset` and
-//! by what `Blackhole` holds back. Nothing is reordered and, outside `DropReply`, nothing is lost but by a reset.
+//! Invariant: a change of mode applies to the next chunk of every connection, existing or new.
+//! `Reset` applies at once, and so does any mode to data that `Blackhole` holds back. Nothing is
+//! reordered and, except with `DropReply`, only a reset loses data.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,24 +23,24 @@ use tokio::time::sleep;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Pass,
-    /// Reset new connections, leave the others alone.
+    /// Resets new connections and leaves existing ones alone.
     Refuse,
-    /// Reset every connection, old and new.
+    /// Resets every connection, existing and new.
     Reset,
-    /// Accept, and hold everything back both ways until the mode changes.
+    /// Accepts connections, and holds back all data both ways until the mode changes.
     Blackhole,
-    /// Hold each chunk back for so long.
+    /// Delays each chunk by this long.
     Delay(Duration),
-    /// Reset a connection after so many bytes in one direction; `None` is no limit.
+    /// Resets a connection after this many bytes in one direction; `None` is no limit.
     CutAfter {
         up_bytes: Option<u64>,
         down_bytes: Option<u64>,
     },
-    /// The upstream hears and acts, the client gets no answer.
+    /// The upstream receives and executes requests, the client gets no replies.
     DropReply,
 }
 
-/// The running proxy; it and its connections end at `Drop`.
+/// The running proxy; stopped with its connections on `Drop`.
 #[derive(Debug)]
 pub struct TcpProxy {
     address: SocketAddr,
@@ -50,7 +52,7 @@ pub struct TcpProxy {
 struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
-    /// Connections up to this number are silent.
+    /// Connections up to this number forward nothing.
     silent: AtomicU64,
     connections: AtomicU64,
     open: AtomicU64,
@@ -81,7 +83,7 @@ impl TcpProxy {
         Ok(Self { address, shared, server })
     }
 
-    /// What to connect to instead of the upstream.
+    /// The address to connect to instead of the upstream.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -90,12 +92,13 @@ impl TcpProxy {
         self.shared.mode.send_replace(mode);
     }
 
-    /// From now on nothing passes on the connections that are open, and nobody is told: as if a firewall had forgotten them. New ones work.
+    /// Stops forwarding on all open connections without closing them, as if a firewall had dropped
+    /// their state. New connections work.
     pub fn silence_open(&self) {
         self.shared.silent.store(self.connections(), Ordering::Relaxed);
     }
 
-    /// Connections seen, the refused ones included.
+    /// Connections accepted so far, including the refused ones.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
     }
@@ -117,7 +120,7 @@ impl Drop for TcpProxy {
     }
 }
 
-/// Connections live in the set, so aborting this task ends them too.
+/// The set owns the connections, so aborting this task ends them too.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -144,7 +147,7 @@ async fn connection(mut client: TcpStream, number: u64, shared: &Shared) {
     let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
         return reset(&client);
     };
-    // What passes is not held back: both ends have asked their kernels for the same.
+    // The proxy must add no delay of its own: both peers disable Nagle's algorithm too.
     if client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).is_err() {
         return reset(&client);
     }
@@ -164,13 +167,13 @@ async fn connection(mut client: TcpStream, number: u64, shared: &Shared) {
     }
 }
 
-/// Makes the close that follows an RST.
+/// Makes closing the stream send an RST.
 fn reset(stream: &TcpStream) {
-    // Failing to set it only makes the end polite.
+    // If this fails, the connection merely closes normally.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Copies until the end of input, which it passes on; an error resets both sides.
+/// Copies until the end of input, and forwards the end; an error resets both sides.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -193,7 +196,7 @@ async fn pump(
         }
         match now {
             Mode::Delay(delay) => sleep(delay).await,
-            // What a black hole held dies with its connection.
+            // Data held back by the black hole is lost with its connection.
             Mode::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
             Mode::DropReply if direction == Direction::Down => continue,
             _ => {}
@@ -209,7 +212,7 @@ async fn pump(
 }
 
 impl Mode {
-    /// How many more bytes may pass this way, `None` for any number.
+    /// How many more bytes may be forwarded in this direction; `None` is no limit.
     fn allowance(self, direction: Direction, seen_bytes: u64) -> Option<usize> {
         let Self::CutAfter { up_bytes, down_bytes } = self else { return None };
         let limit = if direction == Direction::Up { up_bytes } else { down_bytes };

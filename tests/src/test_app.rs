@@ -1,7 +1,8 @@
-//! The HTTP API inside a test: the real router, layers and server on a free port, over the stores of a [`TestSystem`].
+//! The HTTP API inside a test: the real router, layers and server on a free port, over the stores
+//! of a [`TestSystem`].
 //!
-//! Invariant: requests go over a real connection with a key that the ledger knows, so what a test sees is what a client
-//! sees. Workers and schedulers are the system's and run only where a test starts them.
+//! Invariant: requests go over a real connection with a key from the ledger, so a test sees what a
+//! client sees. Workers and schedulers belong to the system and run only where a test starts them.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -38,7 +39,7 @@ use uuid::Uuid;
 
 use crate::system::TestSystem;
 
-/// The API of one test; it ends at `Drop`.
+/// The API of one test; stopped on `Drop`.
 pub struct TestApp {
     /// The stores, and workers and schedulers where a test needs them.
     pub system: TestSystem,
@@ -46,14 +47,14 @@ pub struct TestApp {
     _stop: DropGuard,
 }
 
-/// A tenant with a key that may do everything.
+/// A tenant with a key that has every permission.
 pub struct TestTenant {
     pub id: TenantId,
-    /// Asks with that key.
+    /// Sends requests with that key.
     pub api: ApiClient,
 }
 
-/// Asks the API with one credential.
+/// Sends requests with one credential.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     http: Client,
@@ -61,13 +62,13 @@ pub struct ApiClient {
     key: Option<String>,
 }
 
-/// An answer, read in full.
+/// A response, read in full.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
-    /// The body as JSON; `Null` if it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     pub body: Value,
 }
 
@@ -76,17 +77,17 @@ impl TestApp {
         Self::on(TestSystem::start().await?).await
     }
 
-    /// Over a system that the test has put together, say on stores that it is going to break.
+    /// Starts the API over a system prepared by the test, such as one whose stores it will break.
     pub async fn on(system: TestSystem) -> Result<Self> {
         Self::with_streams(system, StreamLimits::default()).await
     }
 
-    /// With other limits on streams of events.
+    /// Starts the API with other limits on event streams.
     pub async fn with_streams(system: TestSystem, limits: StreamLimits) -> Result<Self> {
         Self::with(system, limits, DependencyConfig::default()).await
     }
 
-    /// With other limits on dependencies of jobs.
+    /// Starts the API with other limits on job dependencies.
     pub async fn with_dependencies(system: TestSystem, limits: DependencyConfig) -> Result<Self> {
         Self::with(system, StreamLimits::default(), limits).await
     }
@@ -128,7 +129,7 @@ impl TestApp {
         Ok(TestTenant { id, api: self.client(&key) })
     }
 
-    /// Makes a key and returns its id and text.
+    /// Creates a key and returns its id and text.
     pub async fn key(
         &self,
         tenant: TenantId,
@@ -156,14 +157,14 @@ impl ApiClient {
     /// A client of the API under `base_url`.
     ///
     /// # Panics
-    /// When no HTTP client can be made, for want of a TLS provider.
+    /// If no HTTP client can be built, for lack of a TLS provider.
     pub fn new(base_url: &str, key: Option<&str>) -> Self {
         crate::tls::install_crypto_provider();
         let http = Client::builder().no_proxy().build().expect("a client without special settings can be made");
         Self { http, base_url: base_url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
     }
 
-    /// A request that may be added to; [`Answer::to`] sends it.
+    /// A request that the caller may extend; [`Answer::to`] sends it.
     pub fn request(&self, method: &Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
         match &self.key {
@@ -184,12 +185,12 @@ impl ApiClient {
         Answer::to(self.request(&Method::DELETE, path)).await
     }
 
-    /// Without a body, as the steering routes want it.
+    /// Posts without a body, as the control routes expect.
     pub async fn act(&self, path: &str) -> Result<Answer> {
         Answer::to(self.request(&Method::POST, path)).await
     }
 
-    /// As `post`, under an idempotency key.
+    /// Like `post`, under an idempotency key.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
         Answer::to(self.request(&Method::POST, path).header("idempotency-key", key).json(body)).await
     }
@@ -201,11 +202,11 @@ impl ApiClient {
 }
 
 impl Answer {
-    /// Sends a request and reads its answer in full.
+    /// Sends a request and reads the response in full.
     pub async fn to(request: RequestBuilder) -> Result<Self> {
-        let response = request.send().await.context("the API does not answer")?;
+        let response = request.send().await.context("the API does not respond")?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.context("the answer broke off")?;
+        let text = response.text().await.context("the response was cut off")?;
         let body = serde_json::from_str(&text).unwrap_or_default();
         Ok(Self { status, headers, text, body })
     }
@@ -215,20 +216,20 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The body of an answer with this status.
+    /// The body of a response with this status.
     ///
     /// # Panics
-    /// When the status is another.
+    /// If the status is different.
     #[track_caller]
     pub fn ok(&self, status: u16) -> &Value {
         assert_eq!(self.status, status, "{}", self.text);
         &self.body
     }
 
-    /// The body of a refusal, which must have the form that all have.
+    /// The body of a problem response, which must have all common members.
     ///
     /// # Panics
-    /// When it is another problem, none at all, or lacks a member.
+    /// If the status or code is different, the body is not a problem, or a member is missing.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> &Value {
         let told = (self.status, self.body["code"].as_str().unwrap_or_default());
@@ -237,17 +238,17 @@ impl Answer {
         assert_eq!(self.header("cache-control"), "no-store");
         assert_eq!(self.body["status"], status);
         assert_eq!(self.body["type"], format!("/problems/{code}"));
-        assert_eq!(self.body["request_id"], self.header("x-request-id"), "the answer names its request");
+        assert_eq!(self.body["request_id"], self.header("x-request-id"), "the problem contains its request id");
         for member in ["title", "detail", "request_id", "instance"] {
             assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", self.text);
         }
         &self.body
     }
 
-    /// The place and the text of the only error that a refusal tells.
+    /// The pointer and the detail of the only error in a problem response.
     ///
     /// # Panics
-    /// When it tells none or several.
+    /// If there is none or more than one.
     #[track_caller]
     pub fn only_error(&self) -> (&str, &str) {
         let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -258,7 +259,7 @@ impl Answer {
     /// The id in the body.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     #[track_caller]
     pub fn id(&self) -> Uuid {
         let id = self.body["id"].as_str().and_then(|id| id.parse().ok());

@@ -1,7 +1,9 @@
-//! Certificates for the fakes: a throw-away authority and a server certificate for loopback, made at run time.
+//! Certificates for the fakes: a throw-away authority and a server certificate for loopback,
+//! generated at run time.
 //!
-//! Invariant: nothing is ever trusted by default; a client must be given `authority_pem` to accept these servers,
-//! so that "TLS is never downgraded, and never unchecked" can be tested in both directions.
+//! Invariant: nothing is trusted by default; a client accepts these servers only if configured with
+//! `authority_pem`. This makes "TLS is never downgraded and never unchecked" testable in both
+//! directions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ pub struct TestTls {
 }
 
 impl TestTls {
-    /// A fresh authority and a certificate for `localhost` and `127.0.0.1`.
+    /// Generates an authority and a certificate for `localhost` and `127.0.0.1`.
     pub fn generate() -> Result<Self> {
         let authority = CertifiedIssuer::self_signed(authority_params(), KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
@@ -57,8 +59,8 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-/// `reqwest` and `rustls` are built without a default provider; whoever comes first installs ring.
+/// `reqwest` and `rustls` are built without a default provider; the first caller installs ring.
 pub fn install_crypto_provider() {
-    // An error means that it is installed already.
+    // An error means that a provider is installed already.
     let _ = ring::default_provider().install_default();
 }

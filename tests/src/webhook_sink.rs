@@ -1,6 +1,8 @@
-//! A receiver of webhooks on loopback that checks signatures by itself: HMAC written out from RFC 2104, over SHA-256 alone.
+//! A webhook receiver on loopback with its own signature check: HMAC implemented from RFC 2104 over
+//! SHA-256.
 //!
-//! Invariant: a request is recorded when it was read in full, before it is answered; answers follow the script, then 200.
+//! Invariant: a request is recorded once it has been read in full, before the response; responses
+//! follow the script, then 200.
 
 use std::{
     collections::VecDeque,
@@ -23,24 +25,24 @@ use serde_json::Value;
 use sha2::Sha256;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
-/// One request, as it came.
+/// One request, as received.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// How a request is answered.
+/// The response to a request.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
     pub location: Option<String>,
     pub body: String,
-    /// How long it takes.
+    /// The delay before the response.
     pub delay: Duration,
 }
 
-/// The running receiver; it ends at `Drop`.
+/// The running receiver; stopped on `Drop`.
 #[derive(Debug)]
 pub struct WebhookSink {
     address: SocketAddr,
@@ -56,7 +58,7 @@ struct Shared {
 }
 
 impl WebhookSink {
-    /// A receiver that answers with these statuses in turn, and with 200 from then on.
+    /// A receiver that responds with these statuses in order, and with 200 from then on.
     pub async fn answering(statuses: &[u16]) -> Result<Self> {
         Self::start(statuses.iter().map(|&status| Reply { status, ..Reply::default() }).collect()).await
     }
@@ -67,7 +69,7 @@ impl WebhookSink {
         let shared = Arc::new(Shared { script: Mutex::new(script.into()), ..Shared::default() });
         let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            // It ends with the task and never by itself.
+            // Stops with the task, never on its own.
             let _ = axum::serve(listener, router).await;
         });
         Ok(Self { address, shared, server })
@@ -77,15 +79,15 @@ impl WebhookSink {
         format!("http://{}/hook", self.address)
     }
 
-    /// In order of arrival.
+    /// All requests so far, in order of arrival.
     pub fn received(&self) -> Vec<Received> {
         lock(&self.shared.received).clone()
     }
 
-    /// Waits until there were `count` requests, and returns them.
+    /// Waits until `count` requests have arrived, and returns them.
     ///
     /// # Panics
-    /// When `patience` passes first.
+    /// If `patience` passes first.
     pub async fn wait_for(&self, count: usize, patience: Duration) -> Vec<Received> {
         let mut changed = self.shared.changed.subscribe();
         let reached = changed.wait_for(|()| self.received().len() >= count);
@@ -105,7 +107,7 @@ impl Received {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("a message is JSON")
     }
@@ -115,7 +117,7 @@ impl Received {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Fails unless one of the signatures is that of `secret`, over what was really received.
+    /// Fails unless one of the signatures is that of `secret` over the received bytes.
     pub fn verify(&self, secret: &str) -> Result<()> {
         let key = BASE64.decode(secret.strip_prefix("whsec_").context("no secret")?.as_bytes())?;
         let signed = [self.header("webhook-id"), ".", self.header("webhook-timestamp"), "."].concat();

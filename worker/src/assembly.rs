@@ -1,4 +1,4 @@
-//! From the configuration to a working worker.
+//! Builds a worker from its configuration and runs it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,17 +33,20 @@ use crate::{
     stall::Stall,
 };
 
-/// How long a run waits for other transactions of its tenant.
+/// How long a run waits for a connection while other transactions of its tenant use the tenant's
+/// share.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long running jobs may go on after SIGTERM; below the 30 s after which most supervisors kill.
+/// How long running jobs may continue after SIGTERM. Below the 30 s after which most supervisors
+/// kill.
 const GRACE: Duration = Duration::from_secs(20);
-/// What the machinery needs: fetcher, finishers, checks.
+/// Connections for the worker itself: fetching, finishing, checks.
 const MACHINERY_CONNECTIONS: u32 = 6;
-/// The most that handlers have: one for each slot that is in its database, up to this.
+/// Upper bound of connections for handlers. One per slot up to this bound.
 const MAX_CONNECTIONS: u32 = 20;
 
-/// Runs a worker until it is told to stop: handlers on their runtime, everything else on the current one.
+/// Runs a worker until it receives a stop signal: handlers on `handlers`, everything else on the
+/// current runtime.
 pub async fn run(config: WorkerConfig, handlers: Handle) -> anyhow::Result<()> {
     shared::faults::arm(config.environment.fault);
     let config = Arc::new(config);
@@ -75,7 +78,7 @@ pub async fn run(config: WorkerConfig, handlers: Handle) -> anyhow::Result<()> {
     .await?
 }
 
-/// What readiness tells.
+/// The readiness checks of a worker.
 struct Checks {
     stores: Stores,
     stall: Stall,
@@ -100,14 +103,16 @@ impl HealthChecks for Checks {
     }
 }
 
-/// A connection belongs to the runtime on which it was opened: each runtime opens its own.
+/// Opens the stores on the current runtime: a connection belongs to the runtime on which it was
+/// opened.
 fn open_stores(config: &WorkerConfig, max_connections: u32) -> Result<Stores, OpenError> {
-    // A job waits rather than fails: what it waits for are runs of its own tenant, which are bounded in time.
+    // A job waits for a connection instead of failing: the connections are in use by runs of its
+    // own tenant, which are bounded in time.
     let pool = PoolSettings { max_connections, share_timeout: SHARE_TIMEOUT, ..PoolSettings::default() };
     Stores::open(&config.database, &config.redis, "rota-worker", pool)
 }
 
-/// To be made on the handlers' runtime.
+/// Builds the handlers' environment. Call it on the handlers' runtime.
 fn environment(config: &WorkerConfig) -> anyhow::Result<Environment> {
     let clock = Clock::system();
     let slots = u32::try_from(config.slots.concurrency.get()).unwrap_or(u32::MAX);
@@ -138,14 +143,15 @@ fn mailer(config: &WorkerConfig) -> anyhow::Result<Mailer> {
     Mailer::from_url(&config.mail.transport.expose(), settings).context("SMTP_URL")
 }
 
-/// The queues that are served; a name no kind waits in is a slip.
+/// Resolves the queue filter. A queue that no kind uses is an error, since it is most likely a
+/// typo.
 fn queues(registry: &Registry, filter: &QueueFilter) -> anyhow::Result<Vec<QueueName>> {
     let known = registry.queues();
     if let QueueFilter::Only(names) = filter
         && let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str()))
     {
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
-        bail!("WORKER_QUEUES: there is no queue {unknown:?}; there are: {}", known.join(", "));
+        bail!("WORKER_QUEUES: unknown queue {unknown:?}; known queues: {}", known.join(", "));
     }
     Ok(known.into_iter().filter(|queue| filter.serves(queue.as_ref())).collect())
 }

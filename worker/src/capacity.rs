@@ -1,6 +1,8 @@
-//! How much a worker may hold: its slots, and more while jobs are short.
+//! The fetch budget: how many leases a worker may hold. One per slot, and more while jobs are
+//! short.
 //!
-//! Invariant: a job that is held without a slot has one within about [`AHEAD`], as far as the jobs before it tell.
+//! Invariant: a job that is held without a slot gets one within about [`AHEAD`], as estimated from
+//! the run times of previous jobs.
 
 use std::{
     sync::{
@@ -15,21 +17,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{places::Place, slots::Slots};
 
-/// The most that is fetched at once, and ahead: what one call gives. If more were asked for, a full answer would look like the end of
-/// what waits.
+/// Upper bound of jobs per fetch and of jobs held beyond the slots: the most that one call returns.
+/// With a larger request, a full response would look like the end of the backlog.
 pub const MAX_FETCH: usize = MAX_BATCH;
-/// An average of nothing.
+/// An average without samples.
 pub const UNKNOWN: u64 = u64::MAX;
-/// Short jobs are fetched ahead, as many as the slots work off in this time, so that slots never wait for a round trip.
+/// Short jobs are prefetched, as many as the slots complete in this time, so that slots never wait
+/// for a round trip.
 const AHEAD: Duration = Duration::from_millis(2);
 
-/// How many jobs of this average run time (microseconds) so many slots work off in [`AHEAD`].
+/// How many jobs of this average run time (microseconds) the slots complete in [`AHEAD`].
 pub fn ahead(slots: usize, average_us: u64) -> usize {
     let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
     usize::try_from(slots as u64 * ahead_us / average_us.max(1)).unwrap_or(MAX_FETCH).min(MAX_FETCH)
 }
 
-/// Moves an average of run times (microseconds) on.
+/// Adds a run time to a moving average in microseconds.
 pub fn observe(average_us: &AtomicU64, ran: Duration) {
     let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
     let average = average_us.load(Ordering::Relaxed);
@@ -37,7 +40,7 @@ pub fn observe(average_us: &AtomicU64, ran: Duration) {
     average_us.store(next, Ordering::Relaxed);
 }
 
-/// The places for what is held.
+/// The fetch permits of a worker.
 pub struct Capacity {
     places: Arc<Semaphore>,
     slots: usize,
@@ -47,7 +50,7 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Room for `slots` running jobs.
+    /// A budget for `slots` running jobs.
     pub fn new(slots: usize) -> Self {
         let average_us = Arc::new(AtomicU64::new(UNKNOWN));
         Self { places: Arc::new(Semaphore::new(slots)), slots, average_us, ahead: Mutex::new(0) }
@@ -58,28 +61,30 @@ impl Capacity {
         Slots::new(self.slots, Arc::clone(&self.average_us))
     }
 
-    /// Learns how long jobs take.
+    /// Records the run time of a job.
     pub fn observe(&self, ran: Duration) {
         observe(&self.average_us, ran);
     }
 
-    /// Learns that a job waited for a slot in vain: the jobs that run now are at least this long, though none of them has ended.
+    /// Records that a job waited in vain for a slot: the current jobs run for at least `waited`,
+    /// although none of them has ended.
     pub fn observe_wait(&self, waited: Duration) {
         let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         self.average_us.fetch_max(waited_us, Ordering::Relaxed);
     }
 
-    /// Waits until so many places are free that they are worth a round trip, then takes all of them, as many as one fetch can fill.
+    /// Waits until enough permits are free to be worth a round trip, then takes all free permits,
+    /// up to the size of one fetch.
     pub async fn places(&self) -> OwnedSemaphorePermit {
         let worth = self.adjust();
         let taken = Arc::clone(&self.places).acquire_many_owned(worth).await;
         // The semaphore is never closed.
-        let mut taken = taken.expect("the places stay open as long as the fetcher");
+        let mut taken = taken.expect("the semaphore stays open as long as the fetcher");
         self.add_free(&mut taken);
         taken
     }
 
-    /// Takes the places that are free besides, as many as one fetch can fill.
+    /// Adds the permits that are free by now, up to the size of one fetch.
     pub fn add_free(&self, taken: &mut OwnedSemaphorePermit) {
         let more = self.places.available_permits().min(MAX_FETCH - taken.num_permits());
         if let Ok(rest) = Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
@@ -87,18 +92,19 @@ impl Capacity {
         }
     }
 
-    /// Takes a place if one is free.
+    /// Takes a permit if one is free.
     pub fn place_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// Whether it is one of these places, not one for a guest.
+    /// Whether this is a permit of the budget, not a reserved permit.
     pub fn has(&self, place: &Place) -> bool {
         place.is_among(&self.places)
     }
 
-    /// Sets how many may be held beyond the slots, and returns how many free places are worth a fetch: half of those, so that short
-    /// jobs come in few large fetches, and a single slot where jobs are long.
+    /// Adjusts how many jobs may be held beyond the slots, and returns how many free permits are
+    /// worth a fetch. That is half of the prefetched jobs, so short jobs arrive in few large
+    /// fetches, and a single permit where jobs are long.
     fn adjust(&self) -> u32 {
         let wanted = ahead(self.slots, self.average_us.load(Ordering::Relaxed));
         let Ok(mut ahead) = self.ahead.lock() else { return 1 };

@@ -1,7 +1,9 @@
-//! Ends of runs that wait to be written: a line for each tenant.
+//! Finished runs that wait to be written, in one queue per tenant.
 //!
-//! Invariant: a batch is shared evenly by the tenants whose ends wait, in number and in bytes, so that no tenant's ends wait for those of
-//! another. Entering waits for nobody; a run of a tenant that has many ends waiting keeps its place until its own is taken.
+//! Invariant: the tenants with waiting outcomes share a batch evenly, in number and in bytes, so no
+//! tenant's outcomes wait behind the backlog of another. Adding an outcome never blocks; instead, a
+//! run of a tenant with many waiting outcomes keeps its fetch permit until its own outcome is
+//! taken.
 
 use std::{
     collections::HashSet,
@@ -11,49 +13,50 @@ use std::{
 use shared::{fair_queue::FairQueue, tenancy::TenantId};
 use tokio::sync::{Notify, oneshot};
 
-/// The most that one batch writes.
+/// Most outcomes per batch.
 pub const MAX_BATCH: usize = 500;
-/// Texts and results of one batch, beyond its last end.
+/// Most bytes of texts and results per batch; its last outcome may exceed them.
 const MAX_BATCH_BYTES: usize = 512 * 1024;
-/// Ends of one tenant that wait without holding up its next runs.
+/// Waiting outcomes of one tenant beyond which its runs keep their permits.
 const WAITING_OF_A_TENANT: usize = 1_000;
-/// Ends of all tenants that wait so.
+/// Waiting outcomes of all tenants beyond which every run keeps its permit.
 const WAITING: usize = 2_000;
 
-/// Ends of one class. `E` is what is written.
+/// Waiting outcomes of one class. `E` is the item to write.
 pub struct Ends<E> {
     state: Mutex<State<E>>,
-    /// Something waits, or a batch is full.
+    /// Signals that an item waits, or that a batch is full.
     changed: Notify,
-    /// Whether a tenant's ends are written one batch after the other.
+    /// Whether each tenant's batches are written one at a time.
     one_batch_a_tenant: bool,
 }
 
-/// An end that was entered.
+/// A receipt for an item that was added.
 pub struct Entered {
-    /// `None` if its tenant has few ends waiting.
+    /// `None` if few items wait.
     taken: Option<oneshot::Receiver<()>>,
 }
 
 struct State<E> {
-    /// Weighed by their bytes.
+    /// Weighted by bytes.
     waiting: FairQueue<Entry<E>>,
-    /// Tenants whose batch is being written, if a tenant has one at a time.
+    /// Tenants whose batch is being written, if each tenant has one batch at a time.
     under_way: HashSet<TenantId>,
 }
 
 struct Entry<E> {
     end: E,
-    /// Dropped when the end is taken.
+    /// Dropped when the item is taken.
     _taken: Option<oneshot::Sender<()>>,
 }
 
 impl Entered {
-    /// If its tenant has many ends waiting, drops `kept` only when this one is taken, so that the tenant is given less to run.
+    /// Drops `kept` once the item is taken, if many items wait; otherwise at once. So a tenant with
+    /// many waiting items gets fewer new runs.
     pub fn keep(self, kept: impl Send + 'static) {
         if let Some(taken) = self.taken {
             tokio::spawn(async move {
-                // The other end is dropped when the entry is taken.
+                // The sender is dropped when the entry is taken.
                 let _ = taken.await;
                 drop(kept);
             });
@@ -62,12 +65,12 @@ impl Entered {
 }
 
 impl<E> Ends<E> {
-    /// Ends that are written together, whosever they are.
+    /// Items of all tenants are written together.
     pub fn shared() -> Self {
         Self::new(false)
     }
 
-    /// Ends that are written tenant by tenant, one batch of each at a time.
+    /// Items are written per tenant, one batch of each tenant at a time.
     pub fn apart() -> Self {
         Self::new(true)
     }
@@ -77,7 +80,7 @@ impl<E> Ends<E> {
         Self { state: Mutex::new(state), changed: Notify::new(), one_batch_a_tenant }
     }
 
-    /// Enters an end of so many bytes.
+    /// Adds an item of this many bytes.
     pub fn enter(&self, tenant: TenantId, end: E, bytes: usize) -> Entered {
         let mut state = self.lock();
         let waits = state.waiting.len() >= WAITING || state.waiting.len_of(tenant) >= WAITING_OF_A_TENANT;
@@ -89,22 +92,23 @@ impl<E> Ends<E> {
         Entered { taken: receiver }
     }
 
-    /// Waits until there may be something to take, or a full batch.
+    /// Waits until an item may be taken, or a batch is full.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Whether what waits fills a batch.
+    /// Whether the waiting items fill a batch.
     pub fn fills_a_batch(&self) -> bool {
         self.lock().waiting.len() >= MAX_BATCH
     }
 
-    /// Whether nothing waits.
+    /// Whether no items wait.
     pub fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }
 
-    /// Takes the next batch, empty if nothing may be written now. If a tenant has one batch at a time, it is to be [`Self::written`].
+    /// Takes the next batch, which is empty if no item may be written now. If it returns a tenant,
+    /// call [`Self::written`] once the batch is written.
     pub fn take(&self) -> (Option<TenantId>, Vec<E>) {
         let State { waiting, under_way } = &mut *self.lock();
         let (tenant, batch) = if self.one_batch_a_tenant {
@@ -116,13 +120,13 @@ impl<E> Ends<E> {
         (tenant, batch.into_iter().flatten().map(|entry| entry.end).collect())
     }
 
-    /// The batch of a tenant is written: its next may begin.
+    /// Marks the batch of a tenant as written, so its next batch may start.
     pub fn written(&self, tenant: TenantId) {
         self.lock().under_way.remove(&tenant);
         self.changed.notify_one();
     }
 
-    /// A panic while the lock is held leaves lines that are still whole.
+    /// A panic while the lock is held leaves consistent queues.
     fn lock(&self) -> MutexGuard<'_, State<E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +143,7 @@ mod tests {
         TenantId::new(Uuid::from_u128(number))
     }
 
-    /// Enters ends that are named by their tenant.
+    /// Adds items whose value is the number of their tenant.
     fn enter(ends: &Ends<u128>, number: u128, count: usize, bytes: usize) {
         for _ in 0..count {
             ends.enter(tenant(number), number, bytes);
@@ -158,7 +162,7 @@ mod tests {
         let (mut is_freed, mut is_others_freed) = (keep(1), keep(2));
         ends.take();
         tokio::task::yield_now().await;
-        assert!(is_others_freed() && !is_freed(), "it is not taken yet");
+        assert!(is_others_freed() && !is_freed(), "the item is not taken yet");
         while !ends.is_empty() {
             ends.take();
         }

@@ -1,7 +1,8 @@
-//! Log lines of failed runs, a few a second: jobs that fail at once would otherwise have all of them written, by threads that all tenants share.
+//! Limits the log lines of failed runs to a few per second: jobs that fail at once could otherwise
+//! flood the log, from threads that all tenants share.
 //!
-//! Invariant: no tenant's failures use up the lines of another's. What is left out is counted in a line of its own; every failure is in the
-//! ledger and in `rota_jobs_total`.
+//! Invariant: no tenant's failures use up the lines of another tenant. A separate line counts the
+//! omitted lines; every failure is in the ledger and in `rota_jobs_total`.
 
 use std::{
     collections::HashMap,
@@ -11,11 +12,11 @@ use std::{
 
 use shared::tenancy::TenantId;
 
-/// Lines are counted over this time.
+/// Period over which lines are counted.
 const SPAN: Duration = Duration::from_secs(1);
-/// Lines of one tenant in that time.
+/// Most lines per tenant and period.
 const OF_A_TENANT: u32 = 5;
-/// Lines in that time.
+/// Most lines per period.
 const OF_ALL: u32 = 50;
 
 static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(|| Mutex::new(Lines::new(Instant::now())));
@@ -27,7 +28,7 @@ struct Lines {
     left_out: u64,
 }
 
-/// Logs that a run of this tenant failed, within the span of its job.
+/// Logs the failure of a run of this tenant, within the span of its job.
 pub fn failed(tenant: TenantId, class: &str) {
     let (may_write, left_out) = {
         let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,10 +36,10 @@ pub fn failed(tenant: TenantId, class: &str) {
         (lines.take(tenant), left_out)
     };
     if left_out > 0 {
-        tracing::info!(left_out, "more runs failed than are logged");
+        tracing::info!(left_out, "some failed runs were not logged");
     }
     if may_write {
-        tracing::info!(class, "the job failed");
+        tracing::info!(class, "job failed");
     }
 }
 
@@ -47,7 +48,7 @@ impl Lines {
         Self { since, written: 0, of_tenants: HashMap::new(), left_out: 0 }
     }
 
-    /// Begins a new span if the last one is over; returns how many lines that one left out.
+    /// Starts a new period if the current one is over; returns how many lines that period omitted.
     fn begin(&mut self, now: Instant) -> u64 {
         if now.saturating_duration_since(self.since) < SPAN {
             return 0;
@@ -56,7 +57,8 @@ impl Lines {
     }
 
     fn take(&mut self, tenant: TenantId) -> bool {
-        // No more entries than lines.
+        // Entries are added only for written lines, so the map has at most as many entries as
+        // lines.
         let of_tenant = self.of_tenants.get(&tenant).copied().unwrap_or(0);
         if self.written >= OF_ALL || of_tenant >= OF_A_TENANT {
             self.left_out += 1;
@@ -85,7 +87,7 @@ mod tests {
         let written = (0..1_000).filter(|_| lines.take(tenant(1))).count();
         assert_eq!(written, 5);
         assert!(lines.take(tenant(2)));
-        assert_eq!(lines.begin(began + SPAN / 2), 0, "the span goes on");
+        assert_eq!(lines.begin(began + SPAN / 2), 0, "the period is not over");
         assert!(!lines.take(tenant(1)));
         assert_eq!(lines.begin(began + SPAN), 996);
         assert!(lines.take(tenant(1)));

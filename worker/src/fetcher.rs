@@ -1,7 +1,9 @@
-//! Getting work: as much as there are places for, when there is some, from all sources at once.
+//! The fetch loop: leases jobs for the free fetch permits, from all queue shares with work at the
+//! same time.
 //!
-//! Invariant: a source in trouble (Redis or PostgreSQL away, index being rebuilt) is asked again after a pause, and holds up no other. The
-//! fetcher ends only when it is told to stop, and then nothing more is leased.
+//! Invariant: a queue share in trouble (Redis or PostgreSQL unavailable, index being rebuilt) is
+//! retried after a pause and does not delay the others. The fetcher ends only at the stop signal,
+//! and leases nothing after that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,65 +22,66 @@ use crate::{
     stall::Stall, start_cost::StartMeter,
 };
 
-/// Without a notice, an empty source is asked this often.
+/// Poll interval of an empty queue share that receives no notification.
 const POLL: Duration = Duration::from_millis(500);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
-/// Workers that wait for the same job to come due do not ask at the same instant, and it is not always the same one that asks first: that one
-/// may be of a release that does not know the job, and would put it off each time.
+/// Random delay between workers that wait for the same job to become due. Without it, the same
+/// worker could always fetch first; one of a release that does not know the kind would requeue the
+/// job each time.
 const SPREAD_US: u64 = 2_000;
 
 /// A leased job on its way to a slot.
 pub struct Dispatch {
-    /// What was leased.
+    /// The lease.
     pub lease: Arc<Lease>,
     /// Cancels the run.
     pub cancelled: CancellationToken,
-    /// Its place among what may be held, until the run has ended.
+    /// The fetch permit, held until the run has ended.
     pub place: Place,
 }
 
-/// Where leased jobs are entered and sent on. Cheap to clone.
+/// The intake: records leased jobs and forwards them to the slots. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
-    /// What this process holds.
+    /// The held leases.
     pub holdings: Holdings,
-    /// Where leased jobs go.
+    /// Sender towards the slots.
     pub dispatches: mpsc::Sender<Vec<Dispatch>>,
-    /// Tells how long jobs waited.
+    /// Measures how long jobs waited.
     pub clock: Clock,
 }
 
-/// Leases jobs and sends them on to the slots.
+/// Leases jobs and forwards them to the slots.
 pub struct Fetcher {
-    /// Asks index and ledger.
+    /// Leases through index and ledger.
     pub consumer: Consumer,
-    /// Whom to ask for how many.
+    /// Divides the permits between the queue shares.
     pub sources: Sources,
-    /// How much may be held.
+    /// The fetch permits.
     pub capacity: Arc<Capacity>,
-    /// Places beyond those, for what is granted: see [`crate::grants`].
+    /// Reserved permits for direct dispatch: see [`crate::grants`].
     pub guests: Arc<Semaphore>,
-    /// Tell for whom they are.
+    /// Determines which tenants a fetch may serve.
     pub slots: Slots<Dispatch>,
-    /// Where leases are entered and sent on.
+    /// Records and forwards leases.
     pub desk: Desk,
-    /// While one is under way nothing is leased.
+    /// While a job is in quarantine, nothing is leased.
     pub last_chances: LastChances,
-    /// While it lasts nothing is leased either.
+    /// While the handlers' runtime is stalled, nothing is leased.
     pub stall: Stall,
-    /// Learns from each fetch what a start costs.
+    /// Measures the start cost at each fetch.
     pub starts: StartMeter,
 }
 
 impl Fetcher {
-    /// Fetches until `stop`, sleeping while there is nothing to do.
+    /// Fetches until `stop`, and sleeps while there is nothing to do.
     pub async fn run(mut self, stop: CancellationToken) {
         let (last_chances, stall) = (self.last_chances.clone(), self.stall.clone());
         while !stop.is_cancelled() {
             if stop.run_until_cancelled(stall.over()).await.is_none() {
                 return;
             }
-            // Places are not held while there is nothing to ask for: what is granted takes them.
+            // Take no permits while there is nothing to fetch: direct dispatch uses them.
             if stop.run_until_cancelled(self.sources.ready()).await.is_none() {
                 return;
             }
@@ -88,7 +91,7 @@ impl Fetcher {
         }
     }
 
-    /// Asks the sources that are worth it, and sends on what they give.
+    /// Fetches from the queue shares that are due, and forwards the leased jobs.
     async fn round(&mut self, mut places: OwnedSemaphorePermit) {
         let welcome = self.welcome(&mut places);
         let shares = self.sources.share(places.num_permits());
@@ -106,13 +109,13 @@ impl Fetcher {
                     }
                     let (sources, desk) = (&self.sources, &self.desk);
                     let leased = fetched.leases.into_iter().map(|lease| {
-                        let permit = places.split(1).expect("no more is leased than there are places");
+                        let permit = places.split(1).expect("no more jobs are leased than there are permits");
                         (lease, sources.place(at, permit))
                     });
                     desk.dispatch(leased.collect()).await;
                 }
                 Err(error) => {
-                    tracing::debug!(source = %self.sources.shard(at), %error, "nothing could be fetched");
+                    tracing::debug!(source = %self.sources.shard(at), %error, "fetch failed");
                     self.sources.answered(at, 0, 0, TROUBLE_PAUSE);
                 }
             }
@@ -121,13 +124,14 @@ impl Fetcher {
 }
 
 impl Fetcher {
-    /// For whom there are slots, keeping the places of those. What is fetched for a slot that is left to newcomers, and is no newcomer's, would
-    /// wait until it is handed back, in the place that the newcomer needs.
+    /// Which tenants the next fetch may serve; returns the permits of reserved slots to the budget.
+    /// Any other job that was fetched for a slot reserved for newly active tenants would only wait
+    /// for its release, and hold the permit that the newly active tenant needs.
     fn welcome(&self, places: &mut OwnedSemaphorePermit) -> Welcome {
         let left = self.slots.left_to_newcomers();
         if places.num_permits() <= left {
             self.sources.hold_off();
-            // What came free before that.
+            // Permits that became free before the hold-off.
             self.capacity.add_free(places);
         }
         if places.num_permits() <= left {
@@ -137,7 +141,7 @@ impl Fetcher {
         if self.guests.available_permits() > 0 { Welcome::NextAndNewcomers } else { Welcome::Next }
     }
 
-    /// What gave all that was wanted has likely more.
+    /// A queue share that returned all requested jobs probably has more.
     fn measure(&mut self, shares: &[(usize, usize)], answers: &[Result<Fetched, FetchError>]) {
         let taken = |answer: &Result<Fetched, _>| answer.as_ref().map_or(0, |fetched| fetched.taken);
         let left_waiting = shares.iter().zip(answers).any(|((_, wanted), answer)| taken(answer) >= *wanted);
@@ -146,7 +150,8 @@ impl Fetcher {
 }
 
 impl Desk {
-    /// Enters leases, each of which has its place, and sends them on to the slots together: the way there costs as much as for one.
+    /// Records leases, each with its permit, and forwards them in one message: a message costs the
+    /// same for one job as for many.
     pub async fn dispatch(&self, leased: Vec<(Lease, Place)>) {
         if leased.is_empty() {
             return;
@@ -158,12 +163,13 @@ impl Desk {
             crate::metrics::started(&lease, now.signed_duration_since(lease.run_at).to_std().unwrap_or_default());
             Dispatch { lease, cancelled, place }
         });
-        // The receiver is dropped after those who fetch have stopped.
+        // The receiver is dropped only after all senders have stopped.
         let _ = self.dispatches.send(dispatches.collect()).await;
     }
 }
 
-/// When a source is worth asking again: at once if it gave all that was wanted, otherwise when it says so.
+/// When to fetch from a queue share again: at once if it returned all requested jobs, otherwise
+/// when its response says so.
 fn again_in(fetched: &Fetched, wanted: usize) -> Duration {
     match fetched.state {
         IndexState::Ready if fetched.taken >= wanted => Duration::ZERO,
@@ -171,7 +177,7 @@ fn again_in(fetched: &Fetched, wanted: usize) -> Duration {
             let spread = Duration::from_micros(rand::random_range(0..SPREAD_US));
             fetched.next.map_or(POLL, |next| next + spread).clamp(Duration::from_millis(1), POLL)
         }
-        // By now it is known what time it is there.
+        // The response has updated the estimate of Redis's clock.
         IndexState::Late => Duration::from_millis(1),
         IndexState::Grace | IndexState::Stale => TROUBLE_PAUSE,
     }

@@ -1,8 +1,9 @@
-//! Writing down how runs ended: the ledger first, then the index, many at a time.
+//! Writes the outcomes of runs in batches: to the ledger first, then to the index.
 //!
-//! Invariant: nothing is forgotten while PostgreSQL or Redis is away. A batch is tried until the ledger has it, and its leases
-//! are renewed meanwhile, because they stay in [`Holdings`] until they are settled. Ends of one tenant that meet a lock are set aside, so
-//! that those of others are written: see `finisher/aside.rs`.
+//! Invariant: no outcome is lost while PostgreSQL or Redis is unavailable. A batch is retried until
+//! the ledger has it, and its leases are renewed meanwhile, because they stay in [`Holdings`] until
+//! they are settled. Outcomes of a tenant that meet a lock are set aside, so those of other tenants
+//! are written: see `finisher/aside.rs`.
 
 mod aside;
 
@@ -41,33 +42,36 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// Before an end that took too long is tried again.
+/// Pause before an outcome whose statement timed out is retried.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Batches of each class that are written to the ledger at the same time.
+/// Batches per class that are written to the ledger at the same time.
 const WRITERS: usize = 2;
-/// Batches of each class that are under way: written, or settled in the index, which does not hold up the next write.
+/// Batches per class in progress: being written, or being settled in the index, which does not
+/// delay the next write.
 const UNDER_WAY: usize = 4;
-/// Tenants whose ends are written at the same time after a batch met a lock.
+/// Tenants whose outcomes are written at the same time after a batch met a lock.
 const PARTS: usize = 3;
-/// The shortest time between the beginnings of two batches that are not full.
+/// Shortest time between the starts of two batches that are not full.
 const PACE: Duration = Duration::from_millis(3);
-/// The same after a batch of [`MANY`]: each costs the ledger a commit, and nobody waits for so many ends one by one.
+/// The same after a batch of at least [`MANY`]: each batch costs the ledger a commit, and no caller
+/// waits for single outcomes at that rate.
 const PACE_OF_MANY: Duration = Duration::from_millis(12);
 const MANY: usize = 150;
-/// What the end of a job weighs in its batch that webhooks are to tell of: it makes two rows for each endpoint of its tenant.
+/// Weight in bytes that webhooks add to an outcome in its batch: such an outcome inserts two rows
+/// per endpoint of its tenant.
 const WEIGHT_OF_WATCHED: usize = 4 * 1024;
 
-/// A run that ended.
+/// A finished run.
 pub struct Ended {
-    /// What was leased.
+    /// The lease.
     pub lease: Arc<Lease>,
-    /// How it ended; `None` hands the job back as if it had not been fetched.
+    /// The outcome; `None` releases the job as if it had not been fetched.
     pub outcome: Option<Outcome>,
     /// Worker time used.
     pub ran: Duration,
 }
 
-/// Where handlers leave the ends of their runs. Cheap to clone.
+/// Accepts the outcomes of runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Finisher {
     writing: Arc<Writing>,
@@ -75,26 +79,27 @@ pub struct Finisher {
     _open: Arc<DropGuard>,
 }
 
-/// An end with its follow-up flags, those of the webhooks included.
+/// A finished run with its follow-up flags, including those of the webhooks.
 type WithHooks = (Ended, i16);
 
-/// What the writers share.
+/// State shared by the writers.
 struct Writing {
     ledger: Kept,
     index: Index,
     watchers: Watchers,
     holdings: Holdings,
-    /// Ends that concern their job alone: one statement for many tenants.
+    /// Outcomes without follow-up work: one statement for many tenants.
     plain: Ends<WithHooks>,
-    /// Ends with follow-up work, which may touch any number of rows: each tenant's in a transaction of its own.
+    /// Outcomes with follow-up work, which may touch any number of rows: one transaction per
+    /// tenant.
     followed: Ends<WithHooks>,
-    /// Those whose rows are locked.
+    /// Outcomes whose rows are locked.
     aside: Aside,
 }
 
 impl Finisher {
-    /// Starts the writers, which overlap so that one fills a batch while another waits for the disk. The handle ends when every
-    /// clone is dropped and everything is written.
+    /// Starts the writers. They overlap, so one fills a batch while another waits for the disk. The
+    /// handle completes when every clone is dropped and everything is written.
     pub fn start(
         db: &SystemDb,
         index: Index,
@@ -117,7 +122,7 @@ impl Finisher {
         (finisher, writer)
     }
 
-    /// Leaves the end of a run to be written.
+    /// Queues the outcome of a run for writing.
     pub fn ended(&self, ended: Ended) -> Entered {
         let Writing { watchers, plain, followed, .. } = &*self.writing;
         let Lease { hooks, tenant, ref kind, .. } = *ended.lease;
@@ -132,7 +137,7 @@ impl Finisher {
     }
 }
 
-/// Writes the ends of one class until no more can come.
+/// Writes the outcomes of one class until all senders are closed.
 async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHooks>, closed: &CancellationToken) {
     let (slots, mut writers) = (Arc::new(Semaphore::new(WRITERS)), JoinSet::new());
     let (ends, mut pace) = (class(writing), Instant::now());
@@ -146,7 +151,8 @@ async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHook
         if batch.is_empty() {
             drop(slot);
             if closed.run_until_cancelled(ends.changed()).await.is_some() || !ends.is_empty() {
-                // Of ends that remain after the close another batch is under way, whose writer tells.
+                // After the close, the remaining outcomes wait for another batch of their tenant:
+                // continue when a writer has finished.
                 if closed.is_cancelled() {
                     writers.join_next().await;
                 }
@@ -170,13 +176,14 @@ async fn write_all(writing: &Arc<Writing>, class: fn(&Writing) -> &Ends<WithHook
     while writers.join_next().await.is_some() {}
 }
 
-/// Waits for more until the last batch is so old, so that a busy worker writes few large batches; a lone end is written at once.
+/// Waits for more outcomes until `until`, so a busy worker writes few large batches. A single
+/// outcome is written at once.
 async fn gather(ends: &Ends<WithHooks>, until: Instant) {
     while !ends.is_empty() && !ends.fills_a_batch() && timeout_at(until, ends.changed()).await.is_ok() {}
 }
 
-/// Writes ends to the ledger, then to the index, and gives the writer's slot back in between. Returns how many ends met a lock and were set
-/// aside.
+/// Writes outcomes to the ledger, releases the writer permit, and settles the leases in the index.
+/// Returns how many outcomes met a lock and were set aside.
 async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<OwnedSemaphorePermit>) -> usize {
     let Writing { ledger, index, holdings, .. } = &**writing;
     let tenants = batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
@@ -198,8 +205,9 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<Owned
     holdings.settles(by_shard.values().flatten().map(|settlement| (settlement.id, settlement.token)));
     let settle = async |(shard, settlements): (&Shard, Vec<Settlement>)| {
         if let Err(error) = index.settle(shard, &settlements).await {
-            // The lease will run out; the rescuer then finds the row final, or waiting with its next attempt.
-            tracing::debug!(%shard, %error, "leases could not be settled");
+            // The lease will expire; the rescuer then finds the row final, or waiting with its next
+            // attempt.
+            tracing::debug!(%shard, %error, "could not settle leases");
         }
     };
     join_all(by_shard.into_iter().map(settle)).await;
@@ -218,8 +226,8 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<Owned
     locked.len()
 }
 
-/// An end that takes too long is tried again by itself, beside the batches; its lease is renewed meanwhile. A worker that stops
-/// does not wait for it: the lease runs out then, and the job is rescued.
+/// Retries an outcome that timed out, separately from the batches; its lease is renewed meanwhile.
+/// A stopping worker does not wait for it: the lease expires, and the job is rescued.
 fn write_later(writing: Arc<Writing>, ended: WithHooks) {
     tokio::spawn(async move {
         sleep(SLOW_PAUSE).await;
@@ -227,13 +235,13 @@ fn write_later(writing: Arc<Writing>, ended: WithHooks) {
     });
 }
 
-/// What became of a batch.
+/// The result of writing a batch.
 #[derive(Default)]
 struct Tried {
     records: Records,
-    /// Jobs whose end took longer than a statement may, although it was written alone.
+    /// Jobs whose outcome exceeded the statement timeout although it was written alone.
     slow: Vec<Uuid>,
-    /// Jobs whose end met a lock that another transaction holds.
+    /// Jobs whose outcome met a lock of another transaction.
     locked: Vec<Uuid>,
 }
 
@@ -249,8 +257,9 @@ impl Tried {
     }
 }
 
-/// The ledger's word is worth waiting for: the work is done, and only this process knows. What the ledger refuses for another
-/// reason than being away is found one by one, so that it does not hold up the others; its lease runs out and it is rescued.
+/// Retries while the ledger is unavailable: the work is done, and only this process knows the
+/// outcomes. If the ledger rejects a batch for another reason, the outcomes are written one by one,
+/// so that the rejected one does not block the others. Its lease expires, and the job is rescued.
 async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
     let mut told = false;
     loop {
@@ -264,7 +273,7 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: 
                 if !told {
                     tracing::warn!(
                         error = db::sql_state(&error),
-                        "finished jobs cannot be written; trying until the ledger answers"
+                        "cannot write outcomes; retrying until the ledger is available"
                     );
                     told = true;
                 }
@@ -275,7 +284,8 @@ async fn record_patiently(ledger: &Kept, mut recording: Recording<'_>, tenants: 
     }
 }
 
-/// After a batch met a lock, which one tenant may hold: the ends of each tenant are written by themselves.
+/// Writes the outcomes of each tenant separately, after a batch met a lock that one of the tenants
+/// may hold.
 async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, tenants: &HashMap<Uuid, TenantId>) -> Tried {
     let (records, mut parts) = recording.apart_by(|id| tenants.get(&id).copied());
     let mut all = Tried::of(records);
@@ -294,17 +304,17 @@ async fn record_by_tenant(ledger: &Kept, recording: Recording<'_>, tenants: &Has
     all
 }
 
-/// Writes those ends of one tenant that meet no lock, in one more try.
+/// Retries the outcomes of one tenant once, without those that meet a lock.
 async fn record_unlocked(ledger: &Kept, mut part: Recording<'_>) -> Tried {
     let mut locked = match part.take_locked(ledger).await {
         Ok(locked) => locked,
         Err(error) => {
-            tracing::debug!(error = db::sql_state(&error), "it is not known which ends meet a lock");
+            tracing::debug!(error = db::sql_state(&error), "could not find out which rows are locked");
             Vec::new()
         }
     };
     if let Err(error) = part.advance(ledger).await {
-        tracing::debug!(error = db::sql_state(&error), "ends of a tenant meet a lock and are written later");
+        tracing::debug!(error = db::sql_state(&error), "outcomes of a tenant met a lock; writing them later");
         locked.extend(part.open());
     }
     Tried { locked, ..Tried::of(part.apart().0) }
@@ -321,7 +331,7 @@ async fn record_apart(
     let mut all = Tried::of(records);
     if open.len() == 1 {
         let alone: Vec<Uuid> = open.remove(0).open().collect();
-        tracing::error!(job_id = ?alone, %error, timed_out, "the end of a job cannot be written");
+        tracing::error!(job_id = ?alone, %error, timed_out, "cannot write the outcome of a job");
         all.slow.extend(alone.into_iter().filter(|_| timed_out));
         return all;
     }
@@ -334,14 +344,15 @@ async fn record_apart(
 impl Ended {
     fn settlement(&self, recorded: &HashMap<Uuid, Recorded>) -> Option<Settlement> {
         if self.outcome.is_none() {
-            // Cut short, but what it used is charged: cancelling long runs must not be a way to run for nothing.
+            // Cancelled, but the time used is charged: otherwise cancelling long runs would be a
+            // way to run jobs for free.
             let ran = (!self.ran.is_zero()).then_some(self.ran);
             return Some(Settlement { ran, ..self.lease.hand_back() });
         }
         let again = match recorded.get(&self.lease.id)? {
             Recorded::Final | Recorded::RefusedFinal => None,
             Recorded::Again(run_at_ms, priority) => Some((*run_at_ms, *priority)),
-            // Somebody else's now, and so is the lease.
+            // The job and its lease belong to another worker now.
             Recorded::RefusedOvertaken => return None,
         };
         Some(Settlement { id: self.lease.id, token: self.lease.token, ran: Some(self.ran), again })

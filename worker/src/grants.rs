@@ -1,7 +1,10 @@
-//! Taking what the index hands out unasked: a fetch that brings fewer jobs than there are places for offers to take another, one that
-//! brings all a newcomer's, and the script that brings such a job leases it at once.
+//! Direct dispatch. A fetch that returns fewer jobs than requested marks this worker ready for
+//! another job; a fetch that returns all of them marks it ready for the first job of a newly active
+//! tenant. The script that adds such a job leases it to this worker and publishes the lease, which
+//! saves the fetch.
 //!
-//! Invariant: a job for which there is no place, or no time, is given back at once; nobody else sees it until its lease ends.
+//! Invariant: a job without a free permit, or one that may not start now, is released at once;
+//! otherwise no worker could take it before its lease ends.
 
 use std::sync::Arc;
 
@@ -16,33 +19,34 @@ use crate::{
     capacity::Capacity, fetcher::Desk, last_chance::LastChances, listener::Wake, places::Usages, stall::Stall,
 };
 
-/// Read from the ledger at once.
+/// Jobs that are read from the ledger at once.
 const AT_ONCE: usize = 32;
 
-/// Takes what is granted.
+/// Accepts dispatched leases.
 pub struct Grants {
-    /// Asks the ledger.
+    /// Reads the leased jobs from the ledger.
     pub consumer: Consumer,
-    /// What was granted. There is one for each offer at the most, hence no more than were fetched.
+    /// The dispatched leases. Each ready mark yields at most one, so there are no more of them than
+    /// fetches.
     pub granted: mpsc::UnboundedReceiver<(Shard, Grant)>,
-    /// How much may be held.
+    /// The fetch permits.
     pub capacity: Arc<Capacity>,
-    /// Places beyond those, shared with the newcomers.
+    /// Reserved permits, shared with [`crate::newcomers`].
     pub guests: Arc<Semaphore>,
-    /// Counts what each source holds.
+    /// Permit counts of the queue shares.
     pub usages: Usages,
-    /// Where leases are entered and sent on.
+    /// Records and forwards leases.
     pub desk: Desk,
-    /// Has the source asked again, which makes the next offer.
+    /// Makes the shard due for a fetch, which sets the next ready mark.
     pub wake: Arc<Wake>,
-    /// While one is under way nothing is taken.
+    /// While a job is in quarantine, dispatched jobs are released.
     pub last_chances: LastChances,
-    /// While it lasts nothing is leased either.
+    /// While the handlers' runtime is stalled, dispatched jobs are released.
     pub stall: Stall,
 }
 
 impl Grants {
-    /// Takes what is granted until `stop`.
+    /// Accepts dispatched leases until `stop`.
     pub async fn run(&mut self, stop: CancellationToken) {
         let mut grants = Vec::with_capacity(AT_ONCE);
         while let Some(1..) = stop.run_until_cancelled(self.granted.recv_many(&mut grants, AT_ONCE)).await {
@@ -51,7 +55,8 @@ impl Grants {
         self.refuse(grants).await;
     }
 
-    /// Gives back what comes of offers that were made before the stop, until no more is heard.
+    /// Releases the jobs dispatched for ready marks that were set before the stop, until the
+    /// notifications end.
     pub async fn refuse_rest(mut self) {
         while let Some(grant) = self.granted.recv().await {
             self.refuse([grant]).await;
@@ -80,17 +85,18 @@ impl Grants {
                         self.desk.dispatch(vec![(lease, self.usages.place(shard, permit))]).await;
                     }
                 }
-                Err(error) => tracing::debug!(source = %shard, %error, "a granted job could not be taken"),
+                Err(error) => tracing::debug!(source = %shard, %error, "could not accept a dispatched job"),
             }
         }
-        // They begin first.
+        // Let the jobs start first.
         yield_now().await;
         for (shard, _) in taken {
             self.wake.up(Some(&shard));
         }
     }
 
-    /// The fetcher leaves no place free while all slots are busy.
+    /// The fetch loop leaves no permit free while all slots are busy, so a reserved permit is the
+    /// fallback.
     fn permit(&self) -> Option<OwnedSemaphorePermit> {
         self.capacity.place_now().or_else(|| Arc::clone(&self.guests).try_acquire_owned().ok())
     }
@@ -98,7 +104,7 @@ impl Grants {
     async fn refuse(&self, grants: impl IntoIterator<Item = (Shard, Grant)>) {
         for (shard, grant) in grants {
             if let Err(error) = self.consumer.refuse(&shard, &grant).await {
-                tracing::debug!(source = %shard, %error, "a granted job could not be given back; its lease will run out");
+                tracing::debug!(source = %shard, %error, "could not release a dispatched job; its lease will expire");
             }
         }
     }

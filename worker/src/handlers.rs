@@ -1,6 +1,7 @@
-//! Handlers: what a kind does, and how that ends.
+//! Calls the handlers of job kinds and turns their results into outcomes.
 //!
-//! Invariant: whatever a handler does (return an error, panic, take too long), its attempt ends in an outcome.
+//! Invariant: an attempt always ends in an outcome, whether its handler returns an error, panics or
+//! times out. A cancelled attempt is the only exception.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -21,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{failure_log, stall::Stall, start_cost::RunningTime};
 
-/// Where handlers run.
+/// The runtime of the handlers.
 #[derive(Clone)]
 pub struct HandlerRuntime {
-    /// The runtime. That of the machinery only in tests.
+    /// The runtime. In tests it may be the control runtime.
     pub handle: Handle,
-    /// Whether it gets on.
+    /// Whether the runtime is stalled.
     pub stall: Stall,
 }
 
@@ -39,31 +40,32 @@ pub struct Handlers {
 
 /// One run of a handler.
 pub struct Attempt {
-    /// How it ended; `None` if it was cut short from outside: then the ledger already knows why, or the job is handed back.
+    /// The outcome; `None` if the run was cancelled: either the ledger already holds the reason, or
+    /// the job is released.
     pub outcome: Option<Outcome>,
-    /// How long it ran.
+    /// Run time.
     pub ran: Duration,
 }
 
 impl HandlerRuntime {
-    /// This runtime.
+    /// Wraps the handle of a runtime.
     pub fn new(handle: Handle) -> Self {
         Self { handle, stall: Stall::new() }
     }
 }
 
 impl Handlers {
-    /// Handlers of these kinds; `environment` was made on the runtime on which they run.
+    /// Handlers of the kinds in `registry`; `environment` was built on the runtime of the handlers.
     pub const fn new(registry: Arc<Registry>, environment: Arc<Environment>, running: RunningTime) -> Self {
         Self { registry, environment, running }
     }
 
-    /// The kinds.
+    /// The registered kinds.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// What handlers have at hand.
+    /// The environment that handlers use.
     pub const fn environment(&self) -> &Arc<Environment> {
         &self.environment
     }
@@ -94,7 +96,7 @@ impl Handlers {
                 failed(kind, lease, "panicked", bounded_text(text_for_ledger(&text)))
             }
             Err(_elapsed) => {
-                let text = format!("took longer than {} s", kind.timeout.as_secs());
+                let text = format!("timed out after {} s", kind.timeout.as_secs());
                 failed(kind, lease, &text.clone(), text)
             }
         })
@@ -110,7 +112,8 @@ fn succeeded(success: Success) -> Outcome {
     }
 }
 
-/// `class` has no word of another system's in it: only the tenant reads those, in the ledger.
+/// `class` contains no text from external systems: that text may only appear in the ledger, where
+/// the tenant reads it.
 fn failed(kind: &Kind, lease: &Lease, class: &str, error: String) -> Outcome {
     failure_log::failed(lease.tenant, class);
     let failures = lease.failures.saturating_add(1);
@@ -126,5 +129,5 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with a value that is no text")
+        .unwrap_or("non-string payload")
 }

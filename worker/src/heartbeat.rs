@@ -1,7 +1,9 @@
-//! Saying that this process serves its queues, so that a waiting job can tell whether anybody would run it.
+//! Announces the queues that this process serves, so that the index knows whether a worker would
+//! run a waiting job.
 //!
-//! Invariant: a worker that serves a queue is never silent for as long as it is counted on
-//! (`shared::queue::WORKER_SILENCE`), and one that stops fetching says so at once.
+//! Invariant: a worker sends a heartbeat for each of its queues more often than
+//! `shared::queue::WORKER_SILENCE`, after which it no longer counts, and removes itself as soon as
+//! it stops fetching.
 
 use std::time::Duration;
 
@@ -12,20 +14,20 @@ use uuid::Uuid;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Beats until `stop`.
+/// Sends heartbeats until `stop`.
 pub async fn beat(index: Index, queues: Vec<QueueName>, process: Uuid, slots: usize, stop: CancellationToken) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         for queue in &queues {
             if let Err(error) = index.beat(queue, process, slots).await {
-                tracing::debug!(%queue, %error, "the index was not told that this worker serves the queue");
+                tracing::debug!(%queue, %error, "heartbeat failed");
             }
         }
     }
     for queue in &queues {
         if let Err(error) = index.leave(queue, process, slots).await {
-            tracing::debug!(%queue, %error, "the index was not told that this worker leaves; its silence will tell");
+            tracing::debug!(%queue, %error, "could not unregister from the queue; the heartbeat will expire");
         }
     }
 }

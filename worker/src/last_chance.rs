@@ -1,8 +1,9 @@
-//! A process to itself for a job that has cost two workers their life.
+//! Quarantine: an exclusive run for a job that has already crashed two workers.
 //!
-//! Invariant: while such a job runs, this process holds no other lease. What runs is waited for, what has not begun is handed
-//! back, and nothing more is leased. That it begins is noted in the ledger first; if the process dies after that, the job is to blame:
-//! whoever is discarded as poison is guilty.
+//! Invariant: while such a job runs, this process holds no other lease. It waits for the jobs that
+//! run, releases the jobs that have not started, and leases no more. The ledger records the
+//! exclusive run before it starts, so if the process dies after that, the job is the cause: every
+//! job discarded as poison has crashed a process that ran nothing else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,18 +14,19 @@ use tokio::{
 
 use crate::holdings::Holdings;
 
-/// Crashes after which a job's next run is its last chance: see [`shared::queue::rescue::MAX_CRASHES`].
+/// Crashes after which the next run of a job is exclusive: see
+/// [`shared::queue::rescue::MAX_CRASHES`].
 pub const CRASHES: i16 = shared::queue::rescue::MAX_CRASHES - 1;
 
-/// Keeps last chances apart from all other runs of the process. Cheap to clone.
+/// Separates exclusive runs from all other runs of the process. Cheap to clone.
 #[derive(Clone)]
 pub struct LastChances {
-    /// Read while jobs are leased, written by a last chance.
+    /// Read-locked while jobs are leased, write-locked by an exclusive run.
     door: Arc<RwLock<()>>,
     announced: Arc<watch::Sender<bool>>,
 }
 
-/// Nothing else is held by the process as long as this is.
+/// While this guard exists, the process holds no other lease.
 pub struct Alone<'a> {
     _announcement: Announcement<'a>,
     _door: RwLockWriteGuard<'a, ()>,
@@ -39,33 +41,35 @@ impl Drop for Announcement<'_> {
 }
 
 impl LastChances {
-    /// None is under way.
+    /// Starts without an exclusive run.
     pub fn new() -> Self {
         Self { door: Arc::default(), announced: Arc::new(watch::Sender::new(false)) }
     }
 
-    /// To be held from the leasing of jobs until they are entered in the holdings. Waits while a last chance is under way.
+    /// Admits a fetch. Hold the guard from before the lease until the jobs are in the held leases.
+    /// Waits while an exclusive run is in progress.
     pub async fn none_under_way(&self) -> RwLockReadGuard<'_, ()> {
         self.door.read().await
     }
 
-    /// As [`Self::none_under_way`], without waiting: `None` while a last chance is under way, or about to be.
+    /// As [`Self::none_under_way`], without waiting: `None` while an exclusive run is in progress
+    /// or announced.
     pub fn none_now(&self) -> Option<RwLockReadGuard<'_, ()>> {
         self.door.try_read().ok()
     }
 
-    /// Whether a job that has not begun must give way.
+    /// Whether jobs that have not started must be released for an exclusive run.
     pub fn is_announced(&self) -> bool {
         *self.announced.borrow()
     }
 
-    /// Waits until a job that has not begun must give way.
+    /// Waits until an exclusive run is announced.
     pub async fn announced(&self) {
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         let _ = self.announced.subscribe().wait_for(|announced| *announced).await;
     }
 
-    /// Empties the process but for one job; `None` if another last chance was first.
+    /// Waits until the process holds only one job; `None` if another exclusive run came first.
     pub async fn alone(&self, holdings: &Holdings) -> Option<Alone<'_>> {
         if self.announced.send_replace(true) {
             return None;
@@ -94,12 +98,12 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_leased_beside_a_last_chance() {
         let (last_chances, holdings) = (LastChances::new(), Holdings::default());
-        let leasing = last_chances.none_now().expect("none is under way");
+        let leasing = last_chances.none_now().expect("no exclusive run is in progress");
         let mut first = Box::pin(last_chances.alone(&holdings));
-        assert!(first.as_mut().now_or_never().is_none(), "it waits for who is leasing");
-        assert!(last_chances.none_now().is_none(), "it is about to begin");
+        assert!(first.as_mut().now_or_never().is_none(), "the exclusive run waits for the fetch in progress");
+        assert!(last_chances.none_now().is_none(), "an exclusive run is announced");
         drop(leasing);
-        let alone = first.await.expect("it is the first");
+        let alone = first.await.expect("no other exclusive run came first");
         assert!(last_chances.none_now().is_none() && last_chances.alone(&holdings).await.is_none());
         drop(alone);
         assert!(last_chances.none_now().is_some());

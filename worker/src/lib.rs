@@ -1,9 +1,11 @@
-//! The worker process: leases jobs from the queue and runs their kinds.
+//! The worker process: leases jobs from the queue and runs their handlers.
 //!
-//! A job's way through it: [`fetcher`] leases it, [`runtime`] (apalis) starts its run, [`runner`] waits for a slot and has [`handlers`] run its
-//! kind, [`finisher`] writes how it ended. [`renewer`] keeps the leases alive meanwhile, [`listener`] hears of cancellations.
+//! The path of a job: [`fetcher`] leases it, [`runtime`] (apalis) starts it, [`runner`] waits for a
+//! slot and calls the handler through [`handlers`], [`finisher`] writes the outcome. Meanwhile
+//! [`renewer`] keeps its lease alive and [`listener`] receives cancellations.
 //!
-//! Two runtimes: runs are tasks on one, everything else is on the other, so that a handler that computes or blocks costs no lease.
+//! There are two runtimes: handlers run on one, everything else on the other, so a handler that
+//! computes or blocks does not cost the process its leases.
 
 pub mod assembly;
 pub mod capacity;

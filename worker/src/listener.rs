@@ -1,6 +1,7 @@
-//! Passing on what the index announces: work to an idle fetcher, cancellations to runs.
+//! Forwards notifications of the index: work to an idle fetch loop, cancellations to runs.
 //!
-//! Invariant: it never waits for either, so a cancellation reaches a run also while all slots are busy.
+//! Invariant: the listener never waits for either, so a cancellation reaches its run even while all
+//! slots are busy.
 
 use std::sync::{
     Arc,
@@ -12,23 +13,23 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::holdings::Holdings;
 
-/// What an idle fetcher sleeps on.
+/// Wakes an idle fetch loop.
 pub struct Wake {
     notify: Notify,
-    /// Whether there may be work, for each shard.
+    /// Whether there may be work, by shard.
     woken: Vec<(Shard, AtomicBool)>,
-    /// They were asked for less than they may have, for want of places.
+    /// A fetch was held off for lack of permits.
     held_off: AtomicBool,
 }
 
 impl Wake {
-    /// Nothing is known of these shards yet.
+    /// No work is known in these shards.
     pub fn new(shards: &[Shard]) -> Self {
         let woken = shards.iter().map(|shard| (shard.clone(), AtomicBool::new(false))).collect();
         Self { notify: Notify::new(), woken, held_off: AtomicBool::new(false) }
     }
 
-    /// There may be work: in this shard, or anywhere.
+    /// Records that there may be work in this shard, or in any shard.
     pub fn up(&self, shard: Option<&Shard>) {
         for (_, woken) in self.woken.iter().filter(|(known, _)| shard.is_none_or(|shard| shard == known)) {
             woken.store(true, Ordering::Release);
@@ -36,35 +37,35 @@ impl Wake {
         self.again();
     }
 
-    /// Something else has changed that a fetcher may wait for.
+    /// Wakes the fetch loop after another change that it may wait for.
     pub fn again(&self) {
         self.notify.notify_one();
     }
 
-    /// From now on a place that is given back is worth asking all of them again.
+    /// Makes all shards due for a fetch at the next released permit.
     pub fn hold_off(&self) {
         self.held_off.swap(true, Ordering::SeqCst);
     }
 
-    /// A place was given back, and is free.
+    /// Records that a permit was released, and is free.
     pub fn place_is_back(&self) {
         if self.held_off.load(Ordering::SeqCst) && self.held_off.swap(false, Ordering::SeqCst) {
             self.up(None);
         }
     }
 
-    /// Waits until there may be something to do.
+    /// Waits for a notification.
     pub async fn heard(&self) {
         self.notify.notified().await;
     }
 
-    /// Whether there may be work in a shard, said since this was last asked.
+    /// Whether a notification arrived for a shard since the last call.
     pub fn take(&self, at: usize) -> bool {
         self.woken[at].1.swap(false, Ordering::AcqRel)
     }
 }
 
-/// Listens until the notices end.
+/// Forwards notifications until the stream ends.
 pub async fn listen(
     mut notices: Notices,
     wake: Arc<Wake>,
@@ -75,12 +76,12 @@ pub async fn listen(
     while let Some(notice) = notices.next().await {
         match notice {
             Notice::Cancelled(id, attempt) => holdings.cancel_up_to(id, attempt),
-            // A worker follows nothing.
+            // Workers do not follow jobs.
             Notice::Changed(..) => {}
             Notice::Wake(shard) => wake.up(Some(&shard)),
-            // If there are too many to be told, the rounds find them.
+            // If the channel is full, the fetch loop finds the jobs.
             Notice::Newcomer(shard) => drop(newcomers.try_send(shard)),
-            // Both receivers are there as long as this.
+            // Both receivers live as long as this task.
             Notice::Granted(shard, grant) => drop(granted.send((shard, grant))),
             Notice::Connected => wake.up(None),
         }

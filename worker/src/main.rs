@@ -1,4 +1,4 @@
-//! `worker`: see [`worker`] for what it does.
+//! The `worker` binary: parses arguments and configuration, builds both runtimes, runs [`worker`].
 
 use clap::Parser;
 use shared::{
@@ -7,19 +7,20 @@ use shared::{
 };
 use tokio::runtime;
 
-/// After so many polls a thread for handlers looks for tasks from outside.
+/// Polls after which a handler thread checks the global queue for tasks from other threads.
 const GLOBAL_QUEUE_INTERVAL: u32 = 2;
-/// After so many it looks for events.
+/// Polls after which a handler thread checks for I/O events.
 const EVENT_INTERVAL: u32 = 4;
 
-/// Leases jobs and runs them. Everything else is configured by the environment, see .env.sample.
+/// Leases jobs and runs them. Everything else is configured through the environment, see
+/// .env.sample.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The queues to serve, separated by commas; all if left out.
+    /// Queues to serve, separated by commas; all queues if omitted.
     #[arg(long)]
     queues: Option<String>,
-    /// How many jobs run at once.
+    /// Number of jobs that run at the same time.
     #[arg(long)]
     concurrency: Option<String>,
 }
@@ -41,15 +42,17 @@ fn run() -> anyhow::Result<()> {
     let handlers = runtime::Builder::new_multi_thread()
         .thread_name("rota-handlers")
         .enable_all()
-        // A poll takes as long as a handler blocks its thread. So what came from outside the thread, and what sockets have to say, is looked
-        // for after a few, not after the 31 and 61 by default.
+        // A poll takes as long as a handler blocks its thread. So a thread checks for tasks from
+        // other threads and for socket events after a few polls, not after tokio's defaults of 31
+        // and 61.
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .event_interval(EVENT_INTERVAL)
         .build()?;
     let control = control_runtime::build()?;
-    // Not on the main thread: each run would begin with waking it, and no other task shares it.
+    // Not on the main thread: waking the main thread would precede each run, and it shares no tasks
+    // with the worker threads.
     let ended = control.block_on(control.spawn(worker::assembly::run(config, handlers.handle().clone())));
-    // A handler that does not let go must not keep the process: what it does is of no use any more.
+    // Do not wait for a handler that ignores cancellation: its result can no longer be recorded.
     handlers.shutdown_background();
     ended?
 }

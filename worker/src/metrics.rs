@@ -1,4 +1,4 @@
-//! What the worker tells Prometheus.
+//! The Prometheus metrics of the worker.
 
 use std::{
     sync::{LazyLock, Mutex, PoisonError},
@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{fetcher::Dispatch, slots::Slots};
 
-/// How often the gauges are set; they are dropped when they are not set for a minute.
+/// How often the gauges are set; a gauge that is not set for a minute is dropped.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The slots of a process are shared by the queues it serves.
+/// The slots of a process are shared by the queues that it serves.
 const ALL_QUEUES: &str = "all";
 
-/// What each job tells, by the queues and kinds that were seen. To find a meter by its labels costs some small allocations, to keep it none; and
-/// there are no more of them than kinds that this process runs.
+/// The metric handles of each queue and kind that was seen. Looking up a handle by its labels costs
+/// small allocations, keeping it costs none. There are no more handles than kinds that this process
+/// runs.
 static METERS: LazyLock<Mutex<HashMap<QueueName, QueueMeters>>> = LazyLock::new(Mutex::default);
 
 struct QueueMeters {
@@ -34,12 +35,12 @@ struct KindMeters {
     completed: Counter,
 }
 
-/// A job was leased: how long it waited since it might have run.
+/// Records that a job was leased, and how long it waited after it became eligible to run.
 pub fn started(lease: &Lease, waited: Duration) {
     of_queue(lease.shard.queue(), |meters| meters.wait.record(waited.as_secs_f64()));
 }
 
-/// A run ended.
+/// Records the end of a run.
 pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
     let (queue, kind) = (lease.shard.queue(), &lease.kind);
     let is_completed = matches!(outcome, Some(Outcome::Completed { .. }));
@@ -87,13 +88,13 @@ fn jobs_total(queue: &QueueName, kind: &str, outcome: &'static str) -> Counter {
     counter!(names::JOBS_TOTAL, label::QUEUE => queue, label::KIND => kind, label::OUTCOME => outcome)
 }
 
-/// A job was left to a worker of another release.
+/// Counts a job that was left to a worker of another release.
 pub fn left(lease: &Lease, reason: &'static str) {
     counter!(names::JOBS_LEFT_TOTAL, label::QUEUE => lease.shard.queue().to_string(), label::REASON => reason)
         .increment(1);
 }
 
-/// Tells how many slots are busy and free, until `stop`.
+/// Reports the number of busy and free slots, until `stop`.
 pub async fn report_slots(slots: Slots<Dispatch>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -1,8 +1,9 @@
-//! Getting the first job of a tenant that comes new to a busy queue, beside the fetcher's rounds, where no offer stood by which it would
-//! have been granted (see [`crate::grants`]).
+//! Fetches the first job of a newly active tenant outside of the fetch loop, in case no ready mark
+//! exists to dispatch it directly (see [`crate::grants`]).
 //!
-//! Invariant: at most [`GUESTS`] jobs are held for that, beyond the places. They take slots like all others; only the way there is shorter,
-//! because neither a round under way nor places that others hold are waited for.
+//! Invariant: at most [`GUESTS`] jobs are held on reserved permits, in addition to the fetch
+//! permits. They need a slot like all jobs; only their fetch is faster, because it waits neither
+//! for the current fetch round nor for permits that other jobs hold.
 
 use std::sync::Arc;
 
@@ -21,28 +22,28 @@ use crate::{
     stall::Stall,
 };
 
-/// How many jobs are held beyond the places, here and by [`crate::grants`].
+/// Reserved permits, shared with [`crate::grants`].
 pub const GUESTS: usize = 2;
-/// More notices than these are left to the fetcher's rounds.
+/// Capacity of the notification channel. The fetch loop finds the jobs of dropped notifications.
 pub const NOTICES: usize = 16;
 
-/// Leases the jobs of newcomers.
+/// Leases the first jobs of newly active tenants.
 pub struct Newcomers {
-    /// Asks index and ledger.
+    /// Leases through index and ledger.
     pub consumer: Consumer,
-    /// Where somebody is new.
+    /// Shards with a newly active tenant.
     pub notices: mpsc::Receiver<Shard>,
-    /// Places beyond the fetcher's, at most [`GUESTS`].
+    /// The reserved permits, at most [`GUESTS`].
     pub guests: Arc<Semaphore>,
-    /// Tell for whom they are.
+    /// Shows whether a slot will be free soon.
     pub slots: Slots<Dispatch>,
-    /// Counts what each source holds.
+    /// Permit counts of the queue shares.
     pub usages: Usages,
-    /// Where leases are entered and sent on.
+    /// Records and forwards leases.
     pub desk: Desk,
-    /// While one is under way nothing is leased.
+    /// While a job is in quarantine, nothing is leased.
     pub last_chances: LastChances,
-    /// While it lasts nothing is leased either.
+    /// While the handlers' runtime is stalled, nothing is leased.
     pub stall: Stall,
 }
 
@@ -50,12 +51,12 @@ impl Newcomers {
     /// Fetches until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(Some(shard)) = stop.run_until_cancelled(self.notices.recv()).await {
-            // Another worker may have a slot.
+            // Leave the job to another worker, which may have a free slot.
             if !self.slots.are_soon_free() {
                 continue;
             }
             let Some(permit) = stop.run_until_cancelled(Arc::clone(&self.guests).acquire_owned()).await else { return };
-            let permit = permit.expect("the guests' places stay open as long as this");
+            let permit = permit.expect("the semaphore of the reserved permits is never closed");
             if stop.run_until_cancelled(self.stall.over()).await.is_none() {
                 return;
             }
@@ -66,13 +67,14 @@ impl Newcomers {
                         self.desk.dispatch(vec![(lease, self.usages.place(&shard, permit))]).await;
                     }
                 }
-                Err(error) => tracing::debug!(source = %shard, %error, "a newcomer's job could not be fetched"),
+                Err(error) => tracing::debug!(source = %shard, %error, "could not fetch a newly active tenant's job"),
             }
         }
     }
 
-    /// Who is new in the queue may have something running. Where slots often come free it is fetched like whoever is next; elsewhere a job that
-    /// is no newcomer's would only wait there.
+    /// A tenant that is newly active in the queue may have running jobs. Where slots often become
+    /// free, fetch the next job in fair order; elsewhere only a job of a tenant without running
+    /// jobs, since any other job would wait for a slot.
     async fn fetch(&self, shard: &Shard) -> Result<Fetched, FetchError> {
         let fetched = self.consumer.fetch_from(&[(shard, 1)], Welcome::Newcomers).await.remove(0)?;
         if fetched.taken > 0 || self.slots.left_to_newcomers() > 0 {

@@ -1,6 +1,8 @@
-//! What each source holds: a place is taken for each of its jobs, from before it has a slot until its run has ended.
+//! Fetch permits by queue share: each job of a share holds a permit from its lease until its run
+//! has ended.
 //!
-//! Invariant: a place counts until it is dropped, however its run ends, and then wakes whoever was not asked for want of it.
+//! Invariant: a permit counts until it is dropped, however its run ends. The drop wakes the fetch
+//! loop if a share had to wait for a permit.
 
 use std::{
     collections::HashMap,
@@ -16,30 +18,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{capacity, listener::Wake};
 
-/// What a source holds; its places know it too.
+/// The permit count of a queue share, shared with its permits.
 pub struct Usage {
     held: AtomicUsize,
     /// Moving average of run time, in microseconds.
     average_us: AtomicU64,
-    /// When the last place was taken.
+    /// When the last permit was taken.
     worked_at: Mutex<Option<Instant>>,
-    /// It was not asked because it held too much.
+    /// The share was not fetched from because it held too many permits.
     held_off: AtomicBool,
     wake: Arc<Wake>,
 }
 
-/// What all sources hold, for those who lease beside the fetcher.
+/// The permit counts of all shares, for tasks that lease outside of the fetch loop.
 pub struct Usages(HashMap<Shard, Arc<Usage>>);
 
-/// A place among what a worker may hold, taken by a job of one source until it is dropped.
+/// A fetch permit, held by a job of one share until it is dropped.
 pub struct Place {
     usage: Arc<Usage>,
-    /// `None` once it is free for another.
+    /// `None` once another job may use the permit.
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Usage {
-    /// Nothing is held, and nothing known of how long jobs take.
+    /// No permits held, and no run times known.
     pub const fn new(wake: Arc<Wake>) -> Self {
         Self {
             held: AtomicUsize::new(0),
@@ -50,7 +52,7 @@ impl Usage {
         }
     }
 
-    /// How many places are taken.
+    /// Number of permits held.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Acquire)
     }
@@ -60,19 +62,20 @@ impl Usage {
         self.average_us.load(Ordering::Relaxed)
     }
 
-    /// Whether a place was taken so lately, by whatever way its job came.
+    /// Whether a permit was taken within this time, regardless of how its job was leased.
     pub fn worked_within(&self, span: Duration) -> bool {
         self.worked_at().is_some_and(|worked_at| worked_at.elapsed() < span)
     }
 
-    /// A panic while the lock is held leaves an instant that is still whole.
+    /// A panic while the lock is held leaves a valid instant.
     fn worked_at(&self) -> MutexGuard<'_, Option<Instant>> {
         self.worked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many places are left of `most`; without any, the next that is given back wakes.
+    /// Permits left of `most`. If none is left, the next released permit wakes the fetch loop.
     pub fn room(&self, most: usize) -> usize {
-        // The mark first: a place that is given back after it wakes.
+        // Set the flag before reading the count, so a permit that is released in between wakes the
+        // fetch loop.
         self.held_off.store(true, Ordering::SeqCst);
         let room = most.saturating_sub(self.held.load(Ordering::SeqCst));
         if room > 0 {
@@ -83,36 +86,36 @@ impl Usage {
 }
 
 impl Usages {
-    /// Of these sources.
+    /// Permit counts of these shares.
     pub fn new(sources: impl Iterator<Item = (Shard, Arc<Usage>)>) -> Self {
         Self(sources.collect())
     }
 
-    /// Takes a place for a job of a source.
+    /// Takes a permit for a job of a share.
     pub fn place(&self, shard: &Shard, permit: OwnedSemaphorePermit) -> Place {
-        Place::taken(self.0.get(shard).expect("only sources are listened to"), permit)
+        Place::taken(self.0.get(shard).expect("notifications only arrive for known shards"), permit)
     }
 }
 
 impl Place {
-    /// Takes one for a job of a source.
+    /// Takes a permit for a job of a share.
     pub fn taken(usage: &Arc<Usage>, permit: OwnedSemaphorePermit) -> Self {
         usage.held.fetch_add(1, Ordering::AcqRel);
         *usage.worked_at() = Some(Instant::now());
         Self { usage: Arc::clone(usage), permit: Some(permit) }
     }
 
-    /// Whether it was taken from these.
+    /// Whether the permit comes from this semaphore.
     pub fn is_among(&self, places: &Arc<Semaphore>) -> bool {
         self.permit.as_ref().is_some_and(|permit| Arc::ptr_eq(permit.semaphore(), places))
     }
 
-    /// Lets another have it, while the job counts on as one of its source.
+    /// Lets another job use the permit, while this job still counts for its share.
     pub fn free(&mut self) {
         self.permit = None;
     }
 
-    /// Learns how long the source's jobs take.
+    /// Records the run time of a job of the share.
     pub fn observe(&self, ran: Duration) {
         capacity::observe(&self.usage.average_us, ran);
     }
@@ -120,7 +123,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Before anybody is woken.
+        // Release the permit before waking the fetch loop.
         self.permit = None;
         self.usage.held.fetch_sub(1, Ordering::SeqCst);
         if self.usage.held_off.swap(false, Ordering::SeqCst) {

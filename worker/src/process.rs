@@ -1,7 +1,8 @@
-//! The worker's tasks, started and stopped in the right order.
+//! Starts and stops the worker's tasks in order.
 //!
-//! Invariant: on stop nothing more is leased, what has not begun is handed back at once, what has is waited for up to the grace,
-//! and the process ends only when every end is written or the last patience is over.
+//! Invariant: after a stop, no more jobs are leased, jobs that have not started are released at
+//! once, and running jobs get the grace period to finish. The process exits when every outcome is
+//! written or the grace period plus [`LAST_PATIENCE`] is over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,26 +38,29 @@ use crate::{
     start_cost::{RunningTime, StartMeter},
 };
 
-/// How long after the grace runs may take to let go and their results to be written, for example while PostgreSQL is away.
+/// Time after the grace period for cancelled runs to stop and for their outcomes to be written, for
+/// example while PostgreSQL is unavailable.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
-/// Fetches of which the jobs are on their way to the slots.
+/// Fetches whose jobs may be queued on the way to the slots.
 const DISPATCHED: usize = 64;
 
-/// How a worker works.
+/// Settings of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// The queues it serves.
+    /// Queues that the worker serves.
     pub queues: Vec<QueueName>,
-    /// How many jobs run at once.
+    /// Number of jobs that run at the same time.
     pub slots: usize,
-    /// How long a lease lasts unless it is renewed.
+    /// Duration of a lease unless it is renewed.
     pub lease: Duration,
-    /// How long running jobs may go on after a stop.
+    /// How long running jobs may continue after a stop.
     pub grace: Duration,
 }
 
-/// Works until `stop`, and returns when everything that was leased is finished or handed back. It runs on the current runtime, with
-/// `system` and `index`, whose connections therefore must not be used on another one; runs alone are tasks on the handlers', with `environment`.
+/// Runs a worker until `stop`, and returns when every leased job is finished or released.
+///
+/// Call it on the control runtime: the connections of `system` and `index` belong to that runtime.
+/// Only handlers run on the handlers' runtime, with `environment`.
 pub async fn work(
     settings: WorkerSettings,
     system: SystemDb,
@@ -123,7 +127,7 @@ pub async fn work(
         starts,
     };
     let fetched = CancellationToken::new();
-    // It takes back the offers, so it leaves when no more are made.
+    // The heartbeat removes the ready marks when it ends, so it ends after the last fetch.
     let beating =
         tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, fetched.clone()));
     let fetching = tokio::spawn(fetch(fetcher, newcomers, grants, stop.clone(), fetched.clone().drop_guard()));
@@ -144,10 +148,10 @@ pub async fn work(
     tokio::spawn(metrics::report_slots(runner.slots.clone(), background.clone()));
     let last_moment = last_moment(&stop, settings.grace + LAST_PATIENCE);
     let run = runtime::run(runner, receiver, fetched.cancelled_owned(), settings.grace);
-    if let Some(ran) = in_time(last_moment.run_until_cancelled(run).await, "some runs did not let go in time") {
+    if let Some(ran) = in_time(last_moment.run_until_cancelled(run).await, "some runs did not stop in time") {
         ran?;
     }
-    // A store that does not answer must not keep the process either.
+    // Do not wait forever for a store that does not answer.
     let rest = async {
         beating.await?;
         written.await?;
@@ -157,7 +161,7 @@ pub async fn work(
         checking.await
     };
     if let Some(ended) =
-        in_time(last_moment.run_until_cancelled(rest).await, "some results could not be written in time")
+        in_time(last_moment.run_until_cancelled(rest).await, "some outcomes could not be written in time")
     {
         ended?;
     }
@@ -165,7 +169,8 @@ pub async fn work(
     Ok(())
 }
 
-/// Leases jobs in all three ways until `stop`. When no more are leased drops `fetched`, and then gives back what comes of offers made before.
+/// Leases jobs until `stop`: by polling, for newly active tenants, and by direct dispatch. Then
+/// drops `fetched` and releases jobs that are still dispatched for earlier ready marks.
 async fn fetch(
     fetcher: Fetcher,
     newcomers: Newcomers,
@@ -178,21 +183,21 @@ async fn fetch(
     grants.refuse_rest().await;
 }
 
-/// Warns of what is wrong with the index, until `background` is cancelled.
+/// Warns if Redis may evict keys or the shard counts differ, until `background` is cancelled.
 fn watch_index(index: &Index, settings: &WorkerSettings, background: &CancellationToken) {
     tokio::spawn(eviction::warn(index.clone(), background.clone()));
     tokio::spawn(shard_agreement::watch(index.clone(), settings.queues.clone(), background.clone()));
 }
 
-/// What came of something before the last moment.
+/// Returns the outcome; logs a warning if the deadline came first.
 fn in_time<T>(outcome: Option<T>, otherwise: &'static str) -> Option<T> {
     if outcome.is_none() {
-        tracing::warn!("{otherwise}; the leases will run out and the jobs be rescued");
+        tracing::warn!("{otherwise}; their leases will expire and the jobs will be rescued");
     }
     outcome
 }
 
-/// Is cancelled so long after the stop.
+/// Returns a token that is cancelled `patience` after `stop`.
 fn last_moment(stop: &CancellationToken, patience: Duration) -> CancellationToken {
     let (stop, last_moment) = (stop.clone(), CancellationToken::new());
     let cancelled = last_moment.clone();

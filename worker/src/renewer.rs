@@ -1,8 +1,10 @@
-//! Keeping leases alive, and letting go of runs that nobody waits for any more.
+//! Renews leases, and cancels runs whose outcome no longer counts.
 //!
-//! Invariant: renewal is frequent enough that a rebuild's grace sees every live holder at least once (see
-//! [`shared::queue::reconcile`]); a holder that hears that its lease is lost cancels the run. A cancellation whose notice was lost
-//! (the connection was down, or whoever cancelled died before it told) is found in the ledger.
+//! Invariant: renewals are frequent enough that every live holder renews at least once within the
+//! grace period of a rebuild (see [`shared::queue::reconcile`]). A holder whose lease is lost
+//! cancels the run. If the notification of a cancellation was lost (the connection was down, or the
+//! process that cancelled died before it published), the check against the ledger finds the
+//! cancellation.
 
 use std::time::Duration;
 
@@ -12,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::holdings::Holdings;
 
-/// A rebuild's grace is longer than two of these.
+/// The grace period of a rebuild is longer than two of these.
 const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Runs of this age are looked up this often: short ones end before, and cost nothing.
+/// Minimum age of the runs to check, and the interval of the checks: short runs end before and cost
+/// nothing.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Renews until `stop`.
+/// Renews the held leases until `stop`.
 pub async fn renew(consumer: Consumer, holdings: Holdings, lease: Duration, stop: CancellationToken) {
     let mut ticks = interval((lease / 4).min(LONGEST_INTERVAL));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -27,7 +30,7 @@ pub async fn renew(consumer: Consumer, holdings: Holdings, lease: Duration, stop
     }
 }
 
-/// Looks up until `stop` whether the ledger still waits for what runs.
+/// Checks until `stop` whether the ledger still expects the outcomes of the runs.
 pub async fn check(consumer: Consumer, holdings: Holdings, stop: CancellationToken) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,11 +43,11 @@ pub async fn check(consumer: Consumer, holdings: Holdings, stop: CancellationTok
         match consumer.unwanted(&ids, &attempts).await {
             Ok(unwanted) => {
                 for (id, _, token) in runs.iter().filter(|(id, ..)| unwanted.contains(id)) {
-                    tracing::debug!(job_id = %id, "nobody waits for the run any more");
+                    tracing::debug!(job_id = %id, "cancelling a run whose outcome no longer counts");
                     holdings.cancel_if(*id, *token);
                 }
             }
-            Err(error) => tracing::debug!(%error, "runs could not be looked up now"),
+            Err(error) => tracing::debug!(%error, "could not check runs against the ledger"),
         }
     }
 }
@@ -54,12 +57,13 @@ async fn renew_once(consumer: &Consumer, holdings: &Holdings) {
         match consumer.renew(&shard, &held, |id, token| holdings.may_assert(id, token)).await {
             Ok(lost) => {
                 for lease in held.iter().filter(|lease| lost.contains(&lease.id)) {
-                    // A job may have finished while the answer was on its way; then there is nothing left to cancel.
-                    tracing::debug!(job_id = %lease.id, "the lease is lost");
+                    // The job may have finished while the response was on its way; then there is no
+                    // run left to cancel.
+                    tracing::debug!(job_id = %lease.id, "lease lost");
                     holdings.cancel_if(lease.id, lease.token);
                 }
             }
-            Err(error) => tracing::debug!(%shard, %error, "leases could not be renewed now"),
+            Err(error) => tracing::debug!(%shard, %error, "could not renew leases"),
         }
     }
 }

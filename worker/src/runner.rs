@@ -1,9 +1,12 @@
-//! One run of one job: once a slot has come to it, on the handlers' runtime, find its kind, run its handler, and leave the end with the finisher.
-//! What this release does not know is left to another worker: see [`skew`].
+//! Runs one job at a time per slot, on the handlers' runtime: resolve the kind, run the handler,
+//! pass the outcome to the finisher. A job of an unknown kind is left to another worker: see
+//! [`skew`].
 //!
-//! Invariant: whatever a handler does (fail, panic, take too long, block its thread), leases are renewed, ends are written and health is
-//! answered, for all of that runs on another runtime with connections of its own. A job that has not begun can be taken back from there at
-//! any time: see [`Runner::hand_back_what_waits`]. Only death takes the process: that is what leases are for.
+//! Invariant: whatever a handler does (fail, panic, time out, block its thread), leases are
+//! renewed, outcomes are written and health checks are answered, because all of that runs on
+//! another runtime with its own connections. That runtime can release a job that has not started at
+//! any time: see [`Runner::hand_back_what_waits`]. Only the death of the process stops all of that;
+//! then the leases expire.
 
 use std::{
     sync::Arc,
@@ -36,43 +39,43 @@ use crate::{
     slots::{Slot, Slots},
 };
 
-/// A job that was fetched ahead and has waited this long for a slot is given back: jobs turned out longer than they were, and
-/// another worker may be idle.
+/// A prefetched job that has waited this long for a slot is released: the current jobs run longer
+/// than the previous ones, and another worker may be idle.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// While nothing is to begin, what was leased meanwhile is handed back this often.
+/// While no job may start, jobs that were leased meanwhile are released at this interval.
 const HAND_BACK_INTERVAL: Duration = Duration::from_millis(20);
-/// After runs that took so long together, a slot's thread looks after whatever else waits for it: a run that goes on needs it a few times, for
-/// each message that it sends or gets.
+/// After this much time in runs, a slot yields its thread to other tasks: runs in progress need the
+/// thread a few times, for each message that they send or receive.
 const TURN: Duration = Duration::from_micros(250);
 
-/// Runs jobs. One for the process.
+/// Runs jobs. One per process.
 pub struct Runner {
-    /// What the kinds do.
+    /// The handlers of the job kinds.
     pub handlers: Handlers,
-    /// Where runs are tasks.
+    /// The runtime of the runs.
     pub runtime: HandlerRuntime,
     /// The runtime on which `system` and `index` have their connections.
     pub control: Handle,
-    /// Learns how long jobs take.
+    /// The fetch permits, adjusted to the run times.
     pub capacity: Arc<Capacity>,
-    /// Whose job is next.
+    /// Determines the next job to start.
     pub slots: Slots<Dispatch>,
-    /// What this process holds.
+    /// The held leases.
     pub holdings: Holdings,
-    /// Where ends are left.
+    /// Accepts outcomes.
     pub finisher: Finisher,
-    /// The runs before which everything else gives way.
+    /// Exclusive runs, for which all other jobs are released.
     pub last_chances: LastChances,
-    /// Notes last chances.
+    /// Records exclusive runs in the ledger.
     pub system: SystemDb,
-    /// Says whether an old lease is still this process's.
+    /// Verifies that an old lease is still held by this process.
     pub index: Index,
-    /// What has not begun when this is cancelled is handed back.
+    /// Once this is cancelled, jobs that have not started are released.
     pub stop: CancellationToken,
 }
 
 impl Runner {
-    /// Has leased jobs run, each as soon as it is its turn.
+    /// Starts leased jobs, each as soon as a slot is free for it.
     pub fn start(self: &Arc<Self>, dispatches: Vec<Dispatch>) {
         for dispatch in dispatches {
             self.enter(dispatch);
@@ -83,7 +86,8 @@ impl Runner {
         if self.is_closed() {
             return self.give_back(dispatch);
         }
-        // Guests are to be new here. While one that is not waits for a slot, others come in.
+        // Reserved permits are for tenants that are newly active in this worker. If the tenant has
+        // most of the slots, free the permit for others while the job waits.
         if !self.capacity.has(&dispatch.place) && self.slots.has_most(dispatch.lease.tenant) {
             dispatch.place.free();
         }
@@ -92,7 +96,7 @@ impl Runner {
         }
     }
 
-    /// Fills slots that could not be filled at once, for ever.
+    /// Fills slots that could not be filled at once. Never returns.
     pub async fn fill_slots(self: &Arc<Self>) {
         loop {
             let slot = self.slots.due().await;
@@ -100,8 +104,8 @@ impl Runner {
         }
     }
 
-    /// Runs one job after the other in a slot, as a task of its own on the handlers' runtime, so that runs use all processors and one that blocks
-    /// does not stop the others.
+    /// Runs one job after the other in a slot, as a task on the handlers' runtime. So runs use all
+    /// processors, and a run that blocks does not stop the others.
     fn fill(self: &Arc<Self>, slot: Slot<Dispatch>) {
         let runner = Arc::clone(self);
         self.runtime.handle.spawn(async move {
@@ -129,14 +133,15 @@ impl Runner {
         self.leave(end, place);
     }
 
-    /// A guest's place is for the next who comes new, whatever its tenant has waiting.
+    /// A reserved permit goes to the next newly active tenant at once, however many outcomes of
+    /// this tenant wait.
     fn leave(&self, end: Option<Entered>, place: Place) {
         if let Some(end) = end.filter(|_| self.capacity.has(&place)) {
             end.keep(place);
         }
     }
 
-    /// Runs a leased job to its end and leaves the end with the finisher.
+    /// Runs a leased job and passes its outcome to the finisher.
     async fn run(&self, lease: Arc<Lease>, cancelled: CancellationToken) -> Ran {
         let kind = match skew::judge(self.handlers.registry(), &lease) {
             Ok(kind) => kind,
@@ -158,7 +163,7 @@ impl Runner {
         Ran { ran: Some(ran), end: Some(end) }
     }
 
-    /// Leaves a job to a worker of another release.
+    /// Requeues a job for a worker of another release.
     async fn put_off(&self, lease: Arc<Lease>, reason: &'static str) -> Ran {
         crate::metrics::left(&lease, reason);
         sleep(skew::TAKES).await;
@@ -169,30 +174,31 @@ impl Runner {
         Ran { ran: None, end: Some(self.finisher.ended(Ended { lease, outcome: None, ran: skew::TAKES })) }
     }
 
-    /// Whether the job's lease is still this process's, which costs nothing unless it waited, or the process stood still, for long.
+    /// Whether this process still holds the job's lease. Costs nothing unless the job waited, or
+    /// the process stood still, for long.
     async fn is_own(&self, lease: &Arc<Lease>) -> bool {
         if lease.is_young() {
             return true;
         }
         let (lease, index) = (Arc::clone(lease), self.index.clone());
-        // The task ends with its runtime, and then nothing is to begin.
+        // The task only fails when its runtime shuts down, and then no run may start.
         let renewed = self.control.spawn(async move { lease.is_own(&index).await }).await;
         renewed.is_ok_and(|renewed| {
             renewed.unwrap_or_else(|error| {
-                tracing::debug!(%error, "the lease cannot be renewed, so the run does not begin");
+                tracing::debug!(%error, "could not renew the lease; the run does not start");
                 false
             })
         })
     }
 
-    /// Who else may be in the process meanwhile; `None` if the job was cancelled, must give way to another's last chance, or its own
-    /// cannot begin.
+    /// Admits a run, exclusive or beside others. `None` if the job was cancelled, must be released
+    /// for another exclusive run, or cannot start its own.
     async fn company(&self, lease: &Arc<Lease>, cancelled: &CancellationToken) -> Option<Company<'_>> {
         if lease.crashes < last_chance::CRASHES {
             let may_begin = !cancelled.is_cancelled() && !self.is_closed();
             return may_begin.then_some(Company::Others);
         }
-        // A box keeps what is seldom needed out of the future of each run, which is moved about.
+        // Boxed: every run moves its future, and this rare part would enlarge it.
         Box::pin(cancelled.run_until_cancelled(self.last_chance(lease))).await.flatten()
     }
 
@@ -203,13 +209,13 @@ impl Runner {
         match noted.ok()? {
             Ok(noted) => noted.then_some(Company::Alone(alone)),
             Err(error) => {
-                tracing::warn!(error = sql_state(&error), "the last chance cannot be noted, so it does not begin");
+                tracing::warn!(error = sql_state(&error), "could not record the exclusive run; it does not start");
                 None
             }
         }
     }
 
-    /// Gives up what was leased, unless it has begun or is given up already.
+    /// Releases a job, unless it has started or is already released.
     fn hand_back(&self, lease: Arc<Lease>) -> Ran {
         let end = self.holdings.give_up(lease.id, lease.token).then(|| self.leave_not_begun(lease));
         Ran { ran: None, end }
@@ -224,12 +230,13 @@ impl Runner {
         self.leave(end, dispatch.place);
     }
 
-    /// Whether nothing is to begin.
+    /// Whether no run may start.
     fn is_closed(&self) -> bool {
         self.stop.is_cancelled() || self.last_chances.is_announced() || self.runtime.stall.is_on()
     }
 
-    /// Hands back what is not to begin here, or not soon enough, for ever; to be run on another runtime than that of handlers.
+    /// Releases jobs that may not start here, or have waited too long. Never returns. Call it on
+    /// another runtime than that of the handlers.
     pub async fn hand_back_what_waits(&self) {
         loop {
             let waited = tokio::select! {
@@ -243,7 +250,7 @@ impl Runner {
                 self.give_back(dispatch);
             }
             if self.runtime.stall.is_on() {
-                // These have a slot, and no thread.
+                // These jobs have a slot, but no thread.
                 for lease in self.holdings.give_up_all() {
                     self.leave_not_begun(lease).keep(());
                 }
@@ -261,20 +268,20 @@ impl Runner {
     }
 }
 
-/// What came of a leased job here.
+/// The result of a leased job in this process.
 struct Ran {
-    /// How long it ran; `None` if it did not begin.
+    /// Run time; `None` if the job did not start.
     ran: Option<Duration>,
-    /// Its end is to be written; `None` if somebody else hands it back.
+    /// Receipt of the outcome; `None` if another task releases the job.
     end: Option<Entered>,
 }
 
 impl Ran {
-    /// It was given up.
+    /// The job was already released.
     const NOT_HERE: Self = Self { ran: None, end: None };
 }
 
-/// Held for the length of a run.
+/// The admission of a run, held until the run ends.
 enum Company<'a> {
     Alone(#[expect(dead_code, reason = "held, not read")] Alone<'a>),
     Others,

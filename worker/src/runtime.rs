@@ -1,8 +1,9 @@
-//! The one place that knows apalis: it takes what was leased, has each run started, and ends when all has ended.
+//! The only module that uses apalis: receives leased jobs, starts their runs, and returns when all
+//! of them have ended.
 //!
-//! Invariant: the [`Backend`] is just the receiving end of a channel and never returns an error, because an error ends an
-//! apalis worker. Fetching, renewing and finishing are tasks of their own; see `docs/decisions/0001` for why the stock Redis
-//! storage is not used.
+//! Invariant: the [`Backend`] is only the receiving end of a channel and never returns an error,
+//! because an error ends an apalis worker. Fetching, renewing and finishing are separate tasks;
+//! `docs/decisions/0001` explains why the stock Redis storage is not used.
 
 use std::{
     convert::Infallible,
@@ -24,11 +25,12 @@ use uuid::Uuid;
 
 use crate::{fetcher::Dispatch, holdings::Holdings, runner::Runner};
 
-/// How often it is looked whether a process that stops has come to its end.
+/// How often a stopping process checks whether its runs have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Has what arrives run until the runner's stop and until `fetched` says that no more comes; then waits up to `grace` for what has begun.
-/// Runs that are still going after that are cancelled; those that let go are handed back.
+/// Starts the received jobs until the runner is stopped and `fetched` completes, then waits up to
+/// `grace` for the running jobs. Runs that are still active after that are cancelled, and released
+/// if they stop.
 pub async fn run(
     runner: Arc<Runner>,
     dispatches: mpsc::Receiver<Vec<Dispatch>>,
@@ -52,13 +54,13 @@ pub async fn run(
     let Runner { holdings, stop, .. } = &*runner;
     let signal = async {
         stop.cancelled().await;
-        // What is being leased at this moment still comes.
+        // Jobs that are being leased at this moment still arrive.
         let quiet = async {
             fetched.await;
             becomes(holdings, Holdings::is_empty).await;
         };
         if timeout(grace, quiet).await.is_err() {
-            tracing::warn!(jobs = holdings.len(), "jobs still run after the grace; they are cancelled");
+            tracing::warn!(jobs = holdings.len(), "cancelling jobs that are still running after the grace period");
             holdings.cancel_all();
             becomes(holdings, Holdings::is_over).await;
         }

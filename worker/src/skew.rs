@@ -1,7 +1,9 @@
-//! Jobs of another release: a kind that this process does not know, or args of a newer form.
+//! Jobs of another release: of a kind that this process does not know, or with args of a newer
+//! version.
 //!
-//! Invariant: such a job goes back to the index alone. The ledger is not written, no attempt is used up, nothing failed; and it
-//! comes back after a pause, so that a fleet without a worker that knows it does not go round and round.
+//! Invariant: such a job only returns to the index. The ledger is not written, no attempt is used
+//! up, and no failure is recorded. The job becomes due again after a pause, so a fleet without a
+//! worker that knows its kind does not fetch it in a tight loop.
 
 use std::time::Duration;
 
@@ -11,24 +13,25 @@ use shared::{clock::Clock, queue::consumer::Lease};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long putting a job off keeps its slot, which is charged like a run. So a large backlog that nobody knows comes to some hundred
-/// looks a second and takes no more than its tenant's share, instead of going round as fast as it can, always first.
+/// How long requeueing a job occupies its slot, charged like a run. This limits a large backlog of
+/// unknown kinds to a few hundred fetches per second and to its tenant's share. Without the charge,
+/// such jobs would be fetched in a tight loop, and always first.
 pub const TAKES: Duration = Duration::from_millis(20);
 
-/// The kind of a job that this process can run; otherwise why it cannot.
+/// Resolves the kind of a job, or returns the reason why this process cannot run it.
 pub fn judge<'a>(registry: &'a Registry, lease: &Lease) -> Result<&'a Kind, &'static str> {
     let kind = registry.get(&lease.kind).ok_or("unknown_kind")?;
     if lease.args_version > kind.args_version { Err("newer_args") } else { Ok(kind) }
 }
 
-/// The lease as it is handed back: to be fetched after a pause.
+/// The lease to release, with a later `run_at`.
 pub fn put_off(lease: &Lease, clock: &Clock) -> Lease {
     let now = clock.now();
     let waited = now.signed_duration_since(lease.run_at).to_std().unwrap_or_default();
     Lease { run_at: now + pause(waited), ..lease.clone() }
 }
 
-/// The longer it has waited in vain, the less it matters to look again soon.
+/// The longer the job has waited in vain, the longer the pause.
 fn pause(waited: Duration) -> Duration {
     (waited / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
@@ -47,6 +50,6 @@ mod tests {
             waited += next;
             rounds += 1;
         }
-        assert!(rounds < 25, "{rounds} looks in the first minute");
+        assert!(rounds < 25, "{rounds} fetches in the first minute");
     }
 }

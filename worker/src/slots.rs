@@ -1,14 +1,18 @@
-//! The slots: how many jobs run at once, and whose job is next.
+//! The slots: how many jobs run at the same time, and whose job starts next.
 //!
-//! Invariant: whenever a job can begin, it is one of the waiting tenant that has the fewest jobs running here, so a quiet tenant's job does
-//! not queue behind what was fetched ahead for a busy one. A slot is free again however its run ends.
+//! Invariant: the next job to start belongs to the waiting tenant with the fewest running jobs in
+//! this worker, so the job of a quiet tenant does not queue behind prefetched jobs of a busy one. A
+//! slot becomes free again however its run ends.
 //!
-//! Having a slot is not yet running: where handlers block their threads, slots wait for a thread. So a slot is taken for a tenant, but the job
-//! is chosen only when a thread has come to it, in [`Slot::next`].
+//! A slot does not run yet when it is taken: where handlers block their threads, slots wait for a
+//! thread. So a slot is taken for a tenant, and [`Slot::next`] chooses the job once a thread is
+//! available.
 //!
-//! Starts are spread: jobs of one length that began together would end together, and who comes in between would wait for all of them.
-//! So slots that come free at once are not all filled at once, unless by tenants that have nothing running. And while such tenants come
-//! beside others, or a slot seldom comes free, one in twenty is left to them, so that they need not wait for the end of another's job either.
+//! Starts are paced: equal jobs started together end together, and a job that arrives in between
+//! would wait for the whole batch. So slots that become free together are not filled all at once,
+//! except by tenants without running jobs. And while such tenants keep arriving beside others, or
+//! slots rarely become free, one slot in twenty is reserved for them, so that they do not wait for
+//! the end of another tenant's job either.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -23,17 +27,19 @@ use foldhash::{HashMap, HashMapExt as _};
 use shared::tenancy::TenantId;
 use tokio::{sync::Notify, time::timeout_at};
 
-/// Starts are counted over this time.
+/// Period over which starts are counted.
 const TICK: Duration = Duration::from_millis(1);
-/// Slots may be filled so many times faster than jobs of the average length free them.
+/// Slots may be filled this many times faster than jobs of the average length free them.
 const HASTE: f64 = 1.25;
-/// One slot of so many is left to newcomers; of less than half as many, none.
+/// One slot in this many is reserved for newly active tenants; none in a worker with fewer than
+/// half as many slots.
 const LEFT_TO_NEWCOMERS: usize = 20;
-/// For so long after one came.
+/// How long slots stay reserved after a newly active tenant took one.
 const LATELY: Duration = Duration::from_secs(1);
-/// Slots that come free less often than this are worth leaving to newcomers also while none come.
+/// If slots become free less often than this, slots are reserved even while no newly active tenants
+/// arrive.
 const SELDOM: Duration = Duration::from_millis(25);
-/// More than this between two ends is as good as for ever.
+/// Upper bound of the time between two ends of runs.
 const LONGEST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The slots of a worker, and the jobs that wait for one. Cheap to clone.
@@ -44,10 +50,10 @@ pub struct Slots<J> {
 /// A slot, taken until it is dropped.
 pub struct Slot<J> {
     shared: Arc<Shared<J>>,
-    /// For whom it counts: the tenant of its job, before it has one that for which it was taken.
-    /// `None` once it is given back.
+    /// The tenant for which the slot counts: that of its current job or, before the first job, the
+    /// one for which it was taken. `None` once the slot is released.
     tenant: Option<TenantId>,
-    /// Whether it has had a job.
+    /// Whether the slot has had a job.
     begun: bool,
 }
 
@@ -56,38 +62,39 @@ struct Shared<J> {
     /// Moving average of run time, in microseconds.
     average_us: Arc<AtomicU64>,
     state: Mutex<State<J>>,
-    /// A slot came free, or is to be looked at again at another time.
+    /// A slot became free, or the time at which to check again has changed.
     changed: Notify,
 }
 
 struct State<J> {
     free: usize,
-    /// How many slots are taken for each tenant.
+    /// Number of slots taken per tenant.
     running: HashMap<TenantId, usize>,
     waiting: HashMap<TenantId, Line<J>>,
-    /// The tenants in `waiting`: those with the fewest running first, among equals who waits longest.
+    /// The tenants in `waiting`, ordered by running jobs, then by waiting time (longest first).
     order: BTreeSet<(usize, u64, TenantId)>,
     lines: u64,
     starts: f64,
     counted_at: Instant,
-    /// When a tenant that had nothing running last took a slot beside others.
+    /// When a tenant without running jobs last took a slot while other tenants had running jobs.
     newcomer_at: Option<Instant>,
-    /// When the last run ended, and the moving average of the time between two ends while the slots are taken: what ends beside free slots
-    /// does not say how soon one comes free once all are taken, by other jobs perhaps.
+    /// When the last run ended, and the moving average of the time between two ends while all slots
+    /// are taken. The end of a run beside free slots does not show how soon a slot becomes free
+    /// once all are taken, perhaps by other jobs.
     ended_at: Instant,
     between_ends: Duration,
-    /// Until when what is free is held back.
+    /// Until when the free slots are held back.
     held_back_until: Option<Instant>,
 }
 
-/// Jobs of one tenant that wait for a slot, with the times since when.
+/// The waiting jobs of one tenant, each with the time since which it waits.
 struct Line<J> {
     since: u64,
     jobs: VecDeque<(Instant, J)>,
 }
 
 impl<J> Slots<J> {
-    /// So many slots, for jobs of this average length.
+    /// `count` slots, for jobs with this average run time.
     pub fn new(count: usize, average_us: Arc<AtomicU64>) -> Self {
         let state = State {
             free: count,
@@ -105,7 +112,7 @@ impl<J> Slots<J> {
         Self { shared: Arc::new(Shared { count, average_us, state: Mutex::new(state), changed: Notify::new() }) }
     }
 
-    /// Enters a job. If a slot may be filled for it now, the caller is to see that [`Slot::next`] is called for it.
+    /// Adds a job. If it returns a slot, the caller must see that [`Slot::next`] is called on it.
     pub fn enter(&self, tenant: TenantId, job: J) -> Option<Slot<J>> {
         let (mut state, now) = (self.shared.lock(), Instant::now());
         let at_once = state.free > 0
@@ -119,7 +126,7 @@ impl<J> Slots<J> {
         Some(Slot::taken(&self.shared, tenant))
     }
 
-    /// Waits until a slot that was not filled at once, or has been given back, may be filled.
+    /// Waits until a slot may be filled that was released or was not filled at once.
     pub async fn due(&self) -> Slot<J> {
         loop {
             let held_back_until = {
@@ -141,12 +148,12 @@ impl<J> Slots<J> {
         }
     }
 
-    /// Takes out all jobs that wait.
+    /// Removes and returns all waiting jobs.
     pub fn take_out(&self) -> Vec<J> {
         self.take_out_while(|_| true)
     }
 
-    /// Takes out the jobs that have waited for so long.
+    /// Removes and returns the jobs that have waited for at least `longest`.
     pub fn take_out_after(&self, longest: Duration) -> Vec<J> {
         self.take_out_while(|since| since.elapsed() >= longest)
     }
@@ -163,24 +170,25 @@ impl<J> Slots<J> {
         out
     }
 
-    /// Whether a tenant has most of them.
+    /// Whether a tenant has most of the slots.
     pub fn has_most(&self, tenant: TenantId) -> bool {
         2 * self.shared.lock().runs(tenant) > self.shared.count
     }
 
-    /// How many of those that are free are left to newcomers because others seldom come free: any other's job would wait there for long.
+    /// How many of the free slots are reserved for newly active tenants because slots rarely become
+    /// free. Any other job fetched for them would wait for long.
     pub fn left_to_newcomers(&self) -> usize {
         let seldom_ends = self.shared.lock().seldom_ends(Instant::now());
         if seldom_ends { self.shared.left_at_most() } else { 0 }
     }
 
-    /// Whether a tenant that has nothing running would find one soon.
+    /// Whether a tenant without running jobs would soon get a slot.
     pub fn are_soon_free(&self) -> bool {
         let state = self.shared.lock();
         state.free > 0 || !state.seldom_ends(Instant::now())
     }
 
-    /// How many are taken, and how many are free.
+    /// Number of slots taken, and of free slots.
     pub fn busy_and_free(&self) -> (usize, usize) {
         let free = self.shared.lock().free;
         (self.shared.count.saturating_sub(free), free)
@@ -202,7 +210,8 @@ impl<J> Slot<J> {
 impl<J> Iterator for Slot<J> {
     type Item = J;
 
-    /// The job that is to run now, once the one before has ended. `None` gives the slot back: nobody waits, or what is free is held back.
+    /// The next job to run, once the previous one has ended. `None` releases the slot: no job
+    /// waits, or the free slots are held back.
     fn next(&mut self) -> Option<J> {
         let (mut state, now) = (self.shared.lock(), Instant::now());
         state.end(self.tenant.take()?);
@@ -211,7 +220,8 @@ impl<J> Iterator for Slot<J> {
             state.note_end(was_full, now);
             self.shared.next(&mut state, now)?
         } else {
-            // That it may be filled was judged when it was taken; by now another tenant may be next.
+            // Whether the slot may be filled was decided when it was taken; another tenant may be
+            // next by now.
             let next = state.first()?;
             state.start(next, now);
             next
@@ -233,22 +243,23 @@ impl<J> Drop for Slot<J> {
     }
 }
 
-/// Who may fill a slot.
+/// The decision on who may fill a slot.
 enum Next {
     Is(TenantId),
-    /// What is free is held back until then.
+    /// Free slots are held back until then.
     IsHeldBack(Instant),
-    /// Nobody waits, or no slot is free.
+    /// No job waits, or no slot is free.
     Nobody,
 }
 
 impl<J> Shared<J> {
-    /// A panic while the lock is held leaves counts that are still whole.
+    /// A panic while the lock is held leaves consistent counts.
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a free slot for whoever may fill it. If it is held back, [`Slots::due`] gives it later.
+    /// Takes a free slot for the tenant that may fill it. If slots are held back, [`Slots::due`]
+    /// returns one later.
     fn next(&self, state: &mut State<J>, now: Instant) -> Option<TenantId> {
         match self.judge(state, now) {
             Next::Is(tenant) => {
@@ -279,8 +290,8 @@ impl<J> Shared<J> {
         Next::Is(tenant)
     }
 
-    /// At least one, so that an average of the past cannot stop what is shorter now.
-    #[expect(clippy::cast_precision_loss, reason = "slots are thousands, and a length of 2^53 µs is endless anyway")]
+    /// At least one, so that an average of past long jobs cannot stop short jobs.
+    #[expect(clippy::cast_precision_loss, reason = "slots are thousands, and run times stay below 2^53 µs (285 years)")]
     fn starts_per_tick(&self) -> f64 {
         let average_us = self.average_us.load(Ordering::Relaxed).max(1) as f64;
         (HASTE * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
@@ -290,7 +301,7 @@ impl<J> Shared<J> {
         (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS
     }
 
-    /// Until when what is free is left to newcomers, if it is.
+    /// Until when the free slots are reserved for newly active tenants; `None` if they are not.
     fn left(&self, state: &State<J>, now: Instant) -> Option<Instant> {
         if state.free > self.left_at_most() {
             return None;
@@ -301,7 +312,7 @@ impl<J> Shared<J> {
 }
 
 impl<J> State<J> {
-    /// Who is next.
+    /// The tenant whose job is next.
     fn first(&self) -> Option<TenantId> {
         self.order.first().map(|&(_, _, tenant)| tenant)
     }
@@ -310,7 +321,7 @@ impl<J> State<J> {
         self.running.get(&tenant).copied().unwrap_or(0)
     }
 
-    /// Enters a job into its tenant's line.
+    /// Adds a job to its tenant's queue.
     fn join(&mut self, tenant: TenantId, job: J, now: Instant) {
         let running = self.runs(tenant);
         let line = self.waiting.entry(tenant).or_insert_with(|| {
@@ -321,7 +332,7 @@ impl<J> State<J> {
         line.jobs.push_back((now, job));
     }
 
-    /// Takes the first job out of a tenant's line.
+    /// Removes the first job of a tenant's queue.
     fn leave(&mut self, tenant: TenantId) -> Option<J> {
         let running = self.runs(tenant);
         let line = self.waiting.get_mut(&tenant)?;
@@ -351,7 +362,7 @@ impl<J> State<J> {
         (self.between_ends, self.ended_at) = ((3 * self.between_ends + since) / 4, now);
     }
 
-    /// Whether one who finds all slots taken likely waits for long.
+    /// Whether a job that finds all slots taken probably waits for long.
     fn seldom_ends(&self, now: Instant) -> bool {
         self.between_ends.max(now.duration_since(self.ended_at)) > SELDOM
     }
@@ -370,7 +381,7 @@ impl<J> State<J> {
         }
     }
 
-    /// Whether another start is due, which then counts.
+    /// Whether another start is due. If so, counts it.
     fn may_start(&mut self, per_tick: f64, now: Instant) -> bool {
         let ticks = now.duration_since(self.counted_at).as_secs_f64() / TICK.as_secs_f64();
         (self.starts, self.counted_at) = ((self.starts + ticks * per_tick).min(per_tick), now);

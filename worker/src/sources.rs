@@ -1,8 +1,10 @@
-//! Where jobs come from, and how the places are shared: a source is a queue, or each shard of one that is split.
+//! Queue shares: divides the fetch permits between the queues of a worker. A share is a queue, or
+//! one shard of a sharded queue.
 //!
-//! Invariant: the next place goes to the source that has the smallest part of what it would hold alone, so neither many jobs nor long
-//! ones give a queue more worker time than another that has work too. A source that is known to be empty is not asked until it is
-//! said to have more. Next: [`crate::fetcher`], which asks.
+//! Invariant: the next permit goes to the share with the smallest fraction of what it would hold
+//! alone, so neither many jobs nor long jobs give a queue more worker time than another queue with
+//! work. A share known to be empty is not polled until a notification announces work or its next
+//! poll is due. Next: [`crate::fetcher`], which fetches.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,16 +20,17 @@ use crate::{
     places::{Place, Usage, Usages},
 };
 
-/// A source that had work within this time is taken to have some again soon.
+/// A share that had work within this time is expected to have more soon.
 const LATELY: Duration = Duration::from_secs(1);
-/// One of so many slots is left to each of the others that had work lately, up to half of all.
+/// One in this many slots is left to each other share that had work recently, up to half of all
+/// slots.
 const LEFT_TO_OTHERS: usize = 8;
 
-/// The sources of a worker.
+/// The queue shares of a worker.
 pub struct Sources {
     list: Vec<Source>,
     slots: usize,
-    /// Which goes first among equals.
+    /// Rotates which share comes first among equals.
     turn: usize,
     wake: Arc<Wake>,
 }
@@ -35,27 +38,28 @@ pub struct Sources {
 struct Source {
     shard: Shard,
     usage: Arc<Usage>,
-    /// When it is to be asked next, if nothing wakes it before.
+    /// Time of the next fetch unless a notification comes first.
     ask_at: Instant,
-    /// How many jobs it likely has: places that it cannot fill are lost to the others for this round.
+    /// Likely number of jobs: permits that a share cannot fill are lost to the other shares in this
+    /// round.
     likely: usize,
 }
 
-/// A source that is worth asking.
+/// A share that is due for a fetch.
 struct Candidate {
     at: usize,
-    /// What it may take.
+    /// Permits that it may still take.
     room: usize,
     held: usize,
-    /// What it would hold alone.
+    /// Permits that it would hold alone.
     alone: usize,
-    /// How many places it takes at a time.
+    /// Permits that it takes at a time.
     turn: usize,
     wanted: usize,
 }
 
 impl Sources {
-    /// Sources of a worker with so many slots, all worth asking.
+    /// Shares of a worker with this many slots, all due for a fetch.
     pub fn new(shards: Vec<Shard>, slots: usize, wake: Arc<Wake>) -> Self {
         let source = |shard| Source {
             shard,
@@ -66,12 +70,12 @@ impl Sources {
         Self { list: shards.into_iter().map(source).collect(), slots, turn: 0, wake }
     }
 
-    /// The shard of a source.
+    /// The shard of a share.
     pub fn shard(&self, at: usize) -> &Shard {
         &self.list[at].shard
     }
 
-    /// Waits until one of them is worth asking.
+    /// Waits until a share is due for a fetch.
     pub async fn ready(&mut self) {
         loop {
             self.hear();
@@ -80,15 +84,17 @@ impl Sources {
             let open = self.list.iter().filter(|source| source.room(self.slots, active) > 0);
             match open.map(|source| source.ask_at).min() {
                 Some(at) if at <= now => return,
-                // Elapsed is as good as heard.
+                // A timeout counts as a notification.
                 Some(at) => drop(timeout_at(at, self.wake.heard()).await),
-                // All hold what they may: the next place that is given back wakes.
+                // All shares hold as many permits as they may: the next released permit wakes this
+                // task.
                 None => self.wake.heard().await,
             }
         }
     }
 
-    /// Shares places between the sources that are worth asking: which to ask for how many.
+    /// Divides permits between the due shares: returns pairs of a share's index and the number of
+    /// jobs to fetch.
     pub fn share(&mut self, places: usize) -> Vec<(usize, usize)> {
         self.hear();
         self.turn += 1;
@@ -115,33 +121,33 @@ impl Sources {
         asked.map(|candidate| (candidate.at, candidate.wanted)).collect()
     }
 
-    /// Notes what a source gave of how many wanted jobs, and when it is worth asking again.
+    /// Records how many of the `wanted` jobs a share returned, and when to fetch from it again.
     pub fn answered(&mut self, at: usize, wanted: usize, gave: usize, again_in: Duration) {
         self.list[at].likely = if gave < wanted { (2 * gave).max(1) } else { usize::MAX };
         self.ask_again(at, again_in);
     }
 
-    /// Notes when a source is worth asking again whose answer says nothing of how many jobs it has.
+    /// Records when to fetch again after a response that does not show how many jobs the share has.
     pub fn ask_again(&mut self, at: usize, again_in: Duration) {
         self.list[at].ask_at = Instant::now() + again_in;
     }
 
-    /// The next place that is given back makes all of them worth asking.
+    /// Makes all shares due as soon as a permit is released.
     pub fn hold_off(&self) {
         self.wake.hold_off();
     }
 
-    /// Takes a place for a job of a source.
+    /// Takes a permit for a job of a share.
     pub fn place(&self, at: usize, permit: OwnedSemaphorePermit) -> Place {
         Place::taken(&self.list[at].usage, permit)
     }
 
-    /// What they hold, for those who lease beside the fetcher.
+    /// The permit counts of all shares, for tasks that lease outside of the fetch loop.
     pub fn usages(&self) -> Usages {
         Usages::new(self.list.iter().map(|source| (source.shard.clone(), Arc::clone(&source.usage))))
     }
 
-    /// Those that were said to have work are worth asking now.
+    /// Makes shares due for which a notification announced work.
     fn hear(&mut self) {
         for (at, source) in self.list.iter_mut().enumerate() {
             if self.wake.take(at) {
@@ -153,12 +159,13 @@ impl Sources {
     fn candidate(&self, at: usize, active: usize) -> Candidate {
         let source = &self.list[at];
         let (held, ahead) = (source.usage.held(), source.ahead(self.slots));
-        // One after the other: with many short jobs each, to ask all of them for a few was most of the work.
+        // Shares take turns: with many short jobs in each, fetching a few jobs from every share in
+        // each round would be most of the work.
         let turn = (ahead / 2).max(1);
         Candidate { at, room: source.room(self.slots, active), held, alone: self.slots + ahead, turn, wanted: 0 }
     }
 
-    /// How many had work lately.
+    /// How many shares had work recently.
     fn active(&self) -> usize {
         self.list.iter().filter(|source| source.worked_lately()).count()
     }
@@ -174,8 +181,9 @@ impl Source {
         capacity::ahead(slots, self.usage.average_us())
     }
 
-    /// How many places it may take: some slots are left to the others that had work lately (`active` of all), so that long jobs, taken
-    /// while those happened to have none, do not make them wait for their end.
+    /// How many permits the share may hold. Some slots are left to the other shares that had work
+    /// recently (`active` counts all such shares), so jobs of those do not wait for long jobs that
+    /// were leased while those shares happened to be empty.
     fn room(&self, slots: usize, active: usize) -> usize {
         let others = active - usize::from(self.worked_lately());
         let left = (others * (slots / LEFT_TO_OTHERS).max(1)).min(slots / 2);
@@ -184,13 +192,13 @@ impl Source {
 }
 
 impl Candidate {
-    /// Which part of what it would hold alone it has.
+    /// Fraction of the permits that the share would hold alone.
     fn part(&self) -> f64 {
         fraction(self.held + self.wanted, self.alone)
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "both are thousands at the most")]
+#[expect(clippy::cast_precision_loss, reason = "both are at most a few thousand")]
 fn fraction(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
@@ -211,7 +219,7 @@ mod tests {
     }
 
     fn take(sources: &Sources, at: usize, places: &Arc<Semaphore>) -> Place {
-        sources.place(at, Arc::clone(places).try_acquire_owned().expect("there are enough"))
+        sources.place(at, Arc::clone(places).try_acquire_owned().expect("a permit is free"))
     }
 
     fn wanted(sources: &mut Sources, places: usize) -> Vec<usize> {
@@ -229,7 +237,8 @@ mod tests {
         assert_eq!(wanted(&mut sources(30), SLOTS).iter().sum::<usize>(), SLOTS);
     }
 
-    /// The one with long jobs holds on to its places; the next ones go to the other until both have as many.
+    /// A share with long jobs keeps its permits; new permits go to the other share until both hold
+    /// equally many.
     #[tokio::test]
     async fn who_holds_less_is_asked_first() {
         let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(100)));
@@ -238,7 +247,7 @@ mod tests {
         assert_eq!(wanted(&mut sources, 12), [2, 10]);
     }
 
-    /// What is fetched ahead of the slots is no reason to be asked later: it takes no more worker time.
+    /// Prefetched jobs do not lower a share's priority: they take no additional worker time.
     #[tokio::test]
     async fn short_jobs_that_are_held_ahead_do_not_count_as_slots() {
         let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(1_000)));
@@ -248,10 +257,10 @@ mod tests {
         long.observe(Duration::from_secs(15));
         let _short: Vec<Place> = (0..180).map(|_| take(&sources, 0, &permits)).collect();
         let _longs: Vec<Place> = (0..9).map(|_| take(&sources, 1, &permits)).collect();
-        assert_eq!(wanted(&mut sources, 10), [10, 0], "half of the slots are held by the long ones already");
+        assert_eq!(wanted(&mut sources, 10), [10, 0], "the long jobs hold half of the slots already");
     }
 
-    /// 20 slots work off 8 jobs of 5 ms in the time for which is fetched ahead.
+    /// 20 slots complete 8 jobs of 5 ms in the prefetch time.
     #[tokio::test]
     async fn sources_of_short_jobs_take_turns() {
         let (mut sources, permits) = (sources(2), Arc::new(Semaphore::new(100)));
@@ -259,20 +268,21 @@ mod tests {
             take(&sources, at, &permits).observe(Duration::from_millis(5));
         }
         let first = wanted(&mut sources, 4);
-        let served = first.iter().position(|&jobs| jobs == 4).expect("one of them gets all of four places");
+        let served = first.iter().position(|&jobs| jobs == 4).expect("one share gets all four permits");
         let _held: Vec<Place> = (0..4).map(|_| take(&sources, served, &permits)).collect();
-        assert_eq!(wanted(&mut sources, 4)[1 - served], 4, "then it is the other's turn");
+        assert_eq!(wanted(&mut sources, 4)[1 - served], 4, "the next turn goes to the other share");
         assert_eq!(wanted(&mut sources, 12).iter().sum::<usize>(), 12);
     }
 
-    /// It is asked all the time, because somebody always brings it one more job.
+    /// A share that receives one job at a time is always due, but must not take the permits of the
+    /// others.
     #[tokio::test]
     async fn who_has_little_is_not_given_the_places_of_the_others() {
         let mut sources = sources(2);
         sources.answered(0, SLOTS, 1, Duration::ZERO);
         assert_eq!(wanted(&mut sources, SLOTS), [2, 18]);
         sources.answered(0, 2, 2, Duration::ZERO);
-        assert_eq!(wanted(&mut sources, SLOTS), [10, 10], "it has more than it had");
+        assert_eq!(wanted(&mut sources, SLOTS), [10, 10], "a full response raises the estimate");
     }
 
     #[tokio::test]
@@ -286,11 +296,11 @@ mod tests {
             held.extend((0..places).map(|_| take(&sources, 0, &permits)));
         }
         assert_eq!(held.len(), SLOTS - SLOTS / LEFT_TO_OTHERS);
-        // Held off, it is not ready; a place that is given back makes it so.
+        // A share that is held off is not ready until a permit is released.
         let early = tokio::time::timeout(Duration::from_millis(20), sources.ready()).await;
         assert!(early.is_err());
         held.pop();
-        tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("it is woken");
+        tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("the permit wakes the share");
         assert_eq!(wanted(&mut sources, SLOTS), [1, 0]);
     }
 
@@ -300,7 +310,7 @@ mod tests {
         sources.answered(0, 0, 0, Duration::from_mins(1));
         sources.answered(1, 0, 0, Duration::from_millis(30));
         assert_eq!(wanted(&mut sources, SLOTS), [0, 0]);
-        tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("its time comes");
+        tokio::time::timeout(Duration::from_secs(5), sources.ready()).await.expect("the poll becomes due");
         assert_eq!(wanted(&mut sources, SLOTS), [0, SLOTS]);
         let shard = sources.shard(0).clone();
         sources.wake.up(Some(&shard));

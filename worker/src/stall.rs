@@ -1,7 +1,9 @@
-//! Whether handlers get on: a kind that blocks the threads of the handlers' runtime holds up the start of every other run there.
+//! Detects a stall of the handlers' runtime: a kind that blocks its threads delays the start of
+//! every other run.
 //!
-//! Invariant: while no thread is left for a handler, this process leases nothing more, and what it has not started goes to other workers; leases,
-//! heartbeat, finishing and health, which have a runtime of their own, go on.
+//! Invariant: while no thread is free for a handler, this process leases nothing more, and releases
+//! the jobs that it has not started to other workers. Renewal, heartbeat, finishing and health
+//! checks continue, because they have a runtime of their own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,58 +14,58 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often a task is put on the handlers' runtime to see whether it is run.
+/// How often a probe task is spawned on the handlers' runtime.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A runtime that does not begin a task within this time is stalled.
+/// A runtime that does not run the probe task within this time is stalled.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Tells whether the handlers' runtime is stalled. Cheap to clone.
+/// Whether the handlers' runtime is stalled. Cheap to clone.
 #[derive(Clone)]
 pub struct Stall {
     stalled: Arc<watch::Sender<bool>>,
 }
 
 impl Stall {
-    /// It is not, as far as is known.
+    /// Starts as not stalled.
     pub fn new() -> Self {
         Self { stalled: Arc::new(watch::Sender::new(false)) }
     }
 
-    /// Whether it is stalled now.
+    /// Whether the runtime is stalled now.
     pub fn is_on(&self) -> bool {
         *self.stalled.borrow()
     }
 
-    /// Waits until it is stalled.
+    /// Waits until the runtime is stalled.
     pub async fn begun(&self) {
         self.becomes(true).await;
     }
 
-    /// Waits until it is not stalled.
+    /// Waits until the runtime is not stalled.
     pub async fn over(&self) {
         self.becomes(false).await;
     }
 
     async fn becomes(&self, stalled: bool) {
         if self.is_on() != stalled {
-            // The sender lives as long as this does.
+            // The sender lives as long as `self`.
             let _ = self.stalled.subscribe().wait_for(|now| *now == stalled).await;
         }
     }
 
-    /// Watches the handlers' runtime until `stop`; to be run on another one.
+    /// Watches the handlers' runtime until `stop`. Call it on another runtime.
     pub async fn watch(self, handlers: Handle, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(INTERVAL)).await.is_some() {
             let mut begun = handlers.spawn(async {});
             if timeout(PATIENCE, &mut begun).await.is_ok() {
                 continue;
             }
-            tracing::warn!("handlers block all threads of their runtime; nothing more is leased until one is free");
+            tracing::warn!("handlers block all threads of their runtime; leasing stops until a thread is free");
             self.stalled.send_replace(true);
             let ended = stop.run_until_cancelled(begun).await;
             self.stalled.send_replace(false);
             if ended.is_some() {
-                tracing::info!("a thread is free for handlers again");
+                tracing::info!("a thread is free for handlers again; leasing resumes");
             }
         }
     }
@@ -86,11 +88,11 @@ mod tests {
         let watching = tokio::spawn(stall.clone().watch(handlers.handle().clone(), stop.clone()));
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         handlers.spawn(async move { blocked.recv() });
-        timeout(Duration::from_secs(10), stall.begun()).await.expect("it is noticed");
+        timeout(Duration::from_secs(10), stall.begun()).await.expect("the stall is detected");
         drop(release);
-        timeout(Duration::from_secs(10), stall.over()).await.expect("it is over");
+        timeout(Duration::from_secs(10), stall.over()).await.expect("the stall is over");
         stop.cancel();
-        watching.await.expect("it ends");
+        watching.await.expect("the watch ends");
         handlers.shutdown_background();
     }
 }

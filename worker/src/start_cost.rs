@@ -1,9 +1,12 @@
-//! What a start costs beside its run, as this worker measures it: slots stood free for so long while jobs waited, for each job that was
-//! dispatched meanwhile. Where runs are long no slot is free and a start costs nothing; where they take no time, dispatch and settlement are
-//! what bounds the rate, and each start costs all slots for the time between two of them. `fair_share.lua` charges it.
+//! Measures the start cost: worker time per start in addition to the run time. It is the time for
+//! which slots were free while jobs waited, divided by the number of jobs dispatched meanwhile.
+//! With long runs no slot is free, and a start costs nothing. With very short runs, dispatch and
+//! settlement bound the rate, and each start costs all slots for the time between two starts.
+//! `fair_share.lua` charges the cost.
 //!
-//! Invariant: only time in which the index had more than was wanted counts. A slot whose run has ended counts as free, also while its end
-//! waits to be written: a backlog of the ledger is a cost of starts.
+//! Invariant: only time in which the index had more jobs than were requested counts. A slot is free
+//! from the end of its run, even while the outcome waits to be written: a backlog of the ledger is
+//! a cost of starts.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,12 +15,13 @@ use std::{
 
 use shared::queue::StartCost;
 
-/// A measurement takes so long at least.
+/// Shortest duration of a measurement.
 const WINDOW: Duration = Duration::from_millis(100);
-/// The most that a start may cost, for each slot: that of a worker that starts 500 a second. Beyond that something is away, not busy.
+/// Upper bound of the start cost per slot, that of a worker with 500 starts a second. Beyond that,
+/// a store is unavailable rather than busy.
 const MOST_PER_SLOT: Duration = Duration::from_millis(2);
 
-/// For how long slots had a running job, summed up over all slots. Cheap to clone.
+/// Total running time of all slots. Cheap to clone.
 #[derive(Clone)]
 pub struct RunningTime {
     state: Arc<Mutex<State>>,
@@ -36,24 +40,24 @@ pub struct Running<'a> {
 }
 
 impl RunningTime {
-    /// Nothing has run yet.
+    /// A total of zero.
     pub fn new() -> Self {
         Self { state: Arc::new(Mutex::new(State { running: 0, since: Instant::now(), sum: Duration::ZERO })) }
     }
 
-    /// A run begins.
+    /// Starts a run.
     pub fn begin(&self) -> Running<'_> {
         let mut state = self.moved_on();
         state.running += 1;
         Running { sum: self, since: state.since }
     }
 
-    /// The sum up to now.
+    /// The total up to now.
     pub fn sum(&self) -> Duration {
         self.moved_on().sum
     }
 
-    /// A panic while the lock is held leaves numbers that are still whole.
+    /// A panic while the lock is held leaves consistent numbers.
     fn moved_on(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -71,7 +75,7 @@ impl Default for RunningTime {
 }
 
 impl Running<'_> {
-    /// Ends it and returns how long it took.
+    /// Ends the run and returns its duration.
     pub fn end(self) -> Duration {
         self.since.elapsed()
     }
@@ -89,16 +93,15 @@ pub struct StartMeter {
     slots: u32,
     running: RunningTime,
     cost: StartCost,
-    /// Moving average.
     average: Duration,
-    /// Whether the last fetch left jobs waiting, as far as it can tell.
+    /// Whether the last fetch left jobs waiting, as far as its result shows.
     left_waiting: bool,
     fetched_at: Instant,
     run_until_then: Duration,
     window: Window,
 }
 
-/// What was counted since the average was last moved on.
+/// Counts since the last update of the average.
 struct Window {
     began: Instant,
     free: Duration,
@@ -106,7 +109,7 @@ struct Window {
 }
 
 impl StartMeter {
-    /// Of a worker with so many slots; what is measured goes to `cost`.
+    /// A meter for a worker with this many slots, which writes its result to `cost`.
     pub fn new(slots: usize, running: RunningTime, cost: StartCost) -> Self {
         cost.set(Duration::ZERO);
         let now = Instant::now();
@@ -122,13 +125,13 @@ impl StartMeter {
         }
     }
 
-    /// A fetch brought so many jobs, and left others waiting or not.
+    /// Records a fetch: how many jobs it returned, and whether it left others waiting.
     pub fn fetched(&mut self, jobs: usize, left_waiting: bool) {
         self.fetched_at(Instant::now(), self.running.sum(), jobs, left_waiting);
     }
 
     fn fetched_at(&mut self, now: Instant, run: Duration, jobs: usize, left_waiting: bool) {
-        // A fetch that brings nothing may be one that failed: what kept it is no cost of starts.
+        // A fetch without jobs may have failed, and its delay is no cost of starts.
         if self.left_waiting && jobs > 0 {
             let slot_time = now.saturating_duration_since(self.fetched_at) * self.slots;
             self.window.free += slot_time.saturating_sub(run.saturating_sub(self.run_until_then));
@@ -151,7 +154,8 @@ mod tests {
     const SLOTS: usize = 20;
     const ROUND: Duration = Duration::from_millis(10);
 
-    /// Rounds of 10 ms, each of which brings so many jobs, and has slots run for so long in sum.
+    /// Simulates rounds of 10 ms that each return `jobs` jobs and add `run` to the total running
+    /// time.
     fn measured(rounds: u32, jobs: usize, run: Duration, left_waiting: bool) -> Duration {
         let mut meter = StartMeter::new(SLOTS, RunningTime::new(), StartCost::default());
         for round in 1..=rounds {
@@ -164,7 +168,8 @@ mod tests {
         measured >= wanted.mul_f64(0.9) && measured <= wanted.mul_f64(1.1)
     }
 
-    /// 50 starts in 10 ms, of which 20 slots have 200: each start costs 4 ms of worker time, if runs take none.
+    /// 50 starts in 10 ms, in which 20 slots offer 200 ms: each start costs 4 ms of worker time if
+    /// runs take no time.
     #[test]
     fn a_start_costs_the_slots_that_stood_free() {
         let cost = measured(300, 50, Duration::ZERO, true);
@@ -186,7 +191,7 @@ mod tests {
         meter.fetched_at(began + ROUND, Duration::ZERO, 20, true);
         meter.fetched_at(began + Duration::from_mins(1), Duration::ZERO, 0, true);
         assert_eq!(meter.average, Duration::ZERO);
-        // Nor more than its bound if the next fetch brings a job.
+        // Nor more than the upper bound if the next fetch returns a job.
         meter.fetched_at(began + Duration::from_mins(2), Duration::ZERO, 1, true);
         assert_eq!(meter.average, MOST_PER_SLOT * 20 / 2);
     }

@@ -1,8 +1,9 @@
-//! API keys that were checked a moment ago.
+//! A short-lived cache of verified API keys.
 //!
-//! Invariant: a key that was revoked works for [`FRESH`] longer at the most. Only good keys are kept, under a hash of what was sent,
-//! so the memory holds no secret and cannot be filled by guessing. Of many requests with one key that is not remembered one asks the ledger
-//! at a time, so they do not take all its connections.
+//! Invariant: a revoked key is accepted for at most [`FRESH`] longer. Only valid keys are cached,
+//! under a hash of the presented text, so the cache holds no secret and guesses cannot fill it.
+//! Concurrent requests with the same uncached key query the ledger one at a time, so they cannot
+//! use up its connections.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,7 @@ const KEPT: usize = 10_000;
 type Fingerprint = [u8; 32];
 type Checked = HashMap<Fingerprint, (Instant, Arc<VerifiedKey>)>;
 
-/// Checks keys against the ledger, and remembers the good ones for a short while.
+/// Checks keys against the ledger and caches valid keys for [`FRESH`].
 #[derive(Clone)]
 pub struct KeyRing {
     db: SystemDb,
@@ -34,12 +35,12 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A ring over the ledger's keys.
+    /// Creates an empty cache over the ledger's keys.
     pub fn new(db: SystemDb) -> Self {
         Self { db, checked: Arc::default(), asking: Arc::default() }
     }
 
-    /// The key behind the text, if it is good.
+    /// Returns the key for the presented text, or `None` if the text is not a valid key.
     pub async fn check(&self, text: &str) -> Result<Option<Arc<VerifiedKey>>, sqlx::Error> {
         let fingerprint: Fingerprint = Sha256::digest(text.as_bytes()).into();
         if let Some(key) = self.remembered(&fingerprint) {

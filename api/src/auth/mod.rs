@@ -1,7 +1,7 @@
-//! Who is asking, and whether they may.
+//! Authentication and authorisation of requests.
 //!
-//! Invariant: a handler that names a [`Permit`] runs only for a credential with that permission, and the tenant it works for is
-//! the credential's. There is no other way to learn a tenant in a handler.
+//! Invariant: a handler with a [`Permit`] argument runs only for a credential that has the
+//! permission, and works for the credential's tenant. Handlers have no other source of a tenant.
 
 mod key_ring;
 mod permit;

@@ -1,4 +1,4 @@
-//! The permission that a handler asks for, as a type in its arguments.
+//! The permission that a handler requires, as a type in its arguments.
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -33,14 +33,14 @@ macro_rules! grants {
 
 grants!(JobsRead, JobsCreate, JobsControl, CampaignsRead, CampaignsWrite, CampaignsSend, WebhooksRead, WebhooksWrite);
 
-/// Proof that the request's credential has a permission, and whose it is.
+/// Proof that the request's credential has a permission, with the tenant of the credential.
 pub struct Permit<G> {
     key: Arc<VerifiedKey>,
     grant: PhantomData<G>,
 }
 
 impl<G> Permit<G> {
-    /// Whom the request is for.
+    /// The tenant of the credential.
     pub fn tenant(&self) -> TenantId {
         self.key.tenant
     }
@@ -50,13 +50,13 @@ impl<G> Permit<G> {
         self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(permission))
     }
 
-    /// Whether the credential has another permission too.
+    /// Whether the credential also has the permission `H`.
     pub fn has<H: Grant>(&self) -> bool {
         self.allows(H::PERMISSION)
     }
 }
 
-/// Whoever may steer a job is shown it.
+/// A credential that may control a job may also see it.
 impl From<Permit<JobsControl>> for Permit<JobsRead> {
     fn from(permit: Permit<JobsControl>) -> Self {
         Self { key: permit.key, grant: PhantomData }
@@ -90,7 +90,8 @@ where
     }
 }
 
-/// The credential as the client sent it, for what outlives the request and must ask again whether it is good.
+/// The API key as the client sent it, for work that outlives the request and must check the key
+/// again.
 pub fn presented_key(headers: &HeaderMap) -> Option<&str> {
     headers.get(HEADER)?.to_str().ok()
 }

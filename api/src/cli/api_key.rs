@@ -24,18 +24,18 @@ pub struct ApiKey {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Makes a key and prints it as JSON. The key is shown this once.
+    /// Creates a key and prints it as JSON. The key cannot be shown again.
     Create {
         /// The tenant's slug.
         #[arg(long)]
         tenant: String,
-        /// What the key is for.
+        /// A name for the key.
         #[arg(long, default_value = "api key")]
         name: String,
-        /// What it may do, separated by commas; everything if left out.
+        /// Scopes of the key, separated by commas; all scopes if omitted.
         #[arg(long, value_delimiter = ',')]
         scopes: Vec<String>,
-        /// Days until it ends; never if left out.
+        /// Days until the key expires; never if omitted.
         #[arg(long)]
         expires_in_days: Option<u16>,
     },
@@ -60,7 +60,7 @@ impl ApiKey {
     }
 }
 
-/// A key with every scope, for the demo.
+/// Creates a key with every scope, for the demo.
 pub async fn create_full_key(owner: &mut OwnerConnection, tenant: TenantId, name: &str) -> anyhow::Result<String> {
     let new =
         NewApiKey { id: ids::new_id(&Clock::system()), name: name.to_owned(), scopes: all_scopes(), expires_at: None };
@@ -75,7 +75,7 @@ fn all_scopes() -> Vec<String> {
 
 fn check_scopes(scopes: &[String]) -> anyhow::Result<()> {
     match scopes.iter().find(|scope| Permission::parse(scope).is_none()) {
-        Some(unknown) => bail!("there is no scope {unknown:?}; there are: {}", all_scopes().join(", ")),
+        Some(unknown) => bail!("unknown scope {unknown:?}; known scopes: {}", all_scopes().join(", ")),
         None => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! `api demo --campaign`: what a client of the API does to send a campaign, from the upload to the last mail.
+//! `api demo --campaign`: sends a campaign as an API client would, from the upload to the last
+//! mail.
 
 use std::{path::Path, time::Duration};
 
@@ -8,14 +9,14 @@ use serde_json::{Value, json};
 use url::Url;
 
 const SUBJECT: &str = "Rota news for {{ first_name }}";
-const TEXT: &str = "Dear {{ first_name }} {{ last_name }},\n\nhow are things at {{ company }} in {{ city }}?\n\nYours, Rota\n\nNo more of this: {{ unsubscribe_url }}\n";
+const TEXT: &str = "Dear {{ first_name }} {{ last_name }},\n\nhow are things at {{ company }} in {{ city }}?\n\nYours, Rota\n\nUnsubscribe: {{ unsubscribe_url }}\n";
 const HTML: &str = "<p>Dear {{ first_name }} {{ last_name }},</p><p>how are things at <b>{{ company }}</b> in {{ city }}?</p>\
-    <p>Yours, Rota</p><p><a href=\"{{ unsubscribe_url }}\">No more of this</a></p>\n";
+    <p>Yours, Rota</p><p><a href=\"{{ unsubscribe_url }}\">Unsubscribe</a></p>\n";
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Longer without any progress and something is broken.
+/// The demo fails after this long without progress.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Drafts, fills, previews and sends a campaign, waits for its end and says what came of it.
+/// Drafts, fills, previews and sends a campaign, waits for its completion and prints the result.
 pub async fn send(leads: &Path, base_url: &Url, api_key: &str) -> anyhow::Result<()> {
     let csv = tokio::fs::read(leads).await.with_context(|| format!("cannot read {}", leads.display()))?;
     let api = Api { client: Client::new(), base_url: base_url.clone(), key: api_key.to_owned() };
@@ -45,7 +46,7 @@ pub async fn send(leads: &Path, base_url: &Url, api_key: &str) -> anyhow::Result
     tell(&format!("done: {} mails sent", progress["sent"]))
 }
 
-/// Tells the progress until the campaign is completed, and returns the last counts.
+/// Prints the progress until the campaign is completed, and returns the last counts.
 async fn watch(api: &Api, path: &str) -> anyhow::Result<Value> {
     let (mut before, mut changed) = (Value::Null, tokio::time::Instant::now());
     loop {
@@ -90,9 +91,9 @@ impl Api {
     }
 
     async fn call(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let response = request.header("x-api-key", &self.key).send().await.context("the API does not answer")?;
+        let response = request.header("x-api-key", &self.key).send().await.context("the API does not respond")?;
         let status = response.status();
-        let body: Value = response.json().await.context("the API's answer is no JSON")?;
+        let body: Value = response.json().await.context("the API's response is not JSON")?;
         if !status.is_success() {
             bail!("{status}: {body}");
         }

@@ -1,4 +1,4 @@
-//! `api demo`: tenants to try things with, and a campaign to watch.
+//! `api demo`: creates demo tenants, or sends a demo campaign.
 
 use std::path::{Path, PathBuf};
 
@@ -15,22 +15,23 @@ use url::Url;
 
 use super::{api_key, campaign_demo};
 
-/// Makes demo tenants with API keys, or sends a demo campaign.
+/// Creates demo tenants with API keys, or sends a demo campaign.
 #[derive(Args)]
 pub struct Demo {
-    /// How many tenants to make; those that exist get another key.
+    /// Number of tenants to create; existing ones get an additional key.
     #[arg(long, default_value_t = 1, conflicts_with = "campaign")]
     tenants: u16,
-    /// Print one JSON object instead of a text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// A CSV of leads: sends a campaign to them through a running API.
+    /// A CSV file of leads: sends a campaign to them through a running API.
     #[arg(long, requires = "api_key_file")]
     campaign: Option<PathBuf>,
-    /// Where the API is.
+    /// Base URL of the API.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     base_url: Url,
-    /// A file with the key to send the campaign with; `-` is standard input. (An argument would be seen by everyone on this machine.)
+    /// File with the API key for the campaign; `-` is standard input. (A command-line argument
+    /// would be visible to all users of this machine.)
     #[arg(long)]
     api_key_file: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@ use shared::{
     db::migrate,
 };
 
-/// Creates the roles and runs the migrations.
+/// Creates the database roles and runs the migrations.
 pub async fn migrate(env: &Env) -> anyhow::Result<()> {
     let config = MigrationConfig::load(env)?;
     migrate::migrate(config.owner.expose(), config.database.app.expose(), config.database.system.expose()).await?;

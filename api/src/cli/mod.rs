@@ -1,6 +1,7 @@
 //! The operator's commands, one file each.
 //!
-//! Invariant: what a command answers goes to standard output, what it has to say about its work to standard error.
+//! Invariant: a command writes its result to standard output, and messages about its work to
+//! standard error.
 
 mod api_key;
 mod campaign_demo;
@@ -14,7 +15,7 @@ mod tenant;
 use clap::{Parser, Subcommand};
 use shared::config::Env;
 
-/// Serves the API, and does what an operator needs beside it.
+/// Rota's API server and operator commands.
 #[derive(Parser)]
 #[command(name = "api", version)]
 pub struct Arguments {
@@ -24,17 +25,18 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves the HTTP API until it is told to stop.
+    /// Serves the HTTP API until it is stopped.
     Serve,
-    /// Creates the database roles and brings the schema to this release. Safe to run from several places at once.
+    /// Creates the database roles and migrates the schema to this release. Safe to run from several
+    /// places at once.
     Migrate,
-    /// Makes demo tenants with API keys, or sends a demo campaign.
+    /// Creates demo tenants with API keys, or sends a demo campaign.
     Demo(demo::Demo),
     /// Tenants.
     Tenant(tenant::Tenant),
     /// API keys.
     ApiKey(api_key::ApiKey),
-    /// Queues: what waits, pauses, and the limits of tenants.
+    /// Queues: contents, pauses and tenant limits.
     Queue(queue::Queue),
     /// Prints the OpenAPI document.
     Openapi,
@@ -45,7 +47,7 @@ impl Arguments {
     pub async fn run(self) -> anyhow::Result<()> {
         let env = Env::from_process();
         shared::core_dumps::forbid_unless_permitted(&env);
-        // A second provider in one process is no error: it is the same one.
+        // A second provider in one process is not an error: it is the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         match self.command {
             Command::Serve => serve::serve(&env).await,
@@ -59,7 +61,7 @@ impl Arguments {
     }
 }
 
-/// Writes an answer to standard output.
+/// Writes a result to standard output.
 fn answer(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)

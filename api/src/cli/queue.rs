@@ -1,4 +1,4 @@
-//! `api queue …`: what waits where, and what operators restrict.
+//! `api queue …`: shows queues, and sets pauses and tenant limits.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use shared::{
     stores::Stores,
 };
 
-/// What a job gets that is held without a lease: the default of `ROTA_LEASE_MS`, which this command is not given.
+/// Lease given to a job that is held without one. This is the default of `ROTA_LEASE_MS`, which
+/// this command does not read.
 const REPAIR_LEASE: Duration = Duration::from_secs(30);
 
 /// Queues.
@@ -32,59 +33,60 @@ pub struct Queue {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Lists the queues: what waits, runs and is parked, who serves them, whether they are paused.
+    /// Lists the queues: available and leased jobs, throttled tenants, workers and pauses.
     List,
-    /// Stops a queue from handing out jobs; what runs goes on, what is submitted waits.
+    /// Pauses a queue: no job starts, running jobs continue, submitted jobs wait.
     Pause {
         /// The queue.
         queue: String,
     },
-    /// Lets a paused queue go on.
+    /// Resumes a paused queue.
     Resume {
         /// The queue.
         queue: String,
     },
-    /// Restricts a tenant in a queue, or in all of them. What is not named stays as it is.
+    /// Limits a tenant in one queue or in all queues. Settings that are not given stay unchanged.
     Limit(Limit),
-    /// Lists all restrictions of tenants.
+    /// Lists all tenant limits.
     Limits,
-    /// Checks the invariants of the index and its agreement with the ledger; fails where one does not hold, and prints each.
+    /// Checks the invariants of the index and its agreement with the ledger. Prints each violation,
+    /// and fails if there is any.
     Check(Check),
 }
 
 #[derive(Args)]
 struct Check {
-    /// Repair what is found, as the leading scheduler does.
+    /// Repair violations, as the leading scheduler does.
     #[arg(long)]
     repair: bool,
 }
 
 #[derive(Args)]
 struct Limit {
-    /// The queue, or * for all that have no restriction of their own.
+    /// The queue, or * for all queues in which the tenant has no limits of its own.
     queue: String,
     /// The tenant's slug or id.
     #[arg(long)]
     tenant: String,
-    /// Its share of worker time beside other tenants, 1 to 1000; by tier if never set.
+    /// Share of worker time relative to other tenants, 1 to 1000; by tier if never set.
     #[arg(long)]
     weight: Option<i32>,
-    /// How many of its jobs may run at once, 1 to 1000000.
+    /// Maximum number of its jobs running at once, 1 to 1000000.
     #[arg(long)]
     max_running: Option<i32>,
-    /// How many of its jobs may start in a second, such as 0.5 or 20/s.
+    /// Maximum number of its jobs starting per second, such as 0.5 or 20/s.
     #[arg(long)]
     rate: Option<String>,
-    /// How many may start at once when none did for a while; a second's worth if left out.
+    /// Maximum number of its jobs starting at once after idle time; one second's worth if omitted.
     #[arg(long, requires = "rate")]
     burst: Option<i32>,
-    /// Start none of its jobs.
+    /// Pause the tenant: start none of its jobs.
     #[arg(long, conflicts_with = "resume")]
     pause: bool,
-    /// Start its jobs again.
+    /// Resume the tenant: start its jobs again.
     #[arg(long)]
     resume: bool,
-    /// Forget what was set before; what is named beside it is set anew.
+    /// Clear all earlier settings before applying the given ones.
     #[arg(long)]
     clear: bool,
 }
@@ -118,8 +120,8 @@ impl Check {
         for violation in &violations {
             super::answer(&violation.to_string())?;
         }
-        ensure!(violations.is_empty(), "the index does not keep its invariants: {} violations", violations.len());
-        super::answer("the index keeps its invariants")
+        ensure!(violations.is_empty(), "the index violates its invariants: {} violations", violations.len());
+        super::answer("all invariants of the index hold")
     }
 }
 
@@ -128,12 +130,12 @@ async fn pause(limiter: &Limiter, queue: QueueName, paused: bool) -> anyhow::Res
     super::answer(&json!({ "queue": queue, "paused": paused }).to_string())
 }
 
-/// A change that is committed counts, even if Redis is away.
+/// A committed change counts even if Redis is unreachable.
 fn tell(result: Result<(), LimitError>) -> anyhow::Result<()> {
     match result {
         Err(LimitError::Index(error)) => {
             use std::io::Write as _;
-            let told = "committed, but Redis does not answer; the leading scheduler will bring it to the index";
+            let told = "committed, but Redis is unreachable; the leading scheduler will update the index";
             Ok(writeln!(std::io::stderr().lock(), "{told}: {error}")?)
         }
         other => Ok(other?),
@@ -149,7 +151,7 @@ impl Limit {
         let row = self.row()?;
         ensure!(
             self.clear || row != LimitRow::default(),
-            "nothing to change: name --weight, --max-running, --rate, --pause, --resume or --clear"
+            "nothing to change: pass --weight, --max-running, --rate, --pause, --resume or --clear"
         );
         let tenant = ledger::find_tenant(&stores.system, &self.tenant).await?;
         let tenant = tenant.with_context(|| format!("there is no tenant {:?}", self.tenant))?;
@@ -159,7 +161,7 @@ impl Limit {
         super::answer(&json!({ "tenant_id": tenant, "queue": scope.to_string(), "limits": set }).to_string())
     }
 
-    /// The named values, judged.
+    /// The given settings, validated.
     fn row(&self) -> anyhow::Result<LimitRow> {
         let rate = self.rate.as_deref().map(parse_rate).transpose()?;
         #[expect(clippy::cast_possible_truncation, reason = "a rate is at most a million")]
@@ -169,7 +171,7 @@ impl Limit {
             [("weight", self.weight, WEIGHTS), ("max-running", self.max_running, COUNTS), ("burst", burst, COUNTS)]
         {
             if let Some(value) = value.filter(|value| !range.contains(value)) {
-                bail!("--{name} is {} to {}, not {value}", range.start(), range.end());
+                bail!("--{name} must be {} to {}, not {value}", range.start(), range.end());
             }
         }
         let paused = (self.pause || self.resume).then_some(self.pause);
@@ -180,7 +182,7 @@ impl Limit {
 fn parse_rate(text: &str) -> anyhow::Result<f64> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let rate: Option<f64> = number.parse().ok().filter(|rate| RATES.contains(rate));
-    rate.with_context(|| format!("--rate is {} to {} a second, not {text:?}", RATES.start(), RATES.end()))
+    rate.with_context(|| format!("--rate must be {} to {} a second, not {text:?}", RATES.start(), RATES.end()))
 }
 
 fn known(queues: &[QueueName], asked: &str) -> anyhow::Result<QueueName> {
@@ -190,7 +192,7 @@ fn known(queues: &[QueueName], asked: &str) -> anyhow::Result<QueueName> {
     let near = shared::suggestion::nearest(asked, queues.iter().map(AsRef::as_ref));
     let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
     let names: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
-    bail!("there is no queue {asked:?}{hint} There are: {}", names.join(", "))
+    bail!("there is no queue {asked:?}{hint} (known queues: {})", names.join(", "))
 }
 
 #[cfg(test)]
@@ -211,6 +213,6 @@ mod tests {
         let queues = ["email", "default"].map(|name| name.parse().expect("a name"));
         assert_eq!(known(&queues, "email").expect("there").as_ref(), "email");
         let told = known(&queues, "emial").expect_err("no such queue").to_string();
-        assert_eq!(told, "there is no queue \"emial\"; did you mean \"email\"? There are: email, default");
+        assert_eq!(told, "there is no queue \"emial\"; did you mean \"email\"? (known queues: email, default)");
     }
 }

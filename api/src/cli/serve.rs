@@ -54,7 +54,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     let checks: Arc<dyn HealthChecks> = Arc::new(stores);
     tokio::spawn(health::watch(Arc::clone(&checks), shutdown.token()));
     let mut router = router(state, Arc::clone(&checks));
-    // The probe is stopped last: it is what an orchestrator watches the drain by.
+    // The probe stops last: an orchestrator observes the drain through it.
     let end = CancellationToken::new();
     let probe = if let Some(HttpConfig { listen }) = config.metrics {
         Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
@@ -72,7 +72,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Metrics and health on an address of their own, until `end`.
+/// Serves metrics and health on their own address until `end`.
 async fn probe(
     listen: Listen,
     probe: Probe,
@@ -83,7 +83,7 @@ async fn probe(
     Ok(http_server::probe::serve(listener, probe, end))
 }
 
-/// What handlers need, over stores that are open; streams of events end at `stop`.
+/// Builds the state of the handlers over open stores; event streams end at `stop`.
 pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> AppState {
     let clock = Clock::system();
     let registry = Registry::new(config.environment.test_kinds).with_max_args_bytes(config.limits.max_args_bytes);

@@ -17,14 +17,15 @@ pub struct Tenant {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Makes a tenant and prints it as JSON; one that exists is printed as it is.
+    /// Creates a tenant and prints it as JSON. An existing slug keeps its tenant, whose id is
+    /// printed.
     Create {
-        /// Its name in URLs and commands: letters, digits and dashes.
+        /// Name in URLs and commands: lower-case letters, digits and dashes.
         slug: String,
-        /// Its name for people; the slug if left out.
+        /// Display name; the slug if omitted.
         #[arg(long)]
         name: Option<String>,
-        /// free, starter, professional, enterprise, custom or trial.
+        /// Tier: free, starter, professional, enterprise, custom or trial.
         #[arg(long, default_value = "free", value_parser = ["free", "starter", "professional", "enterprise", "custom", "trial"])]
         tier: String,
     },
@@ -36,7 +37,7 @@ impl Tenant {
         let Action::Create { slug, name, tier } = self.action;
         let valid = (1..=63).contains(&slug.len())
             && slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        anyhow::ensure!(valid, "{slug:?} is no slug: 1 to 63 of a-z, 0-9 and -");
+        anyhow::ensure!(valid, "{slug:?} is not a slug: use 1 to 63 of a-z, 0-9 and -");
         let config = MigrationConfig::load(env)?;
         let mut owner = OwnerConnection::open(config.owner.expose()).await?;
         let id =

@@ -1,7 +1,8 @@
-//! A list in a body that holds so many items and no more.
+//! A list in a body with a bounded number of items.
 //!
-//! Invariant: reading stops at the first item too many, so a long list of tiny items does not become many times its size in memory.
-//! How many there may be is judged by the handler, which tells it in its own words: so one more than that is let through.
+//! Invariant: reading stops at the second item beyond the bound, so a long list of tiny items does
+//! not grow to many times its size in memory. One item beyond the bound is accepted, because the
+//! handler checks the exact limit and words the error.
 
 use std::{fmt, marker::PhantomData};
 
@@ -10,7 +11,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-/// For `deserialize_with` on a `Vec`; more than one item beyond `MAX` is refused while it is read.
+/// For `deserialize_with` on a `Vec`; fails at the second item beyond `MAX`.
 pub fn few<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

@@ -1,8 +1,8 @@
-//! A JSON body, read strictly.
+//! A JSON body, parsed strictly.
 //!
-//! Invariant: the media type must say JSON (a form that a browser sends by itself does not pass), the body's size is
-//! checked before it is parsed, and what does not fit is told with its place. Unknown fields are refused by the
-//! types, with `deny_unknown_fields`.
+//! Invariant: the media type must be JSON (a browser's form submission is rejected), the size is
+//! checked before parsing, and every mismatch is reported with its JSON pointer. Types reject
+//! unknown fields with `deny_unknown_fields`.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -19,10 +19,10 @@ use super::objects::Objects;
 use crate::in_flight::RequestAccount;
 use crate::problem::{FieldError, Problem, ProblemCode};
 
-/// Of UTF-8 and of UTF-16 in either order.
+/// The byte order marks of UTF-8 and of UTF-16 in both byte orders.
 const BYTE_ORDER_MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
 
-/// The body of a request, or of an answer.
+/// A JSON body of a request or of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
@@ -34,7 +34,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The bytes of a body that says it is JSON, each counted in its tenant's account before the next is read.
+/// Reads the body of a JSON request. Each chunk is counted in the tenant's account before the next
+/// is read.
 pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
     media_type::must_be_json(request.headers())?;
     let account = request.extensions().get::<RequestAccount>().cloned().unwrap_or_default();
@@ -56,10 +57,10 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.is_empty() {
-        return Err(Problem::new(ProblemCode::InvalidJson).detail("the body is empty, a JSON object is expected"));
+        return Err(Problem::new(ProblemCode::InvalidJson).detail("the body is empty; expected a JSON object"));
     }
     if BYTE_ORDER_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
-        let detail = "the body begins with a byte order mark, UTF-8 without one is expected";
+        let detail = "the body begins with a byte order mark; expected UTF-8 without one";
         return Err(Problem::new(ProblemCode::InvalidJson).detail(detail));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

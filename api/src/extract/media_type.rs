@@ -1,13 +1,14 @@
-//! What a body says that it is.
+//! Checks the `Content-Type` of a body.
 //!
-//! Invariant: a body is read as what it says that it is, or not at all. Nothing is recoded, so another charset than UTF-8 is refused.
+//! Invariant: a body is read as its declared media type or not at all. Bodies are not transcoded,
+//! so charsets other than UTF-8 are rejected.
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 use mime::Mime;
 
 use crate::problem::{Problem, ProblemCode};
 
-/// Refuses what is not CSV with a header (RFC 4180; its own charset, US-ASCII, is UTF-8 too).
+/// Rejects everything but CSV with a header (RFC 4180; its charset US-ASCII is a subset of UTF-8).
 pub(crate) fn must_be_csv(headers: &HeaderMap) -> Result<(), Problem> {
     must_be(headers, "text/csv in UTF-8, with a header in the first line", |media_type| {
         let is_csv = media_type.type_() == mime::TEXT && media_type.subtype() == mime::CSV;
@@ -16,7 +17,7 @@ pub(crate) fn must_be_csv(headers: &HeaderMap) -> Result<(), Problem> {
     })
 }
 
-/// Refuses what is not JSON.
+/// Rejects everything but JSON.
 pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     must_be(headers, "application/json in UTF-8", |media_type| {
         let (subtype, suffix) = (media_type.subtype(), media_type.suffix());

@@ -1,8 +1,10 @@
-//! What a handler can state in its arguments about a request; each refuses with a [`crate::problem::Problem`].
+//! Extractors: what a handler can declare in its arguments about a request. Each rejects with a
+//! [`crate::problem::Problem`].
 //!
-//! Invariant: a handler that names these never sees a malformed request. `json.rs` reads bodies (`media_type.rs` says of what type they
-//! must be, `body.rs` bounds them, `objects.rs` says what is a struct there), `query.rs` query strings, `path.rs` ids in the path, `text.rs`
-//! texts that are to be stored, `time.rs` times, `submission.rs` bodies that come with an idempotency key.
+//! Invariant: a handler with these arguments never sees a malformed request. `json.rs` reads bodies
+//! (`media_type.rs` checks their type, `body.rs` their size, `objects.rs` that structs are JSON
+//! objects), `query.rs` query strings, `path.rs` ids in the path, `text.rs` strings to be stored,
+//! `time.rs` times, `submission.rs` bodies with an idempotency key.
 
 mod body;
 mod few;

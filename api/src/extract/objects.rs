@@ -1,9 +1,11 @@
-//! Reading structs from JSON objects alone.
+//! Deserializes structs from JSON objects only.
 //!
-//! `serde_json` also reads a struct from an array of its fields (serde-rs/serde#1587), so what the API documents as an object could be sent as
-//! an array too, and a client that did so would break when a field is added. It reads maps from objects only, so structs are read as maps
-//! here, however deep they are. Likewise it reads a plain choice, which is documented as a text, from `{"text": null}`, and takes what is
-//! neither for broken JSON; here it is a text alone.
+//! `serde_json` also reads a struct from an array of its fields (serde-rs/serde#1587). A client
+//! could send such an array instead of the documented object, and would break when a field is
+//! added. `serde_json` reads maps from objects only, so structs are read as maps here, at every
+//! depth. Likewise `serde_json` reads a unit variant, which is documented as a string, from
+//! `{"text": null}`, and reports a value of another type as a syntax error; here a unit variant is
+//! read from a string only.
 
 use std::fmt;
 
@@ -12,10 +14,10 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// Whatever of serde it is that reads, or is read: what lies within is read the same way.
+/// Wraps a deserializer, visitor, seed or access of serde, and wraps its nested values too.
 pub(super) struct Objects<T>(pub(super) T);
 
-/// Methods in which nothing lies within, or nothing that is a struct.
+/// Methods for values without a nested struct.
 macro_rules! as_they_are {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -90,7 +92,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Objects<D> {
     }
 }
 
-/// Those methods alone with which `serde_json` answers the ones above.
+/// Only the methods that `serde_json` calls for the methods above.
 impl<'de, V: Visitor<'de>> Visitor<'de> for Objects<V> {
     type Value = V::Value;
 
@@ -155,7 +157,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Objects<A> {
     }
 }
 
-/// Reads one of several: a text, or an object with one member if something goes with it.
+/// Reads an enum: a unit variant from a string, another variant from an object with one member.
 struct Choice<T>(T);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Choice<V> {
@@ -189,7 +191,7 @@ impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Choice<A> {
     type Error = A::Error;
 
     fn unit_variant(self) -> Result<(), A::Error> {
-        Err(A::Error::invalid_type(Unexpected::Map, &"a text"))
+        Err(A::Error::invalid_type(Unexpected::Map, &"a string"))
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<S::Value, A::Error> {
@@ -209,7 +211,7 @@ impl<'de, A: MapAccess<'de>> VariantAccess<'de> for Choice<A> {
     }
 }
 
-/// The parts of a variant.
+/// Reads the fields of a tuple variant.
 struct AsTuple<V>(usize, V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsTuple<V> {
@@ -220,7 +222,7 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsTuple<V> {
     }
 }
 
-/// The fields of a variant.
+/// Reads the fields of a struct variant.
 struct AsMap<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsMap<V> {
@@ -321,7 +323,7 @@ mod tests {
     #[test]
     fn a_plain_choice_is_a_text() {
         for (choice, reason) in [
-            (r#"{"unit": null}"#, "invalid type: map, expected a text"),
+            (r#"{"unit": null}"#, "invalid type: map, expected a string"),
             ("3600", "invalid type: integer `3600`, expected enum OneOf"),
             (r#"["unit"]"#, "invalid type: sequence, expected enum OneOf"),
             ("{}", "invalid value: map, expected an object with one member"),

@@ -1,7 +1,8 @@
-//! Pages of a list: opaque cursors, and the `Link` header of RFC 8288.
+//! Pagination: opaque cursors, and the `Link` header of RFC 8288.
 //!
-//! Invariant: lists are ordered by id, the newest first; a cursor is the last id seen, so rows that come or go meanwhile
-//! neither shift nor repeat the others. A page ends when its items have [`MAX_PAGE_BYTES`], however many were asked for.
+//! Invariant: lists are ordered by id, newest first, and a cursor is the last id seen, so rows
+//! inserted or deleted in the meantime neither shift nor repeat the others. A page ends when its
+//! items reach [`MAX_PAGE_BYTES`], whatever the requested limit.
 
 use std::marker::PhantomData;
 
@@ -18,37 +19,37 @@ use crate::problem::{Problem, ProblemCode};
 
 const DEFAULT_LIMIT: u16 = 50;
 const MAX_LIMIT: u16 = 200;
-/// Bytes of the items of a page; the first item is on it whatever its size.
+/// Maximum bytes of a page's items; the first item is included whatever its size.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// A page that was asked for.
+/// A requested page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
-    /// How many items.
+    /// Maximum number of items.
     pub limit: u16,
-    /// Only items older than this.
+    /// Only items older than this id.
     pub before: Option<Uuid>,
 }
 
 impl PageRequest {
-    /// Reads the two parameters of every list.
+    /// Reads the two parameters that every list has.
     pub fn new(limit: Option<u16>, cursor: Option<&str>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::new(ProblemCode::InvalidQuery).detail(format!("limit is 1 to {MAX_LIMIT}")));
+            return Err(Problem::new(ProblemCode::InvalidQuery).detail(format!("limit must be 1 to {MAX_LIMIT}")));
         }
         Ok(Self { limit, before: cursor.map(decode).transpose()? })
     }
 
-    /// One more than asked for, which tells whether there is another page.
+    /// One more than the limit, to detect whether there is another page.
     pub fn fetch_limit(&self) -> i64 {
         i64::from(self.limit) + 1
     }
 
-    /// The page of `items`, which were fetched with [`Self::fetch_limit`].
+    /// Builds the page from `items`, which were fetched with [`Self::fetch_limit`].
     ///
     /// # Panics
-    /// If an item cannot be written as JSON: items are plain data.
+    /// If an item cannot be serialized as JSON: items are plain data.
     pub fn page<T: Serialize>(&self, items: Vec<T>, id: impl Fn(&T) -> Uuid, uri: &Uri) -> Page<T> {
         let (fetched, mut bytes, mut last) = (items.len(), 0, None);
         let mut written: Vec<Box<RawValue>> = Vec::with_capacity(fetched.min(usize::from(self.limit)));
@@ -71,14 +72,14 @@ impl PageRequest {
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PageBody<T> {
-    /// The items, the newest first.
+    /// The items, newest first.
     pub items: Vec<T>,
-    /// Give it as `cursor` to get the next page; missing on the last one.
+    /// The `cursor` parameter of the next page; missing on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// A page as an answer.
+/// A page as a response.
 pub struct Page<T> {
     body: PageBody<Box<RawValue>>,
     link: Option<String>,
@@ -99,10 +100,10 @@ fn decode(cursor: &str) -> Result<Uuid, Problem> {
     let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
     bytes
         .and_then(|bytes| Uuid::from_slice(&bytes).ok())
-        .ok_or_else(|| Problem::new(ProblemCode::InvalidQuery).detail("cursor is not one that a list gave"))
+        .ok_or_else(|| Problem::new(ProblemCode::InvalidQuery).detail("cursor must be a next_cursor value"))
 }
 
-/// The same request with another cursor.
+/// The link to the same list with another cursor.
 fn next_link(uri: &Uri, cursor: &str) -> String {
     let others =
         uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(PageRequest::new(None, Some(&cursor)).unwrap().before, Some(Uuid::from_u128(2)));
     }
 
-    /// Each item has the bytes of its number and two quotes.
+    /// The two quotes of a serialized item count as bytes.
     #[test]
     fn a_page_ends_at_its_bytes_and_has_one_item_at_least() {
         let uri = Uri::from_static("/x");

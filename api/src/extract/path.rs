@@ -1,8 +1,9 @@
-//! The parameters of a path, read into a type.
+//! Path parameters, parsed into a type.
 //!
-//! Invariant: an id that cannot be one is answered like an id that is nobody's, with the same 404, so that the form of
-//! ids tells nothing. An id has one form, the hyphenated one of RFC 9562: what is in braces, without hyphens or behind
-//! `urn:uuid:` is no id here, so that one thing has one address.
+//! Invariant: an invalid id gets the same 404 as an unknown id or another tenant's, so responses
+//! reveal nothing about the form of ids. The hyphenated form of RFC 9562 is the only one accepted;
+//! ids in braces, without hyphens or with the prefix `urn:uuid:` are rejected, so that a resource
+//! has one URL.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -30,13 +31,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(_)) => Err(ProblemCode::NotFound.into()),
-            // The route has other parameters than its handler asks for: a fault of ours.
+            // The route has parameters other than its handler expects: a bug.
             Err(rejection) => Err(Problem::new(ProblemCode::Internal).caused_by(rejection)),
         }
     }
 }
 
-/// An id in its one form: hyphenated, in lower or upper case.
+/// Parses an id in its only form: hyphenated, in lower or upper case.
 pub fn parse_id(text: &str) -> Option<Uuid> {
     text.parse().ok().filter(|_| text.len() == ID_LENGTH)
 }

@@ -1,8 +1,9 @@
-//! A query string, read into a type.
+//! A query string, parsed into a type.
 //!
-//! Invariant: what is not understood is refused with `invalid_query`; unknown parameters are refused by the types,
-//! with `deny_unknown_fields`, so that a misspelt filter does not return everything. A NUL is refused everywhere, because PostgreSQL's
-//! text holds none, and so is what is not UTF-8, which would be read as another value.
+//! Invariant: an invalid query string is rejected with `invalid_query`. Types reject unknown
+//! parameters with `deny_unknown_fields`, so that a misspelt filter does not return everything. NUL
+//! is rejected everywhere because PostgreSQL's text cannot store it, and invalid UTF-8 because it
+//! would be read as another value.
 
 use std::error::Error;
 
@@ -32,20 +33,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// What is wrong with the first parameter that is no text.
+/// The error in the first parameter that is not valid text.
 fn no_text(query: &str) -> Option<String> {
     query.split('&').find_map(|parameter| {
         let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
         let fault = match percent_decode_str(parameter).decode_utf8() {
             Err(_) => "is not UTF-8",
-            Ok(text) if text.contains('\0') => "holds a NUL character",
+            Ok(text) if text.contains('\0') => "contains a NUL character",
             Ok(_) => return None,
         };
         Some(format!("the value of {name:?} {fault}"))
     })
 }
 
-/// Which parameter is at fault, and why; what is around that repeats that the query is invalid.
+/// The parameter at fault and the reason, without the outer text, which repeats that the query is
+/// invalid.
 fn cause(rejection: &(dyn Error + 'static)) -> String {
     match cause_of_type::<serde_path_to_error::Error<value::Error>>(rejection) {
         Some(error) => fault(&error.path().to_string(), &error.inner().to_string()),
@@ -53,16 +55,17 @@ fn cause(rejection: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// The words of the standard library for a number that is none leave open what was expected, and of whom.
+/// Replaces the standard library's number errors, which name neither the expected type nor the
+/// parameter.
 fn fault(name: &str, why: &str) -> String {
     match why {
         "invalid digit found in string" | "cannot parse integer from empty string" => {
-            format!("{name}: a whole number is expected")
+            format!("{name}: expected a whole number")
         }
         "number too large to fit in target type" | "number too small to fit in target type" => {
             format!("{name}: the number is out of range")
         }
-        // A dot is the query as a whole.
+        // A dot is the path of the query as a whole.
         why if name == "." || why.contains(name) => why.to_owned(),
         why => format!("{name}: {why}"),
     }
@@ -77,7 +80,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its refusals are looked at")]
+    #[expect(dead_code, reason = "only its rejections are tested")]
     struct Filter {
         limit: Option<u16>,
         kind: Option<String>,
@@ -93,11 +96,11 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_names_the_parameter_and_what_is_expected() {
         for (query, told) in [
-            ("limit=x", "limit: a whole number is expected"),
-            ("limit=", "limit: a whole number is expected"),
+            ("limit=x", "limit: expected a whole number"),
+            ("limit=", "limit: expected a whole number"),
             ("limit=99999", "limit: the number is out of range"),
             ("kind=%ff", "the value of \"kind\" is not UTF-8"),
-            ("kind=a%00", "the value of \"kind\" holds a NUL character"),
+            ("kind=a%00", "the value of \"kind\" contains a NUL character"),
             ("only=maybe", "only: provided string was not `true` or `false`"),
             ("tenant_id=1", "unknown field `tenant_id`, expected one of `limit`, `kind`, `only`"),
             ("kind=a&kind=b", "duplicate field `kind`"),

@@ -1,9 +1,11 @@
-//! A JSON body with the client's idempotency key, for requests that make something.
+//! A JSON body with the client's idempotency key, for requests that create something.
 //!
-//! Invariant: the fingerprint covers method, path and every byte of the body, so a key that comes again with anything else is
-//! told from a repeat. A key that was used decides before anything else does: what was accepted once is answered again, whatever
-//! became of its kind, its times or the rules meanwhile. First uses, nearly all there are, pay nothing for that: the key is
-//! looked up when a request is about to be refused ([`RequestKey::earlier`]), and inserting what is accepted finds it anyway.
+//! Invariant: the fingerprint covers the method, the path and every byte of the body, so a reused
+//! key with a different request is distinguished from a repeat. A used key takes precedence over
+//! all other checks: a request that was accepted once gets its response again, even if its kind,
+//! its times or the rules have changed since. First uses, nearly all requests, pay nothing for
+//! this: the key is looked up only when a request is about to be rejected
+//! ([`RequestKey::earlier`]), and inserting an accepted request finds the key anyway.
 
 use axum::{
     body::Bytes,
@@ -26,11 +28,12 @@ use crate::problem::{Problem, ProblemCode};
 const HEADER: &str = "idempotency-key";
 const MAX_KEY_LENGTH: usize = 255;
 
-/// What was asked for, and under which key.
+/// A submitted body and its idempotency key.
 pub struct Submission<T> {
-    /// The body, or why it is not one. A handler refuses through [`RequestKey::earlier`], as it does what it finds itself.
+    /// The body, or why it cannot be parsed. A handler passes this error to
+    /// [`RequestKey::earlier`], like the errors that it finds itself.
     pub body: Result<T, Problem>,
-    /// Bytes of the body as it was sent.
+    /// Bytes of the body as sent.
     pub size_bytes: usize,
     /// The client's key.
     pub key: RequestKey,
@@ -41,14 +44,16 @@ pub struct Submission<T> {
 pub struct RequestKey(Option<(String, Vec<u8>)>);
 
 impl RequestKey {
-    /// What to store beside the work; `response` is what a repeat is answered with, where that cannot be read from the ledger.
+    /// What to store with the work. `response` is returned to a repeat, where it cannot be rebuilt
+    /// from the ledger.
     pub fn idempotency(&self, response: impl FnOnce() -> Option<Box<RawValue>>) -> Option<Idempotency> {
         let (key, fingerprint) = self.0.clone()?;
         Some(Idempotency { key, fingerprint, response: response() })
     }
 
-    /// The earlier request that this one repeats, although it would be refused by itself. The refusal comes back if the key was
-    /// not used, and `idempotency_key_reused` if it was used for another request.
+    /// Finds the earlier request that this one repeats, when this one would be rejected. Returns
+    /// the rejection if the key was not used, and `idempotency_key_reused` if it was used for
+    /// another request.
     pub async fn earlier(&self, tenants: &TenantDb, tenant: TenantId, refusal: Problem) -> Result<KeyUse, Problem> {
         let Some((key, fingerprint)) = self.0.as_ref().filter(|_| is_judgement(refusal.code())) else {
             return Err(refusal);
@@ -62,7 +67,7 @@ impl RequestKey {
     }
 }
 
-/// Whether a refusal is about what was asked for. One for want of a permission holds for repeats too.
+/// Whether a rejection concerns the request itself. A missing permission applies to repeats too.
 fn is_judgement(code: ProblemCode) -> bool {
     code.status().is_client_error() && !matches!(code, ProblemCode::Forbidden | ProblemCode::IdempotencyKeyReused)
 }
@@ -90,7 +95,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let key = value.to_str().ok().filter(is_visible).filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()));
     let key = key.ok_or_else(|| {
         Problem::new(ProblemCode::BadRequest)
-            .detail("Idempotency-Key must be 1 to 255 visible ASCII characters, between which there may be spaces")
+            .detail("Idempotency-Key must be 1 to 255 printable ASCII characters, without leading or trailing spaces")
     })?;
     Ok(Some(key.to_owned()))
 }

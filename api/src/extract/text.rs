@@ -1,7 +1,8 @@
-//! Texts of bodies that go to PostgreSQL, whose text holds no NUL.
+//! Strings of bodies that PostgreSQL stores; its text cannot contain NUL.
 //!
-//! Invariant: a member read with these never makes a statement fail; it is refused with its place, as any other that does not fit.
-//! Queries need no such mark: [`super::Query`] refuses a NUL wherever it stands.
+//! Invariant: a member read with these functions never makes a statement fail; a NUL is rejected
+//! with its JSON pointer, like any other mismatch. Query parameters need no attribute:
+//! [`super::Query`] rejects NUL everywhere.
 
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 pub fn storable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.contains('\0') {
-        return Err(D::Error::custom("a text must not hold a NUL character"));
+        return Err(D::Error::custom("a string must not contain a NUL character"));
     }
     Ok(text)
 }

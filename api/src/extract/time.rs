@@ -1,8 +1,9 @@
-//! A time that a client sends, in a body or a query: RFC 3339, from 1970 to 9999.
+//! A time in a body or a query: RFC 3339, from 1970 to 9999.
 //!
-//! Invariant: every accepted time can be stored by PostgreSQL and comes back as the same text: in UTC, in microseconds (finer
-//! digits are cut off). The form is the strict one: four digits of year, `T` between date and time, an offset. `t` and
-//! `z` may be lower case. A leap second, which is only ever 23:59:60 UTC, means the second after it, as it does to PostgreSQL.
+//! Invariant: PostgreSQL can store every accepted time and returns it as the same text: in UTC,
+//! with microseconds (finer digits are cut off). The strict form is required: a year of four
+//! digits, `T` between date and time, an offset; `t` and `z` may be lower case. A leap second,
+//! which can only be 23:59:60 UTC, means the second after it, as in PostgreSQL.
 
 use std::{fmt, str::FromStr};
 
@@ -13,20 +14,21 @@ use utoipa::{
     openapi::{KnownFormat, Object, ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
 };
 
-/// What is expected, for people.
+/// The expected form, for error messages.
 const EXPECTED: &str = "an RFC 3339 time from 1970-01-01T00:00:00Z to 9999-12-31T23:59:59Z";
-/// The same as far as a regular expression can say it; some readers of the document know no `date-time`.
+/// The same as far as a regular expression can express it; some OpenAPI tools do not support
+/// `date-time`.
 const PATTERN: &str = r"^(19[7-9][0-9]|[2-9][0-9]{3})-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
 /// The first second of the year 10000.
 const END: i64 = 253_402_300_800;
-/// Characters of a refused text that are shown.
+/// Maximum characters shown of a rejected text.
 const SHOWN: usize = 64;
 
-/// A time as a client sends it.
+/// A time as sent by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(DateTime<Utc>);
 
-/// A text that is no such time.
+/// A text that is not such a time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidTimestamp(String);
 
@@ -60,7 +62,7 @@ impl fmt::Display for InvalidTimestamp {
 impl std::error::Error for InvalidTimestamp {}
 
 fn parse(text: &str) -> Option<DateTime<Utc>> {
-    // chrono also takes a space between date and time, and a minus sign that is not ASCII.
+    // chrono also accepts a space between date and time, and a non-ASCII minus sign.
     if !text.is_ascii() || !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
         return None;
     }
@@ -170,6 +172,6 @@ mod tests {
         assert!(refusal.chars().count() < 200);
         let unescaped: Timestamp = serde_json::from_str(r#""2026-11-21T15:00:00\u005a""#).unwrap();
         assert_eq!(unescaped, "2026-11-21T15:00:00Z".parse().unwrap());
-        assert!(serde_json::from_str::<Timestamp>("1764000000").is_err(), "a number is no time");
+        assert!(serde_json::from_str::<Timestamp>("1764000000").is_err(), "a number is not a time");
     }
 }

@@ -1,7 +1,9 @@
-//! What one request has in flight: an extension of it, from the middleware to the end of its answer.
+//! The bytes that one request has in flight: a request extension, from the middleware to the end of
+//! the response.
 //!
-//! Invariant: the account is opened by the credential (`auth/permit.rs`), before a body is read; a request without one has no tenant
-//! whose memory it could use, and its body is bounded by its route. What was counted is given back when the answer has been sent.
+//! Invariant: authentication (`auth/permit.rs`) opens the account before a body is read. A request
+//! without a credential has no tenant to charge, and its route bounds its body. Counted bytes are
+//! released when the response has been sent.
 
 use std::{
     pin::Pin,
@@ -31,7 +33,8 @@ struct State {
 }
 
 impl RequestAccount {
-    /// Names whose bytes these are. Refused if the tenant's answers that are still being sent leave no room.
+    /// Charges the account to a tenant. Fails if the tenant's responses that are still being sent
+    /// leave no room.
     pub fn open(&self, bytes: &InFlightBytes, tenant: TenantId) -> Result<(), Full> {
         let mut state = self.state();
         state.counted = Some(bytes.reserve(tenant, 0)?);
@@ -39,16 +42,16 @@ impl RequestAccount {
         Ok(())
     }
 
-    /// Counts bytes of the body that have just come.
+    /// Counts bytes of the body that were just received.
     pub fn read(&self, bytes: usize) -> Result<(), Full> {
         self.state().counted.as_mut().map_or(Ok(()), |counted| counted.grow(bytes))
     }
 
-    /// Takes the place of the body's bytes by those of the answer.
+    /// Replaces the count of the body by that of the response.
     fn answered(&self, bytes: usize) {
         let mut state = self.state();
         let State { owner, counted } = &mut *state;
-        // The old count goes first: a body and its answer are not in memory together.
+        // The body is released first: a body and its response are not in memory together.
         *counted = None;
         *counted = owner.as_ref().map(|(counts, tenant)| counts.note(*tenant, bytes));
     }
@@ -58,7 +61,8 @@ impl RequestAccount {
     }
 }
 
-/// The middleware. An answer without a known size (a stream of events) is never in memory as a whole and is not counted.
+/// The middleware. A response of unknown size (an event stream) is never in memory as a whole and
+/// is not counted.
 pub async fn handle(mut request: Request, next: Next) -> Response {
     let account = RequestAccount::default();
     request.extensions_mut().insert(account.clone());
@@ -68,7 +72,7 @@ pub async fn handle(mut request: Request, next: Next) -> Response {
     response.map(|inner| Body::new(CountedBody { inner, _account: account }))
 }
 
-/// An answer's body that keeps its bytes counted until it is dropped.
+/// A response body that keeps its bytes counted until it is dropped.
 struct CountedBody {
     inner: Body,
     _account: RequestAccount,

@@ -1,4 +1,4 @@
-//! The counts.
+//! Counts of the bytes in flight, and their limits.
 
 use std::{
     collections::HashMap,
@@ -9,12 +9,12 @@ use shared::tenancy::TenantId;
 
 use crate::problem::{Problem, ProblemCode};
 
-/// How many bytes may be in flight.
+/// Limits on the bytes in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct InFlightLimits {
-    /// Of one tenant in this process; default 32 MiB: 16 of the largest bodies at once.
+    /// Per tenant in this process; default 32 MiB: 16 of the largest bodies at once.
     pub per_tenant: usize,
-    /// In this process; default 256 MiB.
+    /// For this process; default 256 MiB.
     pub per_process: usize,
 }
 
@@ -24,7 +24,7 @@ impl Default for InFlightLimits {
     }
 }
 
-/// Bytes in flight, of each tenant and of all. Cheap to clone.
+/// Bytes in flight, per tenant and in total. Cheap to clone.
 #[derive(Clone)]
 pub struct InFlightBytes {
     counts: Arc<Mutex<Counts>>,
@@ -37,16 +37,16 @@ struct Counts {
     total: usize,
 }
 
-/// Why there is no room.
+/// The limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The tenant has as much in flight as it may.
+    /// The limit per tenant.
     Tenant,
-    /// The process has.
+    /// The limit of the process.
     Process,
 }
 
-/// Counted bytes of one tenant, until they are dropped.
+/// Counted bytes of one tenant, released on drop.
 pub(super) struct Counted {
     bytes: usize,
     tenant: TenantId,
@@ -54,32 +54,32 @@ pub(super) struct Counted {
 }
 
 impl InFlightBytes {
-    /// Nothing yet.
+    /// Creates empty counts.
     pub fn new(limits: InFlightLimits) -> Self {
         Self { counts: Arc::default(), limits }
     }
 
-    /// Counts bytes that are about to be read, unless there are too many.
+    /// Counts bytes that are about to be read; fails at a limit.
     pub(super) fn reserve(&self, tenant: TenantId, bytes: usize) -> Result<Counted, Full> {
         let mut counted = Counted { bytes: 0, tenant, counts: self.clone() };
         counted.grow(bytes)?;
         Ok(counted)
     }
 
-    /// Counts bytes that are there already, such as those of an answer.
+    /// Counts bytes that exist already, such as those of a response; the limits do not apply.
     pub(super) fn note(&self, tenant: TenantId, bytes: usize) -> Counted {
         self.counts().add(tenant, bytes);
         Counted { bytes, tenant, counts: self.clone() }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // A panic while the lock is held leaves counts that are still whole.
+        // A panic while the lock is held leaves the counts consistent.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Counted {
-    /// Counts more bytes, unless there are too many.
+    /// Counts more bytes; fails at a limit.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let mut counts = self.counts.counts();
         let own = counts.by_tenant.get(&self.tenant).copied().unwrap_or(0);
@@ -125,7 +125,7 @@ impl From<Full> for Problem {
     fn from(full: Full) -> Self {
         match full {
             Full::Tenant => Self::new(ProblemCode::TooManyInFlight)
-                .detail("the tenant's requests and answers in flight are as large as they may be together"),
+                .detail("the tenant's requests and responses in flight have reached their limit of bytes"),
             Full::Process => Self::new(ProblemCode::Unavailable),
         }
         .retry_after(1)

@@ -1,8 +1,9 @@
-//! Bytes of bodies and answers that are in memory, counted per tenant and for the process.
+//! Bytes of request and response bodies in memory, counted per tenant and for the process.
 //!
-//! Invariant: bytes are counted before they are kept and until they are dropped, and a body that would pass a limit is refused before
-//! it is read further; so the memory of all requests together is bounded, and one tenant has a part of it. [`bytes`] counts,
-//! [`account`] ties a count to one request.
+//! Invariant: bytes are counted before they are kept and until they are dropped, and a body that
+//! would exceed a limit is rejected before more of it is read; so the memory of all requests is
+//! bounded, and one tenant can use only a part of it. [`bytes`] counts, [`account`] attaches a
+//! count to one request.
 
 mod account;
 mod bytes;

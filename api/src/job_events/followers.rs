@@ -1,6 +1,7 @@
-//! Who follows which job: each notice goes to those who follow its job, and to nobody else.
+//! Followers of jobs: a notification goes to the followers of its job and to no others.
 //!
-//! Invariant: a job is listed exactly as long as somebody follows it, so the list is no longer than there are streams.
+//! Invariant: a job is listed exactly as long as it has a follower, so the list is no longer than
+//! the number of streams.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use uuid::Uuid;
 #[derive(Clone, Default)]
 pub(super) struct Followers(Arc<Mutex<HashMap<Uuid, watch::Sender<()>>>>);
 
-/// One who follows a job, until it is dropped.
+/// The subscription of a follower to a job, until it is dropped.
 pub struct Following {
     job: Uuid,
     changed: watch::Receiver<()>,
@@ -28,7 +29,8 @@ impl Followers {
         Following { job, changed, followers: self.clone() }
     }
 
-    /// Passes notices on until they end. After a new connection anything may have been missed, so everyone looks again.
+    /// Forwards notifications until they end. Some may have been lost before a new connection, so
+    /// every follower then reads its job again.
     pub(super) async fn pass_on(self, mut notices: Notices) {
         while let Some(notice) = notices.next().await {
             match notice {
@@ -51,9 +53,10 @@ impl Followers {
 }
 
 impl Following {
-    /// Returns once something may have happened since the last return; several notices may be one.
+    /// Returns once the job may have changed since the last return; several notifications may be
+    /// merged.
     pub async fn changed(&mut self) {
-        // The sender stays in the list as long as this follows.
+        // The sender stays in the list while this subscription exists.
         let _ = self.changed.changed().await;
     }
 }
@@ -87,7 +90,7 @@ mod tests {
         followers.tell(job);
         first.changed().await;
         second.changed().await;
-        assert!(timeout(MOMENT, first.changed()).await.is_err(), "two notices before a look are one");
+        assert!(timeout(MOMENT, first.changed()).await.is_err(), "two notifications before a read are merged");
         assert!(timeout(MOMENT, other.changed()).await.is_err());
     }
 

@@ -1,8 +1,9 @@
-//! Following jobs: who follows which, how many may, and what they are told.
+//! Streams of job events: subscriptions, stream limits and the events.
 //!
-//! Invariant: a notice from the index only makes a follower look again; what it is told comes from the ledger, in its tenant's
-//! transaction. Losing notices costs seconds, as everyone looks again by itself. [`followers`] passes notices on, [`seats`]
-//! counts streams, [`snapshot`] is what is told, [`stream`] the life of one stream.
+//! Invariant: a notification from the index only triggers a read; the data of an event comes from
+//! the ledger, in the tenant's transaction. A lost notification costs seconds, since every stream
+//! also polls. [`followers`] distributes notifications, [`seats`] counts streams, [`snapshot`] is
+//! the data of an event, [`stream`] is the life of one stream.
 
 mod followers;
 mod seats;
@@ -26,16 +27,17 @@ pub use self::{
     stream::Follower,
 };
 
-/// How many streams there may be, and their pace.
+/// Limits and pace of streams.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
-    /// Of one tenant in this process; default 100.
+    /// Streams of one tenant in this process; default 100.
     pub per_tenant: usize,
-    /// In this process; default 2,000, which leaves most connections to requests.
+    /// Streams in this process; default 2,000, which leaves most connections to requests.
     pub per_process: usize,
-    /// How long a stream may be silent; default 15 s, below the patience of proxies.
+    /// Longest silence before a keep-alive comment; default 15 s, below the idle timeout of
+    /// proxies.
     pub heartbeat: Duration,
-    /// How often a follower looks without a notice; default 5 s.
+    /// How often a follower reads its job without a notification; default 5 s.
     pub look_again: Duration,
 }
 
@@ -60,7 +62,8 @@ pub struct JobEvents {
 }
 
 impl JobEvents {
-    /// Listens to the index until `stop`, which ends all streams too, so that they do not hold up a drain.
+    /// Subscribes to the index until `stop`, which also ends all streams, so that they do not delay
+    /// a drain.
     pub fn start(index: &Index, queues: &[QueueName], limits: StreamLimits, stop: CancellationToken) -> Self {
         let (followers, seats) = (Followers::default(), Seats::new(limits.per_tenant, limits.per_process));
         tokio::spawn(followers.clone().pass_on(Notices::watch(index, queues, stop.clone())));
@@ -68,7 +71,7 @@ impl JobEvents {
         Self { followers, seats, limits, stop }
     }
 
-    /// A place for another stream of this tenant.
+    /// Admits another stream of this tenant within the stream limits.
     pub fn seat(&self, tenant: TenantId) -> Result<Seat, Full> {
         self.seats.take(tenant)
     }
@@ -77,7 +80,7 @@ impl JobEvents {
         self.followers.follow(job)
     }
 
-    /// The pace of streams.
+    /// Limits and pace of streams.
     pub const fn limits(&self) -> &StreamLimits {
         &self.limits
     }

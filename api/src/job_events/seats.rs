@@ -1,7 +1,7 @@
-//! How many streams are open, of each tenant and of all.
+//! Stream limits: open streams per tenant and in the process.
 //!
-//! Invariant: a seat is counted until it is dropped, and neither count passes its limit, so a tenant cannot take the connections
-//! of the others.
+//! Invariant: a stream is counted until its [`Seat`] is dropped, and neither count exceeds its
+//! limit, so one tenant cannot take the connections of the others.
 
 use std::{
     collections::HashMap,
@@ -29,18 +29,18 @@ struct Taken {
     total: usize,
 }
 
-/// The place of one stream.
+/// The permit of one open stream.
 pub struct Seat {
     tenant: TenantId,
     seats: Seats,
 }
 
-/// Why there is no place.
+/// The stream limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The tenant has as many streams as it may.
+    /// The limit per tenant.
     Tenant,
-    /// The process has.
+    /// The limit of the process.
     Process,
 }
 
@@ -63,7 +63,7 @@ impl Seats {
         Ok(Seat { tenant, seats: self.clone() })
     }
 
-    /// Tells how many streams there are until `stop`.
+    /// Reports the number of streams as a gauge until `stop`.
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 streams")]
     pub(super) async fn report(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(REPORT);
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(seats.take(tenant(2)).err(), Some(Full::Process));
         drop(first);
         let _again = seats.take(tenant(1)).ok();
-        assert_eq!(seats.take(tenant(1)).err(), Some(Full::Tenant), "it took the free seat");
+        assert_eq!(seats.take(tenant(1)).err(), Some(Full::Tenant), "the released permit is taken again");
         drop(third);
         assert!(!seats.taken().by_tenant.contains_key(&tenant(2)));
     }

@@ -1,7 +1,8 @@
-//! The life of one stream: tells the job as it is, then each time it has changed, and ends with its end.
+//! The life of one stream: it sends the job's current state, then each change, and ends after the
+//! final state.
 //!
-//! Invariant: it follows before it looks, so no change falls between; and it ends when the job is final, the process stops, or the
-//! credential is not good any more.
+//! Invariant: a stream subscribes before it reads, so it misses no change. It ends when the job is
+//! final, the process stops, or the credential is no longer valid.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -22,16 +23,16 @@ use uuid::Uuid;
 use super::{Following, Seat, Snapshot};
 use crate::state::AppState;
 
-/// How long browsers wait before they come back after a break.
+/// How long browsers wait before they reconnect.
 const RETRY: Duration = Duration::from_secs(3);
-/// How long the index announces the job's changes after it was last asked to.
+/// How long the index announces the job's changes after a `watch` call.
 const WATCHED: Duration = Duration::from_mins(1);
-/// Asking it must not hold up a look while Redis is away.
+/// Timeout of the `watch` call: an unreachable Redis must not delay a read.
 const INDEX_PATIENCE: Duration = Duration::from_millis(250);
-/// Between two looks: progress that comes faster is folded.
+/// Minimum time between two reads: faster progress is merged.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// One stream.
+/// The sender of one stream.
 pub struct Follower {
     state: AppState,
     tenant: TenantId,
@@ -40,13 +41,13 @@ pub struct Follower {
     queue: QueueName,
     following: Following,
     told: Option<String>,
-    /// When the job's state changes by the passing of time alone, which nobody announces.
+    /// When the state changes with the passage of time alone, which is not announced.
     due_at: Option<DateTime<Utc>>,
     ended: bool,
     _seat: Seat,
 }
 
-/// What a look came to.
+/// The result of a read.
 enum Look {
     Changed(Snapshot),
     Same,
@@ -54,7 +55,8 @@ enum Look {
 }
 
 impl Follower {
-    /// Follows a job for whoever presented this key; `told` is the version that they have.
+    /// Follows a job as long as `presented_key` is valid; `told` is the version that the client
+    /// already has.
     pub fn new(
         state: AppState,
         seat: Seat,
@@ -100,7 +102,8 @@ impl Follower {
         .flatten()
     }
 
-    /// Reads the job, after asking the index to announce what happens to it from now on. What cannot be read now is read later.
+    /// Requests announcements of the job's changes from the index, then reads the job. A failed
+    /// read is repeated later.
     async fn look(&mut self) -> Look {
         let index = &self.state.stores.index;
         let watching = index.watch(&self.queue, self.tenant, self.job, WATCHED);
@@ -116,7 +119,7 @@ impl Follower {
             Ok(Some(job)) => {
                 self.due_at = due_at(&job, self.state.clock.now());
                 let snapshot = Snapshot::of(&job);
-                // A final job that the client knows is told of no more: the stream ends.
+                // The client already has the final state: the stream ends.
                 match self.told.as_ref() == Some(&snapshot.version) {
                     true if snapshot.is_final => Look::Gone,
                     true => Look::Same,
@@ -130,7 +133,8 @@ impl Follower {
         }
     }
 
-    /// Until the job is due, if that is soon, and never longer than without a notice.
+    /// Time until the next read without a notification: until the job is due if that is soon, and
+    /// at most the polling interval.
     fn until_next_look(&self) -> Duration {
         let look_again = self.state.events.limits().look_again;
         let Some(due_at) = self.due_at else { return look_again };
@@ -138,18 +142,18 @@ impl Follower {
         look_again.min(until_due + PAUSE)
     }
 
-    /// A key that was revoked ends its streams as soon as it ends other requests.
+    /// A revoked key ends its streams as soon as it fails other requests.
     async fn is_permitted(&self) -> bool {
         match self.state.keys.check(&self.presented_key).await {
             Ok(Some(key)) => key.scopes.iter().any(|scope| Permission::parse(scope) == Some(Permission::JobsRead)),
             Ok(None) => false,
-            // Not known now: the look will not succeed either.
+            // Unknown at the moment: the read will fail too.
             Err(_) => true,
         }
     }
 }
 
-/// When a job that waits for its time is due, if that is still to come.
+/// When a scheduled job is due, if that is in the future and it waits for no other job.
 fn due_at(job: &JobRecord, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let waits = job.state == ShownState::Ledger(JobState::Scheduled) && job.waits_for == 0;
     (waits && job.run_at > now).then_some(job.run_at)

@@ -1,11 +1,12 @@
-//! How a file separates and quotes: which delimiter it uses, and whether a record keeps to RFC 4180.
+//! The dialect of a file: its delimiter, and whether a record is quoted as RFC 4180 requires.
 //!
-//! Invariant: nothing here reads ahead; it judges lines that [`super::records`] holds.
+//! Invariant: nothing here reads ahead; it examines lines that [`super::records`] holds.
 
 use super::options::Delimiter;
 
-/// The character of a `sep=;` line, which Excel writes and reads before the header: in any case, in quotes or not, and with
-/// the empty cells that a program appends which took the line for a row.
+/// The separator of a `sep=;` line, which Excel writes and reads before the header: in upper or
+/// lower case, quoted or not, and with the empty cells that a program appends if it treated the
+/// line as a row.
 pub(super) fn announced(line: &[u8]) -> Option<u8> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'"');
@@ -16,17 +17,17 @@ pub(super) fn announced(line: &[u8]) -> Option<u8> {
     (name.eq_ignore_ascii_case(b"sep=") && only_empty_cells).then_some(separator)
 }
 
-/// The delimiter that is this character.
+/// The delimiter with this byte.
 pub(super) fn delimiter(byte: u8) -> Option<Delimiter> {
     Delimiter::ALL.into_iter().find(|delimiter| delimiter.byte() == byte)
 }
 
-/// Whether nothing stands in a line but delimiters, quotes and blanks.
+/// Whether a line contains only delimiters, quotes and blanks.
 pub(super) fn has_no_value(line: &[u8]) -> bool {
     line.iter().all(|byte| b",;\t|\" \n".contains(byte))
 }
 
-/// The delimiter that the header uses most, outside quotes.
+/// The most frequent delimiter of the header, outside quotes.
 pub(super) fn most_frequent(line: &[u8]) -> Delimiter {
     let mut counts = [0_usize; Delimiter::ALL.len()];
     let mut quoted = false;
@@ -41,9 +42,9 @@ pub(super) fn most_frequent(line: &[u8]) -> Delimiter {
     best.map_or(Delimiter::Comma, |(delimiter, _)| delimiter)
 }
 
-/// Whether each closing quote ends its field. The parser forgives `"a" b`, and within a line that is a kindness; but a
-/// quote left open meets the opening quote of a later row in just that way, and forgiving it would swallow the rows
-/// between.
+/// Whether each closing quote ends its field. The parser accepts `"a" b`, which is harmless within
+/// a line; but an open quote is closed by the opening quote of a later row in the same way, and
+/// accepting that would swallow the rows in between.
 pub(super) fn is_strictly_quoted<'a>(lines: impl Iterator<Item = &'a [u8]>, delimiter: Delimiter) -> bool {
     let mut place = Place::FieldStart;
     for &byte in lines.flatten() {
@@ -64,7 +65,8 @@ enum Place {
     FieldStart,
     Plain,
     Quoted,
-    /// Behind a quote inside a quoted field: another one makes it a character, all else an end.
+    /// After a quote in a quoted field: another quote makes it a literal quote, anything else the
+    /// end of the field.
     AfterQuote,
 }
 

@@ -1,7 +1,8 @@
-//! Who was seen in the file, and the batch being filled with rows of distinct addresses.
+//! The addresses seen in the file, and the current batch of rows with distinct addresses.
 //!
-//! Invariant: a batch holds each address at most once, so that a store can upsert it in one statement; and a seen
-//! address costs 24 bytes, whatever its length. [`super::LeadsReader::next_batch`] uses both.
+//! Invariant: a batch holds each address at most once, so that a store can upsert it in one
+//! statement; a seen address costs 24 bytes, whatever its length.
+//! [`super::LeadsReader::next_batch`] uses both.
 
 use std::collections::HashMap;
 
@@ -10,18 +11,21 @@ use shared::email_address::EmailAddress;
 
 use super::row::LeadRow;
 
-/// A thousand rows at the row limit would hold 64 MiB; this many bytes of values make a batch, however few its rows.
+/// A thousand rows at the row limit would hold 64 MiB; a batch ends at this many bytes of values,
+/// however few its rows.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Half of a SHA-256: at 2^17 addresses two share one by chance once in 2^95 files, and nobody can make two on purpose.
+/// Half of a SHA-256: among 2^17 addresses two collide by chance once in 2^95 files, and a
+/// collision cannot be constructed.
 type Fingerprint = [u8; 16];
 
-/// Each address of the file with the line that had it first.
+/// Each address of the file with the line of its first appearance.
 #[derive(Default)]
 pub(super) struct Seen(HashMap<Fingerprint, u64>);
 
 impl Seen {
-    /// The line that had this address before, or `None` and the address is remembered.
+    /// The line of an address's first appearance; `None` for a new address, which is then
+    /// remembered.
     pub fn insert(&mut self, email: &EmailAddress, line: u64) -> Option<u64> {
         let first = *self.0.entry(fingerprint(email)).or_insert(line);
         (first != line).then_some(first)
@@ -35,11 +39,11 @@ fn fingerprint(email: &EmailAddress) -> Fingerprint {
     half
 }
 
-/// Rows of distinct addresses, in the order of the file.
+/// Rows with distinct addresses, in the order of the file.
 #[derive(Default)]
 pub(super) struct Batch {
     rows: Vec<LeadRow>,
-    /// The first line of an address to the place of its row.
+    /// Index of an address's row, by the line of the address's first appearance.
     places: HashMap<u64, usize>,
     size_bytes: usize,
 }
@@ -53,7 +57,8 @@ impl Batch {
         self.place(row.line, row);
     }
 
-    /// Adds a row whose address was first on line `first`: into that row if the batch has it, else as one of its own.
+    /// Adds a row whose address first appeared on line `first`: merged into that row if the batch
+    /// has it, else as a row of its own.
     pub fn merge(&mut self, mut row: LeadRow, first: u64) {
         row.keep_filled();
         if let Some(&place) = self.places.get(&first) {

@@ -1,9 +1,9 @@
-//! Why a file as a whole cannot be imported.
+//! Errors that prevent the import of a whole file.
 //!
-//! Invariant: every variant but [`ImportError::Io`] is the client's to mend, and its message says how, naming the
-//! columns that were found. What is wrong with one row is a [`super::RowProblem`] instead.
+//! Invariant: the client can correct every variant but [`ImportError::Io`]; the message says how
+//! and names the columns that were found. An error in one row is a [`super::RowProblem`] instead.
 
-/// Why a file as a whole cannot be imported.
+/// An error that prevents the import of a whole file.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error("the file is empty: its first line must name the columns")]
@@ -22,7 +22,7 @@ pub enum ImportError {
     #[error("several columns may be the email address: {}; name one in the mapping", quoted(columns))]
     AmbiguousEmailColumn { columns: Vec<String> },
     #[error(
-        "the mapping of {variable:?} names a column {column:?} that the file has not; columns found: {}",
+        "the mapping of {variable:?} names a column {column:?} that the file does not have; columns found: {}",
         quoted(columns)
     )]
     UnknownColumn { variable: String, column: String, columns: Vec<String> },
@@ -34,7 +34,7 @@ pub enum ImportError {
     ReservedName { name: String, column: String },
     #[error("the variable name {name:?} of the column {column:?} is longer than {limit} characters")]
     NameTooLong { name: String, column: String, limit: usize },
-    #[error("{name:?} cannot name a variable: use a-z, 0-9 and _, beginning with a letter")]
+    #[error("{name:?} is not a valid variable name: use a-z, 0-9 and _, beginning with a letter")]
     InvalidName { name: String },
     #[error("the file has more than {limit} rows; split it")]
     TooManyRows { limit: u64 },
@@ -43,7 +43,7 @@ pub enum ImportError {
 }
 
 impl ImportError {
-    /// Whether sending another file or another mapping would help: false when the connection broke.
+    /// Whether another file or mapping could succeed; false if the file could not be read.
     pub fn is_from_the_file(&self) -> bool {
         !matches!(self, Self::Io(_))
     }

@@ -1,4 +1,4 @@
-//! The fields of one record, unquoted, in one buffer.
+//! The unquoted fields of one record, in one buffer.
 //!
 //! Invariant: `ends` is ascending and within `bytes`. [`super::records`] fills it.
 
@@ -18,7 +18,7 @@ impl Fields {
         self.iter().all(is_blank)
     }
 
-    /// Gives it `width` fields, unless that would drop a value.
+    /// Sets the number of fields to `width`; returns false if that would drop a value.
     pub fn fit(&mut self, width: usize) -> bool {
         if self.iter().skip(width).any(|field| !is_blank(field)) {
             return false;
@@ -33,7 +33,7 @@ impl Fields {
     }
 }
 
-/// White space of any script, and the marks that show as nothing.
+/// Whether a field has only white space of any script or invisible characters.
 fn is_blank(field: &[u8]) -> bool {
     let invisible = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | '\0' | '\u{1a}');
     std::str::from_utf8(field).is_ok_and(|text| text.chars().all(invisible))

@@ -1,7 +1,8 @@
 //! The header: which column is the address, and which variable each other column fills.
 //!
-//! Invariant: exactly one column is the address, and no two columns fill one variable. Names come from the caller's
-//! mapping first and from [`super::names`] otherwise; nothing is guessed where two readings are possible.
+//! Invariant: exactly one column is the address, and no two columns fill one variable. Names come
+//! from the caller's mapping first and from [`super::names`] otherwise; an ambiguous header is
+//! rejected.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use super::options::ImportOptions;
 use super::records::Record;
 use super::report::{Column, shown};
 
-/// The variable that stands for the address itself, in mappings and reports.
+/// The variable of the address, in mappings and reports.
 const EMAIL: &str = "email";
 
-/// What a column of addresses is called, after [`names::from_column`].
+/// Names of an address column, after [`names::from_column`].
 const EMAIL_NAMES: &[&str] = &[
     EMAIL,
     "e_mail",
@@ -78,7 +79,7 @@ fn column_names(fields: &Fields) -> Result<Vec<String>, ImportError> {
     fields.iter().map(read).collect()
 }
 
-/// Column index to the variable that the caller wants there.
+/// Maps the index of a column to the variable that the caller assigned to it.
 fn resolve_mapping<'a>(
     columns: &[String],
     mapping: &'a BTreeMap<String, String>,
@@ -104,7 +105,7 @@ fn resolve_mapping<'a>(
     Ok(mapped)
 }
 
-/// By its exact name, else by its name in any case.
+/// Finds a column by its exact name, else by its name in any case.
 fn find_column(columns: &[String], wanted: &str) -> Option<usize> {
     let wanted = wanted.trim();
     columns.iter().position(|column| column == wanted).or_else(|| {
@@ -159,7 +160,7 @@ fn checked(name: String, column: &str, taken: &BTreeMap<String, String>) -> Resu
         let (name, column) = (shown(&name), shown(column));
         return Err(ImportError::NameTooLong { name, column, limit: MAX_NAME_LENGTH });
     }
-    // A second column of addresses is told as such rather than as a reserved name.
+    // A second address column is reported as such rather than as a reserved name.
     if names::is_reserved(&name) && !taken.contains_key(&name) {
         return Err(ImportError::ReservedName { name, column: shown(column) });
     }

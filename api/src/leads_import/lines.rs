@@ -1,9 +1,12 @@
-//! Physical lines of a byte stream, numbered as an editor numbers them.
+//! Physical lines of a byte stream, numbered as in an editor.
 //!
-//! Lines end in LF, CR LF, CR CR LF (a file converted twice) or CR alone, also mixed. A byte order mark at the start of any line is
-//! dropped, as concatenated files have one inside; a Ctrl-Z or NULs at the end of the file are the padding of old systems.
-//! Invariant: no line held is longer than the limit; of a longer one the start is kept, the rest is read and dropped.
-//! Lines can be given back, which is how [`super::records`] recovers from a quote that is never closed.
+//! Lines end in LF, CR LF, CR CR LF (a file converted twice) or CR alone, also mixed. A byte order
+//! mark at the start of any line is dropped, as concatenated files have some inside; a Ctrl-Z or
+//! NULs at the end of the file are padding of old systems and dropped.
+//!
+//! Invariant: no line in memory is longer than the limit; of a longer line the start is kept, the
+//! rest is read and dropped. Lines can be put back, which is how [`super::records`] recovers from a
+//! quote that is never closed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,12 +17,12 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const CTRL_Z: u8 = 0x1a;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One line, its end replaced by one `\n`.
+/// One line; its line ending is replaced by `\n`.
 #[derive(Debug)]
 pub(super) struct Line {
     pub number: u64,
     pub bytes: Vec<u8>,
-    /// The line was longer than the limit, and `bytes` is only its start.
+    /// The line exceeded the limit, and `bytes` is only its start.
     pub too_long: bool,
 }
 
@@ -63,7 +66,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Ok(Some(line))
     }
 
-    /// Puts lines, oldest first, before those not yet read.
+    /// Puts lines back, oldest first, before the lines not yet read.
     pub fn give_back(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
         for line in lines.rev() {
             self.given_back.push_front(line);
@@ -73,14 +76,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
 /// How a line ended.
 enum End {
-    /// There was none.
+    /// The file had ended before.
     Nothing,
     OfFile,
-    /// So many lines: each CR of a run that no LF follows ends one, and all but the first are blank.
+    /// Number of lines: each CR of a run without a following LF ends one, and all but the first are
+    /// blank.
     OfLines(u64),
 }
 
-/// Appends a line without its end.
+/// Appends a line without its line ending.
 async fn read_line<B: AsyncBufRead + Unpin>(source: &mut B, line: &mut Line, max_bytes: usize) -> io::Result<End> {
     let mut any = false;
     loop {
@@ -105,7 +109,7 @@ async fn read_line<B: AsyncBufRead + Unpin>(source: &mut B, line: &mut Line, max
     }
 }
 
-/// What follows a CR: CRs and an LF belong to one line end.
+/// Reads on after a CR: a run of CRs followed by an LF is one line ending.
 async fn carriage_returns<B: AsyncBufRead + Unpin>(source: &mut B) -> io::Result<End> {
     let mut run = 1;
     loop {

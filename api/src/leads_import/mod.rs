@@ -1,13 +1,15 @@
-//! Reading leads from a CSV file: a stream of bytes becomes batches of valid rows and a report on the others.
+//! Reads leads from a CSV file: turns a stream of bytes into batches of valid rows and a report on
+//! the others.
 //!
 //! Invariant: every data row is counted exactly once, so that in the report
-//! `accepted + duplicates_merged + invalid = rows_read`; and memory is bounded by the limits of [`ImportOptions`],
-//! whatever the bytes are. Nothing here knows a database: the caller stores each batch in one transaction and, when
-//! the report says `refused`, rolls it back.
+//! `accepted + duplicates_merged + invalid = rows_read`; and the limits of [`ImportOptions`] bound
+//! the memory, whatever the input. This module does not use a database: the caller stores the
+//! batches in one transaction and rolls it back when the report says `refused`.
 //!
-//! A file flows downhill: [`lines`] finds physical lines, [`records`] joins them into CSV records (delimited
-//! and quoted as [`dialect`] tells), [`header`] maps columns to variables (named by [`names`]), [`row`] checks one
-//! record, [`duplicates`] knows who was seen, and [`report`] tells the client.
+//! Data flow: [`lines`] finds physical lines, [`records`] joins them into CSV records (delimited
+//! and quoted according to [`dialect`]), [`header`] maps columns to variables (named by [`names`]),
+//! [`row`] checks one record, [`duplicates`] tracks seen addresses, and [`report`] collects the
+//! result for the client.
 
 mod dialect;
 mod duplicates;
@@ -36,7 +38,7 @@ pub use options::{Delimiter, ImportLimits, ImportOptions, OnError};
 pub use report::{Column, Duplicate, ImportReport, RowError};
 pub use row::{LeadRow, RowCode, RowProblem};
 
-/// Rows read before other tasks of the thread have their turn: a megabyte at most.
+/// Rows read before the task yields to others on its thread: a megabyte at most.
 const ROWS_A_TURN: u64 = 16;
 
 /// A CSV file being imported.
@@ -49,7 +51,7 @@ pub struct LeadsReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> LeadsReader<R> {
-    /// Reads as far as the header and decides what each column is.
+    /// Reads up to the header and assigns a variable to each column.
     pub async fn open(source: R, options: ImportOptions) -> Result<Self, ImportError> {
         let mut records = Records::open(source, options.delimiter, &options.limits).await?;
         let record = records.next().await?.ok_or(ImportError::Empty)?;
@@ -59,19 +61,21 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
         Ok(Self { records, header, seen: Seen::default(), reporter, options })
     }
 
-    /// What each column of the file becomes.
+    /// The columns of the file with the variables they fill.
     pub fn columns(&self) -> &[Column] {
         self.header.columns()
     }
 
-    /// Up to `max` rows with addresses that differ by [`shared::email_address::EmailAddress::key`], so that one
-    /// statement can upsert them. A batch of very long rows ends early, at 4 MiB; only an empty one is the end.
+    /// Returns up to `max` rows whose addresses differ by
+    /// [`shared::email_address::EmailAddress::key`], so that one statement can upsert them. A batch
+    /// of very long rows ends early, at 4 MiB; only an empty batch is the end of the file.
     ///
-    /// A repeated address fills and overrides the variables of its first row: within the batch that is done here, and
-    /// across batches the row comes again with `duplicate_of_line` set and only its non-empty variables.
+    /// A repeated address fills and overrides the variables of its first row. Within a batch this
+    /// is done here; across batches the row is returned again with `duplicate_of_line` set and only
+    /// its non-empty variables.
     ///
-    /// Under [`OnError::Refuse`] nothing more is handed out after the first bad row, but the file is read to its end,
-    /// so that the report names all bad rows at once.
+    /// Under [`OnError::Refuse`] no more rows are returned after the first bad row, but the file is
+    /// read to its end, so that the report lists all bad rows at once.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<LeadRow>, ImportError> {
         let mut batch = Batch::default();
         while !batch.is_full(max) {
@@ -79,7 +83,8 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
                 break;
             };
             self.reporter.count_row(self.options.limits.rows)?;
-            // A source that never waits, as a text in memory, would otherwise keep the thread for the whole file.
+            // A source that never waits, such as a string in memory, would otherwise occupy the
+            // thread for the whole file.
             if self.reporter.rows_read().is_multiple_of(ROWS_A_TURN) {
                 tokio::task::yield_now().await;
             }
@@ -94,7 +99,8 @@ impl<R: AsyncRead + Unpin> LeadsReader<R> {
         Ok(batch.into_rows())
     }
 
-    /// The report on what was read so far: of the whole file once `next_batch` gave an empty batch.
+    /// The report on the rows read so far: on the whole file once `next_batch` returned an empty
+    /// batch.
     pub fn finish(self) -> ImportReport {
         self.reporter.finish()
     }

@@ -1,12 +1,13 @@
-//! Names of variables: what a column's name becomes, and which names a template may use.
+//! Names of variables: how they derive from column names, and which names are reserved.
 //!
-//! Invariant: a name accepted here is an ASCII identifier that a template reads as a variable, so that every column can
-//! be written `{{ name }}`. [`super::header`] applies it to a whole header.
+//! Invariant: a name accepted here is an ASCII identifier that a template reads as a variable, so
+//! every column can be written as `{{ name }}`. [`super::header`] applies it to a whole header.
 
-/// Characters of the longest name.
+/// Maximum length of a name, in characters.
 pub const MAX_NAME_LENGTH: usize = 64;
 
-/// Words that a template reads as something other than a variable, and names that Rota itself fills in.
+/// Words that a template reads as something other than a variable, and names that Rota fills in
+/// itself.
 pub const RESERVED_NAMES: &[&str] = &[
     "and",
     "block",
@@ -53,8 +54,9 @@ pub(super) fn is_identifier(name: &str) -> bool {
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-/// The column's name in `snake_case`: `E-Mail-Adresse` is `e_mail_adresse`, `firstName` is `first_name`, `Straße` is
-/// `strasse`. A column without a usable letter is called by its place, counted from 1: `column_4`.
+/// The column's name in `snake_case`: `E-Mail-Adresse` is `e_mail_adresse`, `firstName` is
+/// `first_name`, `Straße` is `strasse`. A column without a usable character is named by its
+/// position, counted from 1: `column_4`.
 pub(super) fn from_column(column: &str, place: usize) -> String {
     let mut name = String::with_capacity(column.len());
     let mut after_lower = false;
@@ -75,7 +77,8 @@ pub(super) fn from_column(column: &str, place: usize) -> String {
     }
 }
 
-/// Appends what the character is in an identifier; all else is a single underscore between words.
+/// Appends the character's form in an identifier; other characters become a single underscore
+/// between words.
 fn push_ascii(character: char, name: &mut String) {
     for lower in character.to_lowercase() {
         let folded = fold(lower);
@@ -89,12 +92,14 @@ fn push_ascii(character: char, name: &mut String) {
     }
 }
 
-/// Accents written as characters of their own, as macOS writes them, leave the letter before them as it is.
+/// Accents that are characters of their own, as macOS writes them, do not change the letter before
+/// them.
 fn is_combining_mark(character: char) -> bool {
     ('\u{300}'..='\u{36f}').contains(&character)
 }
 
-/// Letters of the Latin languages of Europe without their accents, German ones as German spells them out.
+/// Latin letters of European languages without their accents; German letters as German spells them
+/// out.
 fn fold(lower: char) -> &'static str {
     match lower {
         'ä' | 'æ' => "ae",

@@ -1,28 +1,29 @@
-//! What the caller of an import may choose, and the limits that bound its memory.
+//! Options of an import, and the limits that bound its memory.
 //!
-//! Invariant: the defaults are the limits documented in the API; nothing else in this module holds a number of them.
-//! Next: [`super::LeadsReader`], which takes these.
+//! Invariant: the defaults are the limits documented in the API; no other file of this module
+//! repeats them. Next: [`super::LeadsReader`], which takes these options.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How to read a file. `Default` finds everything out by itself and skips bad rows.
+/// How to read a file. `Default` detects everything and skips bad rows.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// What separates fields; found from the header when absent.
+    /// The separator of fields; detected from the header if `None`.
     pub delimiter: Option<Delimiter>,
-    /// Variable name to the column that fills it, for example `{"email": "Kontakt", "first_name": "Vorname"}`. Columns
-    /// not named here keep their own name, in `snake_case`.
+    /// Maps a variable to the column that fills it, for example
+    /// `{"email": "Kontakt", "first_name": "Vorname"}`. Columns not listed keep their own name, in
+    /// `snake_case`.
     pub mapping: BTreeMap<String, String>,
-    /// What a bad row does to the import.
+    /// How a bad row affects the import.
     pub on_error: OnError,
-    /// How large a file may be.
+    /// Limits on the size of a file.
     pub limits: ImportLimits,
 }
 
-/// What separates the fields of a row.
+/// The separator of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delimiter {
@@ -45,18 +46,19 @@ impl Delimiter {
     }
 }
 
-/// What a bad row does to the import.
+/// How a bad row affects the import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// The row is reported and left out; the others are imported.
+    /// The row is reported and left out; the other rows are imported.
     #[default]
     Skip,
-    /// One bad row refuses the whole file; all bad rows are still reported.
+    /// One bad row rejects the whole file; all bad rows are still reported.
     Refuse,
 }
 
-/// How large a file may be. Beyond `rows` and `columns` the import fails, beyond the others the row is bad.
+/// Limits on the size of a file. Exceeding `rows` or `columns` fails the import; exceeding another
+/// limit makes the row bad.
 #[derive(Debug, Clone, Copy)]
 pub struct ImportLimits {
     /// Data rows of a file, bad ones included. Default 100,000.

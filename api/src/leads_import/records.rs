@@ -1,14 +1,17 @@
-//! CSV records of numbered lines: RFC 4180 with any of four delimiters, quoting by `csv-core`.
+//! CSV records of numbered lines: RFC 4180 with any of four delimiters, unquoted by `csv-core`.
 //!
-//! Invariant: a record holds at most the row limit, and the lines scanned twice are bounded, so that a file costs time
-//! linear in its size. Therefore the engine of `csv-async` is driven here directly: its own reader buffers a record
-//! whole, however long, and one quote never closed would make the rest of the file one record.
+//! Invariant: a record is no longer than the row limit, and the bytes read twice are bounded, so
+//! that an import takes time linear in the size of its file. Therefore `csv-core`, the engine of
+//! `csv-async`, is driven directly: the reader of `csv-async` buffers a whole record, however long,
+//! and one quote that is never closed would make the rest of the file one record.
 //!
-//! A record over several lines that does not end, does not fit the header or is quoted loosely is taken for a quote left
-//! open: its first line alone is bad, and reading resumes at the second. Rows are thus never swallowed silently.
-//! Spreadsheets leave trailing empty cells out or add some: missing ones are filled up, empty surplus ones dropped, and a row
-//! without any value is none.
-//! What the file's dialect is, and what loose means, is in [`super::dialect`].
+//! A record over several lines that does not end, does not fit the header or is loosely quoted is
+//! treated as an open quote: only its first line is bad, and reading resumes at the second. Rows
+//! are thus never swallowed silently.
+//!
+//! Spreadsheets omit trailing empty cells or add some: missing cells are filled in, surplus empty
+//! cells are dropped, and a line without any value is not a row. [`super::dialect`] determines the
+//! dialect and defines loose quoting.
 
 use std::io;
 
@@ -22,16 +25,16 @@ use super::lines::{Line, Lines};
 use super::options::{Delimiter, ImportLimits};
 use super::row::RowProblem;
 
-/// Bytes of lines that an import may read a second time, all recoveries together. Once spent, a broken record is
-/// refused with all its lines.
+/// Bytes of lines that one import may read a second time, over all recoveries. Once they are spent,
+/// a broken record is rejected with all its lines.
 const RESCAN_BUDGET: usize = 4 * 1024 * 1024;
 
-/// One record: its fields, unquoted, or why it has none.
+/// One record: its unquoted fields, or why it has none.
 #[derive(Debug)]
 pub(super) struct Record {
     /// The physical line on which it begins.
     pub line: u64,
-    /// The start of its text, to show to the client when it is bad.
+    /// The start of its text, shown to the client if the record is bad.
     pub raw: Vec<u8>,
     pub fields: Result<Fields, RowProblem>,
 }
@@ -46,7 +49,7 @@ pub(super) struct Records<R> {
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
-    /// Looks at the first line to find the delimiter, unless one is given.
+    /// Reads the first line to detect the delimiter; a given `delimiter` takes precedence.
     pub async fn open(source: R, delimiter: Option<Delimiter>, limits: &ImportLimits) -> Result<Self, ImportError> {
         let mut lines = Lines::new(source, limits.row_bytes);
         let found = find_delimiter(&mut lines).await?;
@@ -55,7 +58,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(Self { lines, parser, delimiter, row_bytes: limits.row_bytes, expected: None, rescan_budget: RESCAN_BUDGET })
     }
 
-    /// From here on, records have this many fields.
+    /// Sets the number of fields of the following records.
     pub fn expect_fields(&mut self, count: usize) {
         self.expected = Some(count);
     }
@@ -87,7 +90,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(Some(Record { line, raw, fields }))
     }
 
-    /// Feeds the parser the first of `used` and as many further lines, kept in `used`, as the record has.
+    /// Feeds the parser the first line of `used` and as many further lines, appended to `used`, as
+    /// the record needs.
     async fn assemble(&mut self, used: &mut Vec<Line>) -> io::Result<Result<Fields, RowProblem>> {
         let mut fields = Fields::default();
         let mut filled = (0, 0);
@@ -97,7 +101,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 return Ok(Err(RowProblem::UnclosedQuote));
             };
             read += line.bytes.len();
-            // The last line's end is not part of the row.
+            // The line ending of the last line is not part of the row.
             if line.too_long || read > self.row_bytes + 1 {
                 return Ok(Err(match used.len() {
                     1 => self.give_up(RowProblem::RowTooLong),
@@ -114,9 +118,10 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    /// True when the record is complete.
+    /// Returns true when the record is complete.
     fn feed(&mut self, line: &[u8], fields: &mut Fields, filled: &mut (usize, usize)) -> bool {
-        // With room for each byte as output and as field end, the parser never stops for want of room.
+        // With room for each byte as output and as a field end, the parser never stops for lack of
+        // space.
         fields.bytes.resize(filled.0 + line.len() + 1, 0);
         fields.ends.resize(filled.1 + line.len() + 1, 0);
         let (result, _, bytes, ends) =
@@ -128,7 +133,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         result == ReadRecordResult::Record
     }
 
-    /// Leaves the parser ready for the next record.
+    /// Resets the parser for the next record.
     fn give_up(&mut self, problem: RowProblem) -> RowProblem {
         self.parser.reset();
         problem
@@ -140,7 +145,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
         if fields.is_empty() && lines.len() == 1 {
             return Ok(fields);
         }
-        // A record over several lines that does not fit may have swallowed other rows, whose addresses are in it then.
+        // A record over several lines with a wrong field count may have swallowed other rows; it
+        // then contains their addresses.
         let has_swallowed = || found != expected && lines.iter().skip(1).any(|line| line.bytes.contains(&b'@'));
         let loose = || !dialect::is_strictly_quoted(lines.iter().map(|line| line.bytes.as_slice()), self.delimiter);
         if lines.len() > 1 && (found > expected || has_swallowed() || loose()) {
@@ -171,8 +177,8 @@ async fn next_filled<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> io::Result<O
     }
 }
 
-/// The delimiter that the header uses most, outside quotes; a leading `sep=;` line, as Excel writes it, is obeyed and
-/// consumed.
+/// Detects the delimiter that the header uses most, outside quotes. A leading `sep=;` line, as
+/// Excel writes it, takes precedence and is consumed.
 async fn find_delimiter<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> Result<Delimiter, ImportError> {
     let line = loop {
         match next_filled(lines).await? {
@@ -235,7 +241,8 @@ mod tests {
     #[tokio::test]
     async fn an_open_quote_costs_one_line() {
         let open = |line| (line, Err(RowProblem::UnclosedQuote));
-        // To the end of the file, beyond the row limit, and up to the next quote, which makes the record too wide.
+        // Up to the end of the file, beyond the row limit, and up to the next quote, which makes
+        // the record too wide.
         assert_eq!(read("a,\"b\nc,d\n", Some(2)).await, [open(1), fields(2, &["c", "d"])]);
         let long = "x,".to_owned() + &"y".repeat(37);
         let text = format!("a,\"b\n{long}\nc,d\n");

@@ -1,7 +1,8 @@
-//! What became of a file, for the client who sent it.
+//! The report on a file, for the client that sent it.
 //!
-//! Invariant: `accepted + duplicates_merged + invalid = rows_read`, and the size of a report is bounded whatever the
-//! file holds: so many errors, each with so short a value, free of control characters.
+//! Invariant: `accepted + duplicates_merged + invalid = rows_read`, and the size of a report is
+//! bounded whatever the file contains: a maximum number of errors, each with a short value free of
+//! control characters.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,25 +11,25 @@ use super::error::ImportError;
 use super::options::OnError;
 use super::row::{Fault, RowCode};
 
-/// Errors and duplicates told one by one; the rest are counted.
+/// Errors and duplicates listed one by one; the rest are only counted.
 const MAX_LISTED: usize = 1_000;
-/// Characters of a value that is shown.
+/// Maximum characters of a value that is shown.
 const MAX_SHOWN: usize = 80;
 
-/// What became of a file.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ImportReport {
-    /// Data rows in the file; the header and rows without a value are none.
+    /// Data rows in the file, without the header and rows without a value.
     pub rows_read: u64,
     /// Rows with a valid address that no earlier row had.
     pub accepted: u64,
-    /// Valid rows whose address an earlier row had: their filled values override.
+    /// Valid rows whose address an earlier row had; their non-empty values override.
     pub duplicates_merged: u64,
     /// Bad rows.
     pub invalid: u64,
-    /// Whether bad rows refused the whole file, so that nothing of it is stored.
+    /// Whether bad rows caused the whole file to be rejected, so that nothing is stored.
     pub refused: bool,
-    /// What each column became, in the order of the file.
+    /// The columns in the order of the file, with the variables they fill.
     pub columns: Vec<Column>,
     /// The first 1,000 bad rows.
     pub errors: Vec<RowError>,
@@ -36,12 +37,12 @@ pub struct ImportReport {
     pub duplicates: Vec<Duplicate>,
 }
 
-/// A column and the variable it fills; that of the address is `email`.
+/// A column and the variable it fills; the variable of the address is `email`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Column {
-    /// Its name in the file.
+    /// The name in the file.
     pub column: String,
-    /// Its name in templates.
+    /// The name in templates.
     pub variable: String,
 }
 
@@ -50,25 +51,26 @@ pub struct Column {
 pub struct RowError {
     /// The line of the file on which the row begins, as an editor counts.
     pub line: u64,
-    /// The column at fault, unless the row as a whole is.
+    /// The column at fault, unless the row as a whole is bad.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// What is wrong, for programs.
+    /// The error for programs.
     pub code: RowCode,
-    /// What is wrong, for people.
+    /// The error for people.
     pub reason: String,
-    /// The start of the value at fault; control characters and bytes that are not UTF-8 are shown as U+FFFD.
+    /// The start of the value at fault; control characters and bytes that are not UTF-8 are shown
+    /// as U+FFFD.
     pub value: String,
 }
 
-/// A row whose address was in the file before.
+/// A row whose address appeared in the file before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Duplicate {
     pub line: u64,
     pub first_line: u64,
 }
 
-/// Counts while the file is read.
+/// Counts rows while the file is read.
 pub(super) struct Reporter {
     report: ImportReport,
     on_error: OnError,
@@ -136,7 +138,7 @@ impl Reporter {
     }
 }
 
-/// A text from the file, made fit to stand in an answer.
+/// A text from the file, shortened and cleaned for a response.
 pub(super) fn shown(text: &str) -> String {
     let clean = |c: char| {
         if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
@@ -150,7 +152,8 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 fn shown_bytes(bytes: &[u8]) -> String {
-    // Four bytes a character at most; one character more than is shown, to know that there are more.
+    // Four bytes per character at most; one character more than is shown, to detect that there are
+    // more.
     let start = &bytes[..bytes.len().min(4 * (MAX_SHOWN + 1))];
     shown(&String::from_utf8_lossy(start))
 }

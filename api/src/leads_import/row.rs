@@ -1,8 +1,8 @@
-//! One data row: the record checked field by field, or what is wrong with it.
+//! One data row: the record checked field by field, or the error in it.
 //!
-//! Invariant: a row that leaves here has a valid address and values that the database and a mail can hold (UTF-8, no
-//! NUL or other control characters but tab and newline); otherwise the values are verbatim. [`RowProblem`] is told to the
-//! client through [`super::report`].
+//! Invariant: an accepted row has a valid address and values that the database and a mail can hold
+//! (UTF-8, no NUL or other control characters but tab and newline); otherwise the values are
+//! verbatim. [`super::report`] reports a [`RowProblem`] to the client.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,29 +16,31 @@ use super::records::Record;
 /// A valid row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeadRow {
-    /// The physical line on which the row begins; the header usually is line 1.
+    /// The physical line on which the row begins; the header is usually line 1.
     pub line: u64,
     pub email: EmailAddress,
-    /// A string for each column but the address, the empty ones too.
+    /// A string for each column but the address, including the empty ones.
     pub variables: Map<String, Value>,
-    /// Set when an earlier batch had this address, first on that line: these variables are to override the stored ones.
+    /// The line of the address's first appearance, if that was in an earlier batch: these variables
+    /// must override the stored ones.
     pub duplicate_of_line: Option<u64>,
 }
 
 impl LeadRow {
-    /// Bytes of its values.
+    /// Bytes of the row's values.
     pub(super) fn size_bytes(&self) -> usize {
         let value_bytes = |value: &Value| value.as_str().map_or(0, str::len);
         self.email.as_str().len() + self.variables.values().map(value_bytes).sum::<usize>()
     }
 
-    /// Drops empty variables, so that a repeated row does not wipe what its first one said.
+    /// Drops empty variables, so that a repeated row does not erase the values of its first row.
     pub(super) fn keep_filled(&mut self) {
         self.variables.retain(|_, value| value.as_str() != Some(""));
     }
 }
 
-/// What is wrong with one row: `Display` is the sentence for people, [`RowProblem::code`] the word for programs.
+/// An error in one row: `Display` is the message for people, [`RowProblem::code`] the code for
+/// programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowProblem {
     #[error("the row has {found} fields, the header has {expected}")]
@@ -84,11 +86,11 @@ impl RowProblem {
     }
 }
 
-/// A problem and where in the row it is.
+/// A problem and its position in the row.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fault<'a> {
     pub problem: RowProblem,
-    /// Index of the column, unless the row as a whole is wrong.
+    /// Index of the column, unless the row as a whole is bad.
     pub column: Option<usize>,
     pub value: &'a [u8],
 }
@@ -97,7 +99,7 @@ pub(super) fn read<'a>(record: &'a Record, header: &Header, max_field_bytes: usi
     let whole = |problem| Fault { problem, column: None, value: &record.raw };
     let fields = record.fields.as_ref().map_err(|&problem| whole(problem))?;
     let (email, variables) = read_fields(fields, header, max_field_bytes)?;
-    // The header has one column of addresses and the record has the header's width.
+    // The header has one address column, and the record has as many fields as the header.
     let email = email.ok_or_else(|| whole(RowProblem::Email(EmailAddressError::Empty)))?;
     Ok(LeadRow { line: record.line, email, variables, duplicate_of_line: None })
 }

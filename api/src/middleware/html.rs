@@ -1,7 +1,8 @@
-//! What a browser may do with a page of ours.
+//! Security headers of HTML pages.
 //!
-//! Invariant: every answer in HTML carries a policy. A page runs no script, loads nothing, is framed by nobody and posts only to us; the
-//! documentation's viewer, whose files come with this process, also runs its own scripts.
+//! Invariant: every HTML response has a content security policy. A page runs no script, loads
+//! nothing, cannot be framed and posts only to its own origin; the documentation viewer, whose
+//! files are part of this program, also runs its own scripts.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
@@ -15,7 +16,8 @@ const VIEWER: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const VIEWER_PATH: &str = "/api/docs";
 
-/// Adds the policy to answers in HTML. The address of a page may be a credential (an unsubscribe link), so it is told to nobody.
+/// Adds the headers to HTML responses. The URL of a page may be a credential (an unsubscribe link),
+/// so it is never sent as a referrer.
 pub async fn handle(request: Request, next: Next) -> Response {
     let policy = if request.uri().path().starts_with(VIEWER_PATH) { VIEWER } else { PAGE };
     let mut response = next.run(request).await;

@@ -1,6 +1,7 @@
 //! Counts and times every request by its route.
 //!
-//! Invariant: labels are bounded whatever clients send: the route's template, the methods of the standard, the status.
+//! Invariant: labels are bounded whatever clients send: the route's template, the standard methods,
+//! the status.
 
 use axum::extract::Request;
 use axum::middleware::Next;

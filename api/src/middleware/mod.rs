@@ -1,7 +1,7 @@
-//! What happens to every request around its handler.
+//! Middleware around every handler.
 //!
-//! Invariant: the order is told in one place, [`crate::server::layers`]; each file here does one thing and depends on
-//! its neighbours only through extensions of request and response.
+//! Invariant: [`crate::server::layers`] alone defines the order; each file here does one thing and
+//! depends on its neighbours only through extensions of request and response.
 
 pub mod access_log;
 pub mod html;
@@ -16,7 +16,7 @@ pub mod time_limit;
 
 use axum::extract::{MatchedPath, Request};
 
-/// The template of the route that the request matched, never the path itself, which has ids.
+/// The template of the matched route, never the path itself, which contains ids.
 fn route_of(request: &Request) -> &str {
     request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str)
 }

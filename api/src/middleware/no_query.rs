@@ -1,7 +1,9 @@
-//! Refuses a query string where an operation has no parameters in it: a misplaced argument must not look as if it had counted.
+//! Rejects a query string on operations without query parameters: a misplaced argument must not
+//! look accepted.
 //!
-//! Invariant: which operations these are is derived from the document, like `deny_unknown_fields` for those that have some. Routes
-//! without a credential take any query string, because links in mails and health checks get some added on their way.
+//! Invariant: these operations are derived from the OpenAPI document; operations with query
+//! parameters use `deny_unknown_fields` instead. Routes without a credential accept any query
+//! string, because links in mails and health checks get parameters added on their way.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,21 +19,21 @@ use crate::problem::{Problem, ProblemCode};
 /// Operations, by method and path template.
 pub type Operations = Arc<HashSet<(Method, String)>>;
 
-/// The middleware; its state is the operations without parameters in the query string.
+/// The middleware; its state is the set of operations without query parameters.
 pub async fn handle(State(operations): State<Operations>, request: Request, next: Next) -> Response {
     let first = request.uri().query().and_then(|query| query.split('&').find(|parameter| !parameter.is_empty()));
     match first {
         Some(parameter) if operations.contains(&(method_of(&request), route_of(&request).to_owned())) => {
             let name = parameter.split('=').next().unwrap_or(parameter);
             Problem::new(ProblemCode::InvalidQuery)
-                .detail(format!("unknown parameter {name:?}; this takes none in its query string"))
+                .detail(format!("unknown parameter {name:?}; this operation has no query parameters"))
                 .into_response()
         }
         _ => next.run(request).await,
     }
 }
 
-/// `HEAD` is answered by what answers `GET`.
+/// The `GET` route also serves `HEAD`.
 fn method_of(request: &Request) -> Method {
     if request.method() == Method::HEAD { Method::GET } else { request.method().clone() }
 }

@@ -1,7 +1,7 @@
 //! Turns a panic of a handler into a 500.
 //!
-//! Invariant: a panic ends one request, not the connection's other requests nor the process; its message goes to the
-//! log (`problem_details.rs`), never to the client.
+//! Invariant: a panic ends one request, but neither the connection's other requests nor the
+//! process; its message goes to the log (`problem_details.rs`), never to the client.
 
 use std::any::Any;
 
@@ -15,7 +15,7 @@ pub fn layer() -> CatchPanicLayer<PanicProblem> {
     CatchPanicLayer::custom(PanicProblem)
 }
 
-/// Makes the answer.
+/// Builds the response.
 #[derive(Clone, Copy, Debug)]
 pub struct PanicProblem;
 

@@ -1,7 +1,8 @@
-//! Sees to it that every error answer is a problem that names its request, and logs those that are our fault.
+//! Gives every error response the form of a problem with its request id, and logs it.
 //!
-//! Invariant: behind this layer no answer of 400 and above has another form, whether it comes from a handler, an
-//! extractor, the router's own 404 and 405, or a layer within. An error is logged here and nowhere else.
+//! Invariant: outside this layer no response of 400 and above has another form, whether it comes
+//! from a handler, an extractor, the router's own 404 and 405, or an inner layer. An error is
+//! logged here and nowhere else.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -11,7 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use super::request_id::RequestId;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemCode};
 
-/// The middleware; it needs [`super::access_log`] around it, whose span the log line belongs to.
+/// The middleware; it must be inside [`super::access_log`], whose span the log line belongs to.
 pub async fn handle(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let request_id = request.extensions().get::<RequestId>().cloned();
@@ -28,8 +29,8 @@ pub async fn handle(request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives the form to an answer without it. Its headers stay, as `Allow` belongs to a 405; its status becomes that of
-/// the code, so that the two never contradict each other.
+/// Converts a response that is not a problem. Its headers stay, since `Allow` belongs to a 405; its
+/// status becomes that of the code, so that the two never contradict each other.
 fn as_problem(mut response: Response, code: ProblemCode) -> Response {
     if response.extensions().get::<Problem>().is_some() {
         return response;
@@ -49,7 +50,7 @@ fn log(problem: &Problem) {
     match (problem.code().status().is_server_error(), problem.cause()) {
         (true, Some(error)) => tracing::error!(code, error, "a request failed"),
         (true, None) => tracing::warn!(code, "a request could not be served"),
-        (false, Some(error)) => tracing::debug!(code, error, "a request was refused"),
-        (false, None) => tracing::debug!(code, "a request was refused"),
+        (false, Some(error)) => tracing::debug!(code, error, "a request was rejected"),
+        (false, None) => tracing::debug!(code, "a request was rejected"),
     }
 }

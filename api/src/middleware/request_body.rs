@@ -1,7 +1,8 @@
-//! Bounds how slowly a body may come. How large it may be is axum's `DefaultBodyLimit`, set beside this.
+//! Limits how slowly a body may arrive. axum's `DefaultBodyLimit`, set next to this layer, limits
+//! its size.
 //!
-//! Invariant: a body that pauses longer than the limit fails to read, so that a slow sender holds a handler no longer
-//! than that; the total is bounded by `time_limit.rs`.
+//! Invariant: reading fails after a pause longer than the limit, so a slow sender occupies a
+//! handler no longer than that; `time_limit.rs` bounds the total.
 
 use std::time::Duration;
 

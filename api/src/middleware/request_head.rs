@@ -1,8 +1,9 @@
-//! Refuses heads that two readers could understand differently: a field twice that may stand once, a host that is missing or none, a
-//! body in a coding that we do not decode.
+//! Rejects ambiguous request heads, which two parsers could read differently: a repeated field that
+//! must be unique, a missing or invalid host, a body in a coding that is not decoded.
 //!
-//! Invariant: behind this layer a credential, a key, a media type and a host are one value or none, so whatever a proxy in front read
-//! is what we read. Framing (`Content-Length`, `Transfer-Encoding`) is hyper's, which refuses lengths that differ and closes the
+//! Invariant: inside this layer a credential, a key, a media type and a host have one value or
+//! none, so a proxy in front reads the same values as the API. Framing (`Content-Length`,
+//! `Transfer-Encoding`) is handled by hyper, which rejects differing lengths and closes the
 //! connection after a request that has both.
 
 use axum::{
@@ -19,7 +20,7 @@ use http::{
 use crate::problem::{Problem, ProblemCode};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// Fields that may stand once, beside the credentials and the host.
+/// Fields that must not be repeated, besides the credentials and the host.
 const ONCE: [HeaderName; 5] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
@@ -40,10 +41,10 @@ fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem
     check_host(version, uri, headers)?;
     check_credentials(headers)?;
     if let Some(name) = ONCE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
-        return Err(bad(format!("the header {name} stands more than once")));
+        return Err(bad(format!("the header {name} is sent more than once")));
     }
     if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
-        return Err(bad("a request has Content-Length or Transfer-Encoding, not both".to_owned()));
+        return Err(bad("send Content-Length or Transfer-Encoding, not both".to_owned()));
     }
     let is_coded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(CONTENT_ENCODING).iter().any(is_coded) {
@@ -55,26 +56,27 @@ fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem
 fn check_credentials(headers: &HeaderMap) -> Result<(), Problem> {
     let count = |name: HeaderName| headers.get_all(name).iter().count();
     let detail = match (count(API_KEY), count(AUTHORIZATION)) {
-        (2.., _) => "X-API-Key stands more than once; send one API key",
-        (_, 2..) => "Authorization stands more than once; send one credential",
-        (1, 1) => "X-API-Key and Authorization are both there; send one credential",
+        (2.., _) => "X-API-Key is sent more than once; send one API key",
+        (_, 2..) => "Authorization is sent more than once; send one credential",
+        (1, 1) => "X-API-Key and Authorization are both sent; send one credential",
         _ => return Ok(()),
     };
     Err(Problem::new(ProblemCode::Unauthenticated).detail(detail))
 }
 
-/// In HTTP/2 the authority is a field of its own; a `Host` beside it says the same. HTTP/1.0 needs none.
+/// In HTTP/2 the authority is a field of its own; a `Host` beside it must match. HTTP/1.0 requires
+/// no host.
 fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let mut hosts = headers.get_all(HOST).iter();
     let (host, more) = (hosts.next(), hosts.next());
     if more.is_some() {
-        return Err(bad("the header Host stands more than once".to_owned()));
+        return Err(bad("the header Host is sent more than once".to_owned()));
     }
     let Some(host) = host else {
         let needed = version == Version::HTTP_11 && uri.authority().is_none();
         return if needed { Err(bad("the header Host is missing".to_owned())) } else { Ok(()) };
     };
-    let host = host.to_str().ok().and_then(authority).ok_or_else(|| bad("the header Host is no host".to_owned()))?;
+    let host = host.to_str().ok().and_then(authority).ok_or_else(|| bad("the header Host is invalid".to_owned()))?;
     match uri.authority() {
         Some(named) if !named.as_str().eq_ignore_ascii_case(host.as_str()) => {
             Err(bad("the header Host names another host than the request's target".to_owned()))
@@ -83,7 +85,7 @@ fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Pr
     }
 }
 
-/// A host with or without a port, and nothing else.
+/// Parses a host with or without a port; any other text is rejected.
 fn authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let host = authority.host();

@@ -1,7 +1,7 @@
-//! Gives every request an id that its log lines, its answer and whatever it causes can be found by.
+//! Gives every request an id, which appears in its log lines and its response.
 //!
-//! Invariant: the id is 1 to 64 plain characters, whoever made it, so it can stand in a log line, a header and a
-//! database without care. A caller's own id is kept when it is such a one.
+//! Invariant: an id from either side is 1 to 64 plain characters, so it needs no escaping in a log
+//! line, a header or a database. A client's own id is kept if it has this form.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use shared::clock::Clock;
 use shared::ids;
 
-/// The header in which an id comes and goes.
+/// The header that carries the id in requests and responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_CHARS: usize = 64;
 
-/// The id of the present request, an extension of it.
+/// The id of the current request, a request extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
@@ -38,7 +38,7 @@ pub async fn handle(State(clock): State<Clock>, mut request: Request, next: Next
     let id = RequestId::accept(request.headers()).unwrap_or_else(made);
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;
-    // It cannot fail, as an id has plain characters only.
+    // This cannot fail, since an id has plain characters only.
     if let Ok(value) = HeaderValue::try_from(id.0) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }

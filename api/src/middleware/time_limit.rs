@@ -1,8 +1,10 @@
-//! Bounds how long a handler may take for the head of its answer; a body that streams afterwards is not bounded.
+//! Limits how long a handler may take for the head of its response; a body streamed afterwards is
+//! not limited.
 //!
-//! Invariant: a handler that overruns is dropped, its transaction with it, and the client reads `timeout` (503): the
-//! outcome is not known to it, a retry with the same idempotency key is right. A route that needs longer, such as an
-//! import, says so with [`at_least`].
+//! Invariant: a handler that exceeds the limit is dropped together with its transaction, and the
+//! client receives `timeout` (503). The client does not know the outcome, and a retry with the same
+//! idempotency key is safe. A route that needs longer, such as an import, extends its limit with
+//! [`at_least`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemCode};
 
-/// When the present request must be answered, an extension of it.
+/// When the current request must be answered, a request extension.
 #[derive(Clone)]
 struct Deadline(Arc<Mutex<Instant>>);
 
@@ -29,7 +31,7 @@ impl Deadline {
         *deadline = to.max(*deadline);
     }
 
-    /// Returns once the deadline has passed, wherever it has been moved to meanwhile.
+    /// Returns once the deadline has passed, even if it was extended in the meantime.
     async fn passed(&self) {
         while Instant::now() < self.get() {
             tokio::time::sleep_until(self.get()).await;
@@ -47,7 +49,7 @@ pub async fn handle(State(limit): State<Duration>, mut request: Request, next: N
     }
 }
 
-/// Middleware for one route that needs longer than the others:
+/// Middleware for a route that needs longer than the others:
 /// `.layer(axum::middleware::from_fn_with_state(Duration::from_mins(5), time_limit::at_least))`.
 pub async fn at_least(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     if let Some(deadline) = request.extensions().get::<Deadline>() {

@@ -1,8 +1,9 @@
-//! The error answers that an operation can give, in the document.
+//! The error responses of operations, in the OpenAPI document.
 //!
-//! Invariant: an operation lists every status it can answer, and every answer from 400 upwards has the form of
-//! [`crate::problem`]. What an operation refuses for reasons of its own it declares itself; what it refuses because of its shape (a
-//! credential, an id in its path, a body) is added here, so that no handler can forget it.
+//! Invariant: an operation lists every status it can return, and every response from 400 upwards
+//! has the form of [`crate::problem`]. An operation declares its specific errors itself; errors
+//! that follow from its shape (a credential, an id in its path, a body) are added here, so that no
+//! handler can forget them.
 
 use utoipa::openapi::{
     Components, Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type,
@@ -11,7 +12,7 @@ use utoipa::openapi::{
 
 use crate::problem::PROBLEM_JSON;
 
-/// An error answer that operations share.
+/// An error response that operations share.
 struct Refusal {
     name: &'static str,
     status: &'static str,
@@ -23,32 +24,32 @@ const fn refusal(name: &'static str, status: &'static str, description: &'static
     Refusal { name, status, description, header: None }
 }
 
-const RETRY_AFTER: Option<(&str, &str)> = Some(("Retry-After", "Seconds until a repeat makes sense"));
+const RETRY_AFTER: Option<(&str, &str)> = Some(("Retry-After", "Seconds to wait before a retry"));
 
 const MALFORMED: Refusal = refusal("Malformed", "400", "A header, the query string or the JSON is malformed");
 const UNAUTHENTICATED: Refusal = Refusal {
-    header: Some(("WWW-Authenticate", "The scheme of the credential")),
-    ..refusal("Unauthenticated", "401", "There is no API key, or it is not valid")
+    header: Some(("WWW-Authenticate", "The authentication scheme")),
+    ..refusal("Unauthenticated", "401", "The API key is missing or invalid")
 };
 const FORBIDDEN: Refusal = refusal("Forbidden", "403", "The API key lacks the scope");
-const NOT_FOUND: Refusal = refusal("NotFound", "404", "There is no such thing, or it is another tenant's");
+const NOT_FOUND: Refusal = refusal("NotFound", "404", "The resource does not exist or belongs to another tenant");
 const METHOD_NOT_ALLOWED: Refusal = Refusal {
     header: Some(("Allow", "The methods of this path")),
-    ..refusal("MethodNotAllowed", "405", "The path has no such method")
+    ..refusal("MethodNotAllowed", "405", "The path does not support this method")
 };
 const BODY_TIMEOUT: Refusal = refusal("BodyTimeout", "408", "The body was not received in time");
-const TOO_LARGE: Refusal = refusal("PayloadTooLarge", "413", "The body is larger than permitted");
-const MEDIA_TYPE: Refusal = refusal("UnsupportedMediaType", "415", "The body is of another media type");
-const INVALID: Refusal = refusal("Invalid", "422", "The body is not of the documented form; `errors` says where");
+const TOO_LARGE: Refusal = refusal("PayloadTooLarge", "413", "The body exceeds the size limit");
+const MEDIA_TYPE: Refusal = refusal("UnsupportedMediaType", "415", "The media type of the body is not supported");
+const INVALID: Refusal = refusal("Invalid", "422", "The body does not match the schema; `errors` lists the positions");
 const RATE_LIMITED: Refusal =
     Refusal { header: RETRY_AFTER, ..refusal("RateLimited", "429", "Too many requests, or too many open streams") };
-const INTERNAL: Refusal = refusal("Internal", "500", "A fault of the service");
+const INTERNAL: Refusal = refusal("Internal", "500", "An internal error");
 const UNAVAILABLE: Refusal = Refusal {
     header: RETRY_AFTER,
     ..refusal(
         "Unavailable",
         "503",
-        "A part is unavailable, or the answer took too long; repeat with the same Idempotency-Key",
+        "The service is unavailable or the request took too long; retry with the same Idempotency-Key",
     )
 };
 
@@ -67,20 +68,20 @@ const ALL: [&Refusal; 12] = [
     &UNAVAILABLE,
 ];
 
-/// Adds the shared answers to the components.
+/// Adds the shared responses to the components.
 pub(super) fn add_components(components: &mut Components) {
     for refusal in ALL {
         components.responses.insert(refusal.name.to_owned(), refusal.response().into());
     }
 }
 
-/// Completes an operation's answers.
+/// Adds the missing error responses to an operation.
 pub(super) fn declare(operation: &mut Operation) {
     for refusal in of_shape(operation) {
         let reference = RefOr::Ref(Ref::from_response_name(refusal.name));
         operation.responses.responses.entry(refusal.status.to_owned()).or_insert(reference);
     }
-    // Those of the operation's own, of which it says only why.
+    // The operation's own error responses have only a description so far.
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if matches!(status.as_bytes().first(), Some(b'4' | b'5')) && response.content.is_empty() {
@@ -89,7 +90,7 @@ pub(super) fn declare(operation: &mut Operation) {
     }
 }
 
-/// What an operation can refuse because of its parameters, its body and its credential.
+/// Errors that follow from the parameters, the body and the credential of an operation.
 fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     let mut refusals = vec![&METHOD_NOT_ALLOWED, &RATE_LIMITED, &INTERNAL, &UNAVAILABLE];
     let has = |place| has_parameter(operation, place);
@@ -109,12 +110,12 @@ fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     refusals
 }
 
-/// Whether a query string is refused by [`crate::middleware::no_query`].
+/// Whether [`crate::middleware::no_query`] rejects a query string.
 pub(super) fn is_without_query(operation: &Operation) -> bool {
     asks_for_credential(operation) && !has_parameter(operation, ParameterIn::Query)
 }
 
-/// Without a statement of its own an operation asks for the credential that all ask for.
+/// An operation requires the default credential unless it declares its own security.
 fn asks_for_credential(operation: &Operation) -> bool {
     operation.security.is_none()
 }

@@ -1,7 +1,8 @@
-//! Which problem an error from below becomes, where it means the same wherever it comes up.
+//! Conversion of errors into problems, where an error means the same wherever it occurs.
 //!
-//! Invariant: an outage of a store is 503 with `Retry-After`, never another 5xx, so that a client's retry is right.
-//! Errors that mean something to the client, such as a broken constraint, are turned into problems at the call.
+//! Invariant: an outage of a store is 503 with `Retry-After`, never another 5xx, so that a client
+//! may retry. An error with a meaning specific to a call, such as a violated constraint, is
+//! converted at the call.
 
 use shared::compute::Busy;
 
@@ -18,13 +19,13 @@ impl From<sqlx::Error> for Problem {
         if shared::db::is_row_held(&error) {
             return Self::new(ProblemCode::TooManyInFlight)
                 .detail(
-                    "another request or job of the tenant is changing the same rows; repeat this one when that is done",
+                    "another request or job of the tenant is changing the same rows; retry when that change is complete",
                 )
                 .retry_after(1)
                 .caused_by(shared::db::sql_state(&error));
         }
         let code = if shared::db::is_unavailable(&error) { ProblemCode::Unavailable } else { ProblemCode::Internal };
-        // The log gets no values.
+        // Values must not reach the log.
         Self::new(code).caused_by(shared::db::sql_state(&error))
     }
 }
@@ -32,7 +33,7 @@ impl From<sqlx::Error> for Problem {
 impl From<Busy> for Problem {
     fn from(_: Busy) -> Self {
         Self::new(ProblemCode::RateLimited)
-            .detail("too many of your templates and documents are being computed")
+            .detail("too many of the tenant's templates and documents are being processed")
             .retry_after(1)
     }
 }

@@ -1,86 +1,86 @@
-//! The closed table of problem codes: for each its HTTP status, title and usual text.
+//! The closed table of problem codes: the HTTP status, title and default text of each.
 //!
-//! Invariant: a code, its type URI and its status are a promise to clients; codes are added, never changed. The table
-//! is the `match` below, so that a code without an entry does not compile.
+//! Invariant: a code, its type URI and its status are a promise to clients; codes are added, never
+//! changed. The table is the `match` below, so a code without an entry does not compile.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The kind of a problem.
+/// The type of a problem.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, strum::IntoStaticStr, strum::EnumIter,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ProblemCode {
-    /// The request is not proper HTTP for this route in a way no other code names.
+    /// The request is malformed in a way that no other code names.
     BadRequest,
-    /// No credential, or one that is not valid.
+    /// The credential is missing or invalid.
     Unauthenticated,
-    /// The credential does not permit this.
+    /// The credential does not permit the operation.
     Forbidden,
-    /// There is no such thing, or it is another tenant's.
+    /// The resource does not exist or belongs to another tenant.
     NotFound,
-    /// The path exists, but not with this method.
+    /// The path exists, but does not support the method.
     MethodNotAllowed,
     /// The body is not JSON.
     InvalidJson,
-    /// The body is JSON of another form; `errors` says where.
+    /// The body is JSON that does not match the schema; `errors` lists the positions.
     InvalidBody,
-    /// The query string is not understood.
+    /// The query string is invalid.
     InvalidQuery,
-    /// The body is larger than the route permits.
+    /// The body exceeds the size limit of the route.
     PayloadTooLarge,
-    /// The body is of another media type than the route reads.
+    /// The route does not support the media type of the body.
     UnsupportedMediaType,
-    /// The idempotency key came before with another request.
+    /// The idempotency key was used before with a different request.
     IdempotencyKeyReused,
-    /// The first request with this idempotency key is still being answered.
+    /// The first request with this idempotency key is still in progress.
     IdempotencyInFlight,
-    /// The state of the thing does not permit this.
+    /// The state of the resource does not permit the operation.
     Conflict,
-    /// Another job holds the unique key; `job_id` says which.
+    /// Another job holds the unique key; `job_id` is its id.
     Duplicate,
-    /// No kind of job has this name.
+    /// No job kind has this name.
     UnknownKind,
-    /// The args do not fit the kind's schema; `errors` says where.
+    /// The args do not match the kind's schema; `errors` lists the positions.
     InvalidArgs,
-    /// The jobs of one request depend on too many jobs.
+    /// The jobs of one request have too many dependencies.
     TooManyDependencies,
-    /// The tenant's waiting jobs depend on too many jobs; `Retry-After` says when to come back.
+    /// The tenant's waiting jobs have too many dependencies; `Retry-After` says when to retry.
     TooManyOpenDependencies,
-    /// Too many requests; `Retry-After` says when to come back.
+    /// Too many requests; `Retry-After` says when to retry.
     RateLimited,
-    /// The tenant has too much under way at once: bytes, uploads, transactions. Some of it must end first.
+    /// The tenant has too much in flight: bytes, uploads, transactions. Some of it must end first.
     TooManyInFlight,
-    /// The body came too slowly.
+    /// The request body was not received in time.
     BodyTimeout,
-    /// The answer took too long.
+    /// The request took too long.
     Timeout,
-    /// A part we need is away for the moment.
+    /// A required service is unavailable.
     Unavailable,
-    /// A fault of ours.
+    /// An internal error.
     Internal,
 }
 
 impl ProblemCode {
-    /// The status of an answer with this code.
+    /// The status of a response with this code.
     pub fn status(self) -> StatusCode {
         self.entry().0
     }
 
-    /// The kind in words.
+    /// The type of the problem in words.
     pub fn title(self) -> &'static str {
         self.entry().1
     }
 
-    /// The usual text, in want of a better one.
+    /// The default text, for problems without a more specific one.
     pub fn detail(self) -> &'static str {
         self.entry().2
     }
 
-    /// The code as it is written in answers.
+    /// The code as written in responses.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
@@ -90,7 +90,7 @@ impl ProblemCode {
         format!("/problems/{}", self.as_str())
     }
 
-    /// The code for an answer of which only the status is known; `None` when it is no error.
+    /// The code for a response of which only the status is known; `None` if it is not an error.
     pub fn for_status(status: StatusCode) -> Option<Self> {
         Some(match status {
             StatusCode::UNAUTHORIZED => Self::Unauthenticated,
@@ -114,30 +114,30 @@ impl ProblemCode {
     fn entry(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::BadRequest => (S::BAD_REQUEST, "Bad request", "the request is not understood"),
+            Self::BadRequest => (S::BAD_REQUEST, "Bad request", "the request is malformed"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "Not authenticated", "send a valid API key in X-API-Key"),
-            Self::Forbidden => (S::FORBIDDEN, "Not permitted", "the credential does not permit this"),
-            Self::NotFound => (S::NOT_FOUND, "Not found", "there is nothing here under this address"),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "the Allow header says which methods are"),
-            Self::InvalidJson => (S::BAD_REQUEST, "Not JSON", "the body is not valid JSON"),
-            Self::InvalidBody => (S::UNPROCESSABLE_ENTITY, "The body does not fit", "the body is not of the form that is documented"),
-            Self::InvalidQuery => (S::BAD_REQUEST, "Invalid query", "the query string is not understood"),
-            Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "Too large", "the body is larger than permitted here"),
-            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "send the media type that is documented"),
-            Self::IdempotencyKeyReused => (S::UNPROCESSABLE_ENTITY, "Idempotency key reused", "the key came before with another request"),
-            Self::IdempotencyInFlight => (S::CONFLICT, "First request still in flight", "the first request with this key is not answered yet"),
-            Self::Conflict => (S::CONFLICT, "Conflict", "the present state does not permit this"),
+            Self::Forbidden => (S::FORBIDDEN, "Not permitted", "the credential does not permit this operation"),
+            Self::NotFound => (S::NOT_FOUND, "Not found", "the resource does not exist"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "the Allow header lists the permitted methods"),
+            Self::InvalidJson => (S::BAD_REQUEST, "Invalid JSON", "the body is not valid JSON"),
+            Self::InvalidBody => (S::UNPROCESSABLE_ENTITY, "Invalid body", "the body does not match the documented schema"),
+            Self::InvalidQuery => (S::BAD_REQUEST, "Invalid query", "the query string is invalid"),
+            Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "Payload too large", "the body exceeds the size limit of this endpoint"),
+            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "send the documented media type"),
+            Self::IdempotencyKeyReused => (S::UNPROCESSABLE_ENTITY, "Idempotency key reused", "the key was used before with a different request"),
+            Self::IdempotencyInFlight => (S::CONFLICT, "First request still in progress", "the first request with this key is still in progress"),
+            Self::Conflict => (S::CONFLICT, "Conflict", "the current state does not permit this operation"),
             Self::Duplicate => (S::CONFLICT, "Duplicate", "another job holds the unique key"),
-            Self::UnknownKind => (S::UNPROCESSABLE_ENTITY, "Unknown kind", "no kind of job has this name"),
-            Self::InvalidArgs => (S::UNPROCESSABLE_ENTITY, "The args do not fit", "the args are not of the form that the kind needs"),
-            Self::TooManyDependencies => (S::UNPROCESSABLE_ENTITY, "Too many dependencies", "the jobs of the request name too many jobs in after"),
-            Self::TooManyOpenDependencies => (S::TOO_MANY_REQUESTS, "Too many open dependencies", "the waiting jobs name too many jobs in after, come back when some of them are final"),
-            Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "come back when Retry-After says"),
-            Self::TooManyInFlight => (S::TOO_MANY_REQUESTS, "Too much at once", "the tenant has too much under way at once; come back when some of it is done"),
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Body too slow", "the body did not come in time"),
-            Self::Timeout => (S::SERVICE_UNAVAILABLE, "Took too long", "the answer took too long, the outcome is not known; retry with the same Idempotency-Key"),
-            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Unavailable", "the service is unavailable for the moment, retry with the same Idempotency-Key"),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", "the fault is ours and has been recorded under the request id"),
+            Self::UnknownKind => (S::UNPROCESSABLE_ENTITY, "Unknown kind", "no job kind has this name"),
+            Self::InvalidArgs => (S::UNPROCESSABLE_ENTITY, "Invalid arguments", "the args do not match the kind's schema"),
+            Self::TooManyDependencies => (S::UNPROCESSABLE_ENTITY, "Too many dependencies", "the jobs of the request have too many dependencies in `after`"),
+            Self::TooManyOpenDependencies => (S::TOO_MANY_REQUESTS, "Too many open dependencies", "the tenant's waiting jobs have too many dependencies in `after`; retry when some of them are final"),
+            Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "retry after the time given in Retry-After"),
+            Self::TooManyInFlight => (S::TOO_MANY_REQUESTS, "Too much in flight", "the tenant has too much in flight; retry when some of it is done"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Request body timeout", "the request body was not received in time"),
+            Self::Timeout => (S::SERVICE_UNAVAILABLE, "Request timeout", "the request took too long and its outcome is unknown; retry with the same Idempotency-Key"),
+            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Unavailable", "the service is temporarily unavailable; retry with the same Idempotency-Key"),
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", "an internal error occurred and was logged with the request id"),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Whether the API is alive and ready.
+//! Liveness and readiness of the API.
 //!
-//! Invariant: liveness looks at nothing, since a restart mends no database; readiness is `down` only when the API
-//! could not keep its promises, so without Redis it is `degraded` and still 200. None of it needs a credential, and
-//! none tells an address or an error's text.
+//! Invariant: liveness checks nothing, since a restart does not repair a database; readiness is
+//! `down` only when the API could not keep its promises, so without Redis it is `degraded` and
+//! still 200. No health route needs a credential, and none reveals an address or the text of an
+//! error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use utoipa_axum::routes;
 use crate::extract::Json;
 use crate::problem::{Problem, ProblemCode};
 
-/// Checks that take longer count as failed: a probe waits no longer itself.
+/// Checks that take longer count as failed, since a probe does not wait longer either.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Checks = Arc<dyn HealthChecks>;
@@ -26,39 +27,39 @@ pub fn router<S: Clone + Send + Sync + 'static>(checks: Checks) -> OpenApiRouter
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(liveness)).routes(routes!(readiness)).with_state(checks)
 }
 
-/// How a process is.
+/// The health of a process.
 #[derive(Debug, serde::Serialize, ToSchema)]
 struct Health {
-    /// `up`, or `degraded` when a part is away that is not needed for every promise.
+    /// `up`, or `degraded` if a part is unavailable that only some promises depend on.
     #[schema(example = "up")]
     status: CheckState,
-    /// The parts looked at.
+    /// The parts that were checked.
     #[schema(example = json!([{"name": "database", "state": "up"}]))]
     checks: Vec<Check>,
 }
 
-/// That a process lives.
+/// The liveness of a process.
 #[derive(Debug, serde::Serialize, ToSchema)]
 struct Liveness {
     /// Always `up`.
     status: CheckState,
 }
 
-/// How the service is, in short.
+/// Returns the health of the service.
 #[utoipa::path(get, path = "/api/health", operation_id = "get_health", tag = "health", security(()),
-    responses((status = 200, body = Health, description = "The service is up, or degraded")))]
+    responses((status = 200, body = Health, description = "The service is up or degraded")))]
 async fn health(State(checks): State<Checks>) -> Result<Json<Health>, Problem> {
     report(&checks).await
 }
 
-/// Whether the process lives.
+/// Returns whether the process is alive.
 #[utoipa::path(get, path = "/api/health/liveness", operation_id = "get_liveness", tag = "health", security(()),
-    responses((status = 200, body = Liveness, description = "The process answers")))]
+    responses((status = 200, body = Liveness, description = "The process responds")))]
 async fn liveness() -> Json<Liveness> {
     Json(Liveness { status: CheckState::Up })
 }
 
-/// Whether the process should be given requests.
+/// Returns whether the process is ready for requests.
 #[utoipa::path(get, path = "/api/health/readiness", operation_id = "get_readiness", tag = "health", security(()),
     responses((status = 200, body = Health, description = "Requests can be served")))]
 async fn readiness(State(checks): State<Checks>) -> Result<Json<Health>, Problem> {

@@ -1,8 +1,8 @@
 //! The metrics of this process, for Prometheus.
 //!
-//! Invariant: no tenant's name or id is in them, and the public does not see them all the same. With `METRICS_PORT` they are on that
-//! port alone (`cli/serve.rs`); without it they are here, for requests of this very machine that no proxy passed on. To all others
-//! there is nothing at this address.
+//! Invariant: metrics contain no tenant's name or id, and are not public all the same. With
+//! `METRICS_PORT` they are on that port alone (`cli/serve.rs`); without it they are here, for
+//! requests from this machine that no proxy forwarded. Other requests get a 404.
 
 use axum::Extension;
 use axum::Router;
@@ -32,7 +32,8 @@ async fn render(
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
 }
 
-/// A proxy on this machine makes every client look local; the usual ones say so.
+/// With a proxy on this machine every client looks local; the common proxies set one of these
+/// headers.
 fn is_passed_on(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED)
         || headers.contains_key(VIA)

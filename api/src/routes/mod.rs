@@ -1,4 +1,5 @@
-//! The handlers, one file a resource, under the path they serve. [`crate::router`] has them all on one page.
+//! The handlers, one file per resource, under the path they serve. [`crate::router`] lists all
+//! routes on one page.
 
 pub mod health;
 pub mod metrics;

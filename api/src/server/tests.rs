@@ -1,4 +1,4 @@
-//! What clients read, through the whole stack of layers.
+//! Responses as clients receive them, through the whole stack of layers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,12 +79,12 @@ async fn text(response: Response) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Checks the form that every error answer has, and returns its code.
+/// Checks the form of an error response and returns its code.
 async fn code_of(response: Response) -> String {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
     let (status, id) = (response.status(), response.headers()["x-request-id"].clone());
     let body = text(response).await;
-    assert!(!body.contains("secret"), "the message of a panic is not for clients");
+    assert!(!body.contains("secret"), "a panic message must not reach clients");
     let problem: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(problem["status"], status.as_u16());
     assert_eq!(problem["request_id"], id.to_str().unwrap());
@@ -136,7 +136,7 @@ async fn a_405_keeps_its_allow_header_and_a_timeout_says_when_to_come_back() {
     assert_eq!(send(get_request("/slow")).await.headers()[RETRY_AFTER], "1");
 }
 
-/// A client that says so sends nothing, or too slowly, and is told so at once.
+/// A body with too large a declared length is rejected at once, even if the client sends nothing.
 #[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_not_waited_for() {
     for (length, code) in

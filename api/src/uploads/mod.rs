@@ -1,8 +1,9 @@
-//! Uploads: a file is spooled to the disk first and imported then, so that nothing shared waits for a client.
+//! Uploads: a file is spooled to disk first and imported afterwards, so that no shared resource
+//! waits for a client.
 //!
-//! Invariant: a spooled file has no name in its directory, so it is gone with the last handle to it, whether the request ends, is
-//! aborted, or the process dies. How many uploads a tenant has and how many bytes all have are bounded. [`places`] counts, [`spool`]
-//! writes.
+//! Invariant: a spooled file has no name in its directory, so it disappears with its last handle,
+//! whether the request ends, is aborted, or the process dies. The number of uploads per tenant and
+//! the bytes of all uploads are bounded. [`places`] counts, [`spool`] writes.
 
 mod places;
 mod spool;
@@ -17,7 +18,7 @@ pub use self::{
     spool::{SpoolError, Spooled},
 };
 
-/// Uploads of one tenant at a time, in this process.
+/// Concurrent uploads of one tenant in this process.
 pub const MAX_PER_TENANT: usize = 2;
 
 /// The uploads of this process. Cheap to clone.
@@ -28,12 +29,12 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// None yet.
+    /// Creates a state without uploads.
     pub fn new(config: &LimitsConfig) -> Self {
         Self { directory: Arc::new(config.spool_dir.clone()), places: Places::new(MAX_PER_TENANT, config.spool_bytes) }
     }
 
-    /// The place of one upload and its import, until it is dropped.
+    /// Admits one upload with its import, until the returned value is dropped.
     pub fn begin(&self, tenant: TenantId) -> Result<UploadPlace, TooMany> {
         self.places.take(tenant, Arc::clone(&self.directory))
     }

@@ -1,6 +1,6 @@
-//! How many uploads there are, and how many bytes they have on the disk.
+//! Counts of the uploads and of their bytes on disk.
 //!
-//! Invariant: a place is counted until it is dropped, and its bytes with it.
+//! Invariant: an upload and its bytes are counted until its [`UploadPlace`] is dropped.
 
 use std::{
     collections::HashMap,
@@ -24,15 +24,15 @@ struct Taken {
     bytes: u64,
 }
 
-/// The tenant has as many uploads under way as it may.
+/// The tenant has reached its limit of concurrent uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} uploads of the tenant are under way, and no more may be")]
+#[error("{limit} uploads of the tenant are in progress, which is the limit")]
 pub struct TooMany {
-    /// How many may be.
+    /// The limit that was reached.
     pub limit: usize,
 }
 
-/// The place of one upload.
+/// The permit of one upload.
 pub struct UploadPlace {
     pub(super) directory: Arc<PathBuf>,
     tenant: TenantId,
@@ -56,13 +56,14 @@ impl Places {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        // A panic while the lock is held leaves counts that are still whole.
+        // A panic while the lock is held leaves the counts consistent.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl UploadPlace {
-    /// Counts bytes that are about to be written; `false` if the uploads of all tenants have as many as they may.
+    /// Counts bytes that are about to be written; `false` if the uploads of all tenants have
+    /// reached their limit.
     pub(super) fn grow(&mut self, bytes: u64) -> bool {
         let mut taken = self.places.taken();
         let fits = taken.bytes + bytes <= self.places.max_bytes;
@@ -108,7 +109,7 @@ mod tests {
         assert!(other.as_mut().is_some_and(|place| place.grow(6) && !place.grow(1)));
         drop(first);
         assert!(other.as_mut().is_some_and(|place| place.grow(4) && !place.grow(1)));
-        assert!(take(&places, 1).is_ok(), "the place that was left is free");
+        assert!(take(&places, 1).is_ok(), "the released permit is free");
         drop(other);
         assert_eq!(places.taken().bytes, 0);
         assert!(!places.taken().by_tenant.contains_key(&TenantId::new(Uuid::from_u128(2))));

@@ -1,4 +1,4 @@
-//! Writing an upload to the disk.
+//! Writing an upload to disk.
 
 use std::io;
 
@@ -12,34 +12,34 @@ use tokio::{
 use super::UploadPlace;
 use crate::problem::{Problem, ProblemCode};
 
-/// An upload as a whole, on the disk.
+/// A complete upload on disk.
 pub struct Spooled {
     file: File,
     _place: UploadPlace,
 }
 
-/// Why an upload is not there as a whole.
+/// Why an upload could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The client, or the connection to it.
-    #[error("the upload broke off")]
+    /// The client, or the connection to it, failed.
+    #[error("the upload is incomplete")]
     Client(#[source] BoxError),
-    /// All uploads together have as many bytes as they may.
-    #[error("there is no room for uploads now")]
+    /// The uploads of all tenants have reached their limit of bytes.
+    #[error("the uploads of all tenants have reached their limit of bytes")]
     NoRoom,
-    /// The disk: full, not writable, broken.
+    /// The disk is full, not writable or broken.
     #[error("an upload could not be spooled")]
     Disk(#[source] io::Error),
 }
 
 impl UploadPlace {
-    /// Writes what comes until it ends.
+    /// Writes the body to disk until it ends.
     pub async fn spool<E: Into<BoxError>>(
         mut self,
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Spooled, SpoolError> {
         let directory = self.directory.clone();
-        // Making a file may wait for the disk.
+        // Creating a file may block on the disk.
         let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(&*directory)).await;
         let file = file.map_err(io::Error::other).and_then(|made| made).map_err(SpoolError::Disk)?;
         let mut file = File::from_std(file);
@@ -57,7 +57,7 @@ impl UploadPlace {
 }
 
 impl Spooled {
-    /// Reads the upload from its start. What was read before is read again.
+    /// Returns a reader at the start of the upload; may be called again.
     pub async fn reader(&mut self) -> Result<&mut File, SpoolError> {
         self.file.rewind().await.map_err(SpoolError::Disk)?;
         Ok(&mut self.file)
@@ -117,7 +117,7 @@ mod tests {
         assert!(matches!(place(&uploads).spool(body(&["12345678", "9"])).await, Err(SpoolError::NoRoom)));
         let broken = stream::iter([Ok(Bytes::from_static(b"1")), Err(BoxError::from("gone"))]);
         assert!(matches!(place(&uploads).spool(broken).await, Err(SpoolError::Client(_))));
-        assert!(place(&uploads).spool(body(&["12345678"])).await.is_ok(), "nothing is counted any more");
+        assert!(place(&uploads).spool(body(&["12345678"])).await.is_ok(), "the counts were released");
     }
 
     #[tokio::test]

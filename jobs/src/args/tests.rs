@@ -1,4 +1,4 @@
-//! JSON that a schema and a decoder read differently, against every kind.
+//! JSON that a schema and a decoder interpret differently, tested with every kind.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -52,7 +52,8 @@ fn other_shapes_and_deep_values_are_refused() {
     assert_eq!(places("noop", &deep).len(), 1);
 }
 
-/// JSON texts near what a kind takes: its own members and others, each with any scalar or a nested value.
+/// JSON texts close to what a kind accepts: its own members and others, each with any scalar or a
+/// nested value.
 fn near(kind: &Kind) -> BoxedStrategy<String> {
     let members = kind.schema["properties"].as_object().cloned().unwrap_or_default();
     let mut names: Vec<String> = members.keys().map(|name| format!("{name:?}")).collect();
@@ -106,7 +107,7 @@ fn value() -> BoxedStrategy<String> {
     prop_oneof![6 => scalar, 1 => stamp].boxed()
 }
 
-/// A case is a kind and a text near it.
+/// A case is a kind and a text close to its arguments.
 fn cases() -> impl Strategy<Value = (&'static str, String)> {
     let registry = registry();
     let case = |kind: &Kind| {
@@ -120,7 +121,7 @@ fn cases() -> impl Strategy<Value = (&'static str, String)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// By the worker's own decoder, for every kind there is.
+    /// Uses the worker's own decoder, for every kind.
     #[test]
     fn what_is_accepted_can_be_decoded((name, args) in cases()) {
         let registry = registry();
@@ -136,7 +137,7 @@ proptest! {
 fn every_kind_refuses_what_its_schema_takes_and_its_decoder_does_not() {
     let registry = registry();
     for kind in registry.iter() {
-        // A member twice: the schema sees the last one, the decoder refuses it.
+        // A duplicate member: the schema sees the last one, the decoder refuses it.
         let Some(name) = kind.schema["properties"].as_object().and_then(|members| members.keys().next().cloned())
         else {
             continue;

@@ -1,9 +1,11 @@
-//! `deliver_webhook`: posts a message to an endpoint of a tenant, and notes how it was answered.
+//! `deliver_webhook`: posts a message to a webhook endpoint of a tenant and records the response.
 //!
-//! Running twice is harmless for us, as the note is one row; the receiver may get the message twice, when a worker dies between
-//! the post and the note or an answer is lost, and tells by `webhook-id`, which is the same on every attempt.
+//! Running twice is harmless for Rota, since the record is one row. The receiver may get the
+//! message twice if a worker dies between the post and the record, or if a response is lost; it can
+//! recognise the duplicate by `webhook-id`, which is the same on every attempt.
 //!
-//! While an endpoint fails, one message at a time tries it; the others wait without an attempt of theirs being counted.
+//! While an endpoint fails, one message at a time is attempted; the others wait, and their attempts
+//! are not counted.
 
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use crate::{
     webhook_signature,
 };
 
-/// Between the attempts, as the specification recommends: soon at first, then over days.
+/// Delays between the attempts, as the specification recommends: short at first, then over days.
 const DELAYS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_mins(5),
@@ -41,32 +43,33 @@ const DELAYS: [Duration; 9] = [
     Duration::from_hours(20),
     Duration::from_hours(24),
 ];
-/// An endpoint that failed for so long without a success is disabled.
+/// An endpoint that has failed for this long without a success is disabled.
 const PATIENCE: Duration = Duration::from_hours(5 * 24);
 const GONE: u16 = 410;
-/// How long a message may try an endpoint that fails, before another one may: the time of a request and some more.
+/// How long one message may occupy a failing endpoint before another one may be attempted: the time
+/// of a request, plus a margin.
 const TURN: Duration = Duration::from_secs(30);
-/// Until a host that has as many requests as it may is tried again.
+/// Delay before another attempt to a host that has the maximum number of requests in flight.
 const BUSY_HOST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Posts a message to an endpoint of a tenant.
+/// Posts a message to a webhook endpoint of a tenant.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeliverWebhook {
-    /// The message.
+    /// The delivery.
     pub delivery_id: Uuid,
 }
 
 impl Job for DeliverWebhook {
     const KIND: &'static str = webhooks::DELIVERY_KIND;
-    const DESCRIPTION: &'static str = "Posts a message to an endpoint of a tenant.";
+    const DESCRIPTION: &'static str = "Posts a message to a webhook endpoint of a tenant.";
     const QUEUE: &'static str = webhooks::DELIVERY_QUEUE;
     const INTERNAL: bool = true;
     const CONTROL: Option<Permission> = Some(Permission::WebhooksWrite);
     const MAX_ATTEMPTS: i16 = webhooks::DELIVERY_MAX_ATTEMPTS;
     const TIMEOUT: Duration = Duration::from_mins(1);
 
-    /// With a tenth of jitter, so that what failed together does not come back together.
+    /// Adds a tenth of jitter, so that messages that failed together are not retried together.
     fn retry_delay(failures: u32) -> Duration {
         let last = DELAYS.len() - 1;
         let step = usize::try_from(failures).unwrap_or(last).saturating_sub(1).min(last);
@@ -100,12 +103,12 @@ impl Job for DeliverWebhook {
     }
 }
 
-/// Up to half as long again, so that what waits together does not come back together.
+/// Adds up to half of the delay, so that messages that wait together are not retried together.
 fn spread(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(1.0..=1.5))
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 struct Attempted {
     logged: LoggedAttempt,
     failure: Option<String>,
@@ -160,7 +163,8 @@ impl DeliverWebhook {
 }
 
 impl Attempted {
-    /// Delivered means an answer from 200 to 299: a redirect is not followed, so it is a failure too.
+    /// Only a status from 200 to 299 counts as delivered. Redirects are not followed, so they count
+    /// as failures.
     fn of(
         answer: Result<Answer, OutboundError>,
         log: impl FnOnce(Option<u16>, Option<String>, Option<String>) -> LoggedAttempt,

@@ -1,4 +1,4 @@
-//! The kinds: one file each. To add one, write its file and add its line to [`all`].
+//! The kinds, one file each. To add one, write its file and add a line to [`all`].
 
 pub mod deliver_webhook;
 pub mod resume_campaign;
@@ -8,7 +8,7 @@ pub mod testing;
 
 use crate::registry::Kind;
 
-/// The kinds that are always there.
+/// The kinds that are always registered.
 pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<deliver_webhook::DeliverWebhook>(),
@@ -35,7 +35,7 @@ mod tests {
         }
     }
 
-    /// It is made below the registry, so nothing else compares the two.
+    /// The job is built outside of the registry, so only this test compares it with its kind.
     #[test]
     fn a_delivery_job_fits_its_kind() {
         let clock = Clock::system();

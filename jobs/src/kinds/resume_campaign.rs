@@ -1,7 +1,8 @@
-//! `resume_campaign`: waits until the relay is back, then sends a campaign on that was paused because of it.
+//! `resume_campaign`: waits until the relay is back, then resumes a campaign that was paused
+//! because of it.
 //!
-//! Made in the transaction that pauses the campaign. Running twice is harmless: it resumes only the pause it was made for, and
-//! that changes the campaign's generation.
+//! The job is created in the transaction that pauses the campaign. Running twice is harmless: it
+//! resumes only the pause that it was created for, and resuming changes the campaign's generation.
 
 use std::time::Duration;
 
@@ -22,19 +23,19 @@ use crate::{
     job::{Job, JobError, Success, new_job},
 };
 
-/// Sends a campaign on that was paused because the relay was away.
+/// Resumes a campaign that was paused because the mail server was unavailable.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeCampaign {
     /// The campaign.
     pub campaign_id: Uuid,
-    /// The start that was paused; after a later one this job is void.
+    /// The generation that was paused; in a later generation this job has no effect.
     pub generation: i32,
 }
 
 impl Job for ResumeCampaign {
     const KIND: &'static str = "resume_campaign";
-    const DESCRIPTION: &'static str = "Sends a campaign on that was paused because the mail server was away.";
+    const DESCRIPTION: &'static str = "Resumes a campaign that was paused because the mail server was unavailable.";
     const QUEUE: &'static str = "campaigns";
     const INTERNAL: bool = true;
     const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
@@ -42,7 +43,7 @@ impl Job for ResumeCampaign {
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let mut transaction = context.begin().await?;
         if !campaign_pauses::waits_for_relay(&mut transaction, self.campaign_id, self.generation).await? {
-            return Ok(Success::Cancel("the campaign does not wait for the mail server any more".into()));
+            return Ok(Success::Cancel("the campaign no longer waits for the mail server".into()));
         }
         drop(transaction);
         let mailer = &context.environment().mailer;
@@ -54,7 +55,7 @@ impl Job for ResumeCampaign {
         let resumed =
             campaign_pauses::resume_after_relay(&mut transaction, self.campaign_id, self.generation, id).await?;
         let Some(generation) = resumed else {
-            return Ok(Success::Cancel("the campaign does not wait for the mail server any more".into()));
+            return Ok(Success::Cancel("the campaign no longer waits for the mail server".into()));
         };
         let sending = SendCampaign { campaign_id: self.campaign_id, generation };
         let jobs = [NewJob { id, ..new_job(&context.environment().clock, context.tenant(), &sending) }];
@@ -64,7 +65,7 @@ impl Job for ResumeCampaign {
     }
 }
 
-/// So that campaigns which were paused together do not all look at once.
+/// Adds jitter, so that campaigns paused together do not all check the relay at once.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))
 }

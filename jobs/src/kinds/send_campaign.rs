@@ -1,8 +1,10 @@
-//! `send_campaign`: gives every pending recipient of a campaign a job of its own, then waits until all of them are done with.
+//! `send_campaign`: creates one job for each pending recipient of a campaign, then waits until all
+//! of them are done.
 //!
-//! Runs when a campaign is started, resumed, or its time has come. Running twice is harmless: a page of recipients becomes
-//! `queued` in the transaction that inserts their jobs, so the second run finds only those without a job. A run of an earlier
-//! start (the campaign was paused and resumed meanwhile) sees another generation and ends.
+//! Runs when a campaign is started or resumed, or when its time has come. Running twice is
+//! harmless: a page of recipients becomes `queued` in the transaction that inserts their jobs, so
+//! the second run finds only recipients without a job. A run of an earlier start (the campaign was
+//! paused and resumed since) finds another generation and ends.
 
 use std::time::Duration;
 
@@ -21,25 +23,25 @@ use crate::{
     job::{Job, JobError, Success, new_job},
 };
 
-/// Recipients that get their jobs in one transaction.
+/// Number of recipients whose jobs are created in one transaction.
 const PAGE: i64 = 500;
-/// How often the end of the sending is looked for.
+/// Interval between checks whether all recipients are done.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Fans a campaign out into one job for each recipient and completes it when all are done with.
+/// Fans a campaign out into one job per recipient and completes it when all of them are done.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendCampaign {
     /// The campaign.
     pub campaign_id: Uuid,
-    /// Which start of the campaign this is; a later one makes this job void.
+    /// The campaign's generation; in a later generation this job has no effect.
     pub generation: i32,
 }
 
 impl Job for SendCampaign {
     const KIND: &'static str = "send_campaign";
     const DESCRIPTION: &'static str =
-        "Fans a campaign out into one job for each recipient and completes it when all are done with.";
+        "Fans a campaign out into one job per recipient and completes it when all of them are done.";
     const QUEUE: &'static str = "campaigns";
     const INTERNAL: bool = true;
     const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
@@ -63,13 +65,13 @@ impl Job for SendCampaign {
     }
 }
 
-/// What a look at the next page found.
+/// Result of processing the next page.
 enum Page {
-    /// This start is not the campaign's last one any more.
+    /// The campaign has a later generation, or is not being sent.
     Void,
-    /// Recipients got their jobs.
+    /// Jobs were created for the page's recipients.
     Queued,
-    /// Nobody is pending.
+    /// No recipient is pending.
     Empty,
 }
 

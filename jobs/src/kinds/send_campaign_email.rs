@@ -1,8 +1,9 @@
-//! `send_campaign_email`: writes one mail of a campaign to one recipient.
+//! `send_campaign_email`: sends one mail of a campaign to one recipient.
 //!
-//! Running twice is harmless: the recipient's row says whether the mail went out; between the relay's 250 and that row's commit the
-//! effect is noted in the index ([`JobContext::make_effect`]); and if even that is lost, the repeat carries the same Message-ID.
-//! What a failure leads to: here what is final, in [`postpone`] what is not.
+//! Running twice is harmless: the recipient's row records whether the mail was sent; between the
+//! relay's 250 and the commit of that row, the effect is recorded in the index
+//! ([`JobContext::make_effect`]); and if even that is lost, the repeat carries the same Message-ID.
+//! Final failures are handled here, failures that are retried in [`postpone`].
 
 mod postpone;
 
@@ -31,7 +32,7 @@ use crate::{
     ports::mail::{MailError, OutgoingMail},
 };
 
-/// Writes one mail of a campaign to one recipient.
+/// Sends one mail of a campaign to one recipient.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendCampaignEmail {
@@ -43,11 +44,11 @@ pub struct SendCampaignEmail {
 
 impl Job for SendCampaignEmail {
     const KIND: &'static str = "send_campaign_email";
-    const DESCRIPTION: &'static str = "Writes one mail of a campaign to one recipient.";
+    const DESCRIPTION: &'static str = "Sends one mail of a campaign to one recipient.";
     const QUEUE: &'static str = "email";
     const INTERNAL: bool = true;
     const CONTROL: Option<Permission> = Some(Permission::CampaignsSend);
-    /// Retries over five days; [`postpone`] ends them by time.
+    /// Retries over five days; [`postpone`] bounds them by time.
     const MAX_ATTEMPTS: i16 = 140;
 
     fn retry_delay(failures: u32) -> Duration {
@@ -57,7 +58,7 @@ impl Job for SendCampaignEmail {
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         let mut transaction = context.begin().await?;
         let Some(addressee) = recipients::addressee(&mut transaction, self.recipient_id).await? else {
-            return Ok(Success::Cancel("the recipient is gone".into()));
+            return Ok(Success::Cancel("the recipient no longer exists".into()));
         };
         transaction.commit().await?;
         match next_step(&addressee) {
@@ -71,13 +72,13 @@ impl Job for SendCampaignEmail {
     }
 }
 
-/// What is to be done with a recipient as it stands.
+/// The action for a recipient in its current state.
 #[derive(Clone, Copy)]
 enum Step {
     Send,
-    /// Done already.
+    /// The mail is already done.
     Nothing,
-    /// No mail, for this reason.
+    /// No mail is sent, for this reason.
     Leave {
         state: &'static str,
         reason: &'static str,
@@ -86,12 +87,12 @@ enum Step {
 
 fn next_step(addressee: &Addressee) -> Step {
     match (addressee.state.as_str(), addressee.campaign_state.as_str()) {
-        // A mail that was given up is tried again if somebody redrives its job.
+        // A mail that was given up is attempted again if its job is redriven.
         ("queued" | "failed", "sending" | "completed") if addressee.suppressed => {
             Step::Leave { state: "suppressed", reason: "the address is on the suppression list" }
         }
         ("queued" | "failed", "sending" | "completed") => Step::Send,
-        // Whoever resumes the campaign gives the recipient a new job.
+        // Resuming the campaign creates a new job for the recipient.
         ("queued", "paused") => Step::Leave { state: "pending", reason: "the campaign is paused" },
         ("queued", _) => Step::Leave { state: "cancelled", reason: "the campaign was cancelled" },
         _ => Step::Nothing,
@@ -107,7 +108,7 @@ impl SendCampaignEmail {
         };
         let date = addressee.handed_over_at.unwrap_or(begun);
         let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
-            None => return Ok(Success::Cancel("the campaign is gone".into())),
+            None => return Ok(Success::Cancel("the campaign no longer exists".into())),
             Some(Err(error)) => Err(error),
             Some(Ok(mail)) => {
                 mail.write(context, self.recipient_id, addressee, date).await.map_err(anyhow::Error::from)?
@@ -166,7 +167,7 @@ impl SendCampaignEmail {
         Ok(Success::Done)
     }
 
-    /// There is no such mailbox: this recipient is done with, and nobody writes there again.
+    /// The mailbox does not exist: marks the recipient as rejected and suppresses the address.
     async fn reject(&self, context: &JobContext, addressee: &Addressee, error: &MailError) -> Result<(), sqlx::Error> {
         let reason = error.to_string();
         let mut transaction = context.begin().await?;
@@ -190,7 +191,8 @@ impl SendCampaignEmail {
         Err(error)
     }
 
-    /// Notes the end, and tries for as long as the job has time: after a mail went out, this row is what keeps it from going twice.
+    /// Records the outcome, and retries for as long as the job may run: once a mail was sent, only
+    /// this row prevents a second one.
     async fn finish(&self, context: &JobContext, state: &str, reason: Option<&str>) -> Result<(), sqlx::Error> {
         loop {
             match self.finish_once(context, state, reason).await {

@@ -1,7 +1,8 @@
-//! The doors to the world outside: what a job kind may reach beyond the stores.
+//! Ports to external systems: what a job kind may access besides the stores.
 //!
-//! A kind never opens a socket itself; it calls a port, and a port says of each failure whether a retry can help.
-//! See [`mail`] for the first of them, and [`outbound`] for requests to where tenants say.
+//! A kind never opens a socket itself. It calls a port, and each failure of a port says whether a
+//! retry can succeed. See [`mail`] for mails and [`outbound`] for requests to URLs that tenants
+//! choose.
 
 pub mod mail;
 pub mod outbound;

@@ -1,5 +1,5 @@
-//! Templates that attack the process that compiles or fills them. Used by the unit tests here; `tests/it/hostile/templates.rs` sends the
-//! same kinds of text to the real processes.
+//! Templates that attack the process that compiles or renders them, for the unit tests here.
+//! `tests/it/hostile/templates.rs` sends similar texts to the real processes.
 
 use std::{env, process::Command, time::Duration};
 
@@ -8,13 +8,14 @@ use shared::compute::thread_time;
 
 use super::*;
 
-/// Set in the child process in which an attack may do its worst.
+/// Set in the child process that runs the attacks.
 const IN_CHILD: &str = "TEMPLATE_ATTACKS";
-/// A render's limit is a quarter of a second of the processor in an unoptimised program; the rest is for the last step before it.
+/// A render's limit is a quarter of a second of processor time in an unoptimised program; the rest
+/// is for the last step before the limit.
 const LONGEST_RENDER: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3_000 } else { 300 });
 const LONGEST_COMPILE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3_000 } else { 300 });
 
-/// What is repeated: before the innermost value, and after it.
+/// Repeated texts: before the innermost value, and after it.
 const REPEATED: &[(&str, &str)] = &[
     ("-", ""),
     ("- ", ""),
@@ -103,7 +104,7 @@ const BLOCKS: &[(&str, &str)] = &[
     ("{{ 1", ""),
 ];
 
-/// Every repetition up to `bytes`, closed and left open.
+/// Every repetition up to `bytes`, both closed and left open.
 fn repetitions(bytes: usize) -> Vec<String> {
     let mut sources = Vec::new();
     for (open, close) in REPEATED {
@@ -126,7 +127,7 @@ fn repetitions(bytes: usize) -> Vec<String> {
     sources
 }
 
-/// An abort is a failure of this test, not the end of all: the attacks run in a process of their own.
+/// The attacks run in a separate process, so that an abort fails this test only.
 #[test]
 fn no_repetition_overflows_the_stack_or_takes_long() {
     if env::var_os(IN_CHILD).is_none() {
@@ -145,7 +146,7 @@ fn no_repetition_overflows_the_stack_or_takes_long() {
             if let Ok(compiled) = CompiledTemplate::compile(&template) {
                 let _ = compiled.render(&json!({ "a": [1] }));
             }
-            let taken = thread_time().checked_sub(begun).expect("a thread's time does not go back");
+            let taken = thread_time().checked_sub(begun).expect("a thread's time never decreases");
             assert!(taken < LONGEST_COMPILE + LONGEST_RENDER, "{taken:?} for {}…", &source[..60]);
         }
     }
@@ -162,14 +163,14 @@ fn limits_hold_on_both_sides() {
     let refused = |source: String| text(&source).expect_err("refused").to_string();
     assert!(text(&format!("{{{{ a{} }}}}", "|upper".repeat(64))).is_ok());
     let told = refused(format!("\n{{{{ a{} }}}}", "|upper".repeat(65)));
-    assert_eq!(told, "text, line 2: more than 64 operators in a tag are not offered");
+    assert_eq!(told, "text, line 2: more than 64 operators in a tag are not supported");
     let list = |items: usize| format!("{{{{ 'x' if a in [{}] }}}}", vec!["1"; items].join(","));
     assert!(text(&list(100)).is_ok() && text(&list(130)).is_err());
     let nested = |depth: usize| format!("{}{}", "{% if a %}".repeat(depth), "{% endif %}".repeat(depth));
     assert!(text(&nested(48)).is_ok() && text(&nested(49)).is_err());
     let elifs = |count: usize| format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(count));
     assert!(text(&elifs(47)).is_ok() && text(&elifs(48)).is_err());
-    assert!(text(&elifs(40).repeat(10)).is_ok(), "one after the other is not one in the other");
+    assert!(text(&elifs(40).repeat(10)).is_ok(), "consecutive blocks are not nested");
     assert!(text(&"{{ a }}".repeat(2_000)).is_ok() && text(&"{{ a }}".repeat(2_001)).is_err());
     let name = |bytes: usize| format!("{{{{ {} }}}}", "n".repeat(bytes));
     assert!(text(&name(128)).is_ok());
@@ -210,7 +211,7 @@ fn costly_templates_end_in_time_whatever_they_do() {
         let Ok(compiled) = CompiledTemplate::compile(&template) else { continue };
         let begun = thread_time();
         let outcome = compiled.render(&values);
-        let taken = thread_time().checked_sub(begun).expect("a thread's time does not go back");
+        let taken = thread_time().checked_sub(begun).expect("a thread's time never decreases");
         assert!(taken < LONGEST_RENDER, "{taken:?} for {source}: {:?}", outcome.map(|_| ()));
     }
 }
@@ -228,7 +229,7 @@ fn ordinary_templates_stay_far_below_their_budget() {
     assert!(mail.text.ends_with("189. No 199: 200\nKöln"), "{}", &mail.text[mail.text.len() - 60..]);
 }
 
-/// What is written into loops must not be seen in the result.
+/// The budget checks inserted into loops must not be visible in the result.
 #[test]
 fn looks_at_the_budget_leave_no_trace() {
     let text = |source: &str| {

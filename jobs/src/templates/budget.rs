@@ -1,21 +1,25 @@
-//! What one mail's rendering may cost: bytes and elements touched, and processor time.
+//! The budget of rendering one mail: bytes and elements touched, and processor time.
 //!
-//! minijinja's fuel counts instructions, but one instruction (a filter, an output) may work on a text of any length. Invariant: every
-//! filter, test and output pays here for all it reads and makes, every iteration looks at the clock (`scan` sees to that), and nothing
-//! continues once the budget is spent. The budget belongs to the thread, because minijinja's operators reach no other state.
+//! minijinja's fuel counts instructions, but one instruction (a filter, an output) may process a
+//! text of any length. Invariant: every filter, test and output is charged here for everything that
+//! it reads and produces, every iteration checks the clock (`scan` inserts that check), and nothing
+//! continues once the budget is spent. The budget is per thread, because minijinja's operators have
+//! no access to other state.
 
 use std::{cell::Cell, time::Duration};
 
 use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 use shared::compute::thread_time;
 
-/// Bytes and elements that one mail may touch: eight megabytes take some ten milliseconds.
+/// Maximum number of bytes and elements that one mail may touch: eight megabytes take some ten
+/// milliseconds.
 const UNITS: usize = 8 * 1024 * 1024;
-/// Processor time of one mail, for what the units do not measure well. Unoptimised programs take several times as long.
+/// Maximum processor time of one mail, for costs that the units do not measure well. Unoptimised
+/// programs take several times as long.
 const TIME: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
-/// Units of a filter, a test or an output beside what it touches.
+/// Units of a filter, a test or an output, in addition to what it touches.
 const CALL: usize = 64;
-/// Units of an element of a list or map beside its own.
+/// Units of an element of a list or map, in addition to its value.
 const ELEMENT: usize = 16;
 /// Units after which the clock is read again.
 const CLOCK_EVERY: usize = 16 * 1024;
@@ -31,7 +35,7 @@ struct Budget {
     end: Duration,
 }
 
-/// Runs `render` within a budget of its own.
+/// Runs `render` with its own budget.
 pub(super) fn within<T>(render: impl FnOnce() -> T) -> T {
     struct Reset(Option<Budget>);
     impl Drop for Reset {
@@ -44,7 +48,7 @@ pub(super) fn within<T>(render: impl FnOnce() -> T) -> T {
     render()
 }
 
-/// Pays for work that is about to be done.
+/// Charges for work that is about to be done.
 pub(super) fn spend(units: usize) -> Result<(), Error> {
     let Some(mut budget) = BUDGET.get() else { return Ok(()) };
     budget.units = budget.units.saturating_sub(units);
@@ -59,7 +63,7 @@ pub(super) fn spend(units: usize) -> Result<(), Error> {
     if budget.units == 0 { Err(Error::from(ErrorKind::OutOfFuel)) } else { Ok(()) }
 }
 
-/// Looks at the clock, however little was paid since the last look.
+/// Checks the clock, however little was charged since the last check.
 pub(super) fn look() -> Result<(), Error> {
     if let Some(budget) = BUDGET.get() {
         BUDGET.set(Some(Budget { until_clock: 0, ..budget }));
@@ -67,7 +71,7 @@ pub(super) fn look() -> Result<(), Error> {
     spend(CALL)
 }
 
-/// Units of all that a value holds; stops counting where no budget would suffice.
+/// Units of everything that a value contains; stops counting once no budget would suffice.
 pub(super) fn weight(value: &Value) -> usize {
     let mut units = 0;
     add_weight(value, &mut units);
@@ -91,7 +95,8 @@ fn add_weight(value: &Value, units: &mut usize) {
     }
 }
 
-/// Units of a value of which only a text is read as a whole: of a list its elements count, not what they hold.
+/// Units of a value that is read as a whole only if it is a text: for a list, its elements count,
+/// but not their contents.
 pub(super) fn surface(value: &Value) -> usize {
     text_bytes(value) + value.len().unwrap_or_default()
 }

@@ -1,6 +1,7 @@
-//! From sources to a [`CompiledTemplate`].
+//! Compiles template sources into a [`CompiledTemplate`].
 //!
-//! Invariant: every source passes [`scan::scan`] before it is parsed, and its tree [`policy::check`] before minijinja compiles it. See `render` for what happens next.
+//! Invariant: every source passes [`scan::scan`] before it is parsed, and its tree
+//! [`policy::check`] before minijinja compiles it. Next: `render`.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +17,10 @@ use super::{
     escape, filters, policy, requirements, scan,
 };
 
-/// Instructions that one part may take; a part of 100 variables takes about 500.
+/// Maximum number of instructions of one part; a part with 100 variables takes about 500.
 const FUEL: u64 = 100_000;
 
-/// A template ready to be rendered from many tasks at once; share it in an `Arc`.
+/// A template that can be rendered by many tasks concurrently; share it in an `Arc`.
 pub struct CompiledTemplate {
     pub(super) environment: Environment<'static>,
     pub(super) has_html: bool,
@@ -28,7 +29,7 @@ pub struct CompiledTemplate {
 }
 
 impl CompiledTemplate {
-    /// Compiles all parts; the first mistake is told.
+    /// Compiles all parts; returns the first error.
     pub fn compile(template: &MailTemplate) -> Result<Self, TemplateError> {
         guarded(TemplatePart::Text, || Self::compile_parts(template))
     }
@@ -48,14 +49,15 @@ impl CompiledTemplate {
         Ok(compiled)
     }
 
-    /// The top-level variables that any part names, in alphabetical order. Those that stand only behind
-    /// `is defined` or `default` are among them.
+    /// The top-level variables named by any part, in alphabetical order, including those used only
+    /// with `is defined` or `default`.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.variables.iter().map(String::as_str)
     }
 
-    /// The top-level variables without which no mail can be written: those that are read whatever the values are. What
-    /// stands in a branch, a loop's body, or behind `is defined` or `default` is not among them.
+    /// The top-level variables that every mail requires, because they are read whatever the values
+    /// are. Variables in a branch or a loop's body, or with `is defined` or `default`, are not
+    /// included.
     pub fn required(&self) -> impl Iterator<Item = &str> {
         self.required.iter().map(String::as_str)
     }
@@ -86,13 +88,14 @@ impl fmt::Debug for CompiledTemplate {
     }
 }
 
-/// A panic of the template engine, such as an overflow in a column's number, is the template's failure and no other's.
+/// Turns a panic of the template engine, such as an overflow of a column number, into an error of
+/// this template only.
 pub(super) fn guarded<T>(
     part: TemplatePart,
     work: impl FnOnce() -> Result<T, TemplateError>,
 ) -> Result<T, TemplateError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(TemplateError::Syntax { part, line: 1, reason: "the template cannot be understood".to_owned() })
+        Err(TemplateError::Syntax { part, line: 1, reason: "the template cannot be processed".to_owned() })
     })
 }
 
@@ -105,7 +108,7 @@ fn environment() -> Environment<'static> {
     });
     environment.set_fuel(Some(FUEL));
     environment.set_formatter(escape::output);
-    // Makes errors name the variable that is undefined; costs nothing while there is no error.
+    // Errors then name the undefined variable; costs nothing as long as there is no error.
     environment.set_debug(true);
     filters::install(&mut environment);
     environment

@@ -1,13 +1,13 @@
-//! What is wrong with a template, said to the person who wrote it: which part, which line, which word.
+//! Template errors, written for the template's author: which part, which line, which word.
 
 use std::fmt;
 
 use super::{MAX_SOURCE_BYTES, MAX_SUBJECT_SOURCE_BYTES};
 
-/// Characters of a name, and of a reason, in a message: authors choose how long they are.
+/// Maximum characters of a name, and of a reason, in a message, since authors choose their length.
 const MAX_NAME_CHARS: usize = 80;
 pub(super) const MAX_REASON_CHARS: usize = 300;
-/// Known names listed in a message at most.
+/// Maximum number of known names listed in a message.
 const MAX_LISTED: usize = 20;
 
 /// A part of a mail template.
@@ -19,7 +19,7 @@ pub enum TemplatePart {
 }
 
 impl TemplatePart {
-    /// Bytes in the source of this part at most.
+    /// Maximum bytes of this part's source.
     pub(super) const fn max_bytes(self) -> usize {
         match self {
             Self::Subject => MAX_SUBJECT_SOURCE_BYTES,
@@ -27,7 +27,7 @@ impl TemplatePart {
         }
     }
 
-    /// The name of the part in the API and in minijinja's environment.
+    /// The name of the part, in the API and in minijinja's environment.
     pub fn name(self) -> &'static str {
         match self {
             Self::Subject => "subject",
@@ -43,7 +43,7 @@ impl fmt::Display for TemplatePart {
     }
 }
 
-/// Why a template does not compile or render. Lines count from 1.
+/// Why a template does not compile or render. Lines are counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("{part}, line {line}: unknown variable `{name}`{}; known are: {}", did_you_mean(.suggestion.as_deref()), list(.known))]
@@ -51,13 +51,13 @@ pub enum TemplateError {
         part: TemplatePart,
         line: usize,
         name: String,
-        /// The known name nearest to it.
+        /// The most similar known name.
         suggestion: Option<String>,
         known: Vec<String>,
     },
     #[error("{part}, line {line}: {reason}")]
     Syntax { part: TemplatePart, line: usize, reason: String },
-    /// Valid in minijinja, but not offered here.
+    /// Valid in minijinja, but not supported here.
     #[error("{part}, line {line}: {what}{}", did_you_mean(.suggestion.as_deref()))]
     NotOffered { part: TemplatePart, line: usize, what: String, suggestion: Option<String> },
     #[error("{part}, line {line}: {reason}")]
@@ -71,7 +71,7 @@ pub enum TemplateError {
 }
 
 impl TemplateError {
-    /// The part of the template that the error is in.
+    /// The part of the template with the error.
     pub fn part(&self) -> TemplatePart {
         match self {
             Self::UnknownVariable { part, .. }
@@ -85,7 +85,7 @@ impl TemplateError {
     }
 }
 
-/// The beginning of a text that authors chose.
+/// The beginning of a text from the author.
 pub(super) fn shown(text: &str, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,7 +1,8 @@
-//! How values become text: as they are, or escaped for HTML.
+//! Converts values to text: unchanged, or escaped for HTML.
 //!
-//! Invariant: in the HTML part no value can add markup, and only the five characters that HTML needs escaped are changed, so that
-//! links stay readable (minijinja's own escaping also replaces every `/`). Each output pays for its length.
+//! Invariant: no value can add markup to the HTML part, and only the five characters that HTML
+//! requires to be escaped are changed, so that links stay readable (minijinja's own escaping also
+//! replaces every `/`). Each output is charged for its length.
 
 use std::fmt::{self, Write};
 
@@ -9,7 +10,7 @@ use minijinja::{AutoEscape, Error, Output, State, Value};
 
 use super::budget;
 
-/// minijinja's formatter: called for every `{{ … }}`.
+/// The formatter that minijinja calls for every `{{ … }}`.
 pub(super) fn output(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     budget::look()?;
     budget::spend(budget::weight(value))?;

@@ -1,10 +1,12 @@
 //! The filters and tests that templates may use.
 //!
-//! Invariant: each pays the `budget` for all it reads before it runs and for all it made, and makes no text longer than
-//! [`MAX_TEXT_BYTES`] and no list longer than [`MAX_ITEMS`]. Lists that minijinja would compute anew at each use are made once.
-//! `escape`, `join` and `replace` are ours. Left out on purpose: `safe` (a lead's name could become markup), `tojson`,
-//! `indent`, `format`, `batch`, `slice`, `chain`, `zip`, `pprint` (all can be made to grow), `map` and the other
-//! filters that call filters by name.
+//! Invariant: each is charged to the `budget`, before it runs for everything that it reads and
+//! afterwards for its result, and produces no text longer than [`MAX_TEXT_BYTES`] and no list
+//! longer than [`MAX_ITEMS`]. Lists that minijinja would compute again on each use are computed
+//! once. `escape`, `join` and `replace` are implemented here. Deliberately omitted: `safe` (a
+//! lead's name could become markup), `tojson`, `indent`, `format`, `batch`, `slice`, `chain`,
+//! `zip`, `pprint` (their output can be made to grow), `map` and the other filters that call
+//! filters by name.
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value, filters,
@@ -15,9 +17,9 @@ use minijinja::{
 
 use super::{budget, escape::escape};
 
-/// Bytes of a text that a filter makes.
+/// Maximum bytes of a text that a filter produces.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
-/// Elements of a list that a filter makes.
+/// Maximum elements of a list that a filter produces.
 const MAX_ITEMS: usize = 10_000;
 
 /// Every filter, for the check at compile time.
@@ -77,14 +79,14 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     install_tests(environment);
 }
 
-/// What a filter or test reads of its arguments.
+/// How much of its arguments a filter or test reads.
 #[derive(Clone, Copy)]
 enum Reads {
-    /// Texts as a whole, of lists at most each element, not what it holds.
+    /// Texts completely; of lists each element, but not its contents.
     Surface,
-    /// All that they hold.
+    /// All contents.
     All,
-    /// All that they hold, once for each comparison of a sort.
+    /// All contents, once for each comparison of a sort.
     Sorted,
 }
 
@@ -96,7 +98,7 @@ impl Reads {
             Self::Sorted => {
                 let list = arguments.first().map_or(0, budget::weight);
                 let items = arguments.first().and_then(Value::len).unwrap_or_default();
-                // Such as the path of an attribute, which is followed for each item.
+                // For example the path of an attribute, which is resolved for each item.
                 let others: usize = arguments.iter().skip(1).map(budget::weight).sum();
                 let rounds = usize::try_from(items.checked_ilog2().unwrap_or_default()).unwrap_or_default() + 1;
                 list.saturating_add(items.saturating_mul(others)).saturating_mul(2 * rounds)
@@ -105,7 +107,7 @@ impl Reads {
     }
 }
 
-/// Adds a filter that pays for what it reads and makes.
+/// Adds a filter that is charged for what it reads and produces.
 fn filter<F, Rv, Args>(environment: &mut Environment<'static>, name: &'static str, reads: Reads, filter: F)
 where
     F: Function<Rv, Args>,
@@ -121,7 +123,7 @@ where
     });
 }
 
-/// Adds a test that pays for what it reads.
+/// Adds a test that is charged for what it reads.
 fn test<F, Rv, Args>(environment: &mut Environment<'static>, name: &'static str, test: F)
 where
     F: Function<Rv, Args>,
@@ -140,7 +142,7 @@ where
     );
 }
 
-/// Pays for what a filter made.
+/// Charges for the result of a filter.
 fn made(value: Value) -> Result<Value, Error> {
     budget::spend(budget::surface(&value))?;
     match value.kind() {
@@ -243,10 +245,10 @@ fn bounded(bytes: usize) -> Result<(), Error> {
     if bytes <= MAX_TEXT_BYTES {
         Ok(())
     } else {
-        Err(Error::new(ErrorKind::InvalidOperation, "a filter makes too long a text"))
+        Err(Error::new(ErrorKind::InvalidOperation, "the result of a filter is too long a text"))
     }
 }
 
 fn too_many_items() -> Error {
-    Error::new(ErrorKind::InvalidOperation, "a filter makes too long a list")
+    Error::new(ErrorKind::InvalidOperation, "the result of a filter is too long a list")
 }

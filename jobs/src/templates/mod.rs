@@ -1,12 +1,13 @@
-//! Mail templates: what a tenant writes, compiled once and rendered for each recipient.
+//! Mail templates: written by tenants, compiled once and rendered for each recipient.
 //!
-//! Invariant: a template costs its author's mails, never the worker. Its size, its depth, its output, its steps, its memory and its
-//! time are bounded whatever it says (what could grow is refused), it reads nothing but the values it is given,
-//! and an unknown variable is an error, not an empty space in a thousand mails.
+//! Invariant: a bad template fails its author's mails, never the worker. Its size, depth, output,
+//! steps, memory and time are bounded whatever it contains (constructs that could grow are
+//! refused), it reads only the values that it is given, and an unknown variable is an error, not an
+//! empty space in a thousand mails.
 //!
-//! Compiling is in `compile`, rendering in `render`. What is refused is in `scan` (by tokens, before parsing) and `policy` (by the
-//! syntax tree), what rendering may cost in `budget`. Both belong on a [`shared::compute::ComputePool`]: see
-//! [`crate::campaign_mail`].
+//! `compile` compiles and `render` renders. `scan` (on tokens, before parsing) and `policy` (on the
+//! syntax tree) refuse constructs, and `budget` bounds the cost of rendering. Compile and render on
+//! a [`shared::compute::ComputePool`]: see [`crate::campaign_mail`].
 
 mod budget;
 mod compile;
@@ -23,14 +24,14 @@ pub use self::{
     error::{TemplateError, TemplatePart},
 };
 
-/// Bytes in the source of one part at most.
+/// Maximum bytes of one part's source.
 pub const MAX_SOURCE_BYTES: usize = 256 * 1024;
-/// Bytes in the source of a subject at most.
+/// Maximum bytes of a subject's source.
 pub const MAX_SUBJECT_SOURCE_BYTES: usize = 2 * 1024;
-/// Bytes in one rendered part at most.
+/// Maximum bytes of one rendered part.
 pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 
-/// The sources of a mail, in the template language of minijinja.
+/// The sources of a mail, in minijinja's template language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailTemplate {
     pub subject: String,
@@ -41,10 +42,10 @@ pub struct MailTemplate {
 /// A mail's content for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedMail {
-    /// On one line.
+    /// A single line.
     pub subject: String,
     pub text: String,
-    /// Every value in it is escaped.
+    /// All values in it are escaped.
     pub html: Option<String>,
 }
 

@@ -1,10 +1,12 @@
-//! What of minijinja's language a mail template may use.
+//! The subset of minijinja's language that mail templates may use.
 //!
 //! minijinja's fuel counts instructions, but one instruction may double a text: twenty lines of
-//! `{% set a = a ~ a %}` fill the memory of any worker. Invariant: no expression here makes a value much larger than
-//! the values it reads, and no statement feeds a made value to another. So there is no binding but the loop variable,
-//! no concatenation, multiplication or call, and only lists of constants. The check runs on the syntax tree, whose depth `scan` has
-//! bounded, before minijinja folds constants (`"a" * 100000000` would be built while compiling).
+//! `{% set a = a ~ a %}` fill the memory of any worker. Invariant: no expression here produces a
+//! value much larger than the values that it reads, and no statement feeds a produced value into
+//! another. Therefore the only binding is the loop variable, there is no concatenation,
+//! multiplication or call, and lists contain constants only. The check runs on the syntax tree,
+//! whose depth `scan` has bounded, before minijinja folds constants (`"a" * 100000000` would be
+//! built during compilation).
 
 use minijinja::machinery::{
     Span,
@@ -18,17 +20,17 @@ use super::{
     filters::{FILTERS, TESTS},
 };
 
-/// Nodes in one expression at most.
+/// Maximum number of nodes in one expression.
 const MAX_NODES: usize = 200;
 
-/// Refuses what the module's doc says, naming the line.
+/// Refuses everything outside of the subset, with its line.
 pub(super) fn check(part: TemplatePart, root: &Stmt<'_>) -> Result<(), TemplateError> {
     Policy { part, nodes: 0 }.statement(root)
 }
 
 struct Policy {
     part: TemplatePart,
-    /// Nodes of the present expression seen so far.
+    /// Nodes of the current expression seen so far.
     nodes: usize,
 }
 
@@ -50,21 +52,21 @@ impl Policy {
                 self.statements(&condition.false_body)
             }
             Stmt::ForLoop(repeat) => self.for_loop(repeat, repeat.span()),
-            Stmt::WithBlock(s) => self.refuse(s.span(), "{% with %} is not offered"),
-            Stmt::Set(s) => self.refuse(s.span(), "{% set %} is not offered"),
-            Stmt::SetBlock(s) => self.refuse(s.span(), "{% set %} is not offered"),
-            Stmt::AutoEscape(s) => self.refuse(s.span(), "{% autoescape %} is not offered"),
-            Stmt::FilterBlock(s) => self.refuse(s.span(), "{% filter %} is not offered"),
-            Stmt::Do(s) => self.refuse(s.span(), "{% do %} is not offered"),
-            // Statements of minijinja features that other crates may switch on.
+            Stmt::WithBlock(s) => self.refuse(s.span(), "{% with %} is not supported"),
+            Stmt::Set(s) => self.refuse(s.span(), "{% set %} is not supported"),
+            Stmt::SetBlock(s) => self.refuse(s.span(), "{% set %} is not supported"),
+            Stmt::AutoEscape(s) => self.refuse(s.span(), "{% autoescape %} is not supported"),
+            Stmt::FilterBlock(s) => self.refuse(s.span(), "{% filter %} is not supported"),
+            Stmt::Do(s) => self.refuse(s.span(), "{% do %} is not supported"),
+            // Statements of minijinja features that other crates may enable.
             #[allow(unreachable_patterns, reason = "the variants depend on the features of the whole build")]
-            _ => Err(self.not_offered(1, "this statement is not offered".to_owned(), None)),
+            _ => Err(self.not_offered(1, "this statement is not supported".to_owned(), None)),
         }
     }
 
     fn for_loop(&mut self, repeat: &ForLoop<'_>, span: Span) -> Verdict {
         if repeat.recursive {
-            return self.refuse(span, "a recursive loop is not offered");
+            return self.refuse(span, "a recursive loop is not supported");
         }
         self.whole_expression(&repeat.iter)?;
         if let Some(filter) = &repeat.filter_expr {
@@ -124,8 +126,8 @@ impl Policy {
             }
             Expr::List(list) => self.constants(&list.items, list.span()),
             Expr::Tuple(tuple) => self.constants(&tuple.items, tuple.span()),
-            Expr::Map(map) => self.refuse(map.span(), "a map is not offered"),
-            Expr::Call(call) => self.refuse(call.span(), "calling a function is not offered"),
+            Expr::Map(map) => self.refuse(map.span(), "a map is not supported"),
+            Expr::Call(call) => self.refuse(call.span(), "calling a function is not supported"),
         }
     }
 
@@ -136,18 +138,19 @@ impl Policy {
     fn arguments(&mut self, arguments: &[CallArg<'_>], span: Span) -> Verdict {
         arguments.iter().try_for_each(|argument| match argument {
             CallArg::Pos(value) | CallArg::Kwarg(_, value) => self.expression(value),
-            CallArg::PosSplat(_) | CallArg::KwargSplat(_) => self.refuse(span, "* and ** are not offered"),
+            CallArg::PosSplat(_) | CallArg::KwargSplat(_) => self.refuse(span, "* and ** are not supported"),
         })
     }
 
-    /// Adding is for counting (`loop.index + 1`): with a number on one side it cannot join texts or lists.
+    /// Addition is for counting (`loop.index + 1`): with a number on one side it cannot join texts
+    /// or lists.
     fn operator(&self, operator: BinOpKind, sides: [&Expr<'_>; 2], span: Span) -> Verdict {
         let is_number = |side: &Expr<'_>| matches!(side, Expr::Const(constant) if constant.value.is_number());
         match operator {
             BinOpKind::Add if sides.into_iter().any(is_number) => Ok(()),
-            BinOpKind::Add => self.refuse(span, "+ is offered only with a number on one side"),
-            BinOpKind::Concat => self.refuse(span, "~ is not offered, write the values one after the other"),
-            BinOpKind::Mul | BinOpKind::Pow => self.refuse(span, "* and ** are not offered"),
+            BinOpKind::Add => self.refuse(span, "+ is supported only with a number on one side"),
+            BinOpKind::Concat => self.refuse(span, "~ is not supported, write the values one after the other"),
+            BinOpKind::Mul | BinOpKind::Pow => self.refuse(span, "* and ** are not supported"),
             _ => Ok(()),
         }
     }
@@ -166,7 +169,7 @@ impl Policy {
             return Ok(());
         }
         let suggestion = suggestion::nearest(name, offered.iter().copied()).map(str::to_owned);
-        Err(self.not_offered(line(span), format!("the {what} `{name}` is not offered"), suggestion))
+        Err(self.not_offered(line(span), format!("the {what} `{name}` is not supported"), suggestion))
     }
 
     fn refuse(&self, span: Span, what: &str) -> Verdict {

@@ -1,7 +1,7 @@
-//! Rendering a [`CompiledTemplate`] for one recipient.
+//! Renders a [`CompiledTemplate`] for one recipient.
 //!
-//! Invariant: the result has all its values or there is an error that names the missing one; nothing is replaced by
-//! an empty text silently.
+//! Invariant: the result contains all values, or there is an error that names the missing one; no
+//! value is silently replaced by an empty text.
 
 use std::io;
 
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::ports::mail::text;
 
-/// Known names that an error holds.
+/// Maximum number of known names in an error.
 const MAX_KNOWN: usize = 1_000;
 
 impl CompiledTemplate {
     /// Renders all parts with `values`, an object whose members are the variables.
     ///
-    /// Takes some ten milliseconds of the processor at most.
+    /// Takes at most some ten milliseconds of processor time.
     pub fn render(&self, values: &serde_json::Value) -> Result<RenderedMail, TemplateError> {
         budget::within(|| guarded(TemplatePart::Text, || self.render_parts(values)))
     }
@@ -43,7 +43,7 @@ impl CompiledTemplate {
     }
 }
 
-/// Output that refuses to grow beyond [`MAX_OUTPUT_BYTES`].
+/// Output that fails when it would exceed [`MAX_OUTPUT_BYTES`].
 struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {
@@ -75,7 +75,7 @@ fn explain(part: TemplatePart, error: &Error, values: &serde_json::Value) -> Tem
     }
 }
 
-/// minijinja says which expression is undefined, but only in words: "… `lead.name` is undefined …".
+/// minijinja names the undefined expression, but only in words: "… `lead.name` is undefined …".
 fn undefined_name(error: &Error) -> Option<&str> {
     let detail = error.detail()?;
     let end = detail.find("` is undefined")?;
@@ -90,7 +90,8 @@ fn unknown_variable(part: TemplatePart, line: usize, name: &str, values: &serde_
     TemplateError::UnknownVariable { part, line, name: shown_name(name), suggestion, known }
 }
 
-/// The names that could stand in the place of `name`: the members of the deepest object on its path that exists.
+/// The names that are valid in place of `name`: the members of the deepest existing object on its
+/// path.
 fn siblings(name: &str, values: &serde_json::Value) -> Vec<String> {
     let mut object = values;
     let mut prefix = String::new();

@@ -1,16 +1,18 @@
-//! Which variables a template cannot do without.
+//! The variables that a template requires.
 //!
-//! Invariant: a name found here is read by every rendering, so a lead without it has no mail. Names that only some
-//! renderings read are left out; the other way round a campaign that works would be refused.
+//! Invariant: every rendering reads the names found here, so a lead without one of them gets no
+//! mail. Names that only some renderings read are left out; including them would refuse campaigns
+//! that work.
 
 use std::collections::BTreeSet;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 
-/// Tests and filters that take an undefined value.
+/// Tests and filters that accept an undefined value.
 const FORGIVING: [&str; 4] = ["default", "d", "defined", "undefined"];
 
-/// Adds the variables that `statement` reads in any case. The source has passed the policy, which bounds its depth.
+/// Adds the variables that `statement` always reads. The source has passed the policy, which bounds
+/// its depth.
 pub(super) fn collect(statement: &Stmt<'_>, names: &mut BTreeSet<String>) {
     match statement {
         Stmt::Template(template) => template.children.iter().for_each(|child| collect(child, names)),
@@ -27,7 +29,7 @@ fn expression(expr: &Expr<'_>, names: &mut BTreeSet<String>) {
         Expr::UnaryOp(unary) => expression(&unary.expr, names),
         Expr::BinOp(binary) => {
             expression(&binary.left, names);
-            // The right side of these may not be read.
+            // The right side of these operators may not be evaluated.
             if !matches!(binary.op, BinOpKind::ScAnd | BinOpKind::ScOr) {
                 expression(&binary.right, names);
             }

@@ -1,10 +1,12 @@
-//! What may stand in a template's tags, checked on the tokens, before anything is parsed.
+//! Checks the tokens in a template's tags, before anything is parsed.
 //!
-//! minijinja's parser, compiler and even the release of its syntax tree call themselves once for each operator, bracket, `elif` and
-//! block, so a check on the tree comes too late: a text of 5 KB overflows the stack. Invariant: what passes here has a tree of at most
-//! [`MAX_OPERATORS`] + [`MAX_BRACKETS`] + [`MAX_NESTING`] levels, whatever its operators are.
+//! minijinja's parser, its compiler and even the drop of its syntax tree recurse once for each
+//! operator, bracket, `elif` and block, so a check on the tree comes too late: a text of 5 KB
+//! overflows the stack. Invariant: the tree of a source that passes has at most [`MAX_OPERATORS`] +
+//! [`MAX_BRACKETS`] + [`MAX_NESTING`] levels, whatever its operators are.
 //!
-//! The scan also writes a look at the budget into each loop (see `budget`): minijinja has no hook for an iteration.
+//! The scan also inserts a check of the budget into each loop (see `budget`), because minijinja has
+//! no hook for iterations.
 
 use minijinja::machinery::{Span, Token, Tokenizer};
 
@@ -13,28 +15,30 @@ use super::{
     error::{TemplateError, TemplatePart},
 };
 
-/// Tags in one part.
+/// Maximum number of tags in one part.
 const MAX_TAGS: usize = 2_000;
-/// Tokens in one tag; a list of a hundred constants has 200.
+/// Maximum number of tokens in one tag; a list of a hundred constants has 200.
 const MAX_TOKENS: usize = 256;
-/// Operators of any kind in one tag: arithmetic, comparison, logic, filter, test, attribute, item, call, list.
+/// Maximum number of operators of any kind in one tag: arithmetic, comparison, logic, filter, test,
+/// attribute, item, call, list.
 const MAX_OPERATORS: usize = 64;
-/// Brackets open at a time.
+/// Maximum number of open brackets.
 const MAX_BRACKETS: usize = 16;
-/// Blocks open at a time, each `elif` counted as one: that is how minijinja nests them.
+/// Maximum number of open blocks; each `elif` counts as one, because minijinja nests them.
 const MAX_NESTING: usize = 48;
-/// Operators in one part whose cost grows with their operands and that minijinja runs without a look at the budget.
+/// Maximum number of operators in one part whose cost grows with their operands and that minijinja
+/// runs without a check of the budget.
 const MAX_UNMETERED: usize = 500;
-/// Bytes of an identifier. Columns of leads have 64 at most.
+/// Maximum bytes of an identifier. Lead columns have at most 64.
 const MAX_NAME_BYTES: usize = 128;
 
-/// Emits nothing, but passes the formatter, which looks at the budget.
+/// Outputs nothing, but calls the formatter, which checks the budget.
 const LOOK: &str = "{{''}}";
 const LOOK_TRIMMED: &str = "{{''-}}";
-/// The same in a loop's condition: an empty text's length is false.
+/// The same in a loop's condition: the length of an empty text is false.
 const LOOK_IN_CONDITION: &str = " ''|length or(";
 
-/// Checks `source` and returns it with a look at the budget in each loop.
+/// Checks `source` and returns it with a check of the budget inserted into each loop.
 pub(super) fn scan(part: TemplatePart, source: &str) -> Result<String, TemplateError> {
     let mut tokens = Tokenizer::new(source, part.name(), false, minijinja::syntax::SyntaxConfig::default());
     let mut scan =
@@ -50,14 +54,14 @@ struct Scan<'s> {
     source: &'s str,
     tags: usize,
     unmetered: usize,
-    /// For each open block how many levels it takes.
+    /// The number of levels of each open block.
     open: Vec<usize>,
     tag: Tag,
-    /// What is to be inserted at which byte, ascending.
+    /// Texts to insert, with their byte offsets, ascending.
     looks: Vec<(usize, &'static str)>,
 }
 
-/// The present tag, as far as it was read.
+/// The current tag, as far as it was read.
 #[derive(Default)]
 struct Tag {
     is_block: bool,
@@ -122,17 +126,17 @@ impl<'s> Scan<'s> {
                     *levels += 1;
                 }
             }
-            // A wrong one is an error at which the parser stops.
+            // A mismatched one is a syntax error that stops the parser.
             "endif" | "endfor" => {
                 self.open.pop();
             }
             "else" => {}
-            other => return self.refuse(format!("{{% {other} %}} is not offered"), span),
+            other => return self.refuse(format!("{{% {other} %}} is not supported"), span),
         }
         self.bound(self.open.iter().sum(), MAX_NESTING, "blocks and `elif`s in blocks", span)
     }
 
-    /// The first `if` of a loop's tag outside of brackets begins its condition.
+    /// The first `if` of a loop's tag outside of brackets starts its condition.
     fn condition(&mut self, name: &str, span: Span) {
         if name == "if" && self.tag.is_loop && !self.tag.has_condition && self.tag.brackets == 0 {
             self.tag.has_condition = true;
@@ -168,7 +172,7 @@ impl<'s> Scan<'s> {
     }
 
     fn bound(&self, count: usize, max: usize, what: &str, span: Span) -> Verdict {
-        if count <= max { Ok(()) } else { self.refuse(format!("more than {max} {what} are not offered"), span) }
+        if count <= max { Ok(()) } else { self.refuse(format!("more than {max} {what} are not supported"), span) }
     }
 
     fn refuse(&self, what: String, span: Span) -> Verdict {
@@ -177,7 +181,7 @@ impl<'s> Scan<'s> {
     }
 }
 
-/// What may make the tree one level deeper.
+/// Tokens that may make the tree one level deeper.
 fn is_operator(token: &Token<'_>) -> bool {
     match token {
         Token::Ident(name) => matches!(*name, "not" | "and" | "or" | "is" | "in" | "if" | "else"),
@@ -186,7 +190,7 @@ fn is_operator(token: &Token<'_>) -> bool {
     }
 }
 
-/// What minijinja computes by itself at a cost that grows with the operands.
+/// Operators that minijinja computes itself, at a cost that grows with the operands.
 fn is_unmetered(token: &Token<'_>) -> bool {
     match token {
         Token::Ident(name) => *name == "in",

@@ -1,4 +1,4 @@
-//! What authors of templates get: mails, or an error they can act on, and never a stuck worker.
+//! Authors of templates get mails, or an error that they can act on, and never block a worker.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn nothing_undoes_the_escaping() {
         let html = template.render(&values).expect(source).html.expect("html");
         assert!(!html.to_lowercase().contains("<script"), "{source}: {html}");
     }
-    assert!(message(compile("s", "t", Some("{{ x|safe }}"))).contains("the filter `safe` is not offered"));
+    assert!(message(compile("s", "t", Some("{{ x|safe }}"))).contains("the filter `safe` is not supported"));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn syntax_errors_have_a_line() {
     assert!(matches!(error, TemplateError::Syntax { part: TemplatePart::Text, line: 2, .. }), "{error:?}");
     assert!(
         message(text_of("{{ name|uper }}", &json!({})))
-            .contains("the filter `uper` is not offered, did you mean `upper`?")
+            .contains("the filter `uper` is not supported, did you mean `upper`?")
     );
 }
 

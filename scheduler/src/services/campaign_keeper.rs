@@ -1,8 +1,10 @@
-//! Finding campaigns that are scheduled or being sent although no job sends them any more, and settling them.
+//! Finds campaigns that are scheduled or being sent although no job sends them any more, and
+//! settles them.
 //!
-//! Invariant: a campaign is never under way for ever. If its job was cancelled or discarded by itself, it is paused with the reason,
-//! for a person to resume: a job that kills its workers would do so again. If the job's row is gone, the campaign is started
-//! again from where it is; recipients who have their mail, or a job of their own, are left alone.
+//! Invariant: no campaign stays scheduled or sending without a job. If its job was cancelled or
+//! discarded, the campaign is paused with the reason, for a person to resume: a job that kills its
+//! workers would do so again. If the row of the job is gone, the campaign is restarted from its
+//! current position; recipients that have their mail, or a job of their own, are skipped.
 
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use shared::{
 use crate::{elector::Leading, maintainer::Service};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Campaigns that one run settles.
+/// Campaigns settled per run.
 const AT_ONCE: i64 = 100;
 const JOBS: SendingJobs = SendingJobs { kind: SendCampaign::KIND, queue: SendCampaign::QUEUE };
 
@@ -38,9 +40,9 @@ pub struct CampaignKeeper {
 /// What a run settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CampaignReport {
-    /// Campaigns that were paused.
+    /// Paused campaigns.
     pub paused: u64,
-    /// Campaigns that were given a new job.
+    /// Campaigns that got a new job.
     pub resumed: u64,
 }
 
@@ -54,10 +56,10 @@ impl CampaignKeeper {
         let mut transaction = self.tenants.begin(campaign.tenant).await?;
         match under_way::lock(&mut transaction, campaign.id, JOBS).await? {
             Ended::With(job, state @ (JobState::Cancelled | JobState::Discarded)) => {
-                let reason = format!("its job {job} was {}; resume it to go on", state.as_str());
+                let reason = format!("job {job} was {}; resume the campaign to continue", state.as_str());
                 under_way::pause(&mut transaction, campaign.id, &reason).await?;
                 report.paused += 1;
-                tracing::info!(campaign_id = %campaign.id, job_id = %job, state = state.as_str(), "paused a campaign whose job ended");
+                tracing::info!(campaign_id = %campaign.id, job_id = %job, state = state.as_str(), "paused a campaign whose job was cancelled or discarded");
             }
             Ended::With(..) | Ended::Lost => {
                 let Some(present) = campaigns::find(&mut transaction, campaign.id).await? else { return Ok(()) };
@@ -70,10 +72,10 @@ impl CampaignKeeper {
                     run_at: present.send_at.filter(|send_at| *send_at > self.clock.now()),
                     ..new_job(&self.clock, campaign.tenant, &send)
                 };
-                // The sweep tells the index.
+                // The sweep pushes the job to the index.
                 Producer::enqueue_in(&mut transaction, &[new]).await?;
                 report.resumed += 1;
-                tracing::warn!(campaign_id = %campaign.id, job_id = %job, "resumed a campaign whose job was gone");
+                tracing::warn!(campaign_id = %campaign.id, job_id = %job, "restarted a campaign whose job is gone");
             }
             Ended::Not => return Ok(()),
         }
@@ -92,7 +94,7 @@ impl Service for CampaignKeeper {
     async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<CampaignReport> {
         let (mut report, mut outcome) = (CampaignReport::default(), Ok(()));
         for campaign in under_way::stranded(&self.system, JOBS, AT_ONCE).await? {
-            // One tenant's trouble is not another's.
+            // An error in one tenant's campaign does not stop the others.
             outcome = self.settle(campaign, &mut report).await.and(outcome);
         }
         outcome?;

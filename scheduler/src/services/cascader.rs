@@ -1,4 +1,4 @@
-//! Continuing what ends of jobs left to do for those that wait for them.
+//! Continues the follow-up work that finished jobs left for their dependents.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use shared::{
 use crate::{elector::Leading, maintainer::Service};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Rounds of one run, so that a leader whose term is over stops.
+/// Rounds per run: a leader whose term is over stops after the current run.
 const ROUNDS: usize = 50;
 
 /// Continues cascades.

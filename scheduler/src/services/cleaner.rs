@@ -1,4 +1,5 @@
-//! Forgetting finished work when its time is over, in small deletes. Whole months are the [`super::MonthDropper`]'s.
+//! Deletes finished work after its retention, in small statements. [`super::MonthDropper`] drops
+//! whole months.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::{elector::Leading, maintainer::Service};
 
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Deletes what is older than its retention.
+/// Deletes rows older than their retention.
 pub struct Cleaner {
     db: SystemDb,
     keep_jobs: Duration,

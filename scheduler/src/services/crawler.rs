@@ -1,7 +1,7 @@
-//! Bringing into the index what the sweep passed by: a row whose transaction stayed open for longer than the sweep's lag, or a job whose
-//! index was not told of what another's end meant for it.
+//! Pushes to the index what the sweep missed: a row whose transaction stayed open for longer than
+//! the sweep's lag, or a job whose change by another job's follow-up work did not reach the index.
 //!
-//! Walks over everything that waits, again and again, one small page a round.
+//! Walks over all waiting jobs again and again, one small page per run.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use crate::{elector::Leading, maintainer::Service, rest::Rest};
 
-/// Crawls over all queues, one after the other.
+/// Crawls all queues, one after the other.
 pub struct Crawler {
     reconciler: Reconciler,
     queues: Vec<QueueName>,
     interval: Duration,
     cursor: CrawlCursor,
-    /// What died since the last vacuum can make a page slow.
+    /// Rows that died since the last vacuum can make a page slow.
     rest: Rest,
 }
 

@@ -1,4 +1,4 @@
-//! Exporting how much waits, from one process, so that sums over processes are right.
+//! Exports queue depth and age from one process, so that sums over processes are correct.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{elector::Leading, maintainer::Service, rest::Rest};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// After a count that ran into the time-out, too, the next is not so far away.
+/// Also bounds the pause after a count that ran into its timeout.
 const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// Sets the gauges of queue depth and age.
@@ -23,7 +23,7 @@ pub struct Depth {
     index: Index,
     queues: Vec<QueueName>,
     clock: Clock,
-    /// Counting what is not due takes longer the more there is.
+    /// Counting jobs that are not due takes longer the more there are.
     rest: Rest,
 }
 
@@ -33,7 +33,8 @@ impl Depth {
         Self { db, index, queues, clock, rest: Rest::at_most(LONGEST_REST) }
     }
 
-    /// Jobs not due, which only the ledger knows. The gauges keep their last values in between.
+    /// Counts jobs that are not due, which only the ledger knows. The gauges keep their values
+    /// between counts.
     async fn count(&mut self) -> anyhow::Result<()> {
         if !self.rest.is_over() {
             return Ok(());
@@ -41,7 +42,7 @@ impl Depth {
         let began = Instant::now();
         let counted = inspect::count_not_due(&self.db).await;
         self.rest.begin(began.elapsed());
-        let counted = counted.context("counting what is not due")?;
+        let counted = counted.context("counting jobs that are not due")?;
         for queue in &self.queues {
             let not_due = counted.get(queue).copied().unwrap_or_default();
             gauge(queue, "scheduled", not_due.scheduled);
@@ -50,7 +51,7 @@ impl Depth {
         Ok(())
     }
 
-    /// What the index knows.
+    /// Sets the gauges that come from the index.
     async fn measure(&self, queue: &QueueName) -> anyhow::Result<()> {
         let (status, depth) = (self.index.status(queue).await?, self.index.depth(queue).await?);
         gauge(queue, "available", depth.available);

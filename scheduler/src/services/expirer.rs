@@ -1,4 +1,4 @@
-//! Discarding jobs whose time is over before a worker started them.
+//! Discards jobs that expired before a worker started them.
 
 use std::time::Duration;
 

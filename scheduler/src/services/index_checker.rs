@@ -1,4 +1,4 @@
-//! Checking the index every minute, repairing what does not hold, and counting it.
+//! Checks the invariants of the index, every minute by default, repairs violations and counts them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use strum::IntoEnumIterator as _;
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Violations of a round that are logged one by one.
+/// Most violations that one run logs separately.
 const LOGGED: usize = 10;
 
 /// Checks all queues, one after the other.
@@ -26,9 +26,9 @@ pub struct IndexChecker {
 }
 
 impl IndexChecker {
-    /// A checker that looks every `interval`.
+    /// A checker that runs every `interval`.
     pub fn new(checker: Checker, queues: Vec<QueueName>, interval: Duration) -> Self {
-        // An alert on a counter needs its zero.
+        // An alert on a counter needs its initial zero.
         for invariant in Invariant::iter() {
             metrics::counter!(names::INDEX_DRIFT_TOTAL, "invariant" => invariant.name()).increment(0);
         }
@@ -49,7 +49,7 @@ impl Service for IndexChecker {
         for queue in &self.queues {
             match self.checker.check(queue, Extent::Sample, true).await {
                 Ok(found) => drift.extend(found.into_iter().filter(is_drift)),
-                // The other queues are not to wait for it.
+                // An error in one queue does not stop the others.
                 Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
             }
         }
@@ -57,13 +57,13 @@ impl Service for IndexChecker {
             metrics::counter!(names::INDEX_DRIFT_TOTAL, "invariant" => violation.invariant.name()).increment(1);
         }
         for violation in drift.iter().take(LOGGED) {
-            tracing::warn!(%violation, all = drift.len(), "the index did not keep an invariant; it was repaired");
+            tracing::warn!(%violation, all = drift.len(), "repaired a violation of an index invariant");
         }
         outcome.map(|()| drift.len())
     }
 }
 
-/// An index that is not built is the index keeper's.
+/// An index that is not built yet is left to the index keeper.
 fn is_drift(violation: &Violation) -> bool {
     violation.invariant != Invariant::NotReady
 }

@@ -1,4 +1,5 @@
-//! Keeping the index's copy of limits and pauses in agreement with the ledger: a command's message may be lost, a tenant may be new.
+//! Reconciles limits and pauses in the index with the ledger: the message of a command may be lost,
+//! or a tenant may be new.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub struct LimitKeeper {
 }
 
 impl LimitKeeper {
-    /// A keeper that looks every `interval`.
+    /// A keeper that runs every `interval`.
     pub const fn new(limiter: Limiter, queues: Vec<QueueName>, interval: Duration) -> Self {
         Self { limiter, queues, interval }
     }

@@ -1,4 +1,4 @@
-//! What a leader does, one file each, all of the shape [`crate::maintainer::Service`].
+//! The services of a leader, one per file. Each implements [`crate::maintainer::Service`].
 
 mod campaign_keeper;
 mod cascader;

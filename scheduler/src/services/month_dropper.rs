@@ -1,7 +1,7 @@
-//! Forgetting finished months, each as a whole, by dropping its partition.
+//! Deletes finished months by dropping their partitions.
 //!
-//! Apart from the [`super::Cleaner`]: whether anything in a month is still needed may take a reading of all of it, which neither delays
-//! the small deletes nor ends them when it takes too long.
+//! Separate from [`super::Cleaner`]: finding out whether a month is still needed may require
+//! reading all of it, which must neither delay the small deletes nor stop them on a timeout.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use shared::{db::SystemDb, queue::retention};
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Often enough for something that becomes possible once a month.
+/// Frequent enough, since a month becomes droppable only once a month.
 const INTERVAL: Duration = Duration::from_mins(30);
 
 /// Drops months older than their retention.
@@ -36,7 +36,7 @@ impl Service for MonthDropper {
     async fn run_once(&mut self, _leading: &Leading) -> anyhow::Result<Vec<String>> {
         let dropped = retention::drop_months(&self.db, self.keep_jobs).await?;
         if !dropped.is_empty() {
-            tracing::info!(months = dropped.join(" "), "months of finished jobs were dropped");
+            tracing::info!(months = dropped.join(" "), "dropped months of finished jobs");
         }
         Ok(dropped)
     }

@@ -1,7 +1,8 @@
-//! Bringing jobs into the index shortly before they are due.
+//! Brings jobs into the index shortly before they are due.
 //!
-//! Invariant: the look-ahead here is ten seconds shorter than the producer's, so a job that was just too late to be pushed when
-//! it was committed is seen by a later window, whatever the clocks of the two machines say within that margin.
+//! Invariant: the look-ahead is ten seconds shorter than the producer's. A job that was due just
+//! too late for the push at its commit falls into a later window, as long as the clocks of the two
+//! machines differ by less than that margin.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Promoter {
 }
 
 impl Promoter {
-    /// A promoter that looks every `tick`.
+    /// A promoter that runs every `tick`.
     pub const fn new(reconciler: Reconciler, tick: Duration) -> Self {
         Self { reconciler, tick, reached: None }
     }
@@ -38,7 +39,7 @@ impl Service for Promoter {
 
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
         let term = leading.term.number();
-        // A new leader does not know how far the last one came: it begins with all that is due.
+        // A new leader does not know its predecessor's last window, so it starts with all due jobs.
         let from =
             self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
         let (reached, promoted) = self.reconciler.promote(from, AHEAD).await?;

@@ -1,5 +1,6 @@
-//! Building the index anew when it is not the one that the last rebuild left: Redis was restarted, flushed, failed over, or came
-//! back from an old dump; or the queue is split into another number of shards now.
+//! Rebuilds the index when it is not the one that the last rebuild left: Redis was restarted,
+//! flushed, failed over or restored from an old dump, or the number of shards of the queue has
+//! changed.
 
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use shared::{
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Longer than two renewals of a live holder (see `worker::renewer`): each can assert its leases.
+/// Longer than two renewals of a live holder (see `worker::renewer`), so each can assert its
+/// leases.
 const GRACE: Duration = Duration::from_millis(1_200);
 
-/// Keeps every queue's index sound.
+/// Keeps the index of every queue sound.
 pub struct IndexKeeper {
     reconciler: Reconciler,
     queues: Vec<QueueName>,
@@ -26,20 +28,20 @@ pub struct IndexKeeper {
 }
 
 impl IndexKeeper {
-    /// A keeper that looks every `interval`.
+    /// A keeper that runs every `interval`.
     pub const fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
         Self { reconciler, queues, interval }
     }
 
     async fn keep(&self, queue: &QueueName, leading: &Leading) -> anyhow::Result<u64> {
         if let Some(Resharded { from, to }) = self.reconciler.reshard(queue, &leading.term).await? {
-            tracing::info!(%queue, from, to, "the queue is split into another number of shards; its index will be built anew");
+            tracing::info!(%queue, from, to, "the number of shards of the queue has changed; rebuilding its index");
         }
         if self.reconciler.is_sound(queue).await? {
             return Ok(0);
         }
         let report = self.reconciler.rebuild(queue, &leading.term, GRACE).await?;
-        tracing::info!(%queue, epoch = report.epoch, jobs = report.jobs, took_ms = report.took.as_millis(), "the index was built anew from the ledger");
+        tracing::info!(%queue, epoch = report.epoch, jobs = report.jobs, took_ms = report.took.as_millis(), "rebuilt the index from the ledger");
         metrics::histogram!(names::INDEX_REBUILD_SECONDS).record(report.took.as_secs_f64());
         Ok(report.jobs)
     }
@@ -54,7 +56,8 @@ impl Service for IndexKeeper {
     }
 
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
-        // All to their ends: a rebuild that is dropped half way leaves workers with half an index until it is begun anew.
+        // Run all to completion: after an abandoned rebuild, workers have half an index until the
+        // next one.
         let kept = join_all(
             self.queues
                 .iter()

@@ -1,7 +1,8 @@
-//! Making the jobs of dead workers available again.
+//! Makes the jobs of dead workers available again.
 //!
-//! Invariant: a lease that ran out while nobody could renew it says nothing about its holder. After any interruption (this
-//! process was not leading, or Redis did not answer) holders get time to renew before leases are judged.
+//! Invariant: a lease that expired while it could not be renewed says nothing about its holder.
+//! After any interruption (this process was not leading, or Redis did not answer), holders get time
+//! to renew before any lease counts as expired.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::{elector::Leading, maintainer::Service};
 /// Longer than two renewals of a live holder (see `worker::renewer`).
 const RECOVERY: Duration = Duration::from_millis(1_200);
 
-/// Looks for leases that ran out.
+/// Looks for expired leases.
 pub struct Rescuer {
     db: SystemDb,
     index: Index,
@@ -32,12 +33,12 @@ pub struct Rescuer {
 }
 
 impl Rescuer {
-    /// A rescuer that looks every `tick`.
+    /// A rescuer that runs every `tick`.
     pub fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, tick: Duration) -> Self {
         Self { db, index, queues, tick, last_success: None, judge_after: Instant::now() }
     }
 
-    /// Whether Redis has answered without a gap for long enough.
+    /// Whether Redis has answered without a gap for long enough that every live holder has renewed.
     async fn holders_could_renew(&mut self) -> anyhow::Result<bool> {
         let asked = Instant::now();
         self.index.ping().await?;
@@ -72,16 +73,16 @@ impl Service for Rescuer {
                     total.poisoned += report.poisoned;
                     total.finished += report.finished;
                 }
-                // The other queues' jobs are not to wait for it.
+                // An error in one queue does not stop the others.
                 Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
             }
         }
         if outcome.is_ok() {
-            // Rescuing many takes a while; that is no interruption.
+            // A long rescue is no interruption.
             self.last_success = Some(Instant::now());
         }
         if total.rescued + total.poisoned > 0 {
-            tracing::warn!(rescued = total.rescued, poisoned = total.poisoned, "jobs of lost workers");
+            tracing::warn!(rescued = total.rescued, poisoned = total.poisoned, "rescued jobs of lost workers");
             metrics::counter!(names::JOBS_RESCUED_TOTAL).increment(total.rescued + total.poisoned);
         }
         outcome.map(|()| total)

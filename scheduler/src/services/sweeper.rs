@@ -1,6 +1,8 @@
-//! Bringing into the index what is in the ledger and was never told: the API died between commit and push, or Redis was away.
+//! Pushes jobs of the ledger that never reached the index: the API died between commit and push, or
+//! Redis was unavailable.
 //!
-//! It follows close behind the newest rows; each is seen once, a few seconds after its insert.
+//! The sweep follows the newest rows at a short distance and reads each row once, a few seconds
+//! after its insert.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,9 +15,9 @@ use uuid::Uuid;
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Younger rows are left to the producer's own push.
+/// Younger rows are left to the producer's push.
 const LAG: Duration = Duration::from_secs(2);
-/// Where a new leader begins: it does not know how far the last one came.
+/// Where a new leader starts, since it does not know its predecessor's position.
 const LOOK_BACK: Duration = Duration::from_mins(10);
 
 /// Sweeps all queues.
@@ -28,7 +30,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// A sweeper that looks every `interval`.
+    /// A sweeper that runs every `interval`.
     pub fn new(reconciler: Reconciler, queues: Vec<QueueName>, interval: Duration) -> Self {
         Self { reconciler, queues, interval, term: None, swept_to: HashMap::new() }
     }
@@ -55,14 +57,14 @@ impl Service for Sweeper {
         self.begin_term(leading.term.number()).await?;
         let (mut seen, mut outcome) = (0, Ok(()));
         for queue in &self.queues {
-            // Cursors move only after the index took the rows.
+            // A cursor moves only after the index has taken the rows.
             let cursor = self.swept_to.get(queue).copied().unwrap_or_default();
             match self.reconciler.sweep(queue, cursor, LAG).await {
                 Ok((cursor, swept)) => {
                     self.swept_to.insert(queue.clone(), cursor);
                     seen += swept;
                 }
-                // The other queues' jobs are not to wait for it.
+                // An error in one queue does not stop the others.
                 Err(error) => outcome = outcome.and(Err(error).with_context(|| format!("queue {queue}"))),
             }
         }

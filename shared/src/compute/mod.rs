@@ -1,7 +1,8 @@
-//! A bounded pool of threads for computation that tenants control: templates, large documents.
+//! A bounded thread pool for computation whose cost tenants control: templates, large documents.
 //!
-//! Invariant: such work never runs on a thread of the async runtime, and no tenant ever occupies all threads of the pool: each has a
-//! share of them, tenants are served in turn ([`turns`]), and the number of its waiting computations is bounded. The work itself must
+//! Invariant: such work never runs on a thread of the async runtime, and no tenant ever occupies
+//! all threads of the pool. Each tenant may use half of the threads, tenants are served round-robin
+//! ([`turns`]), and the number of a tenant's waiting computations is bounded. The work itself must
 //! be bounded by its author, since a thread cannot be interrupted.
 
 mod turns;
@@ -22,28 +23,31 @@ use tokio::sync::oneshot;
 use self::turns::Turns;
 use crate::{telemetry::names, tenancy::TenantId};
 
-/// Far more than parsers and renderers need within their limits.
+/// Stack of a compute thread; far more than parsers and renderers need within their limits.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
-/// Behind the threads that serve requests and keep leases, where processors are short: a third of their weight.
+/// Nice value of compute threads. It gives them a third of the CPU weight of the threads that serve
+/// requests and renew leases.
 const NICENESS: i32 = 5;
 
-/// How large a pool is.
+/// Size of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct ComputeSettings {
-    /// Threads; at least two, so that one tenant leaves one to the others.
+    /// Number of threads, at least two: one tenant leaves one for the others.
     pub threads: usize,
-    /// Computations of one tenant that may wait; more are refused.
+    /// Maximum number of waiting computations per tenant; more are refused.
     pub max_waiting: usize,
 }
 
 impl ComputeSettings {
-    /// For a process whose callers can be refused: a thread for each processor, 128 waiting computations for each tenant.
+    /// For a process that may refuse callers: one thread per processor (2 to 8), 128 waiting
+    /// computations per tenant.
     pub fn refusing() -> Self {
         let processors = thread::available_parallelism().map_or(2, NonZeroUsize::get);
         Self { threads: processors.clamp(2, 8), max_waiting: 128 }
     }
 
-    /// For a process that bounds its callers otherwise, as a worker does by its slots: nothing is refused.
+    /// For a process that bounds its callers in another way, as a worker does with its slots:
+    /// nothing is refused.
     pub fn waiting() -> Self {
         Self { max_waiting: usize::MAX, ..Self::refusing() }
     }
@@ -54,7 +58,7 @@ impl ComputeSettings {
 #[error("too many computations of this tenant are waiting")]
 pub struct Busy;
 
-/// The pool. Its threads end with its last clone.
+/// The pool. Its threads end when the last clone is dropped.
 #[derive(Clone)]
 pub struct ComputePool(Arc<Handle>);
 
@@ -80,7 +84,7 @@ impl ComputePool {
     /// Starts the threads.
     ///
     /// # Panics
-    /// If the system gives no thread: without it the process could not work at all.
+    /// If the operating system cannot create a thread; the process could not work without the pool.
     pub fn start(settings: ComputeSettings) -> Self {
         let threads = settings.threads.max(2);
         let turns = Turns::new(threads / 2, settings.max_waiting);
@@ -92,13 +96,13 @@ impl ComputePool {
                 .name(format!("compute-{number}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || shared.work())
-                .expect("the system gives a thread at start");
+                .expect("the system can create a thread at start");
         }
         Self(Arc::new(Handle(shared)))
     }
 
-    /// Runs `work` when it is the tenant's turn. A panic of `work` is a panic here. Work whose caller is gone before its turn is
-    /// left out. `task` names it in metrics.
+    /// Runs `work` when it is the tenant's turn. A panic in `work` is propagated to the caller.
+    /// Work whose caller has gone away before its turn is skipped. `task` is its label in metrics.
     pub async fn run<T: Send + 'static>(
         &self,
         tenant: TenantId,
@@ -108,7 +112,7 @@ impl ComputePool {
         let (sender, receiver) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
         let run = Box::new(move || {
             if !sender.is_closed() {
-                // What the work leaves behind after a panic is dropped with it.
+                // State that the work leaves behind after a panic is dropped with the work.
                 let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
             }
         });
@@ -116,7 +120,7 @@ impl ComputePool {
             counter!(names::COMPUTE_REFUSED_TOTAL, names::label::TASK => task).increment(1);
             return Err(Busy);
         }
-        match receiver.await.expect("the pool lives as long as its callers and runs all that it accepted") {
+        match receiver.await.expect("the pool outlives its callers and runs all work that it accepted") {
             Ok(result) => Ok(result),
             Err(panic) => resume_unwind(panic),
         }
@@ -147,7 +151,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        // A system that does not permit it gets its work done all the same.
+        // Lowering the priority may not be permitted; the work then runs at normal priority.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         while let Some((tenant, computation)) = self.next() {
             let Computation { task, since, run } = computation;
@@ -156,12 +160,12 @@ impl Shared {
             run();
             histogram!(names::COMPUTE_DURATION_SECONDS, names::label::TASK => task).record(begun.elapsed());
             self.lock().turns.finish(tenant);
-            // The tenant's next computation may have waited for its share.
+            // A computation of the same tenant may be waiting for its share.
             self.changed.notify_one();
         }
     }
 
-    /// Waits for a turn; `None` once the pool has ended.
+    /// Waits for the next computation; `None` once the pool has stopped.
     fn next(&self) -> Option<(TenantId, Computation)> {
         let mut state = self.lock();
         loop {
@@ -177,8 +181,8 @@ impl Shared {
     }
 }
 
-/// Processor time that the calling thread has used. Limits on computation count this and not the time of day, so that a busy machine
-/// fails nobody's work.
+/// Processor time used by the calling thread. Limits on computation count processor time instead of
+/// wall-clock time, so that work does not fail because the machine is busy.
 pub fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

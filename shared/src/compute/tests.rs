@@ -1,4 +1,4 @@
-//! One tenant's computations beside another's.
+//! Computations of one tenant next to those of another.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ const A: TenantId = TenantId::new(Uuid::from_u128(1));
 const B: TenantId = TenantId::new(Uuid::from_u128(2));
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Work that goes on until the sender is dropped.
+/// Work that continues until the sender is dropped.
 fn held() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
     let (sender, receiver) = mpsc::channel();
     let work = move || {
@@ -76,7 +76,7 @@ async fn work_without_a_caller_is_left_out_and_the_threads_end_with_the_pool() {
     assert!(tokio::time::timeout(Duration::from_millis(1), abandoned).await.is_err());
     drop(end);
     assert_eq!(first.await.expect("no panic"), Ok(()));
-    assert_eq!(pool.run(A, "test", || 1).await, Ok(1), "what was before it is done with");
+    assert_eq!(pool.run(A, "test", || 1).await, Ok(1), "the work before it is done");
     assert_eq!(ran.load(Ordering::SeqCst), 0);
 
     let shared = Arc::downgrade(&pool.0.0);
@@ -91,7 +91,7 @@ async fn work_without_a_caller_is_left_out_and_the_threads_end_with_the_pool() {
 #[test]
 fn thread_time_counts_computation_and_no_waiting() {
     let begun = thread_time();
-    let spent = || thread_time().checked_sub(begun).expect("a thread's time does not go back");
+    let spent = || thread_time().checked_sub(begun).expect("a thread's time never decreases");
     thread::sleep(Duration::from_millis(50));
     assert!(spent() < Duration::from_millis(40));
     while spent() < Duration::from_millis(2) {}

@@ -1,7 +1,7 @@
-//! Whose computation is next: a queue for each tenant, served in turn.
+//! Round-robin scheduling of computations: one queue per tenant.
 //!
-//! Invariant: a tenant has at most its share running and at most so many waiting; a tenant is in `ready` exactly if it has a waiting
-//! computation and room in its share.
+//! Invariant: a tenant has at most `share` computations running and at most `max_waiting` waiting.
+//! A tenant is in `ready` exactly if it has a waiting computation and is below its share.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -25,7 +25,7 @@ impl<T> Turns<T> {
         Self { flows: HashMap::new(), ready: VecDeque::new(), share, max_waiting }
     }
 
-    /// Appends to the tenant's queue; false if that is full.
+    /// Appends to the tenant's queue; returns false if the queue is full.
     pub fn push(&mut self, tenant: TenantId, computation: T) -> bool {
         let flow =
             self.flows.entry(tenant).or_insert_with(|| Flow { waiting: VecDeque::new(), running: 0, is_ready: false });
@@ -37,7 +37,8 @@ impl<T> Turns<T> {
         true
     }
 
-    /// The next computation of the tenant whose turn it is. [`Self::finish`] must follow.
+    /// The next computation of the tenant whose turn it is. The caller must call [`Self::finish`]
+    /// afterwards.
     pub fn take(&mut self) -> Option<(TenantId, T)> {
         let tenant = self.ready.pop_front()?;
         let flow = self.flows.get_mut(&tenant)?;
@@ -48,7 +49,7 @@ impl<T> Turns<T> {
         Some((tenant, computation))
     }
 
-    /// Gives back the tenant's place.
+    /// Ends one running computation of the tenant.
     pub fn finish(&mut self, tenant: TenantId) {
         if let Some(flow) = self.flows.get_mut(&tenant) {
             flow.running -= 1;
@@ -88,7 +89,7 @@ mod tests {
         }
         assert!(turns.push(B, 100));
         assert_eq!(turns.take(), Some((A, 0)));
-        assert_eq!(turns.take(), Some((B, 100)), "one computation of A does not let nine others pass before B");
+        assert_eq!(turns.take(), Some((B, 100)), "A's nine other computations do not run before B's");
         assert_eq!(turns.take(), Some((A, 1)));
         assert_eq!(turns.take(), None, "A's share is used");
         turns.finish(A);

@@ -1,7 +1,8 @@
-//! How to reach PostgreSQL, under a role for each purpose.
+//! PostgreSQL addresses, with a separate role for each purpose.
 //!
-//! Invariant: the roles stay apart. `app` is subject to row level security, `system` serves queue and scheduler, and
-//! the owner, who may change the schema, is in the migration's configuration alone (`process.rs`).
+//! Invariant: the roles stay separate. `app` is subject to row level security, `system` is for
+//! queue and scheduler, and the owner, who may change the schema, is in the migration's
+//! configuration only (`process.rs`).
 
 use super::database_url::DatabaseUrl;
 use super::environment::Environment;
@@ -13,17 +14,19 @@ const APP: Variable = Variable::secret("DATABASE_URL", EXPECTED);
 const SYSTEM: Variable = Variable::secret("DATABASE_SYSTEM_URL", EXPECTED);
 const OWNER: Variable = Variable::secret("DATABASE_OWNER_URL", EXPECTED);
 
-/// Passwords that the world knows; in production they are as good as none. The user's own name is one more.
+/// Well-known passwords, which are refused in production. A password equal to the user name is
+/// refused too.
 const KNOWN_PASSWORDS: [&str; 8] =
     ["admin", "changeme", "password", "postgres", "rota", "rota_app", "rota_system", "secret"];
 
-/// Whether a pooler that hands out a server connection for one transaction at a time stands before PostgreSQL.
+/// Whether a pooler that assigns server connections per transaction is in front of PostgreSQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// Connections are sessions of PostgreSQL's own.
+    /// Connections are direct PostgreSQL sessions.
     #[default]
     None,
-    /// `PgBouncer` in transaction mode, or one like it: nothing may be kept on a connection between two transactions.
+    /// `PgBouncer` in transaction mode or a similar pooler: no session state survives a
+    /// transaction.
     Transaction,
 }
 
@@ -34,7 +37,7 @@ pub struct DatabaseConfig {
     pub app: DatabaseUrl,
     /// `DATABASE_SYSTEM_URL`, role `rota_system`; required. Queue writer, rescuer, scheduler.
     pub system: DatabaseUrl,
-    /// `ROTA_DATABASE_POOLER`, `none` or `transaction`; default `none`. For both addresses.
+    /// `ROTA_DATABASE_POOLER`, `none` or `transaction`; default `none`. Applies to both URLs.
     pub pooler: Pooler,
 }
 

@@ -1,6 +1,7 @@
-//! The address of a database: what is accepted, and why another is not.
+//! The URL of a database: which forms are accepted, and why others are refused.
 //!
-//! Invariant: what is accepted is in the one form that the driver understands, and no text from here contains a password.
+//! Invariant: an accepted URL is in the form that the driver understands, and no text from here
+//! contains a password.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use url::{Host, Url};
 
 use super::url_text::{authority, unencoded};
 
-/// Parameters that the driver knows.
+/// Parameters that the driver supports.
 const KNOWN: [&str; 17] = [
     "application_name",
     "dbname",
@@ -30,7 +31,7 @@ const KNOWN: [&str; 17] = [
     "sslrootcert",
     "user",
 ];
-/// Parameters of libpq that change nothing for us; they are left out.
+/// libpq parameters without effect in Rota; they are dropped.
 const WITHOUT_EFFECT: [&str; 11] = [
     "channel_binding",
     "client_encoding",
@@ -45,12 +46,13 @@ const WITHOUT_EFFECT: [&str; 11] = [
     "tcp_user_timeout",
 ];
 
-/// The address of a database with role and password; `Debug` leaves the password out.
+/// The URL of a database with role and password; `Debug` omits the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(Url);
 
 impl DatabaseUrl {
-    /// Accepts `postgres://` and `postgresql://` in the forms of libpq, but for several hosts. The error says how to write it.
+    /// Accepts `postgres://` and `postgresql://` in the forms of libpq, except for several hosts.
+    /// The error says how to correct the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
             return Err("it must begin with postgres:// or postgresql://".into());
@@ -64,31 +66,33 @@ impl DatabaseUrl {
         if hosts.contains(',') {
             return Err(SEVERAL_HOSTS.into());
         }
-        // The host may be a parameter, or left out for this machine; credentials alone are no authority for the parser.
+        // The host may be a parameter, or missing for localhost; the parser does not accept an
+        // authority of credentials alone.
         let host = if hosts.is_empty() || hosts.starts_with(':') { "localhost" } else { "" };
         let normal = format!("postgres://{credentials}{host}{hosts}{after}");
         let url = Url::parse(&normal)
-            .map_err(|error| format!("{error}; a character with a meaning is written percent-encoded"))?;
+            .map_err(|error| format!("{error}; reserved characters must be written in percent-encoding"))?;
         let url = with_parameters(url)?;
-        // What is left: a port or a mode that is none, a name that is not UTF-8. The driver's text names no value that could be secret.
+        // Remaining errors: an invalid port or mode, a name that is not UTF-8. The driver's message
+        // contains no value that could be secret.
         url.as_str().parse::<PgConnectOptions>().map_err(|error| {
             std::error::Error::source(&error)
-                .map_or_else(|| "a parameter is not understood".to_owned(), ToString::to_string)
+                .map_or_else(|| "a parameter has an invalid value".to_owned(), ToString::to_string)
         })?;
         Ok(Self(url))
     }
 
-    /// The whole address, password included, for the database driver.
+    /// The whole URL, password included, for the database driver.
     pub fn expose(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The role, wherever in the address it is.
+    /// The role, from the authority or the parameters.
     pub fn user(&self) -> Option<String> {
         self.parameter("user").or_else(|| Some(decoded(self.0.username())).filter(|user| !user.is_empty()))
     }
 
-    /// The password, wherever in the address it is.
+    /// The password, from the authority or the parameters.
     pub fn password(&self) -> Option<String> {
         self.parameter("password").or_else(|| self.0.password().map(decoded))
     }
@@ -112,7 +116,7 @@ fn with_parameters(mut url: Url) -> Result<Url, String> {
             return Err("a parameter after the `?` is not known".into());
         }
     }
-    // The driver would look up the brackets of an IPv6 address as part of a name.
+    // The driver would resolve the brackets of an IPv6 address as part of a name.
     if let Some(Host::Ipv6(address)) = url.host().map(|host| host.to_owned())
         && !kept.iter().any(|(name, _)| name == "host" || name == "hostaddr")
     {
@@ -138,10 +142,11 @@ impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.clone();
         if shown.password().is_some() {
-            // A postgres address has an authority wherever it has a password, so this cannot fail; were it to, showing nothing is right.
+            // A URL with a password has an authority, so this cannot fail; if it did, printing
+            // nothing would be right.
             shown.set_password(Some("***")).map_err(|()| fmt::Error)?;
         }
-        // A password may also come as a parameter.
+        // A password may also be a parameter.
         shown.set_query(None);
         write!(out, "DatabaseUrl({shown})")
     }

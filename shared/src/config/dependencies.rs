@@ -1,18 +1,20 @@
-//! How many dependencies of jobs (`after`) are accepted.
+//! Limits on the number of job dependencies (`after`).
 //!
-//! Invariant: both limits are numbers of edges, one for each job that another names in `after`.
+//! Invariant: both limits count edges, one for each job that another job names in `after`.
 
 use super::reader::{Reader, Variable};
 
 const PER_REQUEST: Variable = Variable::new("ROTA_MAX_DEPENDENCIES_PER_REQUEST", "a whole number from 1 to 100000");
 const OPEN: Variable = Variable::new("ROTA_MAX_OPEN_DEPENDENCIES", "a whole number from 1 to 10000000");
 
-/// The section of dependencies.
+/// The dependencies section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DependencyConfig {
-    /// `ROTA_MAX_DEPENDENCIES_PER_REQUEST`, 1 to 100,000; default 10,000. Of all jobs of one request.
+    /// `ROTA_MAX_DEPENDENCIES_PER_REQUEST`, 1 to 100,000; default 10,000. For all jobs of one
+    /// request.
     pub per_request: usize,
-    /// `ROTA_MAX_OPEN_DEPENDENCIES`, 1 to 10,000,000; default 100,000. Of one tenant's jobs that wait.
+    /// `ROTA_MAX_OPEN_DEPENDENCIES`, 1 to 10,000,000; default 100,000. For all waiting jobs of one
+    /// tenant.
     pub open: usize,
 }
 

@@ -1,6 +1,7 @@
-//! The variables a configuration is read from: the process environment, or a list in a test.
+//! The variables that a configuration is read from: the process environment, or a list in tests.
 //!
-//! Invariant: an empty variable counts as absent, as `FOO= command` and an unfilled line of an env file mean it.
+//! Invariant: an empty variable counts as absent, since `FOO= command` and an unfilled line of an
+//! env file mean that.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 pub struct Env(BTreeMap<String, String>);
 
 impl Env {
-    /// The variables of this process. Names and values that are not UTF-8 are none of ours and left out.
+    /// The variables of this process. Names and values that are not UTF-8 are not Rota's and are
+    /// skipped.
     pub fn from_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -21,7 +23,7 @@ impl Env {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// The same variables with one set otherwise: how a command's flag overrides a variable.
+    /// The same variables with one replaced, as when a command's flag overrides a variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.insert(name.to_owned(), value.to_owned());

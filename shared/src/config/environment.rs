@@ -1,13 +1,14 @@
-//! Which environment the process runs in, and what is permitted only outside production.
+//! The environment that the process runs in, and what is permitted only outside production.
 //!
-//! Invariant: production is never guessed; what is refused there (test-only kinds here, default keys and passwords
-//! in the other sections) stops the start instead of being switched off silently.
+//! Invariant: production is never inferred; settings that are refused there (test-only kinds here,
+//! default keys and passwords in the other sections) prevent the start instead of being disabled
+//! silently.
 
 use super::reader::{Reader, Variable};
 use crate::faults::FaultPlan;
 
 const ENVIRONMENT: Variable = Variable::new("ENVIRONMENT", "development, test or production");
-const FAULT: Variable = Variable::new("ROTA_FAULT", "POINT:NTH:STRIKE, and nothing in production");
+const FAULT: Variable = Variable::new("ROTA_FAULT", "POINT:NTH:STRIKE, not set in production");
 const CORE_DUMPS: Variable = Variable::new("ROTA_CORE_DUMPS", "0 or 1");
 const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0, 1 or many, and 0 in production");
 
@@ -15,12 +16,12 @@ const TEST_KINDS: Variable = Variable::new("ROTA_TEST_KINDS", "0, 1 or many, and
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumString, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub enum Environment {
-    /// A developer's machine: default keys are accepted, mails go to a folder.
+    /// A developer's machine: default keys are accepted, mails are written to a folder.
     #[default]
     Development,
-    /// Automated tests: as development.
+    /// Automated tests; equivalent to development.
     Test,
-    /// Real tenants: no default secret, no test-only kind.
+    /// Real tenants: no default secrets, no test-only kinds.
     Production,
 }
 
@@ -38,7 +39,8 @@ pub enum TestKinds {
     None,
     /// One of each: `noop`, `sleep`, `panic`, ….
     One,
-    /// These, and `sleep` under a thousand names in ten queues, for who wants to look like many.
+    /// The same, plus `sleep` under a thousand names in ten queues, to simulate a large
+    /// installation.
     Many,
 }
 
@@ -47,11 +49,13 @@ pub enum TestKinds {
 pub struct EnvironmentConfig {
     /// `ENVIRONMENT`; default `development`.
     pub environment: Environment,
-    /// Whether `ENVIRONMENT` was left out, which is worth a warning: an installation for real tenants must name it.
+    /// Whether `ENVIRONMENT` is not set, which is logged as a warning: an installation for real
+    /// tenants must set it.
     pub assumed: bool,
     /// `ROTA_TEST_KINDS`, 0, 1 or many; default 0.
     pub test_kinds: TestKinds,
-    /// `ROTA_FAULT`, `POINT:NTH:STRIKE`; default none. A fault planned by a test, see [`crate::faults`].
+    /// `ROTA_FAULT`, `POINT:NTH:STRIKE`; default none. A fault planned by a test, see
+    /// [`crate::faults`].
     pub fault: Option<FaultPlan>,
 }
 
@@ -68,7 +72,8 @@ impl EnvironmentConfig {
         if test_kinds != TestKinds::None && environment.is_production() {
             reader.report(TEST_KINDS, "test-only kinds are refused in production");
         }
-        // [`crate::core_dumps`] acts on it before anything is read; here a slip is reported.
+        // [`crate::core_dumps`] evaluates this before the configuration is read; here an invalid
+        // value is reported.
         let _: Option<()> = reader.optional(CORE_DUMPS, |text| matches!(text, "0" | "1").then_some(()));
         let fault = reader.optional(FAULT, |text| text.parse().ok());
         if fault.is_some() && environment.is_production() {
@@ -77,7 +82,7 @@ impl EnvironmentConfig {
         Self { environment, assumed: given.is_none(), test_kinds, fault }
     }
 
-    /// Logs what an operator should know about this section; to be called once the log has started.
+    /// Logs a warning if `ENVIRONMENT` is not set. Call this once logging is initialised.
     pub fn warn_if_assumed(&self) {
         if self.assumed {
             tracing::warn!(

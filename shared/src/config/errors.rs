@@ -1,15 +1,16 @@
-//! What is wrong with a configuration, in lines an operator can act on.
+//! Configuration errors, as lines that an operator can act on.
 //!
-//! Invariant: a line never shows the value of a secret variable. `reader.rs` collects them.
+//! Invariant: a line never contains the value of a secret variable. `reader.rs` collects the
+//! errors.
 
 use std::fmt;
 
-/// One problem: the variable, what is wrong, what would be right.
+/// One problem: the variable, the error, and the expected value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The name of the variable.
     pub variable: String,
-    /// What is wrong and what was expected, without the value of a secret.
+    /// The error and the expected value, without the value of a secret.
     pub message: String,
 }
 

@@ -1,8 +1,9 @@
-//! Where a process listens.
+//! The address that a process listens on.
 //!
-//! Invariant: metrics are never on an address that is meant for the public. Every process serves the probe
-//! ([`crate::http_server::probe`]) on `METRICS_PORT`; an API without that variable shows `/metrics` to its own machine alone.
-//! A range of ports lets several instances run from one configuration: each takes the first port of it that is free.
+//! Invariant: metrics are never served on a public address. Every process serves the probe
+//! ([`crate::http_server::probe`]) on `METRICS_PORT`; an API without that variable serves
+//! `/metrics` to its own machine only. A range of ports lets several instances share one
+//! configuration: each takes the first free port of the range.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +17,7 @@ const METRICS_PORT: Variable = Variable::new("METRICS_PORT", EXPECTED_PORT);
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// An address with one port, or a range of ports of which the first free one is taken.
+/// An address with one port, or with a range of ports of which the first free one is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
     ip: IpAddr,
@@ -30,7 +31,7 @@ impl Listen {
         (self.first..=self.last).map(move |port| SocketAddr::new(self.ip, port))
     }
 
-    /// The address that is tried first.
+    /// The first address to try.
     pub fn first(self) -> SocketAddr {
         SocketAddr::new(self.ip, self.first)
     }
@@ -48,11 +49,11 @@ impl fmt::Display for Listen {
     }
 }
 
-/// The listening section.
+/// The HTTP section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// `HOST`, default 127.0.0.1, with `PORT`, default 8080 (api); or with `METRICS_PORT`, default 9464 (worker) and
-    /// 9465 (scheduler), without a default for the API.
+    /// `HOST`, default 127.0.0.1, with `PORT`, default 8080 (api); or with `METRICS_PORT`, default
+    /// 9464 (worker) and 9465 (scheduler), without a default for the API.
     pub listen: Listen,
 }
 
@@ -61,7 +62,7 @@ impl HttpConfig {
         Self { listen: api_address(reader) }
     }
 
-    /// The API's probe, if it is to have one.
+    /// The API's probe, if it is configured.
     pub(super) fn read_api_metrics(reader: &mut Reader<'_>) -> Option<Self> {
         let (first, last) = reader.optional(METRICS_PORT, parse_ports)?;
         Some(Self { listen: Listen { ip: host(reader), first, last } })
@@ -73,13 +74,13 @@ impl HttpConfig {
     }
 }
 
-/// Where the API listens, as every process derives the public address from it.
+/// The address of the API. Every process derives the public URL from it.
 pub(super) fn api_address(reader: &mut Reader<'_>) -> Listen {
     let (first, last) = reader.or(PORT, (DEFAULT_PORT, DEFAULT_PORT), parse_ports);
     Listen { ip: host(reader), first, last }
 }
 
-/// One port, or two with a dash between them; 0, which is any free port, is in no range.
+/// One port, or a range `FIRST-LAST`. 0 means any free port and is not valid in a range.
 fn parse_ports(text: &str) -> Option<(u16, u16)> {
     match text.split_once('-') {
         None => text.parse().ok().map(|port| (port, port)),

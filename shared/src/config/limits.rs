@@ -1,6 +1,6 @@
-//! What one request of a tenant may bring, and where uploads are spooled.
+//! Limits of a tenant's requests, and the spool directory for uploads.
 //!
-//! Invariant: every limit has an upper bound of its own, so that no value of a variable switches a protection off.
+//! Invariant: every limit has an upper bound, so that no value of a variable disables a protection.
 
 use std::path::PathBuf;
 
@@ -18,11 +18,13 @@ const DEFAULT_SPOOL: u64 = 2 << 30;
 /// The limits section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// `ROTA_MAX_ARGS_BYTES`, from 1024 to 1048576; default 65536. Bytes of a job's args, as they are sent.
+    /// `ROTA_MAX_ARGS_BYTES`, from 1024 to 1048576; default 65536. Bytes of a job's args as sent.
     pub max_args_bytes: usize,
-    /// `ROTA_SPOOL_DIR`; default the system's directory for temporary files. Uploads are kept here until they are imported.
+    /// `ROTA_SPOOL_DIR`; defaults to the system's directory for temporary files. Uploads are stored
+    /// here until they are imported.
     pub spool_dir: PathBuf,
-    /// `ROTA_SPOOL_BYTES`, from 1048576; default 2147483648. Bytes of all uploads of this process at a time.
+    /// `ROTA_SPOOL_BYTES`, from 1048576; default 2147483648. Maximum bytes of all concurrent
+    /// uploads of this process.
     pub spool_bytes: u64,
 }
 

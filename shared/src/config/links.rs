@@ -1,7 +1,8 @@
-//! What the links in our mails need: the address they begin with and the key that signs them.
+//! Settings of the links in mails: their base URL and the key that signs them.
 //!
-//! Invariant: api and worker must be given the same key, as one makes the links that the other checks; in production
-//! the built-in key, which everyone can read here, is refused, and elsewhere it holds on a loopback address only.
+//! Invariant: api and worker must be given the same key, since the worker creates the links and the
+//! api verifies them. The built-in key, which is public in this source, is refused in production,
+//! and elsewhere accepted on loopback addresses only.
 
 use url::Url;
 
@@ -10,10 +11,10 @@ use super::http::api_address;
 use super::reader::{Reader, Variable};
 use super::secret::Secret;
 
-const PUBLIC_URL: Variable = Variable::new("ROTA_PUBLIC_URL", "http://host or https://host, with a path if need be");
+const PUBLIC_URL: Variable = Variable::new("ROTA_PUBLIC_URL", "http://host or https://host, optionally with a path");
 const KEY: Variable = Variable::secret(
     "ROTA_LINK_KEY",
-    "at least 32 random characters, and set in production or where HOST is no loopback address",
+    "at least 32 random characters, required in production and where HOST is not a loopback address",
 );
 
 const MIN_KEY_CHARS: usize = 32;
@@ -38,10 +39,11 @@ impl LinkKey {
 /// The links section.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// `ROTA_PUBLIC_URL`; default `http://HOST:PORT`. What recipients and clients reach the API under.
+    /// `ROTA_PUBLIC_URL`; default `http://HOST:PORT`. The URL under which recipients and clients
+    /// reach the API.
     pub public_url: Url,
-    /// `ROTA_LINK_KEY`, at least 32 characters; default a well-known one, refused in production and unless `HOST` is a
-    /// loopback address.
+    /// `ROTA_LINK_KEY`, at least 32 characters; defaults to a well-known key, which is refused in
+    /// production and unless `HOST` is a loopback address.
     pub key: LinkKey,
 }
 
@@ -65,7 +67,8 @@ fn parse_public_url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
-/// The address of the API as seen from this machine: "all interfaces" is none that a link can name.
+/// The URL of the API as seen from this machine. An unspecified address ("all interfaces") cannot
+/// stand in a link.
 fn local_url(reader: &mut Reader<'_>) -> Url {
     let mut address = api_address(reader).first();
     if address.ip().is_unspecified() {

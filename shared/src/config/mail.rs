@@ -1,6 +1,7 @@
-//! Where mails go: to an SMTP server or, in development, into a folder.
+//! The mail transport: an SMTP server or, in development, a folder.
 //!
-//! Invariant: production never falls back to a folder by default; mails that nobody gets must be asked for.
+//! Invariant: production never falls back to a folder by default; a transport that delivers to no
+//! recipient must be configured explicitly.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use super::timing::parse_millis;
 use super::url_text::unencoded;
 
 const URL: Variable =
-    Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, and set in production");
+    Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, required in production");
 const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
 const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
 
@@ -29,7 +30,7 @@ const DEFAULT_RELAY_PROBE: Duration = Duration::from_secs(30);
 const DEFAULT_RELAY_PATIENCE: Duration = Duration::from_mins(1);
 const MIN_TIMEOUT_MS: u64 = 100;
 
-/// How a mail leaves us; `Debug` shows no user and no password.
+/// The mail transport; `Debug` omits user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MailTransport {
     /// An SMTP server, `smtp://` or `smtps://`, with its credentials.
@@ -49,7 +50,7 @@ impl MailTransport {
         (matches!(url.scheme(), "smtp" | "smtps") && url.has_host()).then_some(Self::Smtp(url))
     }
 
-    /// The whole address, password included, for the mailer.
+    /// The whole URL, password included, for the mailer.
     pub fn expose(&self) -> String {
         match self {
             Self::Smtp(url) => url.to_string(),
@@ -70,15 +71,17 @@ impl fmt::Debug for MailTransport {
 /// The mail section.
 #[derive(Clone, Debug)]
 pub struct MailConfig {
-    /// `SMTP_URL`; default `file:.local/mail`, in production required.
+    /// `SMTP_URL`; default `file:.local/mail`, required in production.
     pub transport: MailTransport,
-    /// `ROTA_SMTP_CONNECTIONS`, open at once per process; default 4.
+    /// `ROTA_SMTP_CONNECTIONS`, maximum open per process; default 4.
     pub connections: NonZeroUsize,
-    /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from dialling to the final reply; default 15000.
+    /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from connect to the final reply; default 15000.
     pub timeout: Duration,
-    /// `ROTA_RELAY_PROBE_MS`, between two looks at a mail server that is away, at most; default 30000.
+    /// `ROTA_RELAY_PROBE_MS`, maximum time between two checks of an unavailable mail server;
+    /// default 30000.
     pub relay_probe: Duration,
-    /// `ROTA_RELAY_PATIENCE_MS`, after which campaigns are paused until a mail server that is away is back; default 60000.
+    /// `ROTA_RELAY_PATIENCE_MS`, time after which campaigns are paused until an unavailable mail
+    /// server is back; default 60000.
     pub relay_patience: Duration,
 }
 

@@ -1,8 +1,9 @@
-//! The configuration of each process, read once at its start from the environment.
+//! The configuration of each process, read once at start from the environment.
 //!
-//! Invariants: a value of these types cannot be wrong; all problems are told at once, one line each; a secret is in
-//! no `Debug` output and no error. No other module reads an environment variable. One file per section, each field's
-//! doc naming variable, unit and default; [`Env`] is where the variables come from, `reader.rs` how one is read.
+//! Invariants: a value of these types is valid by construction; all problems are reported together,
+//! one line each; a secret never appears in `Debug` output or in an error. No other module reads
+//! environment variables. There is one file per section, and each field's doc names variable, unit
+//! and default. [`Env`] holds the variables, `reader.rs` reads them one by one.
 
 mod database;
 mod database_url;

@@ -1,7 +1,8 @@
-//! Where requests on a tenant's behalf may go: webhooks, so far.
+//! Allowed destinations of requests on a tenant's behalf: webhooks, so far.
 //!
-//! Invariant: in production nothing goes out unencrypted, and our own network stays closed but for what is named here; a
-//! network that is everything is refused, because it would switch the guard off.
+//! Invariant: in production no request is unencrypted, and private networks are closed except for
+//! those listed here. A network that covers all addresses is refused, because it would disable the
+//! guard.
 
 use ipnet::IpNet;
 
@@ -18,9 +19,10 @@ const WIDEST_V6: u8 = 16;
 /// The outbound section.
 #[derive(Clone, Debug, Default)]
 pub struct OutboundConfig {
-    /// Whether `http` will do: everywhere but in production.
+    /// Whether `http` is allowed: everywhere except in production.
     pub allow_http: bool,
-    /// `ROTA_WEBHOOK_ALLOWED_NETWORKS`, separated by commas; default none. Private networks that requests may go to all the same.
+    /// `ROTA_WEBHOOK_ALLOWED_NETWORKS`, separated by commas; default none. Private networks that
+    /// requests may nevertheless go to.
     pub allowed_networks: Vec<IpNet>,
 }
 

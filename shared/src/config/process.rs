@@ -1,7 +1,8 @@
-//! Which sections each process needs.
+//! The sections of each process's configuration.
 //!
-//! Invariant: a process asks for nothing it does not use; the owner's database address is in [`MigrationConfig`]
-//! alone. Start here to see what a process can be told, then open the section.
+//! Invariant: a process requires no setting that it does not use; the owner's database URL is in
+//! [`MigrationConfig`] only. Start here to see what can be configured for a process, then open the
+//! section.
 
 use super::database::{DatabaseConfig, read_owner};
 use super::database_url::DatabaseUrl;
@@ -26,32 +27,32 @@ const SCHEDULER_METRICS_PORT: u16 = 9465;
 /// The configuration of `api serve`.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Where the process runs.
+    /// The environment that the process runs in.
     pub environment: EnvironmentConfig,
-    /// How it logs.
+    /// Logging.
     pub telemetry: TelemetryConfig,
-    /// Where it listens.
+    /// The address of the API.
     pub http: HttpConfig,
-    /// Where its metrics are, if not beside its routes.
+    /// The address of the metrics, if they are separate from the API.
     pub metrics: Option<HttpConfig>,
-    /// What a request of a tenant may bring.
+    /// Limits of a tenant's requests.
     pub limits: LimitsConfig,
     /// The ledger.
     pub database: DatabaseConfig,
     /// The index.
     pub redis: RedisConfig,
-    /// Unsubscribe links, to be checked.
+    /// For verifying unsubscribe links.
     pub links: LinkConfig,
-    /// Where webhooks may go.
+    /// Allowed destinations of webhooks.
     pub outbound: OutboundConfig,
-    /// The queue's pace.
+    /// Timing of the queue.
     pub timing: TimingConfig,
-    /// How many dependencies are accepted.
+    /// Limits on dependencies.
     pub dependencies: DependencyConfig,
 }
 
 impl ApiConfig {
-    /// Reads and judges all sections.
+    /// Reads and validates all sections.
     pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(env);
         let config = Self::read(&mut reader);
@@ -90,30 +91,30 @@ impl ApiConfig {
 /// The configuration of `worker`.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// Where the process runs.
+    /// The environment that the process runs in.
     pub environment: EnvironmentConfig,
-    /// How it logs.
+    /// Logging.
     pub telemetry: TelemetryConfig,
-    /// Where its probe listens.
+    /// The address of the probe.
     pub http: HttpConfig,
     /// The ledger.
     pub database: DatabaseConfig,
     /// The index.
     pub redis: RedisConfig,
-    /// Unsubscribe links, to be made.
+    /// For creating unsubscribe links.
     pub links: LinkConfig,
-    /// Where mails go.
+    /// The mail transport.
     pub mail: MailConfig,
-    /// Where webhooks may go.
+    /// Allowed destinations of webhooks.
     pub outbound: OutboundConfig,
-    /// The queue's pace.
+    /// Timing of the queue.
     pub timing: TimingConfig,
-    /// Which queues, how many jobs at once.
+    /// Queues, and number of concurrent jobs.
     pub slots: SlotConfig,
 }
 
 impl WorkerConfig {
-    /// Reads and judges all sections.
+    /// Reads and validates all sections.
     pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(env);
         let config = Self::read(&mut reader);
@@ -139,22 +140,22 @@ impl WorkerConfig {
 /// The configuration of `scheduler`.
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
-    /// Where the process runs.
+    /// The environment that the process runs in.
     pub environment: EnvironmentConfig,
-    /// How it logs.
+    /// Logging.
     pub telemetry: TelemetryConfig,
-    /// Where its probe listens.
+    /// The address of the probe.
     pub http: HttpConfig,
     /// The ledger.
     pub database: DatabaseConfig,
     /// The index.
     pub redis: RedisConfig,
-    /// The queue's pace.
+    /// Timing of the queue.
     pub timing: TimingConfig,
 }
 
 impl SchedulerConfig {
-    /// Reads and judges all sections.
+    /// Reads and validates all sections.
     pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(env);
         let config = Self::read(&mut reader);
@@ -172,21 +173,22 @@ impl SchedulerConfig {
     }
 }
 
-/// The configuration of `api migrate` and of the operator's commands that create tenants: the database alone.
+/// The configuration of `api migrate` and of the operator commands that create tenants: the
+/// database only.
 #[derive(Clone, Debug)]
 pub struct MigrationConfig {
-    /// Where the process runs.
+    /// The environment that the process runs in.
     pub environment: EnvironmentConfig,
-    /// How it logs.
+    /// Logging.
     pub telemetry: TelemetryConfig,
     /// `DATABASE_OWNER_URL`; required. May create roles and change the schema.
     pub owner: DatabaseUrl,
-    /// The roles that a migration creates where they are missing, with the passwords given here.
+    /// The roles that a migration creates if they are missing, with the passwords given here.
     pub database: DatabaseConfig,
 }
 
 impl MigrationConfig {
-    /// Reads and judges all sections.
+    /// Reads and validates all sections.
     pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(env);
         let config = Self::read(&mut reader);
@@ -202,10 +204,11 @@ impl MigrationConfig {
     }
 }
 
-/// The configuration of the operator's commands that look into queues and steer them: both stores, no secrets beside.
+/// The configuration of the operator commands that inspect and control queues: both stores, no
+/// other secrets.
 #[derive(Clone, Debug)]
 pub struct OperatorConfig {
-    /// Where the process runs.
+    /// The environment that the process runs in.
     pub environment: EnvironmentConfig,
     /// The ledger.
     pub database: DatabaseConfig,
@@ -214,7 +217,7 @@ pub struct OperatorConfig {
 }
 
 impl OperatorConfig {
-    /// Reads and judges all sections.
+    /// Reads and validates all sections.
     pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(env);
         let config = Self::read(&mut reader);

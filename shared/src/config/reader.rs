@@ -1,17 +1,18 @@
-//! Reads variables one by one and collects what is wrong with them.
+//! Reads variables one by one and collects the problems.
 //!
-//! Invariant: reading goes on after a problem, so that an operator fixes a configuration once and not line by line;
-//! a section that comes back as `None` has left a problem. The processes in `process.rs` drive it.
+//! Invariant: reading continues after a problem, so that an operator can fix a configuration in one
+//! go instead of line by line. A section that returns `None` has recorded a problem. The processes
+//! in `process.rs` call this.
 
 use super::env::Env;
 use super::errors::{ConfigErrors, Problem};
 use crate::suggestion;
 
-/// The prefix of names that are ours alone, where an unknown one must be a slip.
+/// Prefix of Rota's own variables. An unknown name with this prefix must be a typo.
 const OWN_PREFIX: &str = "ROTA_";
 
-/// Every variable with our prefix, of whatever process: one env file serves them all. A test compares it with what
-/// the sections read.
+/// All variables with this prefix, for all processes: one env file serves them all. A test compares
+/// the list with what the sections read.
 const OWN_NAMES: [&str; 22] = [
     "ROTA_CORE_DUMPS",
     "ROTA_DATABASE_POOLER",
@@ -37,15 +38,15 @@ const OWN_NAMES: [&str; 22] = [
     "ROTA_WEBHOOK_ALLOWED_NETWORKS",
 ];
 
-/// Those of them that are secrets, which may come from a file: `ROTA_LINK_KEY_FILE`.
+/// The secret ones among them, whose value may come from a file: `ROTA_LINK_KEY_FILE`.
 const OWN_SECRETS: [&str; 1] = ["ROTA_LINK_KEY"];
-/// After the name of a secret variable: the path of a file that holds its value.
+/// Suffix to the name of a secret variable, for the path of a file that holds its value.
 const FILE_SUFFIX: &str = "_FILE";
 
-/// Longer values are cut in a message.
+/// Longer values are truncated in messages.
 const SHOWN_CHARS: usize = 60;
 
-/// A variable: its name, what a value looks like, and whether a value may be shown.
+/// A variable: its name, a description of valid values, and whether the value is secret.
 #[derive(Clone, Copy)]
 pub(super) struct Variable {
     name: &'static str,
@@ -68,7 +69,7 @@ pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
     #[cfg(test)]
     pub(super) asked: std::collections::BTreeSet<&'static str>,
-    /// Those of them that are secrets.
+    /// The secret ones among them.
     #[cfg(test)]
     pub(super) asked_secrets: std::collections::BTreeSet<&'static str>,
 }
@@ -85,12 +86,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value, if there is a good one. A bad one is reported and reads as absent.
+    /// The value, if it is valid. An invalid value is reported and treated as absent.
     pub(super) fn optional<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.optional_or_reason(variable, |text| parse(text).ok_or_else(String::new))
     }
 
-    /// As [`Self::optional`], with the reason why a value is bad; it must not contain a secret.
+    /// Like [`Self::optional`], with the reason why a value is invalid; the reason must not contain
+    /// a secret.
     pub(super) fn optional_or_reason<T>(
         &mut self,
         variable: Variable,
@@ -115,13 +117,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the variable, or for a secret the file that `…_FILE` names, says.
+    /// The text of the variable, or for a secret the content of the file named by `…_FILE`.
     fn text(&mut self, variable: Variable) -> Option<String> {
         let given = self.env.get(variable.name).map(str::to_owned);
         let path = self.file_of(variable).map(str::to_owned);
         let (file, Some(path)) = (format!("{}{FILE_SUFFIX}", variable.name), path) else { return given };
         if given.is_some() {
-            self.report(variable, &format!("{file} is set too, and only one of them may be"));
+            self.report(variable, &format!("{file} is also set, and only one of them may be"));
             return None;
         }
         match std::fs::read_to_string(&path) {
@@ -141,12 +143,12 @@ impl<'a> Reader<'a> {
         if variable.secret { self.env.get(&format!("{}{FILE_SUFFIX}", variable.name)) } else { None }
     }
 
-    /// The value, or `default` when it is absent or bad.
+    /// The value, or `default` if it is absent or invalid.
     pub(super) fn or<T>(&mut self, variable: Variable, default: T, parse: impl FnOnce(&str) -> Option<T>) -> T {
         self.optional(variable, parse).unwrap_or(default)
     }
 
-    /// As [`Self::optional_or_reason`]; absence is a problem too.
+    /// Like [`Self::optional_or_reason`], but absence is a problem too.
     pub(super) fn required_or_reason<T>(
         &mut self,
         variable: Variable,
@@ -159,7 +161,8 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// Reports a value that is well formed but refused. Two sections may read one variable; it is told once.
+    /// Reports a value that is well formed but refused. Two sections may read the same variable;
+    /// the problem is reported once.
     pub(super) fn report(&mut self, variable: Variable, wrong: &str) {
         let message = format!("{wrong}; expected {}", variable.expected);
         let problem = Problem { variable: variable.name.to_owned(), message };
@@ -168,7 +171,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The configuration, or all that is wrong with it.
+    /// The configuration, or all problems.
     pub(super) fn finish<C>(mut self, config: Option<C>) -> Result<C, ConfigErrors> {
         let known = |name: &str| {
             OWN_NAMES.contains(&name) || name.strip_suffix(FILE_SUFFIX).is_some_and(|name| OWN_SECRETS.contains(&name))
@@ -218,7 +221,8 @@ mod tests {
         assert_eq!(secrets.collect::<BTreeSet<_>>(), BTreeSet::from(OWN_SECRETS));
     }
 
-    /// `.env.sample` names every variable that a process reads, so that it can be trusted to be complete.
+    /// `.env.sample` names every variable that a process reads, so it can be relied on to be
+    /// complete.
     #[test]
     fn the_sample_names_every_variable_that_is_read() {
         let env = Env::default();
@@ -257,7 +261,7 @@ mod tests {
         };
         assert_eq!(read(SECRET, &[("SMTP_URL_FILE", path)]), (Some("hunter2".to_owned()), String::new()));
         let (value, told) = read(SECRET, &[("SMTP_URL", "other"), ("SMTP_URL_FILE", path)]);
-        assert!(value.is_none() && told.contains("SMTP_URL_FILE is set too"), "{told}");
+        assert!(value.is_none() && told.contains("SMTP_URL_FILE is also set"), "{told}");
         assert!(!told.contains("other") && !told.contains("hunter2"), "{told}");
         let (value, told) = read(SECRET, &[("SMTP_URL_FILE", "/nonexistent/secret")]);
         assert!(value.is_none() && told.contains("cannot be read") && !told.contains("not set"), "{told}");

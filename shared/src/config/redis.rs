@@ -1,7 +1,7 @@
-//! How to reach Redis, under which prefix our keys live, and into how many shards queues are split there.
+//! The Redis address, the prefix of Rota's keys, and the shard counts of queues.
 //!
-//! Invariant: the prefix cannot break a key apart (no braces, no colon), so that the hash tag of a queue stays the
-//! only one in its keys.
+//! Invariant: the prefix cannot break a key apart (no braces, no colon), so that the hash tag of a
+//! queue is the only one in its keys.
 
 use std::fmt;
 
@@ -18,22 +18,21 @@ const SHARDS: Variable = Variable::new(
     "queues with their numbers of shards, 1 to 64, separated by commas, such as email:4,default:2",
 );
 
-/// The prefix when none is set.
 const DEFAULT_PREFIX: &str = "rota";
 
-/// The address of Redis; `Debug` shows host and port only.
+/// The URL of Redis; `Debug` shows scheme, host and port only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(Url);
 
 impl RedisUrl {
-    /// Accepts `redis://`, `rediss://`, `redis+unix://` and `unix://` as the client understands them. The error says why another is
-    /// not understood, and shows nothing of the address.
+    /// Accepts `redis://`, `rediss://`, `redis+unix://` and `unix://` as the client does. The error
+    /// says why a URL is refused and contains no part of it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(advice) = unencoded(text) {
             return Err(advice);
         }
         let url = Url::parse(text)
-            .map_err(|error| format!("{error}; a character with a meaning is written percent-encoded"))?;
+            .map_err(|error| format!("{error}; reserved characters must be written in percent-encoding"))?;
         if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix") {
             return Err("it must begin with redis://, rediss://, redis+unix:// or unix://".into());
         }
@@ -43,13 +42,13 @@ impl RedisUrl {
             && !database.is_empty()
             && database.parse::<u32>().is_err()
         {
-            return Err("what follows the host must be the number of a database, such as /0".into());
+            return Err("the path must be the number of a database, such as /0".into());
         }
         redis::Client::open(url.clone()).map_err(|error| error.category().to_owned())?;
         Ok(Self(url))
     }
 
-    /// The whole address, password included, for the client.
+    /// The whole URL, password included, for the client.
     pub fn expose(&self) -> &str {
         self.0.as_str()
     }
@@ -62,7 +61,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// What every key of this installation begins with.
+/// The prefix of every key of this installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisPrefix(String);
 
@@ -86,7 +85,8 @@ pub struct RedisConfig {
     pub url: RedisUrl,
     /// `ROTA_REDIS_PREFIX`; default `rota`. Several installations may share one Redis.
     pub prefix: RedisPrefix,
-    /// `ROTA_QUEUE_SHARDS`, `QUEUE:COUNT` separated by commas; by default no queue is split. The same for all processes.
+    /// `ROTA_QUEUE_SHARDS`, `QUEUE:COUNT` separated by commas; by default no queue is sharded. The
+    /// same for all processes.
     pub shards: ShardCounts,
 }
 

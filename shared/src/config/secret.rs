@@ -1,10 +1,10 @@
 //! A text that must not be printed.
 //!
-//! Invariant: only [`Secret::expose`] gives it out, so a search for that word finds every use.
+//! Invariant: only [`Secret::expose`] returns the text, so a search for that name finds every use.
 
 use std::fmt;
 
-/// A secret text; its `Debug` shows nothing of it.
+/// A secret text; its `Debug` output does not contain it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,6 +1,7 @@
-//! How a process logs.
+//! Logging settings of a process.
 //!
-//! Invariant: a filter that cannot be parsed stops the start, rather than leave an operator in a silent process.
+//! Invariant: a filter that cannot be parsed prevents the start, because a process without logs
+//! would leave the operator blind.
 
 use tracing_subscriber::EnvFilter;
 
@@ -10,17 +11,17 @@ use super::reader::{Reader, Variable};
 const FORMAT: Variable = Variable::new("ROTA_LOG_FORMAT", "json or pretty");
 const FILTER: Variable = Variable::new("RUST_LOG", "a filter such as info,shared=debug");
 
-const NO_COLOR: Variable = Variable::new("NO_COLOR", "anything, to leave colours out");
+const NO_COLOR: Variable = Variable::new("NO_COLOR", "anything, to disable colours");
 
 const DEFAULT_FILTER: &str = "info,sqlx=warn";
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For human eyes.
+    /// For humans.
     Pretty,
 }
 
@@ -31,7 +32,8 @@ pub struct TelemetryConfig {
     pub format: LogFormat,
     /// `RUST_LOG`; default `info,sqlx=warn`. A valid filter of `tracing-subscriber`.
     pub filter: String,
-    /// `NO_COLOR`; colours are for a terminal, and only where this is not set (<https://no-color.org>).
+    /// `NO_COLOR`; colours are used on terminals only, and only if this variable is not set
+    /// (<https://no-color.org>).
     pub color: bool,
 }
 

@@ -1,7 +1,7 @@
-//! How fast the queue notices things: leases, ticks, reconciliation.
+//! Timing of the queue: leases, ticks, reconciliation.
 //!
-//! Invariant: all processes of an installation must be given the same values; a lease is never shorter than two
-//! seconds, below which an ordinary pause of a machine looks like a crash.
+//! Invariant: all processes of an installation must be given the same values. A lease is never
+//! shorter than two seconds, below which an ordinary pause of a machine looks like a crash.
 
 use std::time::Duration;
 
@@ -14,11 +14,13 @@ const TICK: Variable = Variable::new("ROTA_TICK_MS", "whole milliseconds from 10
 /// The timing section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimingConfig {
-    /// `ROTA_LEASE_MS`, from 2000; default 30000. How long a silent worker keeps its jobs.
+    /// `ROTA_LEASE_MS`, from 2000; default 30000. How long a worker keeps its jobs without renewing
+    /// their leases.
     pub lease: Duration,
-    /// `ROTA_RECONCILE_MS`, from 50; default 1000. How often expired leases and a lost index are looked for.
+    /// `ROTA_RECONCILE_MS`, from 50; default 1000. Interval of the checks for expired leases and a
+    /// lost index.
     pub reconcile: Duration,
-    /// `ROTA_TICK_MS`, from 10; default 500. How often due work is promoted.
+    /// `ROTA_TICK_MS`, from 10; default 500. Interval of the promotion of due jobs.
     pub tick: Duration,
 }
 
@@ -32,7 +34,7 @@ impl TimingConfig {
     }
 }
 
-/// Whole milliseconds of at least `min` and at most a day; longer ones are a slip in the unit.
+/// Whole milliseconds from `min` to one day; larger values are mistakes in the unit.
 pub(super) fn parse_millis(text: &str, min: u64) -> Option<Duration> {
     const DAY_MS: u64 = 86_400_000;
     text.parse().ok().filter(|millis| (min..=DAY_MS).contains(millis)).map(Duration::from_millis)

@@ -1,18 +1,18 @@
-//! Why an address with a password in it is not understood, without showing the password.
+//! Why a URL with a password is invalid, without showing the password.
 //!
-//! Invariant: no text from here contains any part of the address.
+//! Invariant: no text from here contains any part of the URL.
 
-/// How a character is written inside a user name or password.
+/// Percent-encoding of characters inside a user name or password.
 const ENCODED: [(char, &str); 3] = [('/', "%2F"), ('?', "%3F"), ('#', "%23")];
 
-/// The part between the scheme and the path, and what follows it.
+/// The part between the scheme and the path, and the rest.
 pub(super) fn authority(text: &str) -> (&str, &str) {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
 }
 
-/// The advice for an address whose user name or password contains a character that ends the authority: what follows it, the
-/// `@` included, then looks like a path or a query.
+/// Advice for a URL whose user name or password contains a character that ends the authority: the
+/// rest, including the `@`, then looks like a path or a query.
 pub(super) fn unencoded(text: &str) -> Option<String> {
     let (before, after) = authority(text);
     if before.contains('@') || !after.contains('@') {

@@ -1,7 +1,7 @@
-//! Which queues a worker serves, and how many jobs it runs at once.
+//! The queues that a worker serves, and the number of jobs that it runs concurrently.
 //!
-//! Invariant: a filter names each queue once and never an impossible one. The names themselves are judged by the
-//! registry of kinds, which knows what queues there are.
+//! Invariant: a filter names each queue once and never an impossible name. The registry of kinds,
+//! which knows all queues, validates the names.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -10,7 +10,7 @@ use super::reader::{Reader, Variable};
 
 const QUEUES: Variable = Variable::new(
     "WORKER_QUEUES",
-    "names separated by commas, of small letters, digits, '-' and '_', or nothing for all",
+    "names of lower-case letters, digits, '-' and '_', separated by commas, or nothing for all queues",
 );
 const CONCURRENCY: Variable = Variable::new("WORKER_CONCURRENCY", "a whole number from 1 to 10000");
 
@@ -24,19 +24,19 @@ pub enum QueueFilter {
     /// Every queue there is.
     #[default]
     All,
-    /// These alone; never empty.
+    /// These only; never empty.
     Only(BTreeSet<String>),
 }
 
 impl QueueFilter {
-    /// Accepts `email,payments`; an empty text means all. `None` when a name is impossible.
+    /// Accepts `email,payments`; an empty text means all queues. `None` if a name is impossible.
     pub fn parse(text: &str) -> Option<Self> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let names = names.map(|name| is_queue_name(name).then(|| name.to_owned())).collect::<Option<BTreeSet<_>>>()?;
         Some(if names.is_empty() { Self::All } else { Self::Only(names) })
     }
 
-    /// Whether jobs of `queue` are to be served.
+    /// Whether the worker serves jobs of `queue`.
     pub fn serves(&self, queue: &str) -> bool {
         match self {
             Self::All => true,
@@ -55,7 +55,7 @@ fn is_queue_name(name: &str) -> bool {
 pub struct SlotConfig {
     /// `WORKER_QUEUES`, separated by commas; default all.
     pub queues: QueueFilter,
-    /// `WORKER_CONCURRENCY`, jobs at once in this process; default 20.
+    /// `WORKER_CONCURRENCY`, concurrent jobs in this process; default 20.
     pub concurrency: NonZeroUsize,
 }
 

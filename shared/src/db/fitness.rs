@@ -1,7 +1,8 @@
-//! Whether the database can be worked with as a role, and if not, why.
+//! Whether the database is usable for a role, and if not, why.
 //!
-//! Invariant: the reasons are a closed set of texts without an address, a user name or a password. No tenant's transaction begins
-//! as a role for which row level security does not hold ([`require_confined`]).
+//! Invariant: the reasons are a closed set of texts without an address, a user name or a password.
+//! No tenant transaction begins as a role that row level security does not apply to
+//! ([`require_confined`]).
 
 use std::{
     borrow::Cow,
@@ -15,36 +16,37 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{migrate, role_pool::RolePool};
 
-/// What a probe waits for.
+/// Time that a health probe waits for the result.
 const PROBE: Duration = Duration::from_millis(1_200);
-/// How long a pooled connection is waited for; after how long one of its own is tried beside it, which says what is wrong; and for how long.
+/// Time-outs of a check: for a pooled connection; then the delay before a separate connection is
+/// tried in parallel, whose error gives the reason; then for that connection.
 const POOLED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(900);
 const DIRECT: Duration = Duration::from_secs(4);
-/// How long a failure that was found counts while later looks have not come to an end.
+/// How long a failure is reported while later checks have not finished.
 const REMEMBERED: Duration = Duration::from_secs(15);
-/// `server_version_num` of the oldest PostgreSQL that works.
+/// `server_version_num` of the oldest supported PostgreSQL.
 const OLDEST_SERVER: i32 = 150_000;
-/// With this many free connections or fewer the next process may get none.
+/// With this many free connections or fewer, the next process may get none.
 const FEW: i64 = 1;
 
-const SCARCE: &str = "fewer connections than wanted: work goes on slowly (connection limit of the role or the server)";
+const SCARCE: &str = "fewer connections than needed: processing is slow (connection limit of the role or the server)";
 
-/// Which of the two roles.
+/// The role to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     App,
     System,
 }
 
-/// How the database is for a role.
+/// State of the database for a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fitness {
-    /// It can be worked with.
+    /// Usable.
     Fit,
-    /// It can, with a flaw that an operator should know.
+    /// Usable, with a flaw that an operator should know about.
     Flawed(Cow<'static, str>),
-    /// It cannot.
+    /// Not usable.
     Unfit(Cow<'static, str>),
 }
 
@@ -57,8 +59,9 @@ impl Role {
     }
 }
 
-/// Looks at the database as the role sees it. What takes longer than a probe waits goes on, so that a connection that is slow to come
-/// is there for the next look, and what came of it is known then.
+/// Checks the database as the role. A check that takes longer than a probe waits continues in the
+/// background, so that a slow connection is available to the next check, and the next probe can
+/// report the result.
 pub(super) async fn examine(pool: &RolePool, role: Role) -> Fitness {
     let looking = pool.clone();
     let look = tokio::spawn(async move {
@@ -78,7 +81,7 @@ async fn look(pool: &RolePool, role: Role) -> Fitness {
         let mut session = pool.session().await?;
         judge(&mut session, role, pool.is_behind_pooler()).await
     };
-    // The pool tries again and again by itself and does not say why.
+    // The pool retries on its own and does not report the reason.
     let failing = async {
         sleep(PATIENCE).await;
         match look_directly(pool).await {
@@ -97,7 +100,7 @@ async fn look(pool: &RolePool, role: Role) -> Fitness {
         }
         Ok(Ok(fitness)) => fitness,
         Ok(Err(error)) if !matches!(error, sqlx::Error::PoolTimedOut) => Fitness::Unfit(cause(&error).into()),
-        _ => Fitness::Flawed("no connection of this process was free in time".into()),
+        _ => Fitness::Flawed("no connection in this process's pool was free in time".into()),
     }
 }
 
@@ -115,12 +118,12 @@ async fn look_directly(pool: &RolePool) -> Fitness {
         Ok(Err(error)) => Fitness::Unfit(cause(&error).into()),
         Ok(Ok(connection)) => {
             let _ = connection.close().await;
-            Fitness::Flawed("no connection of this process was free in time".into())
+            Fitness::Flawed("no connection in this process's pool was free in time".into())
         }
     }
 }
 
-/// What the last look that came to an end found.
+/// Result of the last check that finished.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Findings(Arc<Mutex<Option<(Instant, Fitness)>>>);
 
@@ -136,7 +139,7 @@ impl Findings {
     }
 }
 
-/// Notes when connections run out, for this role or for the server.
+/// Records scarcity if the connections of this role, the database or the server are nearly used up.
 pub(super) async fn look_for_scarcity(pool: &RolePool) {
     let looked = async {
         let mut session = pool.session().await?;
@@ -160,7 +163,7 @@ pub(super) async fn look_for_scarcity(pool: &RolePool) {
     }
 }
 
-/// Refuses a tenant's transaction where the role would see the rows of all tenants.
+/// Refuses a tenant transaction if the role could see the rows of all tenants.
 pub(super) async fn require_confined(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     match role_flaw(&standing(connection, Role::App).await?, Role::App) {
         None => Ok(()),
@@ -233,13 +236,13 @@ async fn judge(connection: &mut PgConnection, role: Role, is_behind_pooler: bool
 }
 
 const BYPASSES: &str =
-    "the role bypasses row level security (a superuser, or BYPASSRLS): use the role that `api migrate` made";
+    "the role bypasses row level security (a superuser, or BYPASSRLS): use the role that `api migrate` created";
 const OLDER: &str = "the schema is older than this release: run `api migrate`";
 
 fn role_flaw(standing: &Standing, role: Role) -> Option<&'static str> {
     match role {
         _ if standing.bypasses => Some(BYPASSES),
-        _ if standing.is_owner => Some("the role owns the tables: use the role that `api migrate` made"),
+        _ if standing.is_owner => Some("the role owns the tables: use the role that `api migrate` created"),
         Role::App if standing.is_other => {
             Some("the role is rota_system, or a member of it, and sees all tenants: use rota_app")
         }
@@ -249,7 +252,8 @@ fn role_flaw(standing: &Standing, role: Role) -> Option<&'static str> {
     }
 }
 
-/// A migration fits the release that runs while it is made, so a schema that is newer is worth a word and no more.
+/// Every migration is compatible with the release that runs during it, so a newer schema is only
+/// reported as a flaw.
 async fn schema(connection: &mut PgConnection) -> Result<Fitness, sqlx::Error> {
     let ours = migrate::versions();
     let found = sqlx::query!(
@@ -273,7 +277,7 @@ fn is_refused_for_number(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "53300")
 }
 
-/// What kind of error it is, in words that show no value.
+/// The kind of error, in words that contain no value.
 fn cause(error: &sqlx::Error) -> &'static str {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match (code.as_deref(), error) {
@@ -286,12 +290,12 @@ fn cause(error: &sqlx::Error) -> &'static str {
         (Some("42501"), _) => "privileges are missing: run `api migrate`",
         (Some(code), _) if code.starts_with("42") || code.starts_with("3F") => OLDER,
         (Some(code), _) if code.starts_with("53") => "PostgreSQL is out of resources",
-        (Some(_), _) => "PostgreSQL refuses the check",
+        (Some(_), _) => "PostgreSQL rejects the check",
         (None, sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             "the connection is refused"
         }
         (None, sqlx::Error::Io(_)) => "PostgreSQL cannot be reached",
-        (None, sqlx::Error::Tls(_)) => "TLS cannot be agreed on (sslmode, certificates)",
-        (None, _) => "PostgreSQL does not answer as expected",
+        (None, sqlx::Error::Tls(_)) => "the TLS handshake failed (sslmode, certificates)",
+        (None, _) => "PostgreSQL's response is not as expected",
     }
 }

@@ -1,8 +1,9 @@
-//! Connections that stay with who uses them all the time.
+//! Pinned connections, which stay with a frequent user instead of returning to the pool.
 //!
-//! Whatever leaves the pool or comes back to it is asked for a sign of life: two round trips for each statement, one of them at the
-//! moment when what the statement brought is to be passed on. A kept connection may be dead, so a statement on it is repeated when it fails.
-//! Behind a pooler in transaction mode, and while connections are scarce, none is kept.
+//! sqlx pings a connection on acquire and on release: two round trips per statement, one of them
+//! just when the statement's result is needed. A pinned connection saves both. It may be dead, so a
+//! statement that fails on it is repeated. No connection is pinned behind a pooler in transaction
+//! mode or while connections are scarce.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -14,13 +15,13 @@ use tokio::time::Instant;
 
 use super::{SystemDb, role_pool::RolePool, session::Session};
 
-/// One that was not used for so long goes back to the pool.
+/// A connection unused for this long returns to the pool.
 const UNUSED: Duration = Duration::from_secs(30);
 
 type Connections = Mutex<Vec<(Instant, PoolConnection<Postgres>)>>;
 
-/// A few connections between two statements, shared by its clones. The one that was used last is used next: what it needs is still in the
-/// processor's caches.
+/// A few connections that are idle between statements, shared by all clones. The most recently used
+/// one is used next, because its state is still in the processor's caches.
 #[derive(Clone)]
 pub struct Kept {
     pool: RolePool,
@@ -29,15 +30,16 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// None yet, and never more than `most`.
+    /// No pinned connections yet; at most `most` later.
     pub fn new(db: &SystemDb, most: usize) -> Self {
         let idle = Arc::default();
         db.pool().pinned.add(&idle);
         Self { pool: db.pool().clone(), most, idle }
     }
 
-    /// Has a statement answered on one of them, or on one of the pool's, within so long: see [`Session::answered_within`]. What it wrote holds
-    /// when this returns.
+    /// Runs a statement on a pinned connection, or on one from the pool, and waits at most
+    /// `patience` for it: see [`Session::answered_within`]. Its writes are durable when this
+    /// returns.
     pub(crate) async fn ask<T>(
         &self,
         patience: Duration,
@@ -53,13 +55,14 @@ impl Kept {
         Ok(answer)
     }
 
-    /// Whether what [`Self::ask`] is given runs in a transaction, so that nothing it writes holds before the end.
+    /// Whether statements passed to [`Self::ask`] run in a transaction, so that their writes take
+    /// effect only at its end.
     pub(crate) fn asks_in_transactions(&self) -> bool {
         self.pool.is_behind_pooler()
     }
 
-    /// Keeps a connection whose last statement succeeded; what was written on it holds now. Any other is to be dropped, so that the
-    /// pool judges it.
+    /// Pins a connection whose last statement succeeded, and whose writes are durable now. A
+    /// connection whose statement failed must be dropped instead, so that the pool checks it.
     async fn put(&self, session: Session) -> Result<(), sqlx::Error> {
         match session {
             Session::Plain(connection) if !self.pool.scarcity().holds() => {
@@ -73,13 +76,13 @@ impl Kept {
         }
     }
 
-    /// Gives them back to the pool.
+    /// Returns the connections to the pool.
     pub(crate) fn release(&self) {
         lock(&self.idle).clear();
     }
 }
 
-/// All kept connections of a role.
+/// All pinned connections of a role.
 #[derive(Clone, Default)]
 pub(super) struct Idle(Arc<Mutex<Vec<Weak<Connections>>>>);
 
@@ -90,7 +93,7 @@ impl Idle {
         all.push(Arc::downgrade(connections));
     }
 
-    /// Gives those back to the pool that nobody used lately, or all of them.
+    /// Returns unused connections to the pool, or all of them.
     pub(super) fn release_unused(&self, all: bool) {
         let users: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
         for connections in users {
@@ -105,7 +108,7 @@ impl std::fmt::Debug for Idle {
     }
 }
 
-/// A panic while the lock is held leaves a list that is still whole.
+/// A panic while the lock is held leaves the list consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! Brings a database to this release's schema: roles first, then the embedded migrations.
+//! Brings a database to this release's schema: first the roles, then the embedded migrations.
 //!
-//! Invariant: any number of processes may do this at once. Roles are cluster-wide, so each is created idempotently under
-//! an advisory lock and a lost race with another database's migration is no error; sqlx takes a lock of its own.
+//! Invariant: any number of processes may do this concurrently. Roles are cluster-wide, so each is
+//! created idempotently under an advisory lock, and losing a race with another database's migration
+//! is not an error; sqlx takes its own lock.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -15,10 +16,11 @@ pub(super) fn versions() -> Vec<i64> {
     MIGRATOR.iter().map(|migration| migration.version).collect()
 }
 
-/// The roles that the migrations grant to. A login of another name becomes a member of one of them.
+/// The roles that the migrations grant to. A login with another name becomes a member of one of
+/// them.
 const APP_ROLE: &str = "rota_app";
 const SYSTEM_ROLE: &str = "rota_system";
-/// Any number will do as long as nothing else in the database uses it.
+/// Any number that nothing else in the database uses.
 const ROLES_LOCK: i64 = 0x726f_7461_0001;
 
 /// Why a database could not be brought to this release's schema.
@@ -30,15 +32,16 @@ pub enum MigrateError {
         /// The variable that holds the URL.
         variable: &'static str,
     },
-    /// The owner's connection or a role statement failed.
+    /// The owner's connection or a statement about a role failed.
     #[error("the owner's connection (DATABASE_OWNER_URL)")]
     Database(#[from] sqlx::Error),
-    /// A migration failed; the ones before it are in place.
+    /// A migration failed; the preceding ones are applied.
     #[error("migrations")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// Creates the roles named in `app_url` and `system_url` where they are missing, then runs the migrations as the owner.
+/// Creates the roles named in `app_url` and `system_url` if they are missing, then runs the
+/// migrations as the owner.
 pub async fn migrate(owner_url: &str, app_url: &str, system_url: &str) -> Result<(), MigrateError> {
     let logins =
         [Login::of(app_url, APP_ROLE, "DATABASE_URL")?, Login::of(system_url, SYSTEM_ROLE, "DATABASE_SYSTEM_URL")?];
@@ -68,7 +71,8 @@ impl Login {
         }
     }
 
-    /// Passwords of roles that exist already are left alone: another database of the cluster may depend on them.
+    /// Does not change the password of an existing role: another database of the cluster may depend
+    /// on it.
     async fn create(&self, owner: &mut PgConnection) -> Result<(), sqlx::Error> {
         create_role(owner, self.role, (self.user == self.role).then_some(self.password.as_str())).await?;
         if self.user != self.role {
@@ -91,7 +95,8 @@ async fn create_role(owner: &mut PgConnection, name: &str, password: Option<&str
         .map_or_else(String::new, |password| format!(" login password {}", literal(&scram::verifier(password))));
     let statement = format!("create role {} nosuperuser nobypassrls nocreatedb nocreaterole{login}", identifier(name));
     match sqlx::raw_sql(AssertSqlSafe(statement)).execute(owner).await {
-        // 42710 duplicate_object, 23505: another database's migration made the role in the meantime.
+        // 42710 duplicate_object, 23505: another database's migration created the role in the
+        // meantime.
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42710" | "23505")) => Ok(()),
         other => other.map(drop),
     }

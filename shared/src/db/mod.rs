@@ -1,8 +1,9 @@
-//! The two doors to PostgreSQL, one for each unprivileged role.
+//! Access to PostgreSQL, with one handle for each unprivileged role.
 //!
-//! Invariant: no pool leaves this module. A tenant's rows are reached through [`TenantTx`] (role `rota_app`, row level
-//! security applies); the ledger's own machinery goes through [`SystemDb`] (role `rota_system`, which sees only the tables
-//! it was granted). Next: [`migrate`] for how the schema and the roles come to be.
+//! Invariant: no pool leaves this module. A tenant's rows are reached through [`TenantTx`] (role
+//! `rota_app`, row level security applies); the ledger's own queries go through [`SystemDb`] (role
+//! `rota_system`, which sees only the tables that it was granted). Next: [`migrate`], which creates
+//! the schema and the roles.
 
 mod fitness;
 mod kept;
@@ -23,13 +24,13 @@ pub use shares::{ShareInUse, is_share_in_use};
 pub use system::{PLANNER, SystemDb};
 pub use tenant::{TenantDb, TenantTx};
 
-/// Whether an error means that PostgreSQL could not be reached or is restarting, so that trying again later is right.
-/// Everything else is a defect of ours or of the statement.
+/// Whether an error means that PostgreSQL is unreachable or restarting, so that a later retry is
+/// right. All other errors are defects of Rota or of the statement.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
-        // `Configuration` is a state of the installation that an operator ends: wrong credentials, no such database, a schema that was
-        // not migrated or is of another release, privileges that are missing. Statements are checked when they are compiled, so they
-        // are not at fault.
+        // `Configuration` is a state of the installation that an operator must correct: wrong
+        // credentials, a missing database, a schema that is not migrated or of another release,
+        // missing privileges. Statements are checked at compile time, so they are not the cause.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
@@ -38,8 +39,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::Configuration(_) => true,
         sqlx::Error::Database(database) if is_unfit(database.as_ref()) => true,
-        // 08 connection, 53 resources (too many connections, disk full), 57 stopped by an operator or a time-out, 58 system error,
-        // 40 rolled back in a race, 55P03 lock not available, 25006 a server that is a standby.
+        // 08 connection, 53 resources (too many connections, disk full), 57 cancelled by an
+        // operator or a time-out, 58 system error, 40 rolled back in a race, 55P03 lock not
+        // available, 25006 the server is a standby.
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             ["08", "53", "57", "58", "40", "55P03", "25006"].iter().any(|class| code.starts_with(class))
         }),
@@ -51,44 +53,48 @@ fn is_unfit(error: &dyn sqlx::error::DatabaseError) -> bool {
     let code = error.code().unwrap_or_default();
     match &*code {
         "28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883" => true,
-        // The same code says that a row is another tenant's, which is a defect.
+        // The same code reports a row of another tenant, which is a defect.
         "42501" => !error.message().contains("row-level security"),
         _ => false,
     }
 }
 
-/// Whether a statement took longer than it may, or an operator stopped it. It is an unavailability too; but it may be the fault of
-/// the rows that were asked for.
+/// Whether a statement exceeded its time-out or was cancelled by an operator. This counts as
+/// unavailable too, but the cause may be the requested rows.
 pub fn is_timed_out(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
 }
 
-/// Whether a statement met a lock that another transaction held for too long, or a deadlock with one. Nothing was committed. The rows of
-/// one tenant may be the cause, so the rows of others are tried without them.
+/// Whether a statement waited too long for another transaction's lock, or ran into a deadlock.
+/// Nothing was committed. The rows of one tenant may be the cause, so the rows of other tenants are
+/// tried separately.
 pub fn is_lock_held(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code == "55P03" || code == "40P01")
 }
 
-/// Whether that lock was a row's, not a table's: another transaction changes the same rows. Those of a tenant are changed by its own requests
-/// and jobs alone.
+/// Whether that lock was on a row, not on a table: another transaction is changing the same rows.
+/// Only a tenant's own requests and jobs change its rows.
 pub fn is_row_held(error: &sqlx::Error) -> bool {
     row_held(error).is_some()
 }
 
-/// Whether that lock was the row of an idempotency key: another request with this key is not committed yet.
+/// Whether that lock was on the row of an idempotency key: another request with this key has not
+/// committed yet.
 pub fn is_idempotency_key_held(error: &sqlx::Error) -> bool {
     row_held(error).is_some_and(|row| row.contains("idempotency_keys"))
 }
 
-/// The row for which was waited in vain, in PostgreSQL's words, which name its table. It says no such thing of a table.
+/// The row that the statement waited for, in PostgreSQL's words, which name its table. For a table
+/// lock PostgreSQL reports no such context.
 fn row_held(error: &sqlx::Error) -> Option<&str> {
     let database = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
     database.r#where().filter(|_| is_lock_held(error))
 }
 
-/// An error without values: PostgreSQL's messages repeat what was written (`Key (email)=(…)`, `invalid input …: "…"`), so logs
-/// and other tenants' eyes get the SQLSTATE and the names of the schema alone.
+/// An error without values. PostgreSQL's messages repeat the written values (`Key (email)=(…)`,
+/// `invalid input …: "…"`), so logs and other tenants see only the SQLSTATE and names of the
+/// schema.
 pub fn sql_state(error: &sqlx::Error) -> String {
     let Some(database) = error.as_database_error() else {
         return match error {
@@ -98,7 +104,7 @@ pub fn sql_state(error: &sqlx::Error) -> String {
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 "the connections to PostgreSQL are closed".to_owned()
             }
-            sqlx::Error::Protocol(_) => "PostgreSQL and we are out of step".to_owned(),
+            sqlx::Error::Protocol(_) => "the protocol of the PostgreSQL connection failed".to_owned(),
             sqlx::Error::RowNotFound => "a row is missing".to_owned(),
             _ => "a row or a setting could not be read".to_owned(),
         };

@@ -1,4 +1,4 @@
-//! How a pool of connections is set up, the same for both roles.
+//! Configuration of the connection pools, the same for both roles.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -10,22 +10,25 @@ use sqlx::{
 use super::scarcity::{Scarcity, TURN};
 use crate::config::Pooler;
 
-/// A connection that nobody used for so long is closed: a process that has little to do leaves the others theirs.
+/// A connection unused for this long is closed, so that a mostly idle process leaves connections to
+/// others.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// A statement that hangs (a dying disk, a lock nobody gives up) must not hold its caller for ever.
+/// Time-outs prevent a hanging statement (a failing disk, a lock that is never released) from
+/// blocking its caller forever.
 const SETTINGS: [(&str, &str); 3] =
     [("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")];
 
-/// Size and patience of a connection pool.
+/// Size and time-outs of a connection pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSettings {
-    /// The most connections that are open at once.
+    /// Maximum number of open connections.
     pub max_connections: u32,
-    /// How long a caller waits for a connection before it is told that the database is unavailable.
+    /// How long a caller waits for a connection before the database counts as unavailable.
     pub acquire_timeout: Duration,
-    /// How long a tenant's transaction waits for one of the tenant's others to end, where those hold its share of the connections.
+    /// How long a tenant's transaction waits for another one of the same tenant to end, if those
+    /// hold the tenant's share of the connections.
     pub share_timeout: Duration,
-    /// What stands before PostgreSQL.
+    /// The pooler in front of PostgreSQL, if any.
     pub pooler: Pooler,
 }
 
@@ -40,12 +43,13 @@ impl Default for PoolSettings {
     }
 }
 
-/// What a role's sessions begin with: set when a connection is made, so that no statement pays for it.
+/// Initial settings of a role's sessions. They are set when a connection opens, so no statement
+/// pays for them.
 #[derive(Debug)]
 pub(super) struct SessionSettings {
-    /// How long a statement waits for a lock, in PostgreSQL's notation.
+    /// Maximum wait of a statement for a lock, in PostgreSQL's notation.
     pub(super) lock_timeout: &'static str,
-    /// Settings of the planner, by name.
+    /// Planner settings, by name.
     pub(super) planner: &'static [(&'static str, &'static str)],
 }
 
@@ -55,10 +59,12 @@ impl SessionSettings {
     }
 }
 
-/// Opens no connection yet: a process starts, and says that it is not ready, while PostgreSQL is away.
+/// Opens no connection yet: a process starts, and reports that it is not ready, while PostgreSQL is
+/// unavailable.
 ///
-/// A connection is asked for a sign of life before each use: most statements belong to a request that nobody repeats, and a
-/// crash of PostgreSQL leaves the pool full of dead ones. Who cannot spare that round trip uses [`super::Kept`], and repeats.
+/// A connection is pinged before each use: most statements belong to requests that are not retried,
+/// and a crash of PostgreSQL leaves the pool full of dead connections. Callers that cannot afford
+/// that round trip use [`super::Kept`] and repeat failed statements.
 pub(super) fn open(
     url: &str,
     application: &str,
@@ -70,7 +76,8 @@ pub(super) fn open(
     let options = options.application_name(application).log_statements(tracing::log::LevelFilter::Off);
     let options = match settings.pooler {
         Pooler::None => options.options(session.all()),
-        // A pooler passes no settings on, and a statement that was prepared on one server connection is unknown on the next.
+        // A pooler forwards no settings, and a statement prepared on one server connection is
+        // unknown on another.
         Pooler::Transaction => options.extra_float_digits(None).statement_cache_capacity(0),
     };
     Ok(PgPoolOptions::new()
@@ -86,8 +93,9 @@ pub(super) fn open(
         .connect_lazy_with(options))
 }
 
-/// How a transaction begins where a connection keeps nothing: with its settings, and without what another client prepared on
-/// the same server connection under the same names.
+/// The start of a transaction where connections keep no state: sets the session settings, and
+/// removes statements that another client prepared on the same server connection under the same
+/// names.
 pub(super) fn begin_behind_pooler(pooler: Pooler, session: &SessionSettings) -> Option<String> {
     if pooler == Pooler::None {
         return None;

@@ -1,11 +1,13 @@
-//! The connections of one role, and how they are shared out when there are fewer of them than wanted.
+//! The connection pool of one role, and its behaviour when there are fewer connections than needed.
 //!
-//! Two things make it more than sqlx's pool. Where connections are scarce (`scarcity.rs`) a caller that waits for a new one also
-//! takes what others give back, which sqlx's pool does not; and nothing is kept longer than it is used. Behind a pooler in
-//! transaction mode every statement is in a transaction that brings its settings along, because the next one may run on another
-//! server connection: sqlx sends a statement in two steps, which belong together.
+//! It differs from sqlx's pool in two ways. While connections are scarce (`scarcity.rs`), a caller
+//! that waits for a new connection also takes one that another caller releases, which sqlx's pool
+//! does not do, and no connection is held longer than it is used. Behind a pooler in transaction
+//! mode, every statement runs in a transaction that sets its own session settings, because the next
+//! statement may run on another server connection: sqlx sends a statement in two steps, which must
+//! reach the same one.
 //!
-//! Invariant: no connection is taken from sqlx's pool but here.
+//! Invariant: connections are taken from sqlx's pool only here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,25 +34,25 @@ use super::{
     session::Session,
 };
 
-/// How often a caller looks for what others gave back.
+/// Interval between checks for a released connection.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Connections of one role. Cheap to clone.
+/// The connections of one role. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RolePool {
     pool: PgPool,
-    /// How a transaction begins behind a pooler; `None` without one.
+    /// Start of a transaction behind a pooler; `None` without one.
     begin: Option<Arc<str>>,
     scarcity: Scarcity,
     findings: Findings,
-    /// While connections are scarce only one caller tries to open another.
+    /// While connections are scarce, only one caller at a time tries to open another.
     opening: Arc<Semaphore>,
     acquire_timeout: Duration,
     pub(super) pinned: Idle,
 }
 
 impl RolePool {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     pub(super) fn open(
         url: &str,
         application: &str,
@@ -69,12 +71,12 @@ impl RolePool {
         })
     }
 
-    /// Whether connections are scarce at the moment.
+    /// Whether connections are currently scarce.
     pub(super) const fn scarcity(&self) -> &Scarcity {
         &self.scarcity
     }
 
-    /// What was found when somebody looked whether the database can be worked with.
+    /// Results of the database checks.
     pub(super) const fn findings(&self) -> &Findings {
         &self.findings
     }
@@ -83,12 +85,12 @@ impl RolePool {
         self.pool.connect_options()
     }
 
-    /// Whether sessions end with each transaction.
+    /// Whether a session ends with each transaction.
     pub(super) fn is_behind_pooler(&self) -> bool {
         self.begin.is_some()
     }
 
-    /// A connection for statements of one caller; see [`Session`].
+    /// A connection for the statements of one caller; see [`Session`].
     pub(crate) async fn session(&self) -> Result<Session, Error> {
         if self.is_behind_pooler() {
             self.begin().await.map(Session::Transaction)
@@ -100,22 +102,24 @@ impl RolePool {
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
         let connection = self.acquire().await?;
-        // The text is made of our own constants.
+        // The text consists of constants only.
         let begin =
             self.begin.as_ref().map(|begin| sqlx::AssertSqlSafe(begin.to_string())).map(sqlx::SqlSafeStr::into_sql_str);
         Transaction::begin(MaybePoolConnection::PoolConnection(connection), begin).await
     }
 
-    /// Gives connections back to PostgreSQL: those that nobody has used lately, and while they are scarce all idle ones.
+    /// Closes connections: those that have been unused for a while, and all idle ones while
+    /// connections are scarce.
     pub(super) async fn tidy(&self) {
         self.pinned.release_unused(self.scarcity.holds());
         if !self.scarcity.holds() {
             return;
         }
-        // What was released a moment ago may still be on its way into the pool; the next round finds it.
+        // A connection released a moment ago may still be returning to the pool; the next round
+        // finds it.
         for _ in 0..self.pool.size() {
             let Some(connection) = self.pool.try_acquire() else { return };
-            // It is gone either way.
+            // The connection is gone in either case.
             let _ = connection.close().await;
         }
     }
@@ -124,7 +128,7 @@ impl RolePool {
         if self.scarcity.holds() { self.acquire_scarce().await } else { self.pool.acquire().await }
     }
 
-    /// Opens a connection or takes what another caller gives back, whichever comes first.
+    /// Opens a connection or takes one that another caller releases, whichever comes first.
     async fn acquire_scarce(&self) -> Result<PoolConnection<Postgres>, Error> {
         let opened = async {
             let _turn = self.opening.acquire().await.map_err(|_| Error::PoolClosed)?;
@@ -146,7 +150,7 @@ impl RolePool {
                 if connection.ping().await.is_ok() {
                     return connection;
                 }
-                // A dead one makes room for another.
+                // Closing a dead connection makes room for another.
                 let _ = connection.close().await;
             }
             sleep(LOOK).await;
@@ -154,7 +158,7 @@ impl RolePool {
     }
 }
 
-/// Each statement on a connection of the pool, as sqlx's own pool does it.
+/// Runs each statement on a pooled connection, as sqlx's own pool does.
 impl<'p> Executor<'p> for &'p RolePool {
     type Database = Postgres;
 

@@ -1,7 +1,7 @@
-//! Whether PostgreSQL has fewer connections for a role than its processes want.
+//! Whether PostgreSQL has fewer connections for a role than its processes need.
 //!
-//! Invariant: while they are scarce no process keeps one that it does not use, and none keeps one for long, so that all
-//! processes get on, each a little at a time.
+//! Invariant: while connections are scarce, no process keeps one that it does not use, and none
+//! keeps one for long, so that all processes make progress in turn.
 
 use std::{
     sync::{
@@ -13,21 +13,24 @@ use std::{
 
 use tokio::time::Instant;
 
-/// After the last sign of it; so that a limit that is only just reached is not noted and forgotten all the time.
+/// How long scarcity lasts after the last sign of it, so that the state does not flap at a limit
+/// that is only just reached.
 const LASTS: Duration = Duration::from_secs(30);
-/// While connections are scarce one is closed after its use when it is older than this, and another process may open one.
+/// While connections are scarce, a connection older than this is closed after use, so that another
+/// process may open one.
 pub(super) const TURN: Duration = Duration::from_millis(500);
 
-/// While connections are scarce the process counts as working for so long after a check that got one.
+/// While connections are scarce, the process counts as working for this long after a check that got
+/// a connection.
 const WORKS: Duration = Duration::from_secs(20);
 
-/// Shared by the connections of a role.
+/// Shared by all connections of a role.
 #[derive(Clone, Debug)]
 pub(crate) struct Scarcity {
     started: Instant,
-    /// Until when, in milliseconds from `started`; 0 is never.
+    /// End of the scarcity in milliseconds after `started`; 0 for none.
     until: Arc<AtomicU64>,
-    /// Until when a check that got a connection counts, likewise.
+    /// End of the time for which a successful check counts, likewise.
     works_until: Arc<AtomicU64>,
 }
 
@@ -38,7 +41,7 @@ impl Default for Scarcity {
 }
 
 impl Scarcity {
-    /// Notes that a connection was refused, or that the last free one is in sight.
+    /// Records that a connection was refused, or that almost none are free.
     pub(super) fn note(&self) {
         self.note_at(self.started.elapsed());
     }
@@ -48,12 +51,12 @@ impl Scarcity {
         self.holds_at(self.started.elapsed())
     }
 
-    /// Notes that a check got a connection.
+    /// Records that a check got a connection.
     pub(super) fn note_work(&self) {
         self.note_work_at(self.started.elapsed());
     }
 
-    /// Whether connections are scarce and work goes on with those there are.
+    /// Whether connections are scarce, but the process still works with the existing ones.
     pub(super) fn is_survived(&self) -> bool {
         self.is_survived_at(self.started.elapsed())
     }
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
 
     const BRIEF: Duration = Duration::from_millis(1);
-    /// The last time at which it still holds.
+    /// The last time at which the scarcity still holds.
     const LAST: Duration = LASTS.saturating_sub(BRIEF);
 
     #[test]

@@ -1,24 +1,26 @@
-//! What PostgreSQL keeps of a password: a SCRAM-SHA-256 verifier (RFC 5802, RFC 7677), in the form that `create role` takes.
+//! The form in which PostgreSQL stores a password: a SCRAM-SHA-256 verifier (RFC 5802, RFC 7677),
+//! as accepted by `create role`.
 //!
-//! Invariant: a password is in no statement that is sent, hence in no log of statements.
+//! Invariant: no statement that is sent contains a password, so no statement log does.
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
 
-/// PostgreSQL's own default.
+/// PostgreSQL's default.
 const ITERATIONS: u32 = 4_096;
 const SALT_BYTES: usize = 16;
 
-/// A verifier of the password, with a salt of its own.
+/// A verifier of the password, with a random salt.
 pub(super) fn verifier(password: &str) -> String {
     let mut salt = [0; SALT_BYTES];
     rand::rng().fill_bytes(&mut salt);
     verifier_with(password, &salt)
 }
 
-/// RFC 5802 section 3. A password that is not ASCII is taken as it is, which is `SASLprep`'s result for all that is normalised already.
+/// RFC 5802 section 3. A password that is not ASCII is used unchanged, which equals the result of
+/// `SASLprep` for normalised text.
 fn verifier_with(password: &str, salt: &[u8]) -> String {
     let salted = salted(password.as_bytes(), salt);
     let stored = Sha256::digest(keyed(&salted, b"Client Key"));
@@ -48,7 +50,8 @@ fn keyed(key: &[u8], text: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// Made by Python's `hashlib.pbkdf2_hmac` and `hmac` from the password `pencil` and the salt of RFC 7677's example.
+    /// Generated with Python's `hashlib.pbkdf2_hmac` and `hmac` from the password `pencil` and the
+    /// salt of RFC 7677's example.
     #[test]
     fn the_example_of_the_rfc_is_met() {
         let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();

@@ -1,4 +1,4 @@
-//! A connection in the hands of one caller.
+//! A connection in use by one caller.
 
 use std::{
     io,
@@ -9,18 +9,20 @@ use std::{
 use sqlx::{PgConnection, Postgres, Transaction, pool::PoolConnection};
 use tokio::time::timeout;
 
-/// A connection. Behind a pooler in transaction mode it is a transaction, and what it wrote holds only after
-/// [`Session::finish`]; without one each statement holds by itself.
+/// A connection. Behind a pooler in transaction mode it is a transaction, whose writes take effect
+/// only after [`Session::finish`]; otherwise each statement takes effect on its own.
 pub enum Session {
-    /// A connection of PostgreSQL's own.
+    /// A direct PostgreSQL connection.
     Plain(PoolConnection<Postgres>),
-    /// The time between two transactions belongs to others.
+    /// A transaction; between two transactions the server connection belongs to other clients.
     Transaction(Transaction<'static, Postgres>),
 }
 
 impl Session {
-    /// Waits so long for an answer. A connection that has lost the server without being told (a firewall that forgot it, a machine that is gone)
-    /// stays silent for ever; after that time it is closed, whatever the server makes of the statement, and the next statement has another.
+    /// Waits at most `patience` for the result. A connection that has silently lost its server (a
+    /// firewall dropped its state, a machine is gone) never returns anything. After the time-out it
+    /// is closed, whatever the server does with the statement, and the next statement uses another
+    /// connection.
     pub(crate) async fn answered_within<T>(
         &mut self,
         patience: Duration,
@@ -29,14 +31,14 @@ impl Session {
         if let Ok(answer) = timeout(patience, statement(self)).await {
             return answer;
         }
-        // Otherwise the pool would ask it for a sign of life, and wait for that for ever too.
+        // Otherwise the pool would ping the connection and wait for that forever too.
         if let Self::Plain(connection) = self {
             connection.close_on_drop();
         }
-        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer a statement in time")))
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no response to a statement within the time-out")))
     }
 
-    /// Makes what was written durable.
+    /// Makes the writes durable.
     pub(crate) async fn finish(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Plain(_) => Ok(()),

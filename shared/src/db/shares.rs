@@ -1,7 +1,8 @@
-//! A tenant's share of a pool of connections.
+//! Each tenant's share of a connection pool.
 //!
-//! Invariant: the transactions of one tenant hold at most half of the pool (at least one connection), however many requests and jobs
-//! it has, so the other half is there for the others. Waiting for the share is bounded in time and holds no connection.
+//! Invariant: the transactions of one tenant hold at most half of the pool (at least one
+//! connection), however many requests and jobs it has, so the other half remains for other tenants.
+//! Waiting for the share is bounded in time and holds no connection.
 
 use std::{
     collections::HashMap,
@@ -19,10 +20,11 @@ use tokio::{
 use super::PoolSettings;
 use crate::{patience, tenancy::TenantId};
 
-/// Beyond so many known tenants, those that hold nothing are forgotten.
+/// Once this many tenants are tracked, those that hold no connection are removed.
 const FORGET_FROM: usize = 1_024;
 
-/// The tenant's own transactions hold its share of the connections, so there is none for another one now.
+/// The tenant's other transactions hold its share of the connections, so another one cannot begin
+/// now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tenant's share of the database connections is in use")]
 pub struct ShareInUse;
@@ -41,8 +43,9 @@ impl Shares {
         Self { per_tenant, patience: settings.share_timeout, by_tenant: Mutex::default() }
     }
 
-    /// The right to one connection, until it is dropped. The error is one of the driver's, so that callers have one kind to handle;
-    /// [`is_share_in_use`] recognises it.
+    /// Takes one connection's worth of the tenant's share, until the permit is dropped. The error
+    /// is of the driver's type, so that callers handle one type only; [`is_share_in_use`]
+    /// recognises it.
     pub(super) async fn take(&self, tenant: TenantId) -> Result<OwnedSemaphorePermit, sqlx::Error> {
         let wait = patience::of_request().map_or(self.patience, |patience| patience.min(self.patience));
         match timeout(wait, self.of_tenant(tenant).acquire_owned()).await {
@@ -52,7 +55,7 @@ impl Shares {
     }
 
     fn of_tenant(&self, tenant: TenantId) -> Arc<Semaphore> {
-        // A panic while the lock is held leaves a map that is still whole.
+        // A panic while the lock is held leaves the map consistent.
         let mut by_tenant = self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner);
         if by_tenant.len() >= FORGET_FROM {
             by_tenant.retain(|_, share| Arc::strong_count(share) > 1);
@@ -61,7 +64,8 @@ impl Shares {
     }
 }
 
-/// Whether a transaction did not begin because the tenant's other transactions hold its share of the connections.
+/// Whether a transaction could not begin because the tenant's other transactions hold its share of
+/// the connections.
 pub fn is_share_in_use(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<ShareInUse>))
 }
@@ -93,7 +97,7 @@ mod tests {
         assert!(is_share_in_use(&refused) && crate::db::is_unavailable(&refused), "{refused}");
         let _other = shares.take(tenant(2)).await.expect("another tenant has its own");
         drop(first);
-        drop(shares.take(tenant(1)).await.expect("what was given back is there again"));
+        drop(shares.take(tenant(1)).await.expect("a released permit is available again"));
         assert!(!is_share_in_use(&sqlx::Error::PoolTimedOut));
     }
 
@@ -112,7 +116,7 @@ mod tests {
             drop(shares.take(tenant(number)).await.expect("one"));
         }
         assert!(shares.by_tenant.lock().expect("no panic").len() < FORGET_FROM);
-        assert!(shares.take(tenant(0)).await.is_err(), "the one that holds a connection is remembered");
+        assert!(shares.take(tenant(0)).await.is_err(), "a tenant that holds a connection stays tracked");
         drop(held);
     }
 }

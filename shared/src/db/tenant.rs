@@ -1,8 +1,9 @@
-//! The tenant's door: transactions in which row level security shows one tenant's rows.
+//! Tenant access: transactions in which row level security shows the rows of one tenant.
 //!
-//! Invariant: the setting that the policies read is made with `set_config(…, true)`, so it ends with the transaction and
-//! never travels to the next user of the connection. No transaction is begun as a role that the policies do not hold for. One
-//! tenant holds at most its share of the connections ([`super::shares`]).
+//! Invariant: the setting that the policies read is set with `set_config(…, true)`, so it ends with
+//! the transaction and is never visible to the next user of the connection. No transaction begins
+//! as a role that the policies do not apply to. One tenant holds at most its share of the
+//! connections ([`super::shares`]).
 
 use std::{
     ops::{Deref, DerefMut},
@@ -23,20 +24,20 @@ use super::{
 };
 use crate::{patience, tenancy::TenantId};
 
-/// A tenant that waits for its own lock must not keep a connection of the shared pool for long.
+/// A tenant that waits for its own lock must not hold a connection of the shared pool for long.
 const SESSION: SessionSettings = SessionSettings { lock_timeout: "2s", planner: &[] };
 
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]
 pub struct TenantDb {
     pool: RolePool,
-    /// Whether the role was found to be one that row level security applies to.
+    /// Whether the role has been verified to be subject to row level security.
     is_confined: Arc<AtomicBool>,
     shares: Arc<Shares>,
 }
 
 impl TenantDb {
-    /// A pool for `url`, which must name the role `rota_app`. Connects at the first use.
+    /// A pool for `url`, which must name the role `rota_app`. Connects on first use.
     pub fn open(url: &str, application: &str, settings: PoolSettings) -> Result<Self, sqlx::Error> {
         Ok(Self {
             pool: RolePool::open(url, application, settings, &SESSION)?,
@@ -45,13 +46,13 @@ impl TenantDb {
         })
     }
 
-    /// Begins a transaction that sees the rows of `tenant` and of no other. Waits for the tenant's share of the pool first; see
-    /// [`super::is_share_in_use`]. A caller that has begun one must end it before it begins another. Fails when the request's time for
-    /// waiting is over.
+    /// Begins a transaction that sees only the rows of `tenant`. Waits for the tenant's share of
+    /// the pool first; see [`super::is_share_in_use`]. A caller must end one transaction before it
+    /// begins another. Fails when the request's waiting time is over.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
         let share = self.shares.take(tenant).await?;
         let begun = Box::pin(self.begin_with(tenant, share));
-        // A job's wait is bounded by the pool alone.
+        // A job's wait is bounded by the pool only.
         match patience::of_request() {
             Some(patience) => timeout(patience, begun).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)),
             None => begun.await,
@@ -70,12 +71,12 @@ impl TenantDb {
         Ok(TenantTx { transaction, tenant, _share: share })
     }
 
-    /// Whether the database can be worked with: for readiness.
+    /// Whether the database is usable, for readiness.
     pub async fn fitness(&self) -> Fitness {
         fitness::examine(&self.pool, Role::App).await
     }
 
-    /// Gives connections back that nobody uses; to be called every few seconds.
+    /// Closes unused connections; call this every few seconds.
     pub async fn tidy(&self) {
         fitness::look_for_scarcity(&self.pool).await;
         self.pool.tidy().await;
@@ -87,12 +88,12 @@ impl TenantDb {
 pub struct TenantTx {
     transaction: Transaction<'static, Postgres>,
     tenant: TenantId,
-    /// Given back after the connection: fields are dropped in their order.
+    /// Released after the connection, because fields are dropped in declaration order.
     _share: OwnedSemaphorePermit,
 }
 
 impl TenantTx {
-    /// Whose transaction it is.
+    /// The tenant of the transaction.
     pub const fn tenant(&self) -> TenantId {
         self.tenant
     }

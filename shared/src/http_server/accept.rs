@@ -1,7 +1,7 @@
 //! The accept loop, and the drain that ends it.
 //!
-//! Invariant: no error of `accept` ends the loop, and none makes it spin. Connections run as tasks of their own
-//! (`connection.rs`); the drain waits for them, at most as long as the grace.
+//! Invariant: no error of `accept` ends the loop or makes it spin. Each connection runs as its own
+//! task (`connection.rs`); the drain waits for these tasks, at most for the grace period.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use super::connection::{self, Builder, Connection};
 use super::open_connections::OpenConnections;
 use super::{BoxError, DrainReport, HttpService, PeerAddr, ServerLimits};
 
-/// Pause after an error such as "too many open files", which the next call would only meet again.
+/// Pause after an error such as "too many open files", which would recur immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time for connections that are cut off to leave their tasks.
+/// Time that the tasks of aborted connections get to end.
 const ABORT_GRACE: Duration = Duration::from_millis(500);
 
 pub(super) struct Acceptor {
@@ -52,7 +52,7 @@ impl Acceptor {
             while let Some((stream, peer)) = self.stop.run_until_cancelled(self.next(&listener)).await {
                 self.spawn(stream, PeerAddr(peer), service.clone());
             }
-            // The port is free for a successor while we finish what is in flight.
+            // Frees the port for a successor while requests in flight finish.
             drop(listener);
             self.drain().await
         };
@@ -66,13 +66,14 @@ impl Acceptor {
         loop {
             match listener.accept().await {
                 Ok(accepted) => {
-                    // Only now: nobody is to make room for a connection that has not come.
+                    // Only after the accept, so that no connection is evicted before another one
+                    // needs its place.
                     self.connections.wait_for_room(self.limits.max_connections).await;
                     return accepted;
                 }
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no connection can be accepted, pausing");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept connections, pausing");
                     self.connections.evict_idlest();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -85,7 +86,8 @@ impl Acceptor {
         S: HttpService<B>,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        // Without it small answers wait for the acknowledgement of the last. It fails on a socket already gone.
+        // Otherwise small responses wait for the acknowledgement of the previous one. This fails on
+        // a closed socket.
         let _ = stream.set_nodelay(true);
         let activity = Activity::new();
         let entry = self.connections.enter(Arc::clone(&activity));
@@ -106,13 +108,13 @@ impl Acceptor {
         }
         let cut_off = self.connections.busy();
         self.connections.cut_all();
-        tracing::warn!(cut_off, "the grace is over, requests in flight are cut off");
+        tracing::warn!(cut_off, "the grace period is over, requests in flight are cut off");
         let _ = tokio::time::timeout(ABORT_GRACE, self.tasks.wait()).await;
         DrainReport { cut_off }
     }
 }
 
-/// Whether the error belongs to the connection that was about to come, which is gone by now.
+/// Whether the error belongs to the connection being accepted, which no longer exists.
 fn is_of_one_client(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

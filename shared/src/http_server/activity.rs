@@ -1,8 +1,9 @@
-//! What one connection is doing, and since when.
+//! The current phase of a connection, and its start.
 //!
-//! Invariant: the phase is `Serving` exactly while a request is in flight, counted from the call of the service to
-//! the drop of the answer's body. `watched_stream.rs` and `request_service.rs` tell, `open_connections.rs` judges by
-//! it, `connection.rs` obeys.
+//! Invariant: the phase is `Serving` exactly while a request is in flight, counted from the call of
+//! the service to the drop of the response body. `watched_stream.rs` and `request_service.rs`
+//! report the phase, `open_connections.rs` reviews it, and `connection.rs` closes the connection
+//! accordingly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,25 +14,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerLimits;
 
-/// After a goodbye: time for a request that crossed it on the way to show up.
+/// After a graceful shutdown: time for a request that was already on its way to arrive.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// What is to become of a connection.
+/// Result of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It may stay.
+    /// The connection stays open.
     Keep,
-    /// It has idled long enough: say goodbye, as a request may just be on its way.
+    /// The keep-alive time is over: shut down gracefully, since a request may be on its way.
     Close,
-    /// It got nowhere in time: nothing is owed.
+    /// A time-out has passed: close without a response.
     Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No byte has come yet.
+    /// No byte has arrived.
     Fresh,
-    /// Bytes of a request's head have come, but not all.
+    /// Part of a request's head has arrived.
     Head,
     /// At least one request is in flight.
     Serving,
@@ -51,28 +52,28 @@ impl Activity {
         Arc::new(Self { state: Mutex::new(State::new(Instant::now())), close, cut })
     }
 
-    /// Bytes have come.
+    /// Records that bytes arrived.
     pub(super) fn bytes_read(&self) {
         self.state().bytes_read(Instant::now());
     }
 
-    /// The client does not take what we write, or takes it again.
+    /// Records whether the client currently blocks writes by not reading.
     pub(super) fn write_blocked(&self, blocked: bool) {
         self.state().write_blocked(blocked, Instant::now());
     }
 
-    /// A request is in flight until the guard is dropped.
+    /// Starts a request, which is in flight until the guard is dropped.
     pub(super) fn begin_request(self: &Arc<Self>, version: Version) -> InFlight {
         self.state().begin_request(version, Instant::now());
         InFlight(Arc::clone(self))
     }
 
-    /// Since when nothing is in flight and nothing waits to be written; `None` while something is.
+    /// Since when no request is in flight and no write is blocked; `None` while one is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.state().idle_since()
     }
 
-    /// Has the connection closed or cut if `limits` say so to its present phase.
+    /// Closes or cuts the connection if its current phase has reached its limit in `limits`.
     pub(super) fn review(&self, limits: &ServerLimits) {
         let verdict = self.state().verdict(limits, Instant::now());
         match verdict {
@@ -82,13 +83,14 @@ impl Activity {
         }
     }
 
-    /// Has the connection say goodbye; a request in flight, or one that crosses the goodbye, is still answered.
+    /// Shuts the connection down gracefully: a request in flight, or one that crosses the shutdown,
+    /// is still answered.
     pub(super) fn close(&self) {
         self.state().closing_since.get_or_insert_with(Instant::now);
         self.close.cancel();
     }
 
-    /// Ends the connection as it is.
+    /// Closes the connection immediately.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
@@ -98,7 +100,7 @@ impl Activity {
         self.cut.is_cancelled()
     }
 
-    /// Returns once the connection is to say goodbye.
+    /// Returns once the connection should shut down gracefully.
     pub(super) async fn closing(&self) {
         self.close.cancelled().await;
     }
@@ -109,7 +111,7 @@ impl Activity {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics under this lock; were it to, the state would still be whole.
+        // No code panics under this lock, and the state would be consistent even then.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +146,8 @@ impl State {
         }
     }
 
-    /// Between the requests of a multiplexed connection bytes may be mere control frames and begin no head.
+    /// Between requests of a multiplexed connection, bytes may be control frames and do not start a
+    /// head.
     fn bytes_read(&mut self, now: Instant) {
         if self.phase == Phase::Fresh || (self.phase == Phase::Idle && !self.multiplexed) {
             self.enter(Phase::Head, now);
@@ -212,7 +215,7 @@ mod tests {
         now += limits.header_timeout;
         state.bytes_read(now - SECOND);
         assert_eq!(state.verdict(&limits, now - SECOND), Verdict::Keep);
-        assert_eq!(state.verdict(&limits, now), Verdict::Cut, "a trickle of bytes wins no time");
+        assert_eq!(state.verdict(&limits, now), Verdict::Cut, "a trickle of bytes does not extend the limit");
         state.begin_request(Version::HTTP_11, now);
         now += SECOND * 3_600;
         assert_eq!((state.verdict(&limits, now), state.idle_since()), (Verdict::Keep, None));

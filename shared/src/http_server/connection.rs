@@ -1,8 +1,9 @@
-//! The life of one connection: served until it ends by itself or is told to close.
+//! Serves one connection until it ends or is closed.
 //!
-//! Invariant: it wakes only for its own traffic and for that word, so a thousand silent ones cost nothing. When the
-//! word comes is judged in `open_connections.rs` by what `activity.rs` knows; hyper's own timers are off, as they know
-//! neither the wait for the first byte nor the guess at the protocol that goes before hyper proper.
+//! Invariant: a connection wakes only for its own traffic and for the close signal, so a thousand
+//! silent connections cost nothing. `open_connections.rs` decides when to close, using the phase in
+//! `activity.rs`. hyper's own timers are disabled, because they cover neither the wait for the
+//! first byte nor the protocol detection before hyper proper.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 
 pub(super) type Builder = auto::Builder<TokioExecutor>;
 
-/// HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+/// HTTP/1.1, and HTTP/2 with prior knowledge, distinguished by the first bytes.
 pub(super) fn builder(limits: &ServerLimits) -> Builder {
     let mut builder = Builder::new(TokioExecutor::new());
     let head_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
@@ -33,7 +34,8 @@ pub(super) fn builder(limits: &ServerLimits) -> Builder {
         .timer(TokioTimer::new())
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(MAX_STREAMS)
-        // A peer that vanished without a word would stay for good once it has a request in flight.
+        // A peer that vanished without closing would otherwise stay forever while a request is in
+        // flight.
         .keep_alive_interval(PING_EVERY);
     builder
 }
@@ -46,7 +48,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Serves until the connection ends for whatever reason.
+    /// Serves until the connection ends for any reason.
     pub(super) async fn run<S, B>(self, service: S)
     where
         S: HttpService<B>,
@@ -65,7 +67,7 @@ impl Connection {
     }
 }
 
-/// Clients hang up and send nonsense all day: of interest only to who looks for it.
+/// Clients disconnect and send invalid data all the time, so this is logged at debug level only.
 fn log_end(end: Result<(), BoxError>) {
     if let Err(error) = end {
         tracing::debug!(error = &*error as &dyn std::error::Error, "a connection ended early");

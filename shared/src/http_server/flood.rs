@@ -1,25 +1,29 @@
-//! A flood of HTTP/2 frames that cost us work and the client nothing: `SETTINGS` and `PING` ask for an answer each, others are read and
-//! thrown away. hyper counts some of them (streams that are reset before they are served), not these.
+//! Protection against floods of HTTP/2 frames that cost the server work and the client nothing:
+//! each `SETTINGS` and `PING` requires a response, others are read and discarded. hyper limits some
+//! of these (streams that are reset before they are served), but not the frames counted here.
 //!
-//! Invariant: a client that sends requests and takes answers is never near the limit: each request and each part of an answer earns
-//! more control frames than a client has a use for. A token bucket counts the others.
+//! Invariant: a client that sends requests and reads responses never comes near the limit: each
+//! request and each part of a response earns more control frames than a client can use. A token
+//! bucket counts the other frames.
 
 use std::time::Instant;
 
 use super::frames::{Frame, Frames, kind};
 
-/// Control frames at once, on a connection that has been quiet.
+/// Capacity of the bucket in control frames.
 const BURST: f64 = 500.0;
-/// Control frames a second, without a request.
+/// Tokens added per second, without a request.
 const PER_SECOND: f64 = 20.0;
-/// Control frames that a request earns.
+/// Tokens that a request earns.
 const PER_REQUEST: f64 = 4.0;
-/// Bytes of our answers that earn a control frame: a client may acknowledge each of our frames, on the stream and on the connection.
+/// Response bytes that earn one token: a client may acknowledge each response frame on the stream
+/// and on the connection.
 const BYTES_EACH: f64 = 2_048.0;
-/// What a withdrawn request costs: a client may withdraw up to half of its requests for ever, and some more at once.
+/// Cost of a withdrawn request: a client may withdraw up to half of its requests indefinitely, and
+/// a burst more.
 const RESET_COST: f64 = 8.0;
 
-/// What a client has sent that is not a request, against what it may.
+/// Meters the control frames of a client against its allowance.
 #[derive(Debug)]
 pub(super) struct FloodMeter {
     received: Frames,
@@ -33,7 +37,7 @@ impl FloodMeter {
         Self { received: Frames::of_client(), sent: Frames::of_server(), tokens: BURST, counted: None }
     }
 
-    /// Counts what came from the client; `true` once it is too much.
+    /// Counts bytes received from the client; returns `true` once the limit is exceeded.
     pub(super) fn received(&mut self, bytes: &[u8], now: Instant) -> bool {
         let mut balance = 0.0;
         let mut lowest: f64 = 0.0;
@@ -51,7 +55,7 @@ impl FloodMeter {
         is_flood
     }
 
-    /// Counts what was sent to the client.
+    /// Counts bytes sent to the client.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
         if !self.received.is_http2() {
             return;
@@ -62,24 +66,26 @@ impl FloodMeter {
         self.tokens = (self.tokens + earned).min(BURST);
     }
 
-    /// Whether a frame of ours may be written now: none is under way.
+    /// Whether the server may write a frame of its own now, because no other frame is partly
+    /// written.
     pub(super) fn may_interject(&self) -> bool {
         self.received.is_http2() && self.sent.is_at_boundary()
     }
 }
 
-/// What a frame earns, or costs.
+/// Tokens that a frame earns (positive) or costs (negative).
 fn worth(frame: Frame) -> f64 {
     match frame.kind {
         kind::HEADERS => PER_REQUEST,
-        // A body in very small pieces is a flood too; one in pieces of a hundred bytes and more pays for itself.
+        // A body in very small pieces is a flood too; pieces of 100 bytes or more are free.
         kind::DATA if frame.length >= 100 || frame.ends_stream() => 0.0,
         kind::RST_STREAM => -RESET_COST,
         _ => -1.0,
     }
 }
 
-/// `GOAWAY` with `ENHANCE_YOUR_CALM`; as the last stream it names the highest one, since requests that were taken are not served again.
+/// `GOAWAY` with `ENHANCE_YOUR_CALM`. The last stream id is the highest possible, because accepted
+/// requests must not be sent again.
 pub(super) const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
 #[cfg(test)]
@@ -100,7 +106,7 @@ mod tests {
         (meter, now)
     }
 
-    /// How many of these it takes, all at once.
+    /// Number of such frames accepted at once.
     fn limit_of(kind: u8, length: u8) -> usize {
         let (mut meter, now) = meter();
         (1..2_000).find(|_| meter.received(&frame(kind, length), now)).unwrap_or(usize::MAX)
@@ -108,7 +114,8 @@ mod tests {
 
     #[test]
     fn every_frame_that_is_no_request_is_bounded() {
-        // PRIORITY, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, PRIORITY_UPDATE, an unknown one, and a body in crumbs.
+        // PRIORITY, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, PRIORITY_UPDATE, an
+        // unknown type, and a body in tiny pieces.
         for (kind, length) in
             [(2, 5), (4, 0), (4, 6), (6, 8), (7, 8), (8, 4), (9, 0), (9, 200), (16, 4), (99, 0), (0, 0), (0, 99)]
         {
@@ -129,13 +136,14 @@ mod tests {
     fn a_client_that_works_may_go_on_for_ever() {
         let (mut meter, now) = meter();
         for _ in 0..10_000 {
-            // A request with a body, a PING to measure the round trip, and both windows after the answer.
+            // A request with a body, a PING to measure the round trip, and both windows after the
+            // response.
             let request =
                 [frame(kind::HEADERS, 50), frame(kind::DATA, 200), frame(6, 8), frame(8, 4), frame(8, 4)].concat();
             assert!(!meter.received(&request, now));
             meter.sent(&frame(1, 20));
         }
-        // A long answer whose every frame is acknowledged twice.
+        // A long response whose every frame is acknowledged twice.
         for _ in 0..10_000 {
             meter.sent(&[&[0, 64, 0, 0, 0, 0, 0, 0, 1][..], &[0; 16_384]].concat());
             assert!(!meter.received(&frame(8, 4).repeat(2), now));

@@ -1,12 +1,14 @@
-//! The frames of one direction of an HTTP/2 connection (RFC 9113, section 4), told apart by their heads alone.
+//! Splits one direction of an HTTP/2 connection into frames (RFC 9113, section 4) by their headers
+//! alone.
 //!
-//! Invariant: no byte is kept but those of a head that has come in part, so it costs the same whatever the bytes are. A direction that
-//! does not begin with the client's preface is not HTTP/2, and nothing is told of it.
+//! Invariant: only the bytes of an incomplete frame header are buffered, so the cost does not
+//! depend on the content. A direction that does not start with the client's preface is not HTTP/2,
+//! and no frames are reported for it.
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
 
-/// Types of frames that are treated by name.
+/// Frame types that are handled individually.
 pub(super) mod kind {
     pub(in crate::http_server) const DATA: u8 = 0;
     pub(in crate::http_server) const HEADERS: u8 = 1;
@@ -15,7 +17,7 @@ pub(super) mod kind {
 
 const FLAG_END_STREAM: u8 = 1;
 
-/// A frame, as far as its head tells.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: u8,
@@ -24,26 +26,26 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Whether it carries the end of a stream.
+    /// Whether the frame ends its stream.
     pub(super) fn ends_stream(self) -> bool {
         self.flags & FLAG_END_STREAM != 0
     }
 }
 
-/// Where in the bytes of a direction the next one is.
+/// Position of the next byte within the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// So many bytes of the preface have come.
+    /// This many bytes of the preface have arrived.
     Preface(usize),
-    /// So many bytes of a frame's head have come.
+    /// This many bytes of a frame header have arrived.
     Head(usize),
-    /// So many bytes of a frame's payload are to come.
+    /// This many bytes of a frame payload are still missing.
     Payload(usize),
-    /// It is another protocol.
+    /// The direction uses another protocol.
     Other,
 }
 
-/// Reads the heads of the frames in a direction.
+/// Reads the frame headers of one direction.
 #[derive(Debug)]
 pub(super) struct Frames {
     place: Place,
@@ -51,27 +53,27 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// What a client sends: the preface, then frames.
+    /// The client's direction: the preface, then frames.
     pub(super) const fn of_client() -> Self {
         Self { place: Place::Preface(0), head: [0; HEAD_BYTES] }
     }
 
-    /// What a server sends: frames from the first byte on.
+    /// The server's direction: frames from the first byte on.
     pub(super) const fn of_server() -> Self {
         Self { place: Place::Head(0), head: [0; HEAD_BYTES] }
     }
 
-    /// Whether the preface has come.
+    /// Whether the preface has arrived.
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.place, Place::Head(_) | Place::Payload(_))
     }
 
-    /// Whether the last byte was the last one of a frame.
+    /// Whether the last byte was the end of a frame.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.place == Place::Head(0)
     }
 
-    /// Takes bytes and calls `seen` for each frame whose head is complete with them.
+    /// Consumes bytes and calls `seen` for each frame whose header they complete.
     pub(super) fn take(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
         while !bytes.is_empty() && self.place != Place::Other {
             let taken = match self.place {
@@ -127,7 +129,7 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    /// However the bytes are cut, the same frames are seen.
+    /// The same frames are seen however the bytes are split.
     #[test]
     fn frames_are_told_apart_however_they_come() {
         let long = vec![7; 70_000];

@@ -1,6 +1,7 @@
-//! Taking a port.
+//! Binds a listening port.
 //!
-//! Invariant: a port is found free by binding it, so two processes that start at the same moment never get the same one.
+//! Invariant: a port is tested by binding it, so two processes that start at the same moment never
+//! get the same one.
 
 use std::{io, net::SocketAddr};
 
@@ -8,7 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::config::Listen;
 
-/// No port could be taken.
+/// No address could be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {listen} ({variable})")]
 pub struct ListenError {
@@ -17,8 +18,8 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Binds the first port of `listen` that is free, and returns the address that was taken. `variable`: where the port
-/// comes from, for the error.
+/// Binds the first free port of `listen` and returns the bound address. `variable` is the source of
+/// the port, for the error message.
 pub async fn bind(listen: Listen, variable: &'static str) -> Result<(TcpListener, SocketAddr), ListenError> {
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in listen.addresses() {

@@ -1,11 +1,14 @@
-//! The HTTP server under every process: connections and their limits. It knows no routes; a tower service answers.
+//! The HTTP server of every process: connections and their limits. It knows no routes; a tower
+//! service handles requests.
 //!
-//! Invariants: a connection that does not get on with a request (sends nothing, half a head, or idles) costs a socket
-//! for a bounded time, never a slot that a good client needs, and never delays the drain; a request in flight when
-//! the process is asked to stop is finished within the grace. One mechanism does all of it: `activity.rs` knows what a
-//! connection is doing, `open_connections.rs` looks at all of them on a tick and tells those that have had their time,
-//! `connection.rs` obeys.
-//! `flood.rs` counts the HTTP/2 frames that hyper does not. `accept.rs` lets connections in; [`probe`] is the small server of worker and scheduler.
+//! Invariants: a connection that makes no progress with a request (sends nothing, sends half a
+//! head, or idles) costs one socket for a bounded time, never takes a slot that an active client
+//! needs, and never delays the drain. A request that is in flight at shutdown is finished within
+//! the grace period. One mechanism implements all of this: `activity.rs` tracks the phase of a
+//! connection, `open_connections.rs` reviews all connections on a tick and closes those that have
+//! exceeded their limits, `connection.rs` ends them. `flood.rs` counts the HTTP/2 frames that hyper
+//! does not limit. `accept.rs` accepts connections; [`probe`] is the small server of worker and
+//! scheduler.
 
 mod accept;
 mod activity;
@@ -36,29 +39,32 @@ use tokio_util::sync::CancellationToken;
 use self::accept::Acceptor;
 pub use self::listener::{ListenError, bind};
 
-/// An error of a body, as tower and hyper exchange it.
+/// The error type of bodies, as in tower and hyper.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Who is at the other end of the connection; an extension of every request. Behind a proxy it is the proxy.
+/// Address of the peer, an extension of every request. Behind a proxy it is the proxy's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
-/// What one connection may take and how many there may be.
+/// Limits of one connection, and of their number.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
-    /// From the first byte of a request to the end of its head; default 10 s.
+    /// Time from the first byte of a request to the end of its head; default 10 s.
     pub header_timeout: Duration,
-    /// From the connect to the first byte; default 10 s.
+    /// Time from the connect to the first byte; default 10 s.
     pub first_byte_timeout: Duration,
-    /// From the end of one answer to the next request; default 75 s, longer than the usual proxies keep theirs.
+    /// Time from the end of a response to the next request; default 75 s, longer than the
+    /// keep-alive of common proxies.
     pub keep_alive: Duration,
-    /// How long a client may leave an answer unread; default 30 s.
+    /// How long a client may leave a response unread; default 30 s.
     pub write_timeout: Duration,
-    /// Open at once; default 10,000, fewer where the limit of open files is low. Beyond it the connection that has idled longest makes room.
+    /// Maximum number of open connections; default 10,000, fewer if the limit of open files is low.
+    /// At the maximum, the connection that has been idle longest is closed for a new one.
     pub max_connections: usize,
-    /// Bytes of a request's head; default 64 KiB, least 8 KiB.
+    /// Maximum bytes of a request's head; default 64 KiB, minimum 8 KiB.
     pub max_header_bytes: u32,
-    /// From the stop to the end of the last request in flight; default 25 s, below the usual 30 s of supervisors.
+    /// Time from the stop to the end of the last request in flight; default 25 s, below the usual
+    /// 30 s of supervisors.
     pub drain_grace: Duration,
 }
 
@@ -76,14 +82,15 @@ impl Default for ServerLimits {
     }
 }
 
-/// How the drain ended.
+/// Result of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainReport {
-    /// Connections cut off with a request in flight when the grace was over; 0 is the good case.
+    /// Connections cut off with a request in flight at the end of the grace period; 0 in the good
+    /// case.
     pub cut_off: usize,
 }
 
-/// A service that answers requests: what `serve` is given a clone of per connection.
+/// A service that handles requests. `serve` clones it for each connection.
 pub trait HttpService<B>:
     tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
     + Clone
@@ -116,5 +123,5 @@ where
     Acceptor::new(Arc::new(limits), stop).run(listener, service).await
 }
 
-/// The body of our own small answers.
+/// The body of the server's own small responses.
 type SmallBody = UnsyncBoxBody<Bytes, Infallible>;

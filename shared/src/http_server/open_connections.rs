@@ -1,8 +1,10 @@
-//! The connections that are open: which of them have had their time, and which makes room for a new one.
+//! The table of open connections: closes those that exceed their limits and evicts idle ones for
+//! new connections.
 //!
-//! Invariant: a connection with a request in flight is never evicted; the one that has idled longest is, so a flood of
-//! silent sockets eats itself before it reaches a client that works. One task looks at all of them on a tick: a timer
-//! for each would wake each, and a thousand idle ones would slow a good client.
+//! Invariant: a connection with a request in flight is never evicted; the one that has been idle
+//! longest is, so a flood of silent sockets evicts its own sockets before those of an active
+//! client. One task reviews all connections on a tick: with a timer per connection, a thousand idle
+//! ones would wake up and slow down active clients.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,7 +16,7 @@ use tokio::sync::Notify;
 use super::ServerLimits;
 use super::activity::Activity;
 
-/// How soon to look again when every connection was busy.
+/// Interval between attempts while every connection is busy.
 const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
@@ -30,7 +32,7 @@ struct Table {
 }
 
 impl OpenConnections {
-    /// Enters a connection until the entry is dropped.
+    /// Adds a connection; it is removed when the entry is dropped.
     pub(super) fn enter(self: &Arc<Self>, activity: Arc<Activity>) -> Entry {
         let mut table = self.table();
         let key = table.next_key;
@@ -39,16 +41,16 @@ impl OpenConnections {
         Entry { connections: Arc::clone(self), key }
     }
 
-    /// Returns once fewer than `max` are open, evicting idle ones for it.
+    /// Returns once fewer than `max` connections are open, evicting idle ones if necessary.
     pub(super) async fn wait_for_room(&self, max: usize) {
         while self.table().open.len() >= max {
             self.evict_idlest();
-            // A miss of the notification only costs the time-out.
+            // A missed notification costs only the time-out.
             let _ = tokio::time::timeout(RETRY, self.freed.notified()).await;
         }
     }
 
-    /// Reviews all connections for ever, often enough to be near the shortest limit.
+    /// Reviews all connections forever, at an interval well below the shortest limit.
     pub(super) async fn keep_reviewing(&self, limits: &ServerLimits) -> Infallible {
         let shortest = limits.header_timeout.min(limits.first_byte_timeout).min(limits.keep_alive);
         let period = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
@@ -58,17 +60,17 @@ impl OpenConnections {
         }
     }
 
-    /// Has every connection say goodbye.
+    /// Shuts down every connection gracefully.
     pub(super) fn close_all(&self) {
         self.each(Activity::close);
     }
 
-    /// Ends every connection as it is.
+    /// Closes every connection immediately.
     pub(super) fn cut_all(&self) {
         self.each(Activity::cut);
     }
 
-    /// Evicts the connection that has idled longest, if there is one.
+    /// Evicts the connection that has been idle longest, if any.
     pub(super) fn evict_idlest(&self) {
         let table = self.table();
         let idle = table.open.values().filter(|activity| !activity.is_cut());
@@ -78,7 +80,7 @@ impl OpenConnections {
         }
     }
 
-    /// How many have a request in flight.
+    /// Number of connections with a request in flight.
     pub(super) fn busy(&self) -> usize {
         self.table().open.values().filter(|activity| activity.idle_since().is_none()).count()
     }

@@ -1,14 +1,16 @@
-//! Lifts the number of files this process may open to what the system permits.
+//! Raises the process's limit of open files to the maximum that the system permits.
 //!
-//! Invariant: it never lowers the limit and never fails the start. The usual soft limit of 1,024 is for programs that
-//! call `select`; a server would run into it long before [`super::ServerLimits::max_connections`].
+//! Invariant: the limit is never lowered, and a failure never prevents the start. The usual soft
+//! limit of 1,024 exists for programs that use `select`; a server would reach it long before
+//! [`super::ServerLimits::max_connections`].
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are not clients' sockets: connections to PostgreSQL and Redis, listeners, logs, and new clients while an idle one makes room.
+/// Files that are not client sockets: connections to PostgreSQL and Redis, listeners, logs, and new
+/// clients while an idle connection is evicted.
 const RESERVED: usize = 80;
 
-/// Returns how many files may be open; `None` for any number.
+/// Returns the number of files that may be open; `None` if unlimited.
 pub(super) fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -18,19 +20,19 @@ pub(super) fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the limit of open files stays as it is");
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot raise the limit of open files");
             limit.current
         }
     }
 }
 
-/// How many of the wanted connections leave enough files for everything else.
+/// The number of connections, up to `wanted`, that leaves enough files for everything else.
 pub(super) fn connections_within(files: Option<u64>, wanted: usize) -> usize {
     let Some(files) = files.and_then(|files| usize::try_from(files).ok()) else { return wanted };
-    // Of very few files at least a quarter is for clients.
+    // With very few files, at least a quarter is for clients.
     let most = files.saturating_sub(RESERVED).max(files / 4).max(1);
     if most < wanted {
-        tracing::info!(files, connections = most, "the limit of open files bounds the number of connections");
+        tracing::info!(files, connections = most, "the limit of open files reduces the maximum number of connections");
     }
     wanted.min(most)
 }

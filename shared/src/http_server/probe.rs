@@ -1,7 +1,8 @@
-//! The small server of worker and scheduler: `/metrics`, and the health routes under the same paths as the API's.
+//! The small server of worker and scheduler: `/metrics`, and the health routes under the same paths
+//! as the API's.
 //!
-//! Invariant: it answers while the process is up, whatever its work is doing; liveness looks at nothing, since a
-//! restart mends no database. What readiness means is told by [`crate::health`].
+//! Invariant: the probe responds while the process is up, whatever its work is doing. Liveness
+//! checks nothing, since a restart does not repair a database. [`crate::health`] defines readiness.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,19 +22,20 @@ use crate::health::{HealthChecks, HealthReport};
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Longer checks count as failed: a probe waits no longer itself.
+/// Checks that take longer count as failed, because the prober itself waits no longer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the probe shows.
+/// State behind the probe's routes.
 #[derive(Clone)]
 pub struct Probe {
     /// Rendered at `/metrics`.
     pub metrics: PrometheusHandle,
-    /// Asked at `/api/health/readiness`.
+    /// Checked at `/api/health/readiness`.
     pub checks: Arc<dyn HealthChecks>,
 }
 
-/// Serves the probe until `stop`. Stop it last: an orchestrator watches the drain through it.
+/// Serves the probe until `stop`. Stop it last, because an orchestrator observes the drain through
+/// it.
 pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken) -> DrainReport {
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let probe = probe.clone();

@@ -1,7 +1,8 @@
-//! What hyper calls for each request of one connection: counts it in flight, names the peer, passes it on.
+//! The service that hyper calls for each request of a connection: counts the request as in flight,
+//! attaches the peer's address and calls the inner service.
 //!
-//! Invariant: a request counts until its answer's body is dropped, not merely until its head is made, so a stream
-//! in mid-air is neither reaped nor cut by the drain.
+//! Invariant: a request counts until its response body is dropped, not only until the response's
+//! head is complete, so a response that is still streaming is neither evicted nor cut by the drain.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -43,7 +44,7 @@ where
     }
 }
 
-/// An answer's body that keeps its request counted.
+/// A response body that keeps its request counted as in flight.
 pub(super) struct TrackedBody<B> {
     inner: B,
     _in_flight: InFlight,

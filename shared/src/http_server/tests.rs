@@ -1,4 +1,5 @@
-//! The server against real sockets: what bad clients cost, what good ones get, how the drain goes.
+//! The server against real sockets: the cost of bad clients, the service for good ones, and the
+//! drain.
 
 mod bad_clients;
 
@@ -20,7 +21,8 @@ struct Server {
     done: JoinHandle<DrainReport>,
 }
 
-/// `/slow` answers after 300 ms, `/endless` never ends its body, `/large` is more than sockets buffer.
+/// `/slow` responds after 300 ms, `/endless` never ends its body, `/large` exceeds the socket
+/// buffers.
 async fn answer(request: Request<Incoming>) -> Result<Response<SmallBody>, Infallible> {
     assert!(request.extensions().get::<PeerAddr>().is_some());
     let body = match request.uri().path() {
@@ -63,7 +65,7 @@ impl Server {
     }
 }
 
-/// Reads one answer whose body ends with `end`.
+/// Reads one response whose body ends with `end`.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(end.as_bytes()) {
@@ -72,11 +74,11 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(seen).unwrap()
 }
 
-/// Time until the server closes the connection, with what it said before.
+/// Time until the server closes the connection; data sent before is discarded.
 async fn closed_after(stream: &mut TcpStream) -> Duration {
     let begun = Instant::now();
     let mut rest = Vec::new();
-    // A reset is a close as well.
+    // A reset counts as a close.
     let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.expect("never closed");
     begun.elapsed()
 }
@@ -92,7 +94,7 @@ async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
     let server = start(limits).await;
     let mut silent = server.connect().await;
     let mut half = server.send(b"GET / HTTP/1.1\r\nHo").await;
-    // One byte of HTTP/2's preface keeps the protocol undecided.
+    // A single byte of HTTP/2's preface leaves the protocol undecided.
     let mut undecided = server.send(b"P").await;
     let mut idle = server.send(GET).await;
     read_until(&mut idle, "ok").await;
@@ -136,7 +138,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let server = start(limits).await;
     let mut stuck = server.send(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let (report, took) = server.drain().await;
-    assert_eq!(report.cut_off, 0, "given up before the grace was over");
+    assert_eq!(report.cut_off, 0, "cut before the grace period was over");
     assert!((250..5_000).contains(&took.as_millis()), "{took:?}");
     closed_after(&mut stuck).await;
 }
@@ -178,7 +180,8 @@ async fn http2_with_prior_knowledge_is_spoken_and_drained() {
     assert_eq!(response.version(), http::Version::HTTP_2);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     let slow = tokio::spawn(sender.send_request(request("/slow")));
-    // A second exchange on the connection: by its end the server has seen the slow one as well.
+    // A second exchange on the same connection: when it ends, the server has received the slow
+    // request too.
     sender.send_request(request("/")).await.unwrap();
     let (report, _) = server.drain().await;
     assert_eq!(report.cut_off, 0);

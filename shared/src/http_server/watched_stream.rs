@@ -1,7 +1,8 @@
-//! A TCP stream that tells [`Activity`] when bytes come and when the peer stops taking ours, and ends a flood of HTTP/2 frames.
+//! A TCP stream that reports reads and blocked writes to [`Activity`], and ends floods of HTTP/2
+//! frames.
 //!
-//! Invariant: it changes no byte and no result, until [`FloodMeter`] says that it is too much: then the peer is told to calm down, and
-//! nothing more is read. What is made of the news is `activity.rs`.
+//! Invariant: the stream changes no byte and no result until [`FloodMeter`] reports a flood; then
+//! it sends `GOAWAY` and reads nothing more. `activity.rs` evaluates the reports.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,11 +28,13 @@ impl WatchedStream {
         Self { stream, activity, flood: FloodMeter::new() }
     }
 
-    /// A frame of ours that is under way must not be torn; then the connection ends without a word.
+    /// Does not interrupt a partly written frame; in that case the connection ends without
+    /// `GOAWAY`.
     fn end_flood(&self) -> io::Error {
         metrics::counter!(names::HTTP_FLOODS_TOTAL).increment(1);
         if self.flood.may_interject() {
-            // A peer that does not take even this has a full buffer of answers to its flood.
+            // A peer that does not read even this frame has a full buffer of responses to its
+            // flood.
             let _ = self.stream.try_write(&GOAWAY);
         }
         io::Error::other("a flood of HTTP/2 control frames")

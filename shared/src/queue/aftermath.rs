@@ -1,13 +1,17 @@
-//! What the end of a job means for others: its unique key is free, its batch counts it, jobs that waited for it may run or are
-//! cancelled, endpoints hear of it. Every way to become final goes through here: finish, cancel, poison, expiry.
+//! Follow-up work when a job reaches a final state: release its unique key, update its batch,
+//! release or cancel its dependents, enqueue webhook deliveries. Every way to become final uses
+//! this module: finish, cancellation, poison, expiry.
 //!
-//! Invariant: it happens in the transaction that makes the job final, once, because only the statement that takes a job from a
-//! waiting to a final state hands it on as [`Final`]. Rows are locked in one order everywhere: jobs by id, then unique keys,
-//! then batches. [`lock`] takes all jobs that [`settle`] may touch before anything is changed, a bounded number of them; what is left to do
-//! is noted in the same transaction and done by [`super::cascade`]. A job without hooks needs none of this.
+//! Invariant: the follow-up runs once, in the transaction that makes the job final, because only
+//! the statement that moves a job from a waiting to a final state returns it as [`Final`]. Rows are
+//! locked in one order everywhere: jobs by id, then unique keys, then batches. [`lock`] locks all
+//! jobs that [`settle`] may change, a bounded number, before anything is written. Remaining work is
+//! recorded in the same transaction and done by [`super::cascade`]. A job without follow-up flags
+//! needs none of this.
 //!
-//! Next: `aftermath/dependents.rs` and `aftermath/batches.rs` for the statements. Whoever else wants to act on a job's end in
-//! its transaction adds a step to [`settle`], which sees each job once, those of a cascade included.
+//! Next: `aftermath/dependents.rs` and `aftermath/batches.rs` for the statements. Further work in
+//! the transaction of a job's end is added as a step of [`settle`], which processes each job once,
+//! including those of a cascade.
 
 mod batches;
 mod dependents;
@@ -39,11 +43,12 @@ pub(super) struct Final {
     pub(super) hooks: i16,
     pub(super) unique_key: Option<String>,
     pub(super) batch_id: Option<Uuid>,
-    /// What it still waited for itself.
+    /// Dependencies of the job that were still open.
     pub(super) waits_for: i16,
 }
 
-/// Makes a [`Final`] of a row that an update returned. Each `query!` has a row type of its own; what they share is the columns.
+/// Builds a [`Final`] from a row that an update returned. Each `query!` has its own row type; they
+/// have only the columns in common.
 macro_rules! final_of {
     ($row:expr) => {
         $crate::queue::aftermath::Final {
@@ -59,26 +64,27 @@ macro_rules! final_of {
 }
 pub(super) use final_of;
 
-/// What the index is to be told after the commit. Losing it costs time, not jobs: the crawl and the judge at fetch make up for it.
+/// What must be announced to the index after the commit. Losing it costs time, not jobs: the crawl
+/// pushes released jobs, and resolve drops cancelled ones at fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aftermath {
-    /// Jobs that wait for nothing but a worker or their time any more.
+    /// Jobs that now wait only for a worker or for their `run_at`.
     pub waiting: Vec<(QueueName, WaitingJob)>,
-    /// Jobs that were cancelled because one that they waited for failed.
+    /// Jobs that were cancelled because a dependency failed.
     pub cancelled: Vec<Position>,
-    /// Jobs of which something else changed that is shown to those who follow them.
+    /// Jobs with another change that is visible to their followers.
     pub touched: Vec<(QueueName, TenantId, Uuid)>,
 }
 
 impl Aftermath {
-    /// Adds what another step left.
+    /// Adds the results of another step.
     pub fn extend(&mut self, other: Self) {
         self.waiting.extend(other.waiting);
         self.cancelled.extend(other.cancelled);
         self.touched.extend(other.touched);
     }
 
-    /// Tells the index.
+    /// Announces the changes to the index.
     pub async fn announce(&self, index: &Index) {
         if *self == Self::default() {
             return;
@@ -86,7 +92,7 @@ impl Aftermath {
         faults::pass(Point::AfterAftermathBeforeAnnouncement).await;
         for (queue, jobs) in by_queue(self.waiting.iter().map(|(queue, job)| (queue, *job))) {
             if let Err(error) = index.push(queue, &jobs).await {
-                tracing::debug!(%queue, %error, "the index was not told of jobs that stopped waiting");
+                tracing::debug!(%queue, %error, "failed to push released jobs to the index");
             }
         }
         if !self.cancelled.is_empty() {
@@ -96,13 +102,13 @@ impl Aftermath {
         let touched = self.touched.iter().map(|(queue, tenant, id)| (queue, (*id, *tenant)));
         for (queue, jobs) in by_queue(released.chain(touched)) {
             if let Err(error) = index.announce(queue, &jobs).await {
-                tracing::debug!(%queue, %error, "those who follow jobs were not told of a change");
+                tracing::debug!(%queue, %error, "failed to notify followers of a job change");
             }
         }
     }
 }
 
-/// Does what the ends of these jobs mean for others. [`lock`] was called before they were written.
+/// Does the follow-up for these jobs. [`lock`] must have been called before they were made final.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     ended: Vec<Final>,
@@ -118,8 +124,9 @@ pub(super) async fn settle(
     Ok(aftermath)
 }
 
-/// For jobs that came to wait for some that had ended before: what that end meant for those that waited then. It has been told of
-/// itself already; only the ends that follow from it now are news.
+/// Does the follow-up for dependents that were not processed when these jobs ended: they were added
+/// later, or left to a cascade. The events of those ends were raised already, so events are raised
+/// only for jobs that end as a consequence.
 pub(super) async fn settle_latecomers(
     connection: &mut PgConnection,
     ended_before: Vec<Final>,
@@ -136,7 +143,7 @@ pub(super) async fn settle_latecomers(
     Ok(aftermath)
 }
 
-/// Raises events for those who listen.
+/// Raises webhook events for the ended jobs.
 async fn tell(connection: &mut PgConnection, ended: &[Final], aftermath: &mut Aftermath) -> Result<(), sqlx::Error> {
     if !ended.is_empty() {
         let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
@@ -145,7 +152,8 @@ async fn tell(connection: &mut PgConnection, ended: &[Final], aftermath: &mut Af
     Ok(())
 }
 
-/// Frees what the ended jobs held and what waited for them. Returns all that ended, with the cascade.
+/// Releases the unique keys, batches and dependents of the ended jobs. Returns all jobs that ended,
+/// including those of the cascade.
 async fn untie(
     connection: &mut PgConnection,
     ended: Vec<Final>,
@@ -159,7 +167,7 @@ async fn untie(
     Ok(ended)
 }
 
-/// Keys held for a period outlive the job; those held until the end are free now.
+/// Keys held for a period outlive the job; keys held until the end are released.
 async fn release_keys(connection: &mut PgConnection, ended: &[Final]) -> Result<(), sqlx::Error> {
     let (mut tenants, mut keys, mut jobs) = (vec![], vec![], vec![]);
     for job in ended.iter().filter(|job| job.hooks & hooks::UNIQUE_KEY != 0) {
@@ -187,7 +195,7 @@ async fn release_keys(connection: &mut PgConnection, ended: &[Final]) -> Result<
     Ok(())
 }
 
-/// A row as the index wants it; `None` if its queue has a name that no queue can have.
+/// A row as the index stores it; `None` if its queue name is invalid.
 pub(super) fn waiting(
     id: Uuid,
     tenant: Uuid,

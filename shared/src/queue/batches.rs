@@ -1,4 +1,4 @@
-//! Reading batches. They are made by [`super::producer`] and counted down by [`super::aftermath`].
+//! Reads batches. [`super::producer`] creates them and [`super::aftermath`] counts them down.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,31 +7,31 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// A batch as its tenant sees it.
+/// A batch as shown to its tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = JobBatch)]
 pub struct BatchRecord {
     /// The batch's id.
     pub id: Uuid,
-    /// How many jobs it has, its completion job not counted.
+    /// Number of jobs, without the completion job.
     pub total: i32,
-    /// How many are not final.
+    /// Jobs that are not final.
     pub pending: i32,
-    /// How many succeeded.
+    /// Jobs that completed.
     pub completed: i32,
-    /// How many were given up.
+    /// Jobs that were discarded.
     pub discarded: i32,
-    /// How many were cancelled.
+    /// Jobs that were cancelled.
     pub cancelled: i32,
-    /// The job that runs once none is pending.
+    /// The job that runs once no job is pending.
     pub completion_job: Uuid,
-    /// When it was submitted.
+    /// Time at which it was submitted.
     pub created_at: DateTime<Utc>,
-    /// When its last job became final.
+    /// Time at which its last job became final.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// The batch of this id, if it is the tenant's.
+/// The batch with this id, if it belongs to the tenant.
 pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<BatchRecord>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(

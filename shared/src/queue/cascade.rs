@@ -1,10 +1,12 @@
-//! Cascades: what the end of a job means for so many others that one transaction does not do it.
+//! Cascades: follow-up that affects too many jobs for one transaction.
 //!
-//! Invariant: a transaction releases or cancels a bounded number of jobs. The end of a job that more wait for is noted in `job_cascades`, in
-//! the transaction of the end, until all of them were seen to. Meanwhile none of them runs: each waits for the row that names the job.
-//! Tenants take turns, one step each. Any number of processes may do this at once.
+//! Invariant: a transaction releases or cancels a bounded number of jobs. The end of a job with
+//! more dependents is recorded in `job_cascades`, in the transaction of the end, until all
+//! dependents are processed. Until then none of the remaining dependents runs, because each still
+//! has its row for that job in `job_dependencies`. Tenants alternate, one step each. Several
+//! processes may do this at the same time.
 //!
-//! Next: [`super::aftermath`], which does the first step and notes the rest.
+//! Next: [`super::aftermath`], which does the first step and records the rest.
 
 use uuid::Uuid;
 
@@ -18,12 +20,12 @@ use crate::{
     faults::{self, Point},
 };
 
-/// Ends whose dependents are seen to in one step.
+/// Ended jobs whose dependents one step processes.
 const ENDS: i64 = 100;
-/// How far up its chain of dependencies a job is followed to explain it.
+/// Dependencies that are followed to explain one job.
 const MAX_EXPLAINED: i64 = 25_000;
 
-/// Does one step for each tenant that has any; returns how many steps were done.
+/// Does one step for each tenant that has a cascade; returns the number of steps.
 pub async fn advance(db: &SystemDb, index: &Index) -> Result<u64, sqlx::Error> {
     let tenants = sqlx::query_scalar!("select distinct tenant_id from job_cascades").fetch_all(db.pool()).await?;
     let mut steps = 0;
@@ -31,9 +33,9 @@ pub async fn advance(db: &SystemDb, index: &Index) -> Result<u64, sqlx::Error> {
         let aftermath = match step(db, tenant).await {
             Ok(Some(aftermath)) => aftermath,
             Ok(None) => continue,
-            // The other tenants' cascades are not to wait for it.
+            // The cascades of other tenants must not wait for it.
             Err(error) if db::is_lock_held(&error) => {
-                tracing::debug!(%tenant, %error, "a cascade met a lock and is continued later");
+                tracing::debug!(%tenant, %error, "a cascade hit a lock and will continue later");
                 continue;
             }
             Err(error) => return Err(error),
@@ -45,7 +47,7 @@ pub async fn advance(db: &SystemDb, index: &Index) -> Result<u64, sqlx::Error> {
     Ok(steps)
 }
 
-/// `None` if nothing is left, or another process is at it.
+/// Returns `None` if nothing is left, or another process is doing it.
 async fn step(db: &SystemDb, tenant: Uuid) -> Result<Option<Aftermath>, sqlx::Error> {
     let mut transaction = db.pool().begin().await?;
     let noted = sqlx::query!(
@@ -60,7 +62,7 @@ async fn step(db: &SystemDb, tenant: Uuid) -> Result<Option<Aftermath>, sqlx::Er
     }
     let (ids, fails): (Vec<Uuid>, Vec<bool>) = noted.into_iter().map(|row| (row.job_id, row.fails)).unzip();
     let locked = aftermath::lock(&mut transaction, &ids, &fails).await?;
-    // Ends that are not done with now are noted again.
+    // Ends that this step does not complete are recorded again.
     sqlx::query!("delete from job_cascades where tenant_id = $1 and job_id = any($2)", tenant, &ids)
         .execute(&mut *transaction)
         .await?;
@@ -78,7 +80,8 @@ async fn step(db: &SystemDb, tenant: Uuid) -> Result<Option<Aftermath>, sqlx::Er
     Ok(Some(aftermath))
 }
 
-/// Whether a job that waits is going to be cancelled by a cascade that is under way. Of a job deep in a large graph it may not be known.
+/// Whether a cascade in progress is going to cancel a waiting job. A job deep in a large graph may
+/// be missed.
 pub(super) async fn will_cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let any = sqlx::query_scalar!(

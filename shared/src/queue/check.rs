@@ -1,9 +1,12 @@
-//! Whether the index keeps its invariants, and repairing it where it does not.
+//! Checks the invariants of the index, and repairs violations.
 //!
-//! Invariant: nothing is reported that live traffic explains. What is about the index alone is seen in one script; what the ledger and the
-//! index disagree about is looked at again, longer apart than a message is under way, as long as it becomes less. A repair doubles no run: what somebody may hold is given
-//! a lease, which its holder renews or which runs out, and only a rescue, which raises the attempt, takes it from there.
-//! Next: `lua/check.lua` for the invariants of the index, [`ledger`] for its agreement with the ledger.
+//! Invariant: live traffic causes no findings. One script checks each invariant of the index alone.
+//! Differences between ledger and index are checked repeatedly, at intervals longer than the delay
+//! of a push, as long as their number decreases. A repair causes no second run: a job that may be
+//! held gets a lease, which its holder renews or which expires, and only a rescue, which raises the
+//! attempt, ends that lease.
+//! Next: `lua/check.lua` for the invariants of the index, [`ledger`] for its agreement with the
+//! ledger.
 
 mod ledger;
 
@@ -24,74 +27,76 @@ use super::{
 };
 use crate::db::SystemDb;
 
-/// What must hold.
+/// Invariants of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr, Serialize)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Invariant {
-    /// The index is built. Otherwise the leader builds it, and nothing else is checked.
+    /// The index is built. Otherwise nothing else is checked, and the leader builds it.
     NotReady,
-    /// Every key is of its type.
+    /// Every key has its type.
     KeyType,
-    /// Every member is of its form.
+    /// Every member has its format.
     Garbage,
-    /// What is held has a lease that runs out.
+    /// A held job has a lease that expires.
     HeldWithoutLease,
     /// A lease has a holder.
     LeaseWithoutHolder,
-    /// A tenant's count of running jobs is the number of its jobs that are held.
+    /// A tenant's running count equals the number of its held jobs.
     RunningCount,
-    /// A job waits in its flow, is due later, or is held; a tenant is active or throttled.
+    /// A job is in its flow, in `due`, or held, and a tenant is active or throttled, but never in
+    /// two of these.
     InTwoPlaces,
-    /// An active or throttled tenant has work.
+    /// An active or throttled tenant has jobs waiting.
     ActiveWithoutWork,
-    /// A tenant that has work is active or throttled.
+    /// A tenant with waiting jobs is active or throttled.
     WorkNotActive,
-    /// What throttles a tenant is a cap, a rate or a pause.
+    /// A throttled tenant has a cap, a rate or a pause that throttles it.
     ThrottledWithoutReason,
-    /// What waits in the ledger is in the index.
+    /// A job that waits in the ledger is in the index.
     NotInIndex,
-    /// What waits in the index waits in the ledger.
+    /// A job that waits in the index waits in the ledger.
     NotWaiting,
 }
 
-/// An invariant that does not hold.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Where.
+    /// The shard, as in its key.
     pub shard: String,
-    /// What.
+    /// The violated invariant.
     pub invariant: Invariant,
-    /// Which job, tenant, key or other member.
+    /// The job, tenant, key or other member.
     pub about: String,
 }
 
-/// How much is looked at.
+/// Extent of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Everything: for operators and tests.
+    /// All data: for operators and tests.
     Whole,
-    /// The first page of each flow and some rows of the ledger, from where the last check ended: for every minute.
+    /// The first page of each flow and some rows of the ledger, from the end of the previous check:
+    /// for a check every minute.
     Sample,
 }
 
-/// Checks queues.
+/// Checks queues, and remembers the position of each sample.
 pub struct Checker {
     reconciler: Reconciler,
     index: Index,
     lease: Duration,
-    /// Up to where the ledger was looked at, by queue.
+    /// Position of the last sample in the ledger, by queue.
     cursors: HashMap<QueueName, Uuid>,
 }
 
 impl Checker {
-    /// A checker that gives a lease of this length to what has none.
+    /// A checker; a repair gives a held job without a lease one of this duration.
     pub fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
         let reconciler = Reconciler::new(db, index.clone());
         Self { reconciler, index, lease, cursors: HashMap::default() }
     }
 
-    /// What does not hold in a queue; `repairs`: it is brought to hold.
+    /// Returns the violations in a queue, ledger included; with `repairs` they are repaired.
     pub async fn check(
         &mut self,
         queue: &QueueName,
@@ -106,7 +111,7 @@ impl Checker {
         Ok(found.violations)
     }
 
-    /// What does not hold in the index alone.
+    /// Returns the violations in the index alone.
     pub async fn check_index(&self, queue: &QueueName) -> Result<Vec<Violation>, ReconcileError> {
         let mode = CheckMode { repairs: false, lease: self.lease };
         Ok(self.look_into(queue, Extent::Whole, mode).await?.violations)
@@ -131,7 +136,7 @@ impl Checker {
         if found.violations.iter().any(|violation| violation.invariant == Invariant::NotReady) {
             return Ok(());
         }
-        // Leases before counts: what they say of a holder is what is counted.
+        // Leases are checked before counts: a repair of a holder changes the count.
         for what in ["held", "leases", "running", "due", "watched", "workers"] {
             let seen = self.check_pages(shard, what, mode, &[], found).await?;
             found.indexed.extend(seen);
@@ -151,7 +156,7 @@ impl Checker {
         Ok(())
     }
 
-    /// All pages of one check; returns what was seen.
+    /// Runs all pages of one check; returns the members seen.
     async fn check_pages(
         &self,
         shard: &Shard,
@@ -173,13 +178,13 @@ impl Checker {
     }
 }
 
-/// What a check has found so far.
+/// Findings of a check so far.
 #[derive(Default)]
 struct Findings {
     violations: Vec<Violation>,
-    /// A scan may bring a member twice.
+    /// A scan may return a member twice.
     known: HashSet<(Invariant, String)>,
-    /// What the index has.
+    /// Jobs found in the index.
     indexed: HashSet<Member>,
 }
 
@@ -199,13 +204,13 @@ impl Findings {
     }
 }
 
-/// An id as it is written elsewhere; anything else byte by byte.
+/// An id in the usual notation; any other member as escaped bytes.
 fn named(member: &[u8]) -> String {
     Uuid::from_slice(member).map_or_else(|_| member.escape_ascii().to_string(), |id| id.to_string())
 }
 
 impl Invariant {
-    /// As the metric's label has it.
+    /// Value of the metric's label.
     pub fn name(self) -> &'static str {
         self.into()
     }

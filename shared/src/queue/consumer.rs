@@ -1,8 +1,10 @@
-//! Leasing work: the index proposes ids, the ledger says what they are and whether they are still to be done.
+//! Leases jobs: the index proposes ids, the ledger decides what they are and whether they must
+//! still run.
 //!
-//! Invariant: a [`Lease`] is returned only for a row that was waiting and due when it was read, so an index that is old or
-//! wrong can never run finished work again; and only if the lease was this process's after that, however late the index's answer or the ledger's
-//! came: see [`hold`].
+//! Invariant: a [`Lease`] is returned only for a row that was waiting and due when it was read, so
+//! a stale or wrong index never runs finished work again; and only if this process still held the
+//! lease after that read, however late the response of the index or the ledger arrived: see
+//! [`hold`].
 
 mod hold;
 mod resolve;
@@ -29,7 +31,7 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Connections that are kept for reading: a worker's fetcher needs one all the time.
+/// Pinned connections for reading: a worker's fetcher needs one all the time.
 const READERS: usize = 1;
 
 /// A job that this process may run until the lease ends.
@@ -37,47 +39,47 @@ const READERS: usize = 1;
 pub struct Lease {
     /// The job's id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: TenantId,
-    /// Where it waited, and where the lease is settled and renewed.
+    /// The shard it waited in, where the lease is renewed and settled.
     pub shard: Shard,
-    /// What it does.
+    /// The job kind.
     pub kind: String,
     /// Its arguments.
     pub args: Box<RawValue>,
-    /// Which run this is, from 1; the fencing token of its finish.
+    /// Number of this run, from 1; the fencing token of its finish.
     pub attempt: i32,
     /// Runs that failed so far.
     pub failures: i16,
-    /// Runs that cost a worker its life so far.
+    /// Runs so far that ended with an expired lease (crashes).
     pub crashes: i16,
-    /// Failures after which it is discarded.
+    /// Failures after which the job is discarded.
     pub max_attempts: i16,
-    /// Its place among the tenant's jobs.
+    /// Its priority among the tenant's jobs.
     pub priority: Priority,
     /// The batch that it belongs to or completes.
     pub batch_id: Option<Uuid>,
-    /// When it became eligible.
+    /// When it became eligible to run.
     pub run_at: DateTime<Utc>,
-    /// Who cares about its end: see [`super::ties::hooks`].
+    /// Follow-up flags: see [`super::ties::hooks`].
     pub hooks: i16,
-    /// The form of its arguments.
+    /// Version of the arguments' format.
     pub args_version: i16,
-    /// Proves the lease to the index.
+    /// Proves to the index that this process holds the lease.
     pub token: LeaseToken,
-    /// Until then it is not in doubt, by the monotonic clock: see [`Lease::is_young`].
+    /// Until then the lease is certainly held, by the monotonic clock: see [`Lease::is_young`].
     pub sure_until: Instant,
-    /// How long it lasts after a renewal.
+    /// Duration of the lease after a renewal.
     pub lasts: Duration,
 }
 
 impl Lease {
-    /// Asserts that it is held, and that its handler has been running for so long.
+    /// The lease for a renewal or assertion, with how long its handler has been running.
     pub const fn held(&self, held_for: Duration) -> HeldLease {
         HeldLease { id: self.id, token: self.token, tenant: self.tenant, attempt: self.attempt, held_for }
     }
 
-    /// Gives the job back as if it had not been fetched.
+    /// The settlement that releases the job as if it had not been fetched.
     pub fn hand_back(&self) -> Settlement {
         Settlement {
             id: self.id,
@@ -88,26 +90,27 @@ impl Lease {
     }
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
     /// Whether the index can be trusted; if not, there are no leases.
     pub state: IndexState,
     /// Jobs to run.
     pub leases: Vec<Lease>,
-    /// How many ids the index gave: more than the leases if some were finished or not due.
+    /// Number of ids that the index proposed: more than the leases if some were final or not due.
     pub taken: usize,
-    /// How long until the next job of the near future is due, or the next tenant may start more.
+    /// Time until the next job within the look-ahead is due, or until the next tenant may start
+    /// more.
     pub next: Option<Duration>,
 }
 
-/// Why nothing could be fetched.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Redis did not answer.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
-    /// PostgreSQL did not answer; what was leased has been given back.
+    /// PostgreSQL did not answer; the leases were released.
     #[error("ledger: {0}")]
     Ledger(Arc<sqlx::Error>),
 }
@@ -120,14 +123,14 @@ pub struct Consumer {
     index: Index,
     lease: Duration,
     unanswered: Unanswered,
-    /// Where is heard what comes of offers, if they are made.
+    /// Receives direct dispatches; `None` if fetches set no ready marks.
     offering: Option<Subscription>,
 }
 
-/// Ids that one call of the index leased, and under which token.
+/// Ids that one call of the index leased, with their token.
 type Leased = Result<(LeaseToken, FetchedIds), redis::RedisError>;
 
-/// What the index proposes to run, before the ledger is asked. Nobody renews it meanwhile.
+/// Jobs proposed by the index, before the ledger is read. Their leases are not renewed meanwhile.
 #[derive(Debug)]
 pub struct Proposed {
     answers: Vec<(Shard, Leased)>,
@@ -135,7 +138,7 @@ pub struct Proposed {
 }
 
 impl Proposed {
-    /// Takes it for so much older than it is, as if its messages had been under way for that long.
+    /// Adds to its age, as if its messages had been in transit for that long.
     #[must_use]
     pub fn delayed(self, by: Duration) -> Self {
         Self { age: self.age.more(by), ..self }
@@ -155,7 +158,7 @@ impl Consumer {
         }
     }
 
-    /// Offers to take another job wherever a fetch brings fewer than were wanted.
+    /// Sets a ready mark wherever a fetch returns fewer jobs than were wanted.
     #[must_use]
     pub fn offering(self, subscription: Subscription) -> Self {
         Self { offering: Some(subscription), ..self }
@@ -164,17 +167,17 @@ impl Consumer {
     /// Leases up to `wanted` jobs of a shard in fair order.
     pub async fn fetch(&self, shard: &Shard, wanted: usize) -> Result<Fetched, FetchError> {
         let mut answers = self.fetch_from(&[(shard, wanted)], Welcome::Next).await;
-        answers.pop().expect("an answer for each shard")
+        answers.pop().expect("one result per shard")
     }
 
-    /// Leases jobs of several shards, up to so many of each; the shards are asked at the same time, the ledger once for all. An
-    /// answer for each shard, in their order.
+    /// Leases jobs of several shards, up to the given number of each. The shards are queried
+    /// concurrently, the ledger once for all. Returns one result per shard, in the same order.
     pub async fn fetch_from(&self, wishes: &[(&Shard, usize)], welcome: Welcome) -> Vec<Result<Fetched, FetchError>> {
         let proposed = self.propose(wishes, welcome).await;
         self.resolve(proposed).await
     }
 
-    /// Leases jobs, as [`Self::fetch_from`] does first.
+    /// The first half of [`Self::fetch_from`]: leases jobs in the index.
     pub async fn propose(&self, wishes: &[(&Shard, usize)], welcome: Welcome) -> Proposed {
         let (subscription, age) = (self.offering.as_ref().and_then(Subscription::name), Age::default());
         let ask = async |&(shard, wanted): &(&Shard, usize)| {
@@ -192,19 +195,19 @@ impl Consumer {
         Proposed { answers, age }
     }
 
-    /// Takes what was granted, as [`Self::fetch_from`] what was fetched.
+    /// Resolves directly dispatched jobs, as [`Self::fetch_from`] does fetched ones.
     pub async fn take(&self, grants: &[(Shard, Grant)]) -> Vec<Result<Fetched, FetchError>> {
         let answers = grants.iter().map(|(shard, grant)| (shard.clone(), Ok((grant.token, grant.as_fetched()))));
         let oldest = grants.iter().map(|(_, grant)| self.index.age(grant)).max().unwrap_or_default();
         self.resolve(Proposed { answers: answers.collect(), age: Age::default().more(oldest) }).await
     }
 
-    /// Gives back what was granted.
+    /// Releases a directly dispatched job.
     pub async fn refuse(&self, shard: &Shard, grant: &Grant) -> Result<(), redis::RedisError> {
         self.index.settle(shard, &[grant.leased.hand_back(grant.token)]).await
     }
 
-    /// Reads the rows of what was proposed, and judges them.
+    /// Reads the rows of the proposed jobs and decides which leases are kept.
     pub async fn resolve(&self, Proposed { answers, age }: Proposed) -> Vec<Result<Fetched, FetchError>> {
         let leased = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
         let ids: Vec<Uuid> = leased.flat_map(|(_, fetched)| &fetched.ids).map(|leased| leased.id).collect();

@@ -1,9 +1,11 @@
-//! Steering jobs: cancel what is not wanted any more, and redrive what was given up; one, or all that match a filter.
+//! Control of jobs: cancel jobs that are no longer wanted, and redrive jobs that were given up; one
+//! job, or all that match a filter.
 //!
-//! Invariant: the ledger decides first, in the tenant's transaction; the index is told after the commit. From a cancellation's
-//! commit on, no finish of that job matches its row.
+//! Invariant: the ledger is changed first, in the tenant's transaction; the index is updated after
+//! the commit. Once a cancellation is committed, no finish of that job matches its row.
 //!
-//! Next: `control/redrive.rs` for what a redriven job takes back, `control/matching.rs` for the filter.
+//! Next: `control/redrive.rs` for what a redriven job regains, `control/matching.rs` for the
+//! filter.
 
 mod matching;
 mod redrive;
@@ -23,35 +25,35 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// What became of a request to steer a job.
+/// The result of a control request for one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Steered {
-    /// It was done.
+    /// The job was cancelled or redriven.
     Done(Position),
     /// The job's state does not allow it.
     Refused(JobState),
-    /// Its unique key is held by this job now.
+    /// Its unique key is now held by this job.
     KeyHeld(Uuid),
-    /// Jobs that waited for it are still being released or cancelled.
+    /// Its dependents are still being released or cancelled.
     Settling,
-    /// There is no such job.
+    /// The tenant has no such job.
     NotFound,
 }
 
-/// Where the index knows a job.
+/// What the index needs to find a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The tenant that owns the job.
     pub tenant: TenantId,
     /// Its queue.
     pub queue: QueueName,
-    /// Its place among the tenant's jobs.
+    /// Its priority among the tenant's jobs.
     pub priority: Priority,
-    /// That of its last run, or of the next one if it waits.
+    /// The last attempt, or the next one if the job waits.
     pub attempt: i32,
-    /// What its end meant for others.
+    /// Follow-up of its end.
     pub aftermath: Aftermath,
 }
 
@@ -64,8 +66,8 @@ pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sql
     }
 }
 
-/// Cancels those of the jobs that are not final. After the commit, [`announce_cancelled`] is called for each, and the aftermath
-/// announced.
+/// Cancels those of the jobs that are not final. After the commit, call [`announce_cancelled`] for
+/// each, and announce the follow-up.
 pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec<Position>, Aftermath), sqlx::Error> {
     let locked = aftermath::lock(transaction, ids, &vec![true; ids.len()]).await?;
     let rows = sqlx::query!(
@@ -84,49 +86,50 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     Ok((positions, aftermath::settle(transaction, ended, &locked).await?))
 }
 
-/// Takes a cancelled job out of the index and tells its holder. A failure costs nothing but time: the ledger refuses its finish.
+/// Removes a cancelled job from the index and notifies its holder. A failure costs only time: the
+/// ledger refuses the holder's finish.
 pub async fn announce_cancelled(index: &Index, job: &Position) {
     faults::pass(Point::AfterCancelBeforeAnnouncement).await;
     if let Err(error) = index.cancel(&job.queue, &[job.cancelled()]).await {
-        tracing::debug!(job_id = %job.id, %error, "the index was not told of a cancellation");
+        tracing::debug!(job_id = %job.id, %error, "failed to announce a cancellation to the index");
     }
     job.aftermath.announce(index).await;
 }
 
-/// Makes a redriven job known; if that fails, the scheduler's crawl finds it.
+/// Pushes a redriven job to the index; if that fails, the scheduler's crawl pushes it.
 pub async fn announce_redriven(index: &Index, job: &Position) {
     if let Err(error) = index.push(&job.queue, &[job.waiting()]).await {
-        tracing::debug!(job_id = %job.id, %error, "the index was not told of a redriven job");
+        tracing::debug!(job_id = %job.id, %error, "failed to push a redriven job to the index");
     }
     announce_changed(index, &job.queue, &[(job.id, job.tenant)]).await;
 }
 
-/// Takes cancelled jobs out of the index and tells their holders.
+/// Removes cancelled jobs from the index and notifies their holders.
 pub async fn announce_all_cancelled(index: &Index, jobs: &[Position]) {
     for (queue, jobs) in by_queue(jobs.iter().map(|job| (&job.queue, job))) {
         let told: Vec<_> = jobs.iter().map(|job| job.cancelled()).collect();
         if let Err(error) = index.cancel(queue, &told).await {
-            tracing::debug!(%queue, %error, "the index was not told of cancellations");
+            tracing::debug!(%queue, %error, "failed to announce cancellations to the index");
         }
     }
 }
 
-/// Makes redriven jobs known; if that fails, the scheduler's crawl finds them.
+/// Pushes redriven jobs to the index; if that fails, the scheduler's crawl pushes them.
 pub async fn announce_all_redriven(index: &Index, jobs: &[Position]) {
     for (queue, jobs) in by_queue(jobs.iter().map(|job| (&job.queue, job))) {
         let waiting: Vec<WaitingJob> = jobs.iter().map(|job| job.waiting()).collect();
         if let Err(error) = index.push(queue, &waiting).await {
-            tracing::debug!(%queue, %error, "the index was not told of redriven jobs");
+            tracing::debug!(%queue, %error, "failed to push redriven jobs to the index");
         }
         let changed: Vec<_> = waiting.iter().map(|job| (job.id, job.tenant)).collect();
         announce_changed(index, queue, &changed).await;
     }
 }
 
-/// Tells those who follow the jobs; without it they see the change at their next look.
+/// Notifies followers of the jobs; without the notification they see the change at their next read.
 async fn announce_changed(index: &Index, queue: &QueueName, jobs: &[(Uuid, TenantId)]) {
     if let Err(error) = index.announce(queue, jobs).await {
-        tracing::debug!(%queue, %error, "those who follow jobs were not told of a change");
+        tracing::debug!(%queue, %error, "failed to notify followers of a job change");
     }
 }
 
@@ -135,13 +138,13 @@ impl Position {
         CancelledJob { id: self.id, tenant: self.tenant, priority: self.priority, attempt: self.attempt }
     }
 
-    /// It waits again, and may run at once.
+    /// The job as waiting again, ready to run at once.
     const fn waiting(&self) -> WaitingJob {
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms: None }
     }
 }
 
-/// What a job of the tenant does; `None` if there is no such job.
+/// The kind of a job of the tenant; `None` if there is no such job.
 pub async fn kind_of(transaction: &mut TenantTx, id: Uuid) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar!("select kind from jobs where id = $1", id).fetch_optional(&mut **transaction).await
 }

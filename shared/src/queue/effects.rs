@@ -1,7 +1,8 @@
-//! Notes on effects outside (a mail, a charge), from before they are tried until the ledger knows of them.
+//! Marks for external effects (a mail, a charge), kept from before the first try until the ledger
+//! records the effect.
 //!
-//! Invariant: a note that an effect happened is written after the effect and never taken back. All notes may be lost with
-//! the index; an effect must bear a repeat.
+//! Invariant: the mark that an effect happened is written after the effect and never revoked. All
+//! marks may be lost with the index, so an effect must tolerate a repeat.
 
 use std::time::Duration;
 
@@ -10,17 +11,18 @@ use redis::RedisError;
 
 use super::{index::Index, keys};
 
-/// What is known of an effect that is about to be tried.
+/// What is known about an effect before it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It happened.
+    /// The effect happened.
     Happened,
-    /// It was first tried then, or is now.
+    /// The time of the first try; now, if this is the first.
     Begun(DateTime<Utc>),
 }
 
 impl Index {
-    /// Notes that an effect is tried, unless that is noted already, and returns what is known of it.
+    /// Marks that an effect is being tried, unless it is marked already, and returns what is known
+    /// about it.
     pub async fn begin_effect(&self, effect: &str, now: DateTime<Utc>, ttl: Duration) -> Result<Effect, RedisError> {
         let (happened, before): (bool, Option<i64>) = redis::pipe()
             .cmd("EXISTS")
@@ -41,7 +43,7 @@ impl Index {
         })
     }
 
-    /// Remembers for `ttl` that an effect happened, so that a repeat of the job need not do it again.
+    /// Marks for `ttl` that an effect happened, so that a repeat of the job can skip it.
     pub async fn mark_effect(&self, effect: &str, ttl: Duration) -> Result<(), RedisError> {
         redis::pipe()
             .cmd("SET")
@@ -57,7 +59,7 @@ impl Index {
             .await
     }
 
-    /// The effect was surely not made: the next try is the first one.
+    /// Removes the mark of a try that certainly had no effect: the next try counts as the first.
     pub async fn forget_begun_effect(&self, effect: &str) -> Result<(), RedisError> {
         redis::cmd("DEL").arg(keys::effect_begun(self.prefix(), effect)).query_async(&mut self.connection()).await
     }

@@ -1,7 +1,8 @@
-//! Warning of a Redis that throws keys away when its memory is full.
+//! Warns if Redis evicts keys when its memory is full.
 //!
-//! Invariant: an evicting policy loses nothing that was acknowledged, because the ledger has it and the leader repairs the index; but jobs are
-//! late, and work that runs may be handed out again. So it is said at the start of every process.
+//! Invariant: an evicting policy loses no acknowledged job, because the ledger has it and the
+//! leader repairs the index. But jobs are delayed, and running jobs may be leased again, so every
+//! process logs a warning at its start.
 
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Index;
 
-/// While Redis is away it is asked again.
+/// Retry interval while Redis is unavailable.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Index {
-    /// What Redis does when its memory is full, by its configuration or, where that may not be read, by what it says of its memory.
+    /// The eviction policy, from `CONFIG GET`, or from `INFO` if the login may not read the
+    /// configuration.
     pub async fn memory_policy(&self) -> Result<Option<String>, RedisError> {
         let mut connection = self.connection();
         let asked = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
@@ -29,13 +31,13 @@ impl Index {
     }
 }
 
-/// Says once whether Redis may evict keys.
+/// Logs a warning once if Redis may evict keys.
 pub async fn warn(index: Index, stop: CancellationToken) {
     let known = async {
         loop {
             match index.memory_policy().await {
                 Ok(policy) => return policy,
-                Err(error) => tracing::debug!(%error, "what Redis does when its memory is full is not known yet"),
+                Err(error) => tracing::debug!(%error, "cannot read the eviction policy of Redis yet"),
             }
             sleep(AGAIN).await;
         }
@@ -47,7 +49,7 @@ pub async fn warn(index: Index, stop: CancellationToken) {
     }
 }
 
-/// Any policy but one.
+/// Every policy but `noeviction`.
 pub fn is_evicting(policy: &str) -> bool {
     policy != "noeviction"
 }

@@ -1,7 +1,8 @@
-//! Jobs whose time is over before a run began: they are discarded, never run.
+//! Jobs that expired before a run started: they are discarded, never run.
 //!
-//! Invariant: no run begins after `expires_at` on the ledger's clock. The judge at fetch sees to that; the sweep only makes the
-//! end visible in time and lets others know. A run that has begun is not touched, however long it takes.
+//! Invariant: no run starts after `expires_at` by the ledger's clock. Resolve enforces this at
+//! fetch; the sweep only makes the end visible in time and does the follow-up. A run that has
+//! started is not affected, however long it takes.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,10 @@ use crate::{
 
 const BATCH: i64 = 500;
 
-/// What a sweep could not do, or why.
+/// Why a sweep failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpiryError {
-    /// Redis did not answer, so nobody can say which jobs are running.
+    /// Redis did not answer, so it is unknown which jobs are running.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
     /// PostgreSQL did not answer.
@@ -38,7 +39,7 @@ struct Expired {
     expires_at: DateTime<Utc>,
 }
 
-/// Discards what expired and is not running; returns how many jobs that were.
+/// Discards expired jobs that are not running; returns their number.
 pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, ExpiryError> {
     let (mut after, mut discarded) = ((DateTime::<Utc>::UNIX_EPOCH, Uuid::nil()), 0);
     loop {
@@ -56,7 +57,8 @@ pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, ExpiryError> {
     }
 }
 
-/// Of all tenants at once; if that meets a lock, tenant by tenant, and jobs that are locked are left to the next sweep.
+/// Discards the jobs of all tenants at once; if that hits a lock, tenant by tenant, and locked jobs
+/// are left to the next sweep.
 async fn discard_all(db: &SystemDb, jobs: &[(Uuid, TenantId)]) -> Result<(u64, Aftermath), sqlx::Error> {
     let ids: Vec<Uuid> = jobs.iter().map(|(id, _)| *id).collect();
     match discard(db, &ids).await {
@@ -75,7 +77,7 @@ async fn discard_all(db: &SystemDb, jobs: &[(Uuid, TenantId)]) -> Result<(u64, A
                 aftermath.extend(part);
             }
             Err(error) if db::is_lock_held(&error) => {
-                tracing::debug!(%tenant, %error, "expired jobs of a tenant meet a lock");
+                tracing::debug!(%tenant, %error, "expired jobs of a tenant are locked; the next sweep will retry");
             }
             Err(error) => return Err(error),
         }
@@ -83,7 +85,8 @@ async fn discard_all(db: &SystemDb, jobs: &[(Uuid, TenantId)]) -> Result<(u64, A
     Ok((count, aftermath))
 }
 
-/// Discards those of the jobs that have expired; the caller knows that they are not running. Returns how many they were.
+/// Discards those of the jobs that have expired. The caller must know that they are not running.
+/// Returns their number.
 pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Aftermath), sqlx::Error> {
     if ids.is_empty() {
         return Ok((0, Aftermath::default()));
@@ -115,7 +118,8 @@ pub(super) async fn discard(db: &SystemDb, ids: &[Uuid]) -> Result<(u64, Afterma
     Ok((count, aftermath))
 }
 
-/// In the order of `jobs_expiring`, id included: however many jobs share an instant, a page reads no more than a page.
+/// In the order of the index `jobs_expiring`, including the id: a page reads only the rows that it
+/// returns, however many jobs share an instant.
 async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) -> Result<Vec<Expired>, sqlx::Error> {
     sqlx::query_as!(
         Expired,
@@ -143,7 +147,8 @@ async fn not_running(index: &Index, page: Vec<Expired>) -> Result<Vec<(Uuid, Ten
         let before = index.status(&name).await?;
         let leased = index.leased(&name, &jobs).await?;
         let after = index.status(&name).await?;
-        // An index that was lost or is being rebuilt does not know its holders; the next sweep asks again.
+        // An index that was lost or is being rebuilt does not know all leases; the next sweep
+        // checks again.
         if [before.state, after.state] != [IndexState::Ready; 2] || before.epoch != after.epoch {
             continue;
         }

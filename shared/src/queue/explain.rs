@@ -1,8 +1,10 @@
-//! Why a job waits: exactly one reason, what stands before it, and about when it starts.
+//! Explains why a job waits: exactly one reason, the jobs ahead of it, and an estimated start.
 //!
-//! Invariant: the reason is the outermost thing that would have to change for the job to run. First its own conditions (other
-//! jobs, its time), then what an operator stopped, then whether anybody serves the queue, then its tenant's limits, then its
-//! tenant's other jobs. When none of these holds, its turn is coming.
+//! Invariant: the reason is the outermost condition that must change for the job to run. First its
+//! own conditions (dependencies, time), then pauses by an operator, then whether a worker serves
+//! the queue, then its tenant's limits, then its tenant's other jobs. If none of these applies, the
+//! job is about to be dispatched.
+//!
 //! Next: [`estimate`] for the time.
 
 mod estimate;
@@ -25,13 +27,13 @@ use crate::{db::TenantTx, store::webhook_endpoints::OPENS_AFTER, webhooks::DELIV
 pub enum Reason {
     /// Other jobs must be final first.
     WaitingOnJobs,
-    /// A job that it waits for failed or was cancelled, and so it is about to be cancelled too.
+    /// A dependency failed or was cancelled, so the job is about to be cancelled too.
     BeingCancelled,
-    /// It sends a message to an endpoint that fails, which another message tries first.
+    /// It sends a message to a failing endpoint, which another message tries first.
     EndpointFailing,
     /// It failed, and its next attempt is not due.
     BackingOff,
-    /// Its `run_at` has not come.
+    /// Its `run_at` is in the future.
     NotDue,
     /// An operator paused the queue.
     QueuePaused,
@@ -39,38 +41,38 @@ pub enum Reason {
     TenantPaused,
     /// No worker serves the queue.
     NoWorker,
-    /// As many of the tenant's jobs run as may.
+    /// The tenant's cap on running jobs is reached.
     TenantCap,
-    /// As many of the tenant's jobs started as may for now.
+    /// The tenant's rate of starts is used up for now.
     TenantRate,
-    /// Jobs of the same tenant come first.
+    /// Other jobs of the same tenant are ahead of it.
     AheadInOwnLane,
-    /// It is the tenant's next; it starts when a slot comes round to the tenant.
+    /// It is the tenant's next job; it starts when the tenant gets a slot.
     Dispatching,
 }
 
-/// The answer.
+/// The explanation for one job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
-    /// Its state, as the job itself shows it.
+    /// Its state, as shown with the job.
     pub state: &'static str,
-    /// Why it waits; nothing for a job that runs or is final.
+    /// Why it waits; `None` for a job that is running or final.
     pub reason: Option<Reason>,
-    /// The same for people.
+    /// The reason as readable text.
     pub detail: String,
-    /// Its place among its tenant's jobs that could start, from 1.
+    /// Its position among its tenant's jobs that could start, from 1.
     pub position: Option<u64>,
-    /// How many of them come before it.
+    /// Number of those jobs ahead of it.
     pub ahead_of_it: Option<u64>,
-    /// From when on it may run.
+    /// The earliest time at which it may run.
     pub run_at: DateTime<Utc>,
-    /// About when it starts, if things go on as they are; nothing if that depends on somebody's doing.
+    /// Estimated start under current conditions; `None` if time alone does not lead to a start.
     pub estimated_start_at: Option<DateTime<Utc>>,
 }
 
-/// What the ledger says of a job.
+/// The ledger's data on a job.
 struct Row {
     id: Uuid,
     queue: String,
@@ -80,11 +82,12 @@ struct Row {
     waits_for: i16,
     run_at: DateTime<Utc>,
     now: DateTime<Utc>,
-    /// Whether it sends a message to an endpoint that is tried by one message at a time.
+    /// Whether it sends a message to a failing endpoint, which receives one message at a time.
     endpoint_failing: bool,
 }
 
-/// Why the job of this id waits, if it is the tenant's. While Redis is away, as far as the ledger knows.
+/// Explains why the job with this id waits, if it belongs to the tenant. While Redis is
+/// unavailable, the explanation comes from the ledger alone.
 pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result<Option<Explanation>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
@@ -102,7 +105,7 @@ pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Res
     .await?;
     let Some(row) = row else { return Ok(None) };
     if row.state.is_final() {
-        return Ok(Some(row.without_reason(row.state.as_str(), "It is final; nothing more will happen by itself.")));
+        return Ok(Some(row.without_reason(row.state.as_str(), "The job is in a final state.")));
     }
     if row.waits_for > 0 && cascade::will_cancel(transaction, id).await? {
         return Ok(Some(row.being_cancelled()));
@@ -112,7 +115,7 @@ pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Res
     let standing = match index.standing(&queue, id, transaction.tenant(), priority).await {
         Ok(standing) => Some(standing).filter(|standing| standing.state == IndexState::Ready),
         Err(error) => {
-            tracing::debug!(%queue, %error, "the index does not say where a job stands");
+            tracing::debug!(%queue, %error, "failed to read the position of a job from the index");
             None
         }
     };
@@ -122,12 +125,12 @@ pub async fn explain(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Res
 impl Row {
     fn explain(&self, standing: Option<&Standing>) -> Explanation {
         if standing.is_some_and(|standing| standing.place == Place::Held) {
-            return self.without_reason("running", "A worker runs it, or is about to.");
+            return self.without_reason("running", "A worker is running the job or is about to start it.");
         }
         let (reason, detail) = self.own_reason().or_else(|| Some(standing?.reason(&self.queue))).unwrap_or_else(|| {
             (
                 Reason::Dispatching,
-                "It is committed; the index is away or being built, and brings it as soon as it is back.".to_owned(),
+                "The job is committed; the index is unavailable or being rebuilt and will include it.".to_owned(),
             )
         });
         let ahead_of_it = standing.and_then(|standing| match standing.place {
@@ -150,29 +153,29 @@ impl Row {
         self.run_at <= self.now && self.waits_for == 0
     }
 
-    /// What the job itself waits for.
+    /// The job's own conditions.
     fn own_reason(&self) -> Option<(Reason, String)> {
         if self.waits_for > 0 {
-            let detail = format!("{} of the jobs that it waits for are not final yet.", self.waits_for);
+            let detail = format!("Dependencies that are not final yet: {}.", self.waits_for);
             return Some((Reason::WaitingOnJobs, detail));
         }
         if self.run_at <= self.now {
             return None;
         }
         if self.endpoint_failing {
-            let detail = "Its endpoint fails and is tried by one message at a time; this one waits until run_at.";
+            let detail = "Its endpoint is failing and receives one message at a time; this one waits until run_at.";
             return Some((Reason::EndpointFailing, detail.to_owned()));
         }
         Some(if self.state == JobState::Retryable {
-            (Reason::BackingOff, format!("It failed {} times and is tried again at run_at.", self.failures))
+            (Reason::BackingOff, format!("It failed {} times and will be retried at run_at.", self.failures))
         } else {
-            (Reason::NotDue, "It was asked for at a later time, run_at.".to_owned())
+            (Reason::NotDue, "It is scheduled for run_at.".to_owned())
         })
     }
 
     fn being_cancelled(&self) -> Explanation {
         let detail =
-            "A job that it waits for failed or was cancelled; it does not run any more and is cancelled in its turn.";
+            "A job that it depends on failed or was cancelled, so it will not run and is about to be cancelled.";
         Explanation { reason: Some(Reason::BeingCancelled), ..self.without_reason(self.state.as_str(), detail) }
     }
 
@@ -191,7 +194,7 @@ impl Row {
 }
 
 impl Standing {
-    /// What holds a job that is due.
+    /// What keeps a due job from starting.
     fn reason(&self, queue: &str) -> (Reason, String) {
         let tokens = self.limits.rate.zip(self.tokens);
         match (self.limits.max_running, tokens, self.place) {
@@ -199,25 +202,25 @@ impl Standing {
             _ if self.limits.paused => {
                 (Reason::TenantPaused, format!("An operator paused your jobs in the queue {queue}."))
             }
-            _ if self.workers == 0 => (Reason::NoWorker, format!("No worker serves the queue {queue} at the moment.")),
+            _ if self.workers == 0 => (Reason::NoWorker, format!("No worker currently serves the queue {queue}.")),
             (Some(cap), ..) if i64::from(self.running) >= i64::from(cap) => {
-                (Reason::TenantCap, format!("{} of your jobs run in the queue {queue}, and {cap} may.", self.running))
+                (Reason::TenantCap, format!("{} of your jobs run in the queue {queue} (limit {cap}).", self.running))
             }
             (_, Some((rate, tokens)), _) if tokens < 1.0 => (
                 Reason::TenantRate,
-                format!("{} of your jobs may start in a second in the queue {queue}.", rate.per_second),
+                format!("The limit in the queue {queue} is {} starts of your jobs per second.", rate.per_second),
             ),
             (.., Place::Lane(ahead)) if ahead > 0 => {
-                (Reason::AheadInOwnLane, format!("{ahead} of your jobs in the queue {queue} come first."))
+                (Reason::AheadInOwnLane, format!("{ahead} of your jobs in the queue {queue} are ahead of it."))
             }
             (.., Place::Lane(_)) => {
                 let others = self.other_tenants;
                 (
                     Reason::Dispatching,
-                    format!("It is your next; slots of the queue {queue} go round between you and {others} others."),
+                    format!("It is your next job; the queue {queue} is shared between you and {others} others."),
                 )
             }
-            _ => (Reason::Dispatching, "It is committed and on its way into the index.".to_owned()),
+            _ => (Reason::Dispatching, "The job is committed and is being added to the index.".to_owned()),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! Writing down what became of jobs, many in one statement.
+//! Records the outcomes of runs, many in one statement.
 //!
-//! Invariant: a finish counts only if the row still waits with the attempt that was leased. Whoever was rescued, cancelled
-//! or overtaken in the meantime matches no row and changes nothing. A job with hooks ends in a transaction with its aftermath;
-//! all others, nearly all there are, in one statement for many.
+//! Invariant: a finish counts only if the row still waits with the leased attempt. The finish of a
+//! job that was rescued, cancelled or overtaken in the meantime matches no row and changes nothing.
+//! A job with follow-up flags ends in a transaction with its follow-up; all others, nearly all
+//! jobs, end in one statement for many.
 //!
-//! Whatever finds jobs by their ids says which states they are not in. Said the other way round, it would fit the partial index of what waits, which
-//! the planner takes for a look-up while it is empty, and then keeps reading all of it for each job when it is not.
+//! Statements that find jobs by id exclude the final states instead of listing the waiting ones. A
+//! list of waiting states would match the partial index of waiting jobs. The planner prefers that
+//! index for lookups while it is empty, and then keeps scanning all of it for each job when it is
+//! not.
 
 mod error_text;
 mod outcome;
@@ -28,41 +31,42 @@ use crate::{
     faults::{self, Point},
 };
 
-/// Errors that are kept of a job, the last ones: each failure writes all of them again.
+/// Errors kept per job, the latest ones: each failure rewrites all of them.
 pub const MAX_ERRORS: i32 = 20;
 
 /// The end of one run.
 #[derive(Clone, Debug)]
 pub struct Finish {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
     /// The attempt that ran.
     pub attempt: i32,
-    /// Who cared about its end when it was leased: see [`super::ties::hooks`]. More may have come since; the ledger knows.
+    /// Follow-up flags at the time of the lease: see [`super::ties::hooks`]. Flags added since then
+    /// are in the ledger only.
     pub hooks: i16,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-/// What the ledger made of a finish.
+/// How the ledger treated a finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// Written; the job is final.
     Final,
     /// Written; the job waits again from this time (Unix milliseconds) on.
     Again(i64, Priority),
-    /// Refused, the job is final already: it was cancelled, or another holder was faster.
+    /// Refused, the job is already final: it was cancelled, or another holder finished it first.
     RefusedFinal,
-    /// Refused, the job was rescued and is somebody else's now.
+    /// Refused, the job has a later attempt: it was rescued or redriven.
     RefusedOvertaken,
 }
 
-/// What the ledger made of a batch of finishes.
+/// How the ledger treated a batch of finishes.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// An entry for every id.
+    /// An entry for each id.
     pub recorded: HashMap<Uuid, Recorded>,
-    /// What the index is to be told beside that.
+    /// Follow-up to announce to the index.
     pub aftermath: Aftermath,
 }
 
@@ -74,14 +78,14 @@ pub async fn record(db: &SystemDb, finishes: &[Finish]) -> Result<Records, sqlx:
 }
 
 impl Records {
-    /// Adds what was written by itself.
+    /// Adds records that were written separately.
     pub fn extend(&mut self, other: Self) {
         self.recorded.extend(other.recorded);
         self.aftermath.extend(other.aftermath);
     }
 }
 
-/// The way of the jobs that have hooks.
+/// Ends jobs that have follow-up flags.
 async fn end_with_aftermath(
     connection: &mut PgConnection,
     finishes: &[&Finish],
@@ -104,7 +108,7 @@ async fn end_with_aftermath(
     Ok(())
 }
 
-/// The common case carries two columns instead of seven.
+/// The common case, with two columns instead of seven.
 async fn complete(
     connection: &mut PgConnection,
     finishes: &[&Finish],
@@ -139,7 +143,8 @@ struct Written {
     waits_for: i16,
 }
 
-/// Writes any outcome. Jobs that have hooks are made final only if the caller sees to their aftermath.
+/// Writes any outcome. Jobs with follow-up flags are made final only if the caller does the
+/// follow-up.
 async fn change(
     executor: impl sqlx::PgExecutor<'_>,
     finishes: &[&Finish],
@@ -157,7 +162,8 @@ async fn change(
         .iter()
         .map(|finish| matches!(finish.outcome, Outcome::Retry { .. } | Outcome::Discarded { .. }))
         .collect();
-    // A run that is to be repeated gets the next attempt number, so that this run's holder can finish it no second time.
+    // A run that is repeated gets the next attempt number, so that this run's holder cannot finish
+    // it again.
     sqlx::query_as!(
         Written,
         r#"update jobs j set
@@ -189,7 +195,8 @@ async fn change(
     .await
 }
 
-/// Says why the rest was not written, and returns those that were held up by hooks that came while they ran.
+/// Determines why the remaining finishes were refused, and returns those held up by follow-up flags
+/// that were added during the run.
 async fn explain_refusals<'a>(
     connection: &mut PgConnection,
     finishes: &[&'a Finish],

@@ -1,7 +1,10 @@
-//! The index in Redis: who is next, who holds what. One method for each script in `lua/`.
+//! The index in Redis: the order of waiting jobs, and the leases of running ones. One method per
+//! script in `lua/`.
 //!
-//! Invariant: nothing here is the truth. Every method may be repeated, and every answer is judged by the ledger.
-//! Next: [`sharding`] for which part of a queue a call goes to, `lua/prelude.lua` for the layout of its keys, [`records`] for what goes in and comes out.
+//! Invariant: the index is a rebuildable cache. Every method may be repeated, and the ledger
+//! confirms every result.
+//! Next: [`sharding`] for the shard that serves a call, `lua/prelude.lua` for the key layout,
+//! [`records`] for inputs and results.
 
 mod announcing;
 mod building;
@@ -48,30 +51,32 @@ use self::{
 use super::{QueueName, Shard, ShardCounts, keys};
 use crate::tenancy::TenantId;
 
-/// More ids than this in one call and Lua's `unpack` runs out of stack; it also bounds how long Redis is busy with one call.
+/// Above this many ids per call, Lua's `unpack` overflows its stack. The bound also limits how long
+/// one call occupies Redis.
 pub const MAX_BATCH: usize = 500;
-/// Jobs in a call that makes them known: a flood of one tenant passes in turns with what others wait for, half a millisecond of Redis's time each.
+/// Jobs per push call, about 0.5 ms of Redis time, so that other calls interleave with one tenant's
+/// large submission.
 const PUSHED_AT_ONCE: usize = 100;
-/// Jobs in a call that ends them: about a millisecond, less than a fetch of as many takes.
+/// Settlements per call: about 1 ms of Redis time, less than a fetch of as many jobs takes.
 const SETTLED_AT_ONCE: usize = 250;
 const PROMOTED_PER_FETCH: usize = 200;
-/// A worker that was silent for longer than this is not counted on.
+/// A worker whose last heartbeat is older than this is not counted.
 pub const WORKER_SILENCE: Duration = Duration::from_secs(5);
 
-/// Where the index is and how long a call may take.
+/// Address of the index and the timeout of its calls.
 #[derive(Clone, Debug)]
 pub struct IndexSettings {
     /// `redis://` or `rediss://` URL.
     pub url: String,
-    /// The first part of every key, so that several systems can share one Redis.
+    /// Prefix of every key, so that several systems can share one Redis.
     pub prefix: String,
-    /// After this long without an answer a call fails.
+    /// Timeout of a call.
     pub response_timeout: Duration,
-    /// Which queues are split, and into how many shards; the same for all processes.
+    /// Shards per queue; the same in all processes.
     pub shards: ShardCounts,
 }
 
-/// A connection to the index. Cheap to clone; reconnects by itself.
+/// A connection to the index. Cheap to clone; reconnects automatically.
 #[derive(Clone)]
 pub struct Index {
     manager: ConnectionManager,
@@ -84,9 +89,10 @@ pub struct Index {
 }
 
 impl Index {
-    /// Prepares a connection without making one yet: a process starts while Redis is away.
+    /// Prepares a lazy connection, so that a process starts without Redis.
     pub fn open(settings: &IndexSettings) -> Result<Self, RedisError> {
-        // Calls of many tasks share the connection: one must not wait in the kernel for the acknowledgement of those before it.
+        // Calls of many tasks share the connection: Nagle's algorithm would delay a call until the
+        // previous one is acknowledged.
         let tcp = TcpSettings::default().set_nodelay(true);
         let client = redis::Client::open(settings.url.as_str().into_connection_info()?.set_tcp_settings(tcp))?;
         let config = ConnectionManagerConfig::new()
@@ -107,12 +113,14 @@ impl Index {
         })
     }
 
-    /// Makes waiting jobs known, in calls so short that nobody else waits long for Redis meanwhile. Repeating it is harmless.
+    /// Adds waiting jobs to the index, in short calls so that concurrent calls wait little.
+    /// Idempotent.
     pub async fn push(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
         self.push_in_calls(queue, jobs, PUSHED_AT_ONCE).await
     }
 
-    /// As [`Self::push`], for a rebuild: in calls as long as may be, for a call costs as much as some fifty jobs do.
+    /// As [`Self::push`], for a rebuild: in calls of the maximum size, since the overhead of one
+    /// call equals about 50 jobs.
     pub(super) async fn push_in_bulk(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
         self.push_in_calls(queue, jobs, MAX_BATCH).await
     }
@@ -166,8 +174,8 @@ impl Index {
         })
     }
 
-    /// Without Redis's time it cannot be said until when an answer is waited for, and a fetch that Redis comes to later would lease jobs to
-    /// nobody.
+    /// Reads Redis's clock if no response has provided it yet. Without it a fetch has no deadline,
+    /// and Redis would lease jobs to a caller that has timed out.
     async fn learn_time(&self) -> Result<(), RedisError> {
         if !self.listening.is_known() {
             let asked = Instant::now();
@@ -177,22 +185,22 @@ impl Index {
         Ok(())
     }
 
-    /// How long ago a grant was made, at the most.
+    /// Upper bound on the age of a direct dispatch.
     pub(super) fn age(&self, grant: &Grant) -> Duration {
         self.listening.age(grant.at_ms)
     }
 
-    /// Redis's time by now, at the least, of which `told_ms` is an earlier one.
+    /// Lower bound on Redis's current time; `told_ms` is an earlier time of Redis.
     pub(super) fn now_ms(&self, told_ms: i64) -> i64 {
         self.listening.now_ms(told_ms)
     }
 
-    /// What a start costs, which goes along with each settlement.
+    /// Measured start cost, sent with each settlement.
     pub const fn start_cost(&self) -> &StartCost {
         &self.start_cost
     }
 
-    /// Ends leases that came from this shard; those that other tokens hold by now are left alone.
+    /// Ends leases granted by this shard. A lease now held under another token is left unchanged.
     pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(SETTLED_AT_ONCE) {
             let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
@@ -203,7 +211,8 @@ impl Index {
         Ok(())
     }
 
-    /// Takes jobs that are final in the ledger out of the index, and tells the holders of running ones.
+    /// Removes jobs that are final in the ledger from the index, and notifies the holders of
+    /// running ones.
     pub async fn cancel(&self, queue: &QueueName, jobs: &[CancelledJob]) -> Result<(), RedisError> {
         match self.split(queue, jobs, |job| job.tenant) {
             Split::Whole(shard) => self.cancel_in(&shard, jobs).await,
@@ -225,7 +234,8 @@ impl Index {
         Ok(())
     }
 
-    /// Has what happens to a job announced for `span`; see [`super::Notices::watch`]. Repeating it prolongs.
+    /// Publishes changes of a job for `span`; see [`super::Notices::watch`]. Repeating the call
+    /// extends the span.
     pub async fn watch(&self, queue: &QueueName, tenant: TenantId, id: Uuid, span: Duration) -> Result<(), RedisError> {
         let shard = self.shard_of(queue, tenant);
         let mut call = self.call(&WATCH, &shard);

@@ -1,8 +1,10 @@
-//! Reading jobs: one, or a page of a tenant's, with `running` (and for one, its progress) merged in from the index.
+//! Reads jobs: one, or a page of a tenant's jobs, with `running` (and for a single job, its
+//! progress) merged in from the index.
 //!
-//! Invariant: reads go through [`TenantTx`], so a foreign id is simply not there. If Redis is away, a running job is shown
-//! in its ledger state; reading never fails for that. A page has large values left out ([`INLINE_BYTES`]), and they are not read from
-//! the table either, so that a page costs no more than its rows.
+//! Invariant: reads use [`TenantTx`], so the job of another tenant is simply not found. If Redis is
+//! unavailable, a running job is shown in its ledger state; the read does not fail. A page omits
+//! large values ([`INLINE_BYTES`]) and does not read them from the table either, so that a page
+//! costs no more than its rows.
 
 use std::collections::HashMap;
 
@@ -22,27 +24,28 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Bytes of args, result or errors that a page of jobs shows; larger ones are shown by [`find`] alone.
+/// Size in bytes up to which a page of jobs contains args, result or errors; only [`find`] returns
+/// larger ones.
 pub const INLINE_BYTES: i32 = 1_024;
 
-/// One job as its tenant sees it.
+/// One job as shown to its tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobRecord {
     /// The job's id.
     pub id: Uuid,
-    /// What it does.
+    /// The job kind.
     pub kind: String,
-    /// Where it waits.
+    /// The queue it waits in.
     pub queue: String,
-    /// What is known of it now.
+    /// Its current state.
     #[serde(serialize_with = "shown")]
     pub state: ShownState,
-    /// Its place among the tenant's jobs, 1 (first) to 4.
+    /// Its priority among the tenant's jobs, 1 (first) to 4.
     pub priority: i16,
-    /// The run that is next, under way or was the last.
+    /// The attempt that is next, running, or was the last.
     pub attempt: i32,
-    /// Failures after which it is discarded.
+    /// Failures after which the job is discarded.
     pub max_attempts: i16,
     /// Its arguments.
     #[schema(value_type = Option<Object>)]
@@ -51,44 +54,44 @@ pub struct JobRecord {
     #[schema(required = false)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_omitted: bool,
-    /// What the kind left to be read.
+    /// The result that the kind stored.
     #[schema(value_type = Option<serde_json::Value>)]
     pub result: Option<Json<Box<RawValue>>>,
     /// Whether `result` is left out because it is large.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub result_omitted: bool,
-    /// What went wrong in earlier runs, the newest last.
+    /// Errors of earlier attempts, the newest last.
     #[schema(value_type = Option<Vec<FailedAttempt>>)]
     pub errors: Option<serde_json::Value>,
     /// Whether `errors` is left out because it is large.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub errors_omitted: bool,
-    /// When it may run, or might have at the earliest.
+    /// The earliest time at which it may run, or could have run.
     pub run_at: DateTime<Utc>,
-    /// When it was committed.
+    /// Time at which it was committed.
     pub inserted_at: DateTime<Utc>,
-    /// When it became final.
+    /// Time at which it became final.
     pub finalized_at: Option<DateTime<Utc>>,
-    /// No run begins after this.
+    /// No run starts after this time.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The key that it was submitted with.
+    /// The unique key that it was submitted with.
     pub unique_key: Option<String>,
     /// The batch that it belongs to or completes.
     pub batch_id: Option<Uuid>,
-    /// How many jobs (or its batch) must be final before it may run.
+    /// Number of jobs (or its batch) that must be final before it may run.
     pub waits_for: i16,
-    /// How far its run says that it is.
+    /// Progress as reported by its run.
     pub progress: Option<Progress>,
 }
 
-/// A run that failed, as the ledger keeps it.
+/// A failed run, as stored in the ledger.
 #[derive(Debug, ToSchema)]
 pub struct FailedAttempt {
-    /// Which run.
+    /// The number of the run.
     pub attempt: i32,
-    /// When it ended.
+    /// Time at which it ended.
     pub at: DateTime<Utc>,
     /// What went wrong.
     pub error: String,
@@ -97,14 +100,14 @@ pub struct FailedAttempt {
 /// A ledger state, or `running`, which only the index knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShownState {
-    /// What the ledger says.
+    /// A state in the ledger.
     Ledger(JobState),
-    /// A worker holds it.
+    /// A worker holds the job.
     Running,
 }
 
 impl ShownState {
-    /// The word that the API uses.
+    /// The name used by the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ledger(state) => state.as_str(),
@@ -124,12 +127,12 @@ impl PartialSchema for ShownState {
 
 impl ToSchema for ShownState {}
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn shown<S: serde::Serializer>(state: &ShownState, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.as_str())
 }
 
-/// What a page of jobs is restricted to.
+/// Restricts a page of jobs.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {
     /// Only this ledger state.
@@ -165,7 +168,7 @@ struct Row {
     is_due: bool,
 }
 
-/// The job of this id, if it is the tenant's.
+/// The job with this id, if it belongs to the tenant.
 pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result<Option<JobRecord>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
@@ -185,7 +188,7 @@ pub async fn find(transaction: &mut TenantTx, index: &Index, id: Uuid) -> Result
     Ok(Some(job))
 }
 
-/// A page of the tenant's jobs, the newest first, older than `before`.
+/// A page of the tenant's jobs, the newest first, with ids lower than `before`.
 pub async fn list(
     transaction: &mut TenantTx,
     index: &Index,
@@ -194,8 +197,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<JobRecord>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
-    // `pg_column_size` is the size as stored (compressed, if it is large), known without reading the value; what is small by it is read
-    // and measured as text.
+    // `pg_column_size` is the stored size (compressed for large values), known without reading the
+    // value; values that are small by it are read and measured as text.
     let rows = sqlx::query_as!(
         Row,
         r#"select id, kind, queue, state as "state: JobState", priority, attempt, max_attempts,
@@ -223,17 +226,17 @@ pub async fn list(
     Ok(merge_running(index, transaction.tenant(), rows).await)
 }
 
-/// Jobs of a queue, of all tenants, whose time has not come.
+/// Jobs of one queue, of all tenants, that are not due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotDue {
-    /// Asked for at a later time.
+    /// Scheduled for a later time.
     pub scheduled: u64,
     /// Waiting for their next attempt.
     pub retryable: u64,
 }
 
-/// Counts what is not due yet in all queues that have any, for the gauges of queue depth. Reads nothing but the entries of `jobs_due` from
-/// now on, which grow in number with what is counted alone.
+/// Counts the jobs that are not due, by queue, for the queue depth gauges. Reads only the entries
+/// of the index `jobs_due` from now on, whose number grows with the counted jobs alone.
 pub async fn count_not_due(db: &SystemDb) -> Result<HashMap<QueueName, NotDue>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select queue, state as "state: JobState", count(*) as "count!" from jobs
@@ -243,7 +246,7 @@ pub async fn count_not_due(db: &SystemDb) -> Result<HashMap<QueueName, NotDue>, 
     .await?;
     let mut counted: HashMap<QueueName, NotDue> = HashMap::new();
     for row in rows {
-        // No queue can have any other name.
+        // A queue cannot have an invalid name.
         let Ok(queue) = row.queue.parse() else { continue };
         let not_due = counted.entry(queue).or_default();
         let count = row.count.unsigned_abs();
@@ -281,7 +284,8 @@ impl JobRecord {
 
 impl Row {
     fn into_record(self) -> JobRecord {
-        // Promotion writes nothing to the ledger, so a scheduled job whose time has come is available.
+        // Promotion does not write to the ledger, so a scheduled job that is due counts as
+        // available.
         let free = self.is_due && self.waits_for == 0;
         let state = if self.state == JobState::Scheduled && free { JobState::Available } else { self.state };
         JobRecord {

@@ -1,4 +1,4 @@
-//! What a job is before and after it runs.
+//! The data of a job: queue name, priority, state, and the input for a new row.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -11,14 +11,14 @@ use uuid::Uuid;
 use super::ties::Ties;
 use crate::tenancy::TenantId;
 
-/// A queue's name: 1 to 64 of `a-z 0-9 _ -`, beginning with a letter.
+/// A queue's name: 1 to 64 of `a-z 0-9 _ -`, starting with a letter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct QueueName(Arc<str>);
 
-/// A text that is no queue name.
+/// A text that is not a valid queue name.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter")]
+#[error("{0:?} is not a valid queue name: 1 to 64 of a-z, 0-9, _ and -, starting with a letter")]
 pub struct InvalidQueueName(String);
 
 impl FromStr for QueueName {
@@ -51,13 +51,14 @@ impl Borrow<str> for QueueName {
     }
 }
 
-/// The order of jobs inside one tenant: 1 runs first, 4 last. It never orders one tenant before another.
+/// The order of jobs within one tenant: 1 runs first, 4 last. It never orders one tenant before
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "i16", into = "i16")]
 pub struct Priority(i16);
 
 impl Priority {
-    /// What a job has that asks for nothing else.
+    /// The priority of a job that specifies none.
     pub const DEFAULT: Self = Self(2);
 
     /// A priority from 1 to 4.
@@ -65,7 +66,8 @@ impl Priority {
         if value >= 1 && value <= 4 { Some(Self(value)) } else { None }
     }
 
-    /// A priority as the ledger holds it; one of another release's range is the default here.
+    /// A priority as stored in the ledger; a value outside of this release's range becomes the
+    /// default.
     pub fn from_ledger(value: i16) -> Self {
         Self::new(value).unwrap_or(Self::DEFAULT)
     }
@@ -80,7 +82,7 @@ impl TryFrom<i16> for Priority {
     type Error = &'static str;
 
     fn try_from(value: i16) -> Result<Self, Self::Error> {
-        Self::new(value).ok_or("priority is 1 (first) to 4 (last)")
+        Self::new(value).ok_or("priority must be 1 (first) to 4 (last)")
     }
 }
 
@@ -90,7 +92,8 @@ impl From<Priority> for i16 {
     }
 }
 
-/// A job's state in the ledger. `running` is no state: a lease is known to Redis alone and shown when a job is read.
+/// A job's state in the ledger. `running` is not a state: leases exist in Redis only and are merged
+/// in when a job is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "job_state", rename_all = "snake_case")]
@@ -105,21 +108,21 @@ pub enum JobState {
     Completed,
     /// Cancelled before it succeeded.
     Cancelled,
-    /// Given up: a dead letter until somebody redrives it.
+    /// Given up: a dead letter until it is redriven.
     Discarded,
 }
 
 impl JobState {
-    /// All of them, in the order of a job's life.
+    /// All states, in the order of a job's life.
     pub const ALL: [Self; 6] =
         [Self::Scheduled, Self::Available, Self::Retryable, Self::Completed, Self::Cancelled, Self::Discarded];
 
-    /// Whether nothing more will happen by itself.
+    /// Whether the state is final: only a redrive changes it.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Cancelled | Self::Discarded)
     }
 
-    /// The word that API, logs and metrics use.
+    /// The name used by the API, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -132,29 +135,29 @@ impl JobState {
     }
 }
 
-/// A job that is to be committed.
+/// A job to be committed.
 #[derive(Clone, Debug)]
 pub struct NewJob {
     /// `UUIDv7`, made by the producer: a repeated insert of the same request is then the same row.
     pub id: Uuid,
-    /// Whose job it is.
+    /// The tenant that owns the job.
     pub tenant: TenantId,
-    /// Where it waits.
+    /// The queue it waits in.
     pub queue: QueueName,
-    /// What it does.
+    /// The job kind.
     pub kind: Arc<str>,
     /// The kind's arguments, already checked against its schema.
     pub args: Box<RawValue>,
-    /// Its place among the tenant's own jobs.
+    /// Its priority among the tenant's own jobs.
     pub priority: Priority,
-    /// Failed attempts after which it is discarded.
+    /// Failed attempts after which the job is discarded.
     pub max_attempts: i16,
-    /// When it may run at the earliest; at once if `None`.
+    /// Earliest time at which it may run; immediately if `None`.
     pub run_at: Option<DateTime<Utc>>,
-    /// After this no run begins: it is discarded instead.
+    /// After this time no run starts: the job is discarded instead.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The form of its arguments, by the kind's own count.
+    /// Version of the arguments' format, counted by the kind.
     pub args_version: i16,
-    /// What ties it to other jobs; most have none.
+    /// Relations to other jobs; most jobs have none.
     pub ties: Option<Box<Ties>>,
 }

@@ -1,5 +1,5 @@
-//! Every name in Redis. A shard's keys share the hash tag `{queue}`, of a queue that is split `{queue/0.4}` and so on, hence the slot
-//! of a Redis Cluster.
+//! Names of all Redis keys and channels. The keys of a shard share the hash tag `{queue}`, or
+//! `{queue/0.4}` if the queue is split, and hence a slot of a Redis Cluster.
 
 use uuid::Uuid;
 
@@ -10,47 +10,50 @@ pub fn root(prefix: &str, shard: &Shard) -> String {
     format!("{prefix}:{{{shard}}}")
 }
 
-/// Into how many shards the leader has split a queue: see [`super::reconcile`].
+/// The shard count that the leader recorded for a queue: see [`super::reconcile`].
 pub fn built_shards(prefix: &str, queue: &QueueName) -> String {
     format!("{prefix}:{{{queue}}}:shards")
 }
 
-/// Where idle workers hear that there is something to fetch from a shard.
+/// Channel that notifies idle workers of work in a shard.
 pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:wake", root(prefix, shard))
 }
 
-/// Where a worker hears what was leased to it from a shard because it had offered to take it: see `Subscription`.
+/// Channel through which a worker receives direct dispatches from a shard: see `Subscription`.
 pub fn granted_channel(prefix: &str, shard: &Shard, subscription: &str) -> String {
     format!("{}:granted:{subscription}", root(prefix, shard))
 }
 
-/// Where holders of a shard's leases hear that a running job was cancelled; the message is the id's 16 bytes.
+/// Channel that notifies holders of a shard's leases of cancelled jobs; a message is 16 bytes of
+/// id, then the attempt as text.
 pub fn cancel_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:cancel", root(prefix, shard))
 }
 
-/// Where those who follow jobs of a shard hear what happens to them: see `JobChange`.
+/// Channel that notifies followers of a shard's jobs of changes: see `JobChange`.
 pub fn events_channel(prefix: &str, shard: &Shard) -> String {
     format!("{}:events", root(prefix, shard))
 }
 
-/// Notes that an effect of a job happened, until the ledger says so: see `jobs::effects`.
+/// Marks that an effect of a job happened, until the ledger records it: see [`super::effects`].
 pub fn effect_mark(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect:{effect}")
 }
 
-/// When an effect was first tried. Another key than the mark: workers of the release before take any mark for an effect.
+/// Time of the first try of an effect. Separate from the mark, because workers of the previous
+/// release treat any mark as an effect that happened.
 pub fn effect_begun(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect-begun:{effect}")
 }
 
-/// Written to see whether it can be, and a channel of the same name: see `Index::fitness`.
+/// Key written to test whether Redis accepts writes, and a channel of the same name: see
+/// `Index::fitness`.
 pub fn probe(prefix: &str) -> String {
     format!("{prefix}:probe")
 }
 
-/// How far a run says that it is: see [`super::progress`].
+/// Progress reported by a run: see [`super::progress`].
 pub fn progress(prefix: &str, job: Uuid) -> String {
     format!("{prefix}:progress:{job}")
 }

@@ -1,8 +1,11 @@
-//! What operators restrict: a tenant's weight, how many of its jobs run at once, how many start in a second, and pauses.
+//! Limits set by operators: a tenant's weight, how many of its jobs run at once, how many start per
+//! second, and pauses.
 //!
-//! Invariant: the ledger decides; the index holds a copy that the scripts read. A change is committed first and pushed then,
-//! and the leading scheduler repairs a copy that missed it. See `docs/decisions/0006`.
-//! Next: [`ledger`] for the rows, [`Limiter`] for the way into the index.
+//! Invariant: the ledger decides; the index holds a copy that the scripts read. A change is
+//! committed first and then pushed, and the leading scheduler repairs a copy that missed it. See
+//! `docs/decisions/0006`.
+//!
+//! Next: [`ledger`] for the rows, [`Limiter`] for updating the index.
 
 pub mod ledger;
 mod limiter;
@@ -18,10 +21,10 @@ use super::{QueueName, job::InvalidQueueName};
 pub const WEIGHTS: std::ops::RangeInclusive<i32> = 1..=1_000;
 /// The range of a cap and of a burst.
 pub const COUNTS: std::ops::RangeInclusive<i32> = 1..=1_000_000;
-/// The range of a rate, in starts a second.
+/// The range of a rate, in starts per second.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
 
-/// The weight that comes with a tier: how much worker time a tenant gets beside others that also have work.
+/// The weight of a tier: a tenant's share of worker time relative to other tenants that have work.
 pub fn tier_weight(tier: &str) -> i32 {
     match tier {
         "starter" => 2,
@@ -31,25 +34,25 @@ pub fn tier_weight(tier: &str) -> i32 {
     }
 }
 
-/// How many jobs may start in a second.
+/// Limit on the starts of jobs (a token bucket).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
-    /// On average.
+    /// Average number of starts per second.
     pub per_second: f64,
-    /// At once, when none started for a while.
+    /// Starts allowed at once after a time without any.
     pub burst: i32,
 }
 
-/// What holds for one tenant in one queue, everything considered.
+/// The limits in effect for one tenant in one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Limits {
-    /// Its share beside other tenants.
+    /// Share relative to other tenants.
     pub weight: i32,
     /// How many of its jobs may run at once.
     pub max_running: Option<i32>,
-    /// How many of its jobs may start in a second.
+    /// How many of its jobs may start per second.
     pub rate: Option<Rate>,
-    /// Whether none may start.
+    /// Whether no job may start.
     pub paused: bool,
 }
 
@@ -60,7 +63,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// As the scripts read it: weight, cap, rate, burst, paused; empty for the default.
+    /// The form that the scripts read: weight, cap, rate, burst, paused; empty for the default.
     pub(super) fn pack(&self) -> String {
         if *self == Self::default() {
             return String::new();
@@ -69,7 +72,7 @@ impl Limits {
         format!("{} {} {rate} {burst} {}", self.weight, self.max_running.unwrap_or(0), i32::from(self.paused))
     }
 
-    /// Reads what [`Self::pack`] wrote; the default if it is something else.
+    /// Reads the output of [`Self::pack`]; any other text gives the default.
     pub(super) fn unpack(text: &str) -> Self {
         Self::parse(text).unwrap_or_default()
     }
@@ -87,7 +90,7 @@ impl Limits {
 /// One queue, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueScope {
-    /// Every queue whose own row says nothing else.
+    /// Every queue, unless its own row sets another value.
     All,
     /// This queue.
     One(QueueName),

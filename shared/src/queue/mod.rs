@@ -1,10 +1,13 @@
-//! The queue: jobs are committed to the ledger (PostgreSQL) and handed out by the index (Redis).
+//! The queue: jobs are committed to the ledger (PostgreSQL) and dispatched by the index (Redis).
 //!
-//! Invariant: the ledger decides. The index may be lost, old or wrong at any time; what it hands out is read from the ledger
-//! before it runs, and what ran is written to the ledger before the index forgets it.
+//! Invariant: the ledger decides. The index may be lost, stale or wrong at any time; a job that it
+//! proposes is read from the ledger before it runs, and the result of a run is written to the
+//! ledger before its lease ends in the index.
 //!
-//! A job's way: [`producer`] commits it, [`Index::push`] makes it known, [`consumer`] leases it and reads its row,
-//! [`finish`] writes what became of it, [`aftermath`] what that means for other jobs, [`rescue`] takes it from a holder that died, [`reconcile`] builds the index anew.
+//! The life of a job: [`producer`] commits it, [`Index::push`] adds it to the index, [`consumer`]
+//! leases it and reads its row, [`finish`] records the outcome, [`aftermath`] does the follow-up
+//! work for related jobs. [`rescue`] recovers jobs of holders that died, [`reconcile`] rebuilds the
+//! index.
 
 pub mod aftermath;
 pub mod batches;

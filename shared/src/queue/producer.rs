@@ -1,8 +1,9 @@
-//! Committing jobs: requests that arrive together share one transaction.
+//! Commits jobs: requests that arrive together share one transaction.
 //!
-//! Invariant: a request is answered only after the commit that holds its jobs, and no worker is told of a job before. Telling the
-//! index comes after that and may fail; the sweep makes up for it. A request whose commit has an unknown outcome is looked up, not
-//! repeated blindly: its ids are the same, so the second look sees what the first try left.
+//! Invariant: a request is answered, and its jobs are pushed to the index, only after the commit
+//! that contains them. The push may fail; the sweep repeats it. A request whose commit has an
+//! unknown outcome is looked up before it is repeated: the ids stay the same, so the lookup finds
+//! what the first try committed.
 
 mod group;
 mod intake;
@@ -37,21 +38,21 @@ use crate::{
     patience,
 };
 
-/// While one group's commit is being flushed to disk the next one is filled and sent.
+/// While one group's commit is flushed to disk, the next group is filled and sent.
 const WRITERS: usize = 3;
 
-/// A client's key for a request, with what tells its body from another.
+/// A client's key for a request, and the fingerprint that distinguishes request bodies.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// The value of the `Idempotency-Key` header.
     pub key: String,
     /// A hash over method, path and body.
     pub fingerprint: Vec<u8>,
-    /// The answer to store for a replay, where it cannot be read from the ledger.
+    /// The response to store for a replay, unless it can be read from the ledger.
     pub response: Option<Box<RawValue>>,
 }
 
-/// Jobs that are committed together or not at all, all of one tenant.
+/// Jobs of one tenant that are committed together or not at all.
 #[derive(Debug)]
 pub struct EnqueueRequest {
     /// At least one job.
@@ -60,23 +61,24 @@ pub struct EnqueueRequest {
     pub idempotency: Option<Idempotency>,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Enqueued {
-    /// Its jobs are in the ledger.
+    /// All its jobs are in the ledger.
     Created,
-    /// Its jobs are in the ledger but for these: ties stood against them. If that is all of them, nothing was committed.
+    /// Its jobs are in the ledger except these, which were refused because of their relations. If
+    /// all were refused, nothing was committed.
     CreatedExcept(Vec<Refused>),
-    /// An earlier request with this key did the work.
+    /// An earlier request with this key was committed.
     Replayed {
         /// The first job of the earlier request.
         first_job: Uuid,
-        /// The stored answer, if there is one.
+        /// The stored response, if there is one.
         response: Option<Box<RawValue>>,
-        /// The jobs that were refused then.
+        /// The jobs of the earlier request that were refused.
         refused: Vec<Refused>,
     },
-    /// The key was used for another body.
+    /// The key was used with another body.
     KeyReused,
 }
 
@@ -85,7 +87,7 @@ impl Enqueued {
         if refused.is_empty() { Self::Created } else { Self::CreatedExcept(refused) }
     }
 
-    /// Whether there are jobs that were not there before.
+    /// Whether the request committed new jobs.
     const fn has_created(&self) -> bool {
         matches!(self, Self::Created | Self::CreatedExcept(_))
     }
@@ -94,13 +96,13 @@ impl Enqueued {
 /// Why nothing was committed, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// More requests of the tenant wait than can be committed in time.
-    #[error("too many requests wait for a commit")]
+    /// More of the tenant's requests are waiting than can be committed in time.
+    #[error("too many requests are waiting for a commit")]
     Overloaded,
     /// Another request with this idempotency key is not committed yet.
     #[error("another request with this idempotency key is in flight")]
     KeyInFlight,
-    /// The ledger did not answer; a repeat with the same idempotency key is safe.
+    /// The ledger did not answer; repeating with the same idempotency key is safe.
     #[error("the ledger is unavailable")]
     Unavailable,
     /// The ledger refused the jobs.
@@ -108,15 +110,15 @@ pub enum EnqueueError {
     Ledger(Arc<sqlx::Error>),
 }
 
-/// What became of a group of requests.
+/// The result of a group of requests.
 struct Committed {
     answers: Vec<Enqueued>,
-    /// Jobs that the index is not to be told of.
+    /// Jobs that are not pushed to the index.
     idle: HashSet<Uuid>,
 }
 
 impl Committed {
-    /// The index is to be told of all of them.
+    /// All jobs of the group are pushed to the index.
     fn of_all(answers: Vec<Enqueued>) -> Self {
         Self { answers, idle: HashSet::new() }
     }
@@ -129,13 +131,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether its client has been refused meanwhile.
+    /// Whether the request has waited so long that its client was already refused.
     fn is_late(&self) -> bool {
         self.since.elapsed() >= patience::PATIENCE
     }
 }
 
-/// Commits jobs and makes them known. Cheap to clone.
+/// Commits jobs and pushes them to the index. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
     requests: Arc<Open>,
@@ -144,7 +146,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Starts the writing, which ends when the last clone is dropped and what waits is committed.
+    /// Starts the writer task, which ends once the last clone is dropped and all waiting requests
+    /// are committed.
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
         let intake = Intake::new(WRITERS);
         let pusher = Pusher::start(index, clock);
@@ -159,19 +162,19 @@ impl Producer {
         Self { requests: Arc::new(Open(intake)), pusher, commits }
     }
 
-    /// Waits until what was accepted is committed and lone jobs are pushed, but not for ever. For the end of a process, after its last
-    /// request.
+    /// Waits until accepted requests are committed and lone jobs are pushed, for up to 5 s. Called
+    /// when a process shuts down, after its last request.
     pub async fn finish(&self) {
         self.commits.close();
         if timeout(group::PATIENCE, self.commits.wait()).await.is_err() {
-            tracing::warn!("commits are left unfinished");
+            tracing::warn!("stopping before all commits are finished");
         }
     }
 
-    /// Commits the request's jobs and returns when that is durable. An answer that did not come in time is [`EnqueueError::Unavailable`]:
-    /// the outcome is not known then.
+    /// Commits the request's jobs and returns once the commit is durable. If no result arrives in
+    /// time, the error is [`EnqueueError::Unavailable`] and the outcome is unknown.
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
-        // Without a job there is no tenant whose request it is.
+        // A request without jobs belongs to no tenant.
         if request.jobs.is_empty() {
             return Ok(Enqueued::Created);
         }
@@ -182,8 +185,8 @@ impl Producer {
         answer.and_then(Result::ok).unwrap_or(Err(EnqueueError::Unavailable))
     }
 
-    /// Writes jobs of the transaction's tenant inside it, and says which were refused because of their ties. After its commit,
-    /// [`Self::announce`] makes them known at once.
+    /// Inserts jobs of the transaction's tenant within that transaction, and returns those refused
+    /// because of their relations. After the commit, [`Self::announce`] pushes the jobs at once.
     pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
         if tied::is_tied(jobs) {
             return tied::insert_in(transaction, jobs).await;
@@ -192,14 +195,15 @@ impl Producer {
         Ok(Vec::new())
     }
 
-    /// Tells the index of jobs that were committed elsewhere. A loss is made up for by the sweep.
+    /// Pushes jobs that were committed elsewhere to the index. If the push is lost, the sweep
+    /// repeats it.
     pub fn announce(&self, jobs: &[NewJob]) {
         self.pusher.announce(jobs.iter().filter(|job| !job.ties.as_deref().is_some_and(Ties::waits)));
     }
 }
 
 impl NewJob {
-    /// As the index wants it.
+    /// The job as the index stores it.
     pub(super) fn waiting(&self) -> WaitingJob {
         let run_at_ms = self.run_at.map(|run_at| run_at.timestamp_millis());
         WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms }

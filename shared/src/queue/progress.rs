@@ -1,5 +1,5 @@
-//! How far a running job is, in its own words. Known to the index alone, like the lease: it costs the ledger nothing, and what
-//! is lost with Redis is told anew by the run itself.
+//! Progress of a running job, as reported by the run. It is stored in the index only, like the
+//! lease: it costs the ledger nothing, and after a loss of Redis the run reports it again.
 //!
 //! Invariant: a report is bounded (0 to 100, 200 characters, an hour), whatever a kind passes.
 
@@ -15,15 +15,15 @@ use super::{Index, Shard, keys};
 use crate::tenancy::TenantId;
 
 const MAX_MESSAGE: usize = 200;
-/// A run that says nothing for this long has no progress to show.
+/// A run without a report for this long shows no progress.
 const TTL: Duration = Duration::from_hours(1);
 
-/// A report of a run.
+/// A progress report of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// 0 to 100.
     pub percent: u8,
-    /// What is being done, 200 characters at most.
+    /// The current step, 200 characters at most.
     pub message: Option<String>,
     /// The attempt that reports.
     pub attempt: i32,
@@ -32,7 +32,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A report within its bounds: a percentage beyond 100 is 100, a longer message is cut.
+    /// A report within its bounds: a percentage above 100 becomes 100, a longer message is
+    /// truncated.
     pub fn new(percent: u8, message: Option<&str>, attempt: i32, at: DateTime<Utc>) -> Self {
         let message = message.map(|text| text.chars().take(MAX_MESSAGE).collect());
         Self { percent: percent.min(100), message, attempt, at }
@@ -40,7 +41,7 @@ impl Progress {
 }
 
 impl Index {
-    /// Notes how far a job of this shard is, and tells those who follow it.
+    /// Stores the progress of a job of this shard and notifies its followers.
     pub async fn report_progress(
         &self,
         shard: &Shard,

@@ -1,9 +1,10 @@
-//! Making the index agree with the ledger: the rebuild after a loss of Redis, the sweep behind new rows, the slow crawl over
-//! all that waits, and the promotion of what becomes due.
+//! Brings the index into agreement with the ledger: the rebuild after a loss of Redis, the sweep
+//! over recently inserted rows, the slow crawl over all waiting rows, and the promotion of jobs
+//! that become due.
 //!
-//! Invariant: all of them only push waiting rows, and a push never touches what is leased, so they can run at any time, twice,
-//! and beside live traffic.
-//! Next: [`resharding`] for what goes before when a queue is split otherwise.
+//! Invariant: these passes only push waiting rows, and a push never changes a leased job, so they
+//! may run at any time, repeatedly, and concurrently with live traffic.
+//! Next: [`resharding`] for the steps before a rebuild when a queue's shard count changes.
 
 mod resharding;
 
@@ -32,34 +33,36 @@ use crate::{
 
 /// Rows read from the ledger at a time.
 pub const PAGE: i64 = 5_000;
-/// Of the crawl, which never ends: so few that nobody's statement waits for a processor because of it.
+/// Rows per crawl step. The crawl never ends, so each step is small enough not to delay other
+/// statements.
 pub const CRAWL_PAGE: i64 = 500;
-/// Calls of a rebuild at a time, so that Redis need not wait for the next one.
+/// Concurrent push calls of a rebuild, so that Redis does not idle between calls.
 const PUSHES_UNDER_WAY: usize = 2;
 
-/// Why the index could not be brought into agreement; trying again later is right.
+/// Reconciliation failed; the caller should retry later.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// Redis did not answer.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
-    /// Redis did not take one queue's jobs; the others' were told.
+    /// Redis rejected the jobs of one queue; those of other queues were pushed.
     #[error("queue {queue}: index: {error}")]
     Queue {
-        /// The first that failed.
+        /// The first queue that failed.
         queue: QueueName,
-        /// Why.
+        /// Its error.
         error: redis::RedisError,
     },
     /// PostgreSQL did not answer.
     #[error("ledger: {0}")]
     Ledger(#[from] sqlx::Error),
-    /// Another leader has begun a later rebuild, or Redis was lost again in the middle of this one.
-    #[error("the rebuild was overtaken")]
+    /// This term is over, a later leader has begun a rebuild, or Redis was lost again during this
+    /// one.
+    #[error("the rebuild was interrupted by a later leader or a loss of Redis")]
     Overtaken,
 }
 
-/// Where a crawl has come to; the default is its beginning.
+/// Position of a crawl; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CrawlCursor {
     queue: String,
@@ -69,15 +72,15 @@ pub struct CrawlCursor {
 /// A finished rebuild.
 #[derive(Clone, Copy, Debug)]
 pub struct RebuildReport {
-    /// The epoch of the new index.
+    /// Epoch of the rebuilt index.
     pub epoch: i64,
     /// Jobs pushed.
     pub jobs: u64,
-    /// How long it took, the grace included.
+    /// Duration, including the grace.
     pub took: Duration,
 }
 
-/// Reads the ledger and corrects the index.
+/// Compares the ledger with the index and corrects the index.
 #[derive(Clone)]
 pub struct Reconciler {
     db: SystemDb,
@@ -90,7 +93,8 @@ impl Reconciler {
         Self { db, index }
     }
 
-    /// Whether a queue's index was built by the last rebuild, in this life of Redis, to its end.
+    /// Whether the queue's index was built completely, by the last rebuild, under the current
+    /// `run_id` of Redis.
     pub async fn is_sound(&self, queue: &QueueName) -> Result<bool, ReconcileError> {
         let status = self.index.status(queue).await?;
         let epoch = sqlx::query_scalar!("select epoch from index_epochs where queue = $1", queue.as_ref())
@@ -99,8 +103,9 @@ impl Reconciler {
         Ok(status.state == IndexState::Ready && status.complete && Some(status.epoch) == epoch)
     }
 
-    /// Builds a queue's index anew from the ledger. Workers get `grace` to assert the leases they hold, so that running jobs are
-    /// not doubled, and may fetch from then on, while the pages are still being read.
+    /// Rebuilds a queue's index from the ledger. During `grace` workers assert the leases they
+    /// hold, so that running jobs do not run twice. After it they may fetch, while the remaining
+    /// pages are still being read.
     pub async fn rebuild(
         &self,
         queue: &QueueName,
@@ -114,7 +119,8 @@ impl Reconciler {
         }
         faults::reach(Point::RebuildAfterClear).await?;
         let limiter = Limiter::new(self.db.clone(), self.index.clone());
-        // Before the first job is handed out: a rebuild must not let anybody pass his limits.
+        // Limits are pushed before any job is leased: no tenant may exceed its limits because of a
+        // rebuild.
         let (limited, ()) = tokio::join!(limiter.reconcile(std::slice::from_ref(queue)), tokio::time::sleep(grace));
         limited?;
         if !self.index.open_for_fetching(queue, epoch).await? {
@@ -127,7 +133,8 @@ impl Reconciler {
         Ok(RebuildReport { epoch, jobs, took: started.elapsed() })
     }
 
-    /// Pushes the rows inserted after `cursor` and at least `lag` ago; returns the new cursor and how many rows there were.
+    /// Pushes the rows inserted after `cursor` and at least `lag` ago; returns the next cursor and
+    /// the number of rows.
     pub async fn sweep(&self, queue: &QueueName, cursor: Uuid, lag: Duration) -> Result<(Uuid, u64), ReconcileError> {
         let until = self.cursor_before(lag).await?;
         let (mut cursor, mut swept) = (cursor, 0);
@@ -140,9 +147,10 @@ impl Reconciler {
         Ok((cursor, swept))
     }
 
-    /// Pushes one small page of all that waits in any of the queues and moves `cursor` on, at the end to the beginning. Finds what no
-    /// other way found, such as a row whose transaction was open for longer than the sweep's lag. What a queue does not take is left to the
-    /// next time round.
+    /// Pushes one small page of the waiting rows of all queues and advances `cursor`, which wraps
+    /// at the end. Finds jobs that the other passes missed, such as a row whose transaction was
+    /// open for longer than the sweep's lag. If a queue's push fails, its jobs are left to the next
+    /// cycle.
     pub async fn crawl(&self, queues: &[QueueName], cursor: &mut CrawlCursor) -> Result<(), ReconcileError> {
         let rows = sqlx::query!(
             "select queue, id, tenant_id, priority, run_at from jobs
@@ -158,7 +166,7 @@ impl Reconciler {
         *cursor = last.map_or_else(CrawlCursor::default, |row| CrawlCursor { queue: row.queue.clone(), id: row.id });
         let jobs = rows.iter().filter_map(|row| waiting(row.id, row.tenant_id, &row.queue, row.priority, row.run_at));
         let mut found = by_queue(jobs);
-        // What is in a queue that nobody configured stays in the ledger.
+        // Jobs in a queue that is not configured stay in the ledger.
         found.retain(|queue, _| queues.contains(queue));
         let mut outcome = Ok(());
         for (queue, jobs) in found {
@@ -168,15 +176,17 @@ impl Reconciler {
         outcome
     }
 
-    /// The smallest id of the time `back` before now, on PostgreSQL's clock: where a sweep begins or ends.
+    /// The smallest id of the time `back` before now, by PostgreSQL's clock: where a sweep begins
+    /// or ends.
     pub async fn cursor_before(&self, back: Duration) -> Result<Uuid, ReconcileError> {
         Ok(sqlx::query_scalar!(r#"select uuid_at(now() - make_interval(secs => $1)) as "id!""#, back.as_secs_f64())
             .fetch_one(self.db.pool())
             .await?)
     }
 
-    /// Pushes the jobs that become due up to `ahead` from now, beginning after `from`; returns where the next promotion goes on. If a
-    /// queue does not take its jobs the others' do not wait for it, and all is to be promoted again.
+    /// Pushes the jobs due after `from` and up to `ahead` from now; returns the start of the next
+    /// promotion and the number of jobs. A failing queue does not delay the others; the caller then
+    /// repeats the whole promotion.
     pub async fn promote(&self, from: DateTime<Utc>, ahead: Duration) -> Result<(DateTime<Utc>, u64), ReconcileError> {
         let until = sqlx::query_scalar!(r#"select now() + make_interval(secs => $1) as "until!""#, ahead.as_secs_f64())
             .fetch_one(self.db.pool())
@@ -191,7 +201,7 @@ impl Reconciler {
                     Err(error) => drop(failed.insert(queue, error)),
                 }
             }
-            // While all of Redis is away, the other pages would be read in vain.
+            // While Redis is unavailable, reading more pages is useless.
             let away = promoted == 0 && !failed.is_empty();
             match next {
                 Some(next) if !away => after = next,
@@ -236,8 +246,9 @@ impl Reconciler {
         }
     }
 
-    /// The bounds name the queue so that only the index of what waits gives rows in this order. Given `queue = $1` and a range of ids, the
-    /// planner, whose statistics are older than the backlog, took the primary key and read every finished job in between.
+    /// The bounds include the queue so that only the index over waiting rows provides this order.
+    /// With `queue = $1` and a range of ids, the planner, whose statistics were older than the
+    /// backlog, chose the primary key and read every finished job in between.
     pub(super) async fn page(&self, queue: &QueueName, after: Uuid, until: Uuid) -> Result<Page, sqlx::Error> {
         let rows = sqlx::query!(
             "select id, tenant_id, priority, run_at from jobs
@@ -256,7 +267,8 @@ impl Reconciler {
         Ok(Page { jobs: jobs.collect(), next })
     }
 
-    /// In the order of `jobs_due`, id included: however many jobs share an instant, a page reads no more than a page.
+    /// In the order of `jobs_due`, which includes the id: even if many jobs share an instant, a
+    /// page reads only its own rows.
     async fn due_page(&self, after: (DateTime<Utc>, Uuid), until: DateTime<Utc>) -> Result<DuePage, sqlx::Error> {
         let rows = sqlx::query!(
             "select id, tenant_id, queue, priority, run_at from jobs

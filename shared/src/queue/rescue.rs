@@ -1,9 +1,10 @@
-//! Taking jobs from holders that died.
+//! Recovers jobs from dead workers.
 //!
-//! Invariant: a lease is claimed in the index before the attempt is raised in the ledger, so that no late renewal revives it under the new
-//! attempt; and the attempt is raised before the index makes the job available, so from then on the old holder's finish matches no row. A crash
-//! between two steps leaves the lease expired, and the next leader repeats the rescue.
-//! Only a job whose last chance had begun under the lease that ran out is discarded as poison.
+//! Invariant: a lease is claimed in the index before the attempt is raised in the ledger, so that
+//! no late renewal revives it under the new attempt. The attempt is raised before the index makes
+//! the job available, so that from then on the previous holder's finish matches no row. A crash
+//! between two steps leaves the lease expired, and the next leader repeats the rescue. Only a job
+//! whose exclusive run (quarantine) had begun under the expired lease is discarded as poison.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,22 +23,22 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Crashes after which a job is poison: it has cost that many workers their life, whatever its `max_attempts`.
+/// Crashes after which a job is poison, whatever its `max_attempts`: each one killed a worker.
 pub const MAX_CRASHES: i16 = 3;
 const MAX_BATCH: usize = 500;
 
-/// What a pass did.
+/// Result of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RescueReport {
     /// Jobs that wait again.
     pub rescued: u64,
     /// Jobs discarded as poison.
     pub poisoned: u64,
-    /// Leases of jobs that were final already: their holder died between ledger and index.
+    /// Leases of jobs that were already final: the worker died between ledger and index.
     pub finished: u64,
 }
 
-/// Why a pass could not be done.
+/// A pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RescueError {
     /// Redis did not answer.
@@ -48,8 +49,8 @@ pub enum RescueError {
     Ledger(#[from] sqlx::Error),
 }
 
-/// Notes that a job which lacks one crash to be poison begins its last chance, alone in its process: from now on that process's death
-/// is its own doing. `false` if the lease is lost.
+/// Records that a job one crash short of [`MAX_CRASHES`] begins its exclusive run: the process
+/// holds no other lease, so if it dies now, this job is the cause. `false` if the lease is lost.
 pub async fn begin_last_chance(db: &SystemDb, lease: &Lease) -> Result<bool, sqlx::Error> {
     let noted = sqlx::query!(
         "update jobs set last_chance = $3 where id = $1 and attempt = $2 and state not in ('completed', 'cancelled', 'discarded')",
@@ -60,7 +61,7 @@ pub async fn begin_last_chance(db: &SystemDb, lease: &Lease) -> Result<bool, sql
     Ok(noted.execute(db.pool()).await?.rows_affected() == 1)
 }
 
-/// Rescues the jobs of a queue whose leases ran out.
+/// Rescues the jobs of a queue whose leases have expired.
 pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, RescueError> {
     let mut report = RescueReport::default();
     for shard in index.shards(queue) {
@@ -87,18 +88,19 @@ async fn rescue_from(
     }
 }
 
-/// A rescue that the ledger knows, and the index does not yet.
+/// A rescue recorded in the ledger, but not yet in the index.
 pub struct Begun {
     shard: Shard,
     expired: Vec<(Uuid, Option<LeaseToken>)>,
     rows: HashMap<Uuid, Raised>,
     aftermath: Aftermath,
-    /// Whether no more leases can be rescued in this pass.
+    /// Whether this pass can rescue no more leases.
     is_last: bool,
 }
 
-/// Claims leases that ran out and raises the attempts of their jobs; `None` if there are none, or this term is over. Rows that another
-/// transaction has locked are left to the next pass, their leases claimed: they must not hold up the jobs of others.
+/// Claims expired leases and raises the attempts of their jobs; `None` if there are none, or this
+/// term is over. Rows locked by another transaction are left to the next pass, with their leases
+/// claimed, so that they do not delay other jobs.
 pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, RescueError> {
     let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
     let is_full = expired.len() >= MAX_BATCH;
@@ -146,7 +148,7 @@ impl Begun {
             settlements.push(Settlement { id, token: token.unwrap_or(LeaseToken::NONE), ran: None, again });
         }
         index.settle_rescued(&shard, &settlements).await?;
-        // Their tenants were forgotten with their holders.
+        // The index lost their tenants together with their holders.
         index.push(shard.queue(), &forgotten).await?;
         aftermath.announce(index).await;
         Ok(())
@@ -173,7 +175,7 @@ async fn raise_attempts(
     let mut locked = Locked::default();
     let poisoned = poisoned(&mut transaction, expired).await?;
     if poisoned.values().any(|others_care| *others_care) {
-        // All rows that this touches are locked in the common order.
+        // All rows changed below are locked in the common order.
         let fails: Vec<bool> = ids.iter().map(|id| poisoned.get(id) == Some(&true)).collect();
         locked = aftermath::lock(&mut transaction, &ids, &fails).await?;
     }
@@ -210,7 +212,8 @@ async fn raise_attempts(
     Ok(Some((raised, aftermath)))
 }
 
-/// Which of the jobs had begun their last chance under the lease that ran out, and whether others care about their end.
+/// Jobs whose exclusive run had begun under the expired lease, each with whether it has follow-up
+/// flags.
 async fn poisoned(
     connection: &mut PgConnection,
     expired: &[(Uuid, Option<LeaseToken>)],

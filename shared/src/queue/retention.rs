@@ -1,7 +1,8 @@
-//! How long finished work is kept.
+//! Deletes finished work after its retention period.
 //!
-//! Invariant: only what is over is deleted, in small statements, so the queue never waits for a clean-up. Each statement asks once
-//! more of the row itself, in case it was redriven or taken over while the statement waited for it.
+//! Invariant: only finished work is deleted, in small statements, so that the queue never waits for
+//! a clean-up. Each statement checks the row itself again, in case it was redriven or taken over
+//! while the statement waited for it.
 
 use std::{future::Future, time::Duration};
 
@@ -13,15 +14,15 @@ const BATCH: i64 = 1_000;
 const BATCHES: usize = 50;
 /// How long a client may repeat a request with the same idempotency key.
 const KEEP_KEYS: Duration = Duration::from_hours(24);
-/// How long a tenant can see what its webhook endpoints were sent.
+/// How long a tenant can see the deliveries to its webhook endpoints.
 const KEEP_DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
-/// What a pass removed and made.
+/// What a pass deleted and created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionReport {
-    /// Jobs deleted one by one.
+    /// Jobs deleted row by row.
     pub jobs: u64,
-    /// Months made in advance.
+    /// Monthly partitions created in advance.
     pub partitions_made: i32,
     /// Idempotency keys deleted.
     pub keys: u64,
@@ -31,8 +32,8 @@ pub struct RetentionReport {
     pub deliveries: u64,
 }
 
-/// Makes the coming months' partitions and removes, row by row, what is older than its time. Each part is tried, whatever became of the
-/// ones before it; the first error is returned.
+/// Creates the partitions of the coming months and deletes, row by row, what is past its retention
+/// period. Every part is tried, even if an earlier one failed; the first error is returned.
 pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport, sqlx::Error> {
     let keep = keep_jobs.as_secs_f64();
     let partitions_made = ensure_partitions(db).await;
@@ -50,9 +51,10 @@ pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport
     })
 }
 
-/// Drops the months that ended longer ago than `keep_jobs` and in which nothing else is; returns their partitions' names. To find that out
-/// may mean to read a whole month, so it is apart from [`clean`], and rarer. A lock that is not free within half a second is
-/// left for the next time.
+/// Drops the partitions of months that ended more than `keep_jobs` ago and contain only finished
+/// jobs past retention; returns the partitions' names. This check may read a whole month, so it is
+/// separate from [`clean`] and runs less often. If a lock is not free within half a second, the
+/// drop is left to the next pass.
 pub async fn drop_months(db: &SystemDb, keep_jobs: Duration) -> Result<Vec<String>, sqlx::Error> {
     let keep = keep_jobs.as_secs_f64();
     let dropped =
@@ -65,7 +67,7 @@ pub async fn drop_months(db: &SystemDb, keep_jobs: Duration) -> Result<Vec<Strin
     }
 }
 
-/// Deletes until less than a whole batch is left, or for as long as one pass may take; the next pass goes on.
+/// Deletes until less than a full batch is left, up to `BATCHES` batches; the next pass continues.
 async fn in_batches<F>(delete: impl Fn() -> F) -> Result<u64, sqlx::Error>
 where
     F: Future<Output = Result<PgQueryResult, sqlx::Error>>,
@@ -112,7 +114,7 @@ async fn delete_idempotency_keys(db: &SystemDb) -> Result<u64, sqlx::Error> {
     .await
 }
 
-/// Those whose period is over.
+/// Deletes keys whose period is over.
 async fn delete_unique_keys(db: &SystemDb) -> Result<u64, sqlx::Error> {
     in_batches(|| {
         sqlx::query!(
@@ -126,7 +128,7 @@ async fn delete_unique_keys(db: &SystemDb) -> Result<u64, sqlx::Error> {
     .await
 }
 
-/// Batches go like jobs.
+/// Batches are kept as long as jobs.
 async fn delete_batches(db: &SystemDb, keep: f64) -> Result<u64, sqlx::Error> {
     in_batches(|| {
         sqlx::query!(

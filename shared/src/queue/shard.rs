@@ -1,8 +1,10 @@
-//! A part of a queue: the ring over some of its tenants, with a root key, hence a slot, of its own.
+//! A part of a queue: some of its tenants, with a root key, hence a slot, of its own.
 //!
-//! Invariant: a tenant is in one shard of a queue, whoever computes it, so its order, caps, rates and counts are those of one script.
-//! The count is part of a shard's root key: processes that disagree about it never write into each other's rings.
-//! Next: [`super::shard_counts`] for how many there are, `reconcile/resharding.rs` for how that changes.
+//! Invariant: every process computes the same shard for a tenant, so one script has all of the
+//! tenant's order, caps, rates and counts. The number of shards is part of a shard's root key:
+//! processes with different numbers never write to each other's shards.
+//! Next: [`super::shard_counts`] for the number of shards, `reconcile/resharding.rs` for changing
+//! it.
 
 use std::fmt;
 
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use super::QueueName;
 use crate::tenancy::TenantId;
 
-/// One of a queue's parts; a queue that is not split is its only one.
+/// One part of a queue; a queue that is not split has a single part.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     queue: QueueName,
@@ -36,27 +38,27 @@ impl Shard {
         Self { queue: queue.clone(), number: Self::number_of(tenant, of), of }
     }
 
-    /// The queue that it is a part of.
+    /// The queue of this shard.
     pub const fn queue(&self) -> &QueueName {
         &self.queue
     }
 
-    /// Whether a tenant's jobs are here.
+    /// Whether a tenant's jobs are in this shard.
     pub fn holds(&self, tenant: TenantId) -> bool {
         Self::number_of(tenant, self.of) == self.number
     }
 
-    /// The number of a tenant's shard, from 0.
+    /// Number of the tenant's shard, from 0.
     pub(super) fn number_of(tenant: TenantId, of: u16) -> u16 {
         if of == 1 {
             return 0;
         }
         u16::try_from(spread(tenant.as_uuid()) % u64::from(of))
-            .expect("a remainder is less than what it was divided by")
+            .expect("a remainder is less than its divisor")
     }
 }
 
-/// `email`, or `email/1.4` for the second of four: neither sign can be part of a queue's name.
+/// `email`, or `email/1.4` for the second of four: a queue name contains neither `/` nor `.`.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.of {
@@ -66,8 +68,9 @@ impl fmt::Display for Shard {
     }
 }
 
-/// FNV-1a over the 16 bytes, 64 bits wide, the upper half folded into the lower (whose last bits alone mix little). It never
-/// changes: another one would be another configuration.
+/// FNV-1a over the 16 bytes, 64 bits wide, with the upper half folded into the lower, whose last
+/// bits alone are poorly mixed. It must never change: a different hash would put tenants into
+/// different shards.
 fn spread(id: &Uuid) -> u64 {
     let hash = id
         .as_bytes()
@@ -98,16 +101,16 @@ mod tests {
         }
     }
 
-    /// Processes of different releases must agree for as long as the index lives.
+    /// Processes of different releases must agree as long as the index lives.
     #[test]
     fn the_hash_is_the_same_for_ever() {
-        // Of 16 zero bytes the plain FNV-1a is 0x88201fb960ff6465, by its definition.
+        // The plain FNV-1a of 16 zero bytes is 0x88201fb960ff6465, by its definition.
         assert_eq!(spread(&Uuid::nil()), 0x8820_1fb9_60ff_6465 ^ 0x8820_1fb9);
         let numbers = [0, 1, 2, 3, u128::MAX].map(|id| Shard::number_of(tenant(id), 4));
         assert_eq!(numbers, [0, 3, 2, 1, 1]);
     }
 
-    /// Ids that are made one after the other, differing in few bits, must not gather in few shards.
+    /// Consecutive ids, which differ in few bits, must not concentrate in few shards.
     #[test]
     fn tenants_are_spread_evenly_however_their_ids_were_made() {
         let counted: [fn(u128) -> u128; 3] =

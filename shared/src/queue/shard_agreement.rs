@@ -1,7 +1,8 @@
-//! Telling operators that a process was given another number of shards than the leading scheduler.
+//! Warns operators when a process's shard counts differ from the leading scheduler's.
 //!
-//! Invariant: it only tells, once for each disagreement. Nothing needs it to be right: shards of different numbers have different keys,
-//! so such a process fetches nothing, and what it pushes the sweep finds in the ledger.
+//! Invariant: it only logs, once per disagreement. Correctness does not depend on it: shards of
+//! different counts have different keys, so such a process fetches nothing, and the sweep finds the
+//! jobs it submits in the ledger.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Index, QueueName};
 
-/// A leader with a new number needs a moment to have its way.
+/// Time for a leader with a new count to apply it.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Compares until `stop`.
+/// Compares the counts until `stop`.
 pub async fn watch(index: Index, queues: Vec<QueueName>, stop: CancellationToken) {
     let mut told = HashMap::new();
     let mut ticks = interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
@@ -27,19 +28,19 @@ pub async fn watch(index: Index, queues: Vec<QueueName>, stop: CancellationToken
 
 async fn compare(index: &Index, queue: &QueueName, told: &mut HashMap<QueueName, u16>) {
     let own = index.shard_count(queue);
-    // While Redis is away, or empty, nobody says otherwise.
+    // If Redis is unavailable or empty, there is no recorded count to compare with.
     let Ok(Some(built)) = index.built_shards(queue).await else { return };
     if built == own {
         if told.remove(queue).is_some() {
-            tracing::info!(%queue, shards = own, "the queue is split as this process was told");
+            tracing::info!(%queue, shards = own, "the number of shards matches the leading scheduler's again");
         }
     } else if told.insert(queue.clone(), built) != Some(built) {
         tracing::warn!(
             %queue,
             own_shards = own,
             leader_shards = built,
-            "ROTA_QUEUE_SHARDS differs from the leading scheduler's: this process fetches nothing from the queue, and what it submits is \
-             found late; give all processes the same and restart them"
+            "ROTA_QUEUE_SHARDS differs from the leading scheduler's: this process fetches nothing from the queue, and \
+             jobs it submits start late; set the same value in all processes and restart them"
         );
     }
 }

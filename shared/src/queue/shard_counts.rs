@@ -1,7 +1,7 @@
-//! Into how many shards each queue is split.
+//! Number of shards per queue.
 //!
-//! Invariant: every count is from 1 to [`MAX_SHARDS`], and a queue has one count. All processes of an installation are given the same;
-//! `shard_agreement.rs` tells when they are not.
+//! Invariant: every count is from 1 to [`MAX_SHARDS`], and a queue has one count. All processes of
+//! an installation must have the same configuration; `shard_agreement.rs` logs differences.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,40 +13,41 @@ use std::{
 use super::{QueueName, Shard, job::InvalidQueueName};
 use crate::tenancy::TenantId;
 
-/// Each shard costs an idle worker a call at each poll, and a worker that serves it a place in each round.
+/// Maximum number of shards. Each shard costs an idle worker one call per poll, and a worker that
+/// serves it a queue share in each round.
 pub const MAX_SHARDS: u16 = 64;
 
-/// Queues with their counts; one that is not named is not split. Cheap to clone.
+/// Shard counts by queue; a queue without an entry is not split. Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ShardCounts(Arc<BTreeMap<QueueName, u16>>);
 
-/// A text that says nothing of shards.
+/// Invalid `ROTA_QUEUE_SHARDS`.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidShardCounts {
     /// Not `QUEUE:COUNT`.
     #[error("entry {0}, {1:?}, is not QUEUE:COUNT")]
     Form(usize, String),
-    /// Before the colon is no queue.
+    /// The part before the colon is not a valid queue name.
     #[error("entry {0}: {1}")]
     Queue(usize, InvalidQueueName),
-    /// After the colon is no such number.
+    /// The part after the colon is not a valid count.
     #[error("entry {0}, {1:?}: the count is not a whole number from 1 to {MAX_SHARDS}")]
     Count(usize, String),
-    /// One queue, two counts.
-    #[error("entry {0}: the queue {1} was named before")]
+    /// A queue with two counts.
+    #[error("entry {0}: the queue {1} is listed twice")]
     Doubled(usize, QueueName),
 }
 
-/// A queue is to be split that nobody uses.
+/// A shard count for a queue that does not exist.
 #[derive(Debug, thiserror::Error)]
-#[error("ROTA_QUEUE_SHARDS: there is no queue {asked:?}; there are: {known}")]
+#[error("ROTA_QUEUE_SHARDS: unknown queue {asked:?}; known queues: {known}")]
 pub struct UnknownQueue {
     asked: String,
     known: String,
 }
 
 impl ShardCounts {
-    /// The count of a queue.
+    /// Number of shards of a queue.
     pub fn of(&self, queue: &QueueName) -> u16 {
         self.0.get(queue).copied().unwrap_or(1)
     }
@@ -61,7 +62,7 @@ impl ShardCounts {
         Shard::of_tenant(queue, self.of(queue), tenant)
     }
 
-    /// Refuses a name that is no queue's: it is a slip.
+    /// Refuses a name that is not among `queues`, which is probably misspelled.
     pub fn require_known(&self, queues: &BTreeSet<QueueName>) -> Result<(), UnknownQueue> {
         let Some(unknown) = self.0.keys().find(|queue| !queues.contains(*queue)) else { return Ok(()) };
         let known: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
@@ -69,7 +70,7 @@ impl ShardCounts {
     }
 }
 
-/// `email:4,default:2`; an empty text splits nothing.
+/// `email:4,default:2`; an empty text splits no queue.
 impl FromStr for ShardCounts {
     type Err = InvalidShardCounts;
 
@@ -126,14 +127,14 @@ mod tests {
             ("email", r#"entry 1, "email", is not QUEUE:COUNT"#),
             (
                 "email:4,Default:2",
-                r#"entry 2: "Default" is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter"#,
+                r#"entry 2: "Default" is not a valid queue name: 1 to 64 of a-z, 0-9, _ and -, starting with a letter"#,
             ),
-            (":2", r#"entry 1: "" is no queue name: 1 to 64 of a-z, 0-9, _ and -, beginning with a letter"#),
+            (":2", r#"entry 1: "" is not a valid queue name: 1 to 64 of a-z, 0-9, _ and -, starting with a letter"#),
             ("email:0", r#"entry 1, "email:0": the count is not a whole number from 1 to 64"#),
             ("email:65", r#"entry 1, "email:65": the count is not a whole number from 1 to 64"#),
             ("email:", r#"entry 1, "email:": the count is not a whole number from 1 to 64"#),
             ("email:2:3", r#"entry 1, "email:2:3": the count is not a whole number from 1 to 64"#),
-            ("email:2, email:2", "entry 2: the queue email was named before"),
+            ("email:2, email:2", "entry 2: the queue email is listed twice"),
         ] {
             assert_eq!(counts(text).unwrap_err(), told);
         }
@@ -145,7 +146,7 @@ mod tests {
         assert!(counts("email:4").unwrap().require_known(&known).is_ok());
         assert_eq!(
             counts("emial:4").unwrap().require_known(&known).unwrap_err().to_string(),
-            r#"ROTA_QUEUE_SHARDS: there is no queue "emial"; there are: default, email"#
+            r#"ROTA_QUEUE_SHARDS: unknown queue "emial"; known queues: default, email"#
         );
     }
 }

@@ -1,7 +1,9 @@
-//! What ties a new job to others: a unique key, a batch, jobs that it waits for.
+//! Relations of a new job to others: a unique key, a batch, dependencies.
 //!
-//! Invariant: a job without ties is one row in the ledger and nothing else. Next: [`super::producer`] writes ties,
-//! [`super::aftermath`] unties them when the job is final.
+//! Invariant: a job without relations is one row in the ledger and nothing else.
+//!
+//! Next: [`super::producer`] writes relations, [`super::aftermath`] releases them when the job is
+//! final.
 
 use std::time::Duration;
 
@@ -9,22 +11,25 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// Bits of the column `hooks`: who cares about a job's end. A job with none of them is completed in one plain update.
+/// Follow-up flags, the bits of the column `hooks`: what the end of a job affects. A job with none
+/// of them is completed by one plain update.
 pub mod hooks {
-    /// It holds a unique key until it is final.
+    /// The job holds a unique key until it is final.
     pub const UNIQUE_KEY: i16 = 1;
-    /// It is counted by a batch.
+    /// A batch counts the job.
     pub const BATCH: i16 = 2;
-    /// Jobs wait for it.
+    /// Other jobs depend on it.
     pub const DEPENDENTS: i16 = 4;
-    /// Its end may have to be told to an endpoint of the tenant. Known to who finishes it, and not stored.
+    /// An endpoint of the tenant may have to be notified of its end. Set by the worker that
+    /// finishes the job, and not stored.
     pub const WEBHOOKS: i16 = 8;
 }
 
-/// Jobs that may wait for one. Its end releases the first of them at once and the rest in steps, see [`super::cascade`].
+/// Dependents that one job may have. Its end releases the first of them at once and the rest in
+/// steps, see [`super::cascade`].
 pub const MAX_DEPENDENTS: u16 = 10_000;
 
-/// How many dependencies the waiting jobs of the tenant have, counted up to `limit`.
+/// Number of dependencies of the tenant's waiting jobs, counted up to `limit`.
 pub async fn count_open_dependencies(transaction: &mut TenantTx, limit: usize) -> Result<usize, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let count = sqlx::query_scalar!(
@@ -35,20 +40,21 @@ pub async fn count_open_dependencies(transaction: &mut TenantTx, limit: usize) -
     Ok(usize::try_from(count.fetch_one(&mut **transaction).await?).unwrap_or(usize::MAX))
 }
 
-/// Everything that ties one job to others.
+/// The relations of one job.
 #[derive(Clone, Debug, Default)]
 pub struct Ties {
-    /// No other job of the tenant may hold this key.
+    /// A key that no other job of the tenant may hold.
     pub unique: Option<UniqueKey>,
-    /// The jobs that must be final first; each exists, or stands earlier in the same request.
+    /// Dependencies, which must be final first; each exists, or precedes the job in the same
+    /// request.
     pub after: Vec<Uuid>,
-    /// What becomes of this job if one of them does not complete.
+    /// What happens to this job if a dependency does not complete.
     pub on_dependency_failure: DependencyFailure,
-    /// Its part in a batch.
+    /// Its role in a batch.
     pub batch: Option<BatchPart>,
 }
 
-/// A key that one job of a tenant holds at a time.
+/// A key that only one job of a tenant can hold at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueKey {
     /// 1 to 255 characters.
@@ -62,31 +68,31 @@ pub struct UniqueKey {
 pub enum UniqueUntil {
     /// Until the job is final.
     Final,
-    /// For this long from the insert on, whatever becomes of the job.
+    /// For this long after the insert, whatever happens to the job.
     Elapsed(Duration),
 }
 
-/// What becomes of a job when one that it waits for is discarded or cancelled.
+/// What happens to a job when a dependency is discarded or cancelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DependencyFailure {
-    /// It is cancelled, and so are those that wait for it under the same rule.
+    /// It is cancelled, and so are its dependents that have the same rule.
     #[default]
     Cancel,
-    /// It runs when all of them are final, however they ended.
+    /// It runs once all dependencies are final, whatever their states.
     Run,
 }
 
-/// A job's part in a batch.
+/// A job's role in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchPart {
-    /// The batch counts it.
+    /// The batch counts the job.
     Member(Uuid),
-    /// It runs once all members are final. Stands in the same request as they do.
+    /// The job runs once all members are final. It is part of the same request.
     Completion(Uuid),
 }
 
 impl Ties {
-    /// Whether the job waits for something else than its time and a worker.
+    /// Whether the job waits for anything other than its `run_at` and a worker.
     pub fn waits(&self) -> bool {
         !self.after.is_empty() || matches!(self.batch, Some(BatchPart::Completion(_)))
     }
@@ -99,7 +105,7 @@ impl Ties {
         }
     }
 
-    /// The hooks it is born with.
+    /// The follow-up flags of the new job.
     pub fn hooks(&self) -> i16 {
         let key = self.unique.as_ref().filter(|unique| unique.until == UniqueUntil::Final);
         let member = matches!(self.batch, Some(BatchPart::Member(_)));
@@ -107,7 +113,7 @@ impl Ties {
     }
 }
 
-/// Why one job of a request was not committed, while the others were.
+/// Why one job of a request was not committed while others were.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Refusal {
@@ -116,19 +122,19 @@ pub enum Refusal {
         /// The holder.
         holder: Uuid,
     },
-    /// The tenant has no job of these ids to wait for.
+    /// The tenant has no jobs with these ids.
     UnknownDependencies {
-        /// Places in [`Ties::after`].
+        /// Positions in [`Ties::after`].
         places: Vec<usize>,
     },
-    /// As many jobs as may wait for one, [`MAX_DEPENDENTS`], wait for these already.
+    /// These dependencies already have [`MAX_DEPENDENTS`] dependents.
     TooManyDependents {
-        /// Places in [`Ties::after`].
+        /// Positions in [`Ties::after`].
         places: Vec<usize>,
     },
-    /// A job of the same request that it was to wait for was refused.
+    /// A dependency in the same request was refused.
     DependencyRefused {
-        /// The place in [`Ties::after`].
+        /// The position in [`Ties::after`].
         place: usize,
     },
 }
@@ -136,8 +142,8 @@ pub enum Refusal {
 /// A job of a request that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Refused {
-    /// The id that it would have had.
+    /// The id that the job would have had.
     pub id: Uuid,
-    /// Why.
+    /// Why it was refused.
     pub refusal: Refusal,
 }

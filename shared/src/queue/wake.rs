@@ -1,8 +1,8 @@
-//! Hearing from the index instead of asking it: wake-ups of idle workers, cancellations of running jobs, and what happens to
-//! jobs that somebody follows.
+//! Notifications from the index: wake-ups of idle workers, direct dispatches, cancellations of
+//! running jobs, and changes of followed jobs.
 //!
-//! Invariant: a notice is a hint. Losing one (a broken connection, a restart) costs time, never a job: workers poll as well,
-//! and a finish of a cancelled job is refused by the ledger.
+//! Invariant: a notification is a hint. Losing one (a broken connection, a restart) costs time,
+//! never a job: workers also poll, and the ledger refuses the finish of a cancelled job.
 
 use std::{
     collections::HashMap,
@@ -25,39 +25,40 @@ use uuid::Uuid;
 use super::{Grant, Index, JobChange, QueueName, Shard, keys};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-/// How long Redis is waited for at the end.
+/// How long an ending worker waits for Redis to confirm that it has unsubscribed.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What was heard.
+/// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// There may be work in this shard.
     Wake(Shard),
-    /// A tenant has work in this shard that had none, while the shard is busy with others'.
+    /// A tenant became newly active in this shard while no worker was idle.
     Newcomer(Shard),
-    /// A job of this shard was leased to this worker, which had offered to take one.
+    /// A job of this shard was leased to this worker by direct dispatch.
     Granted(Shard, Grant),
-    /// This job was cancelled, and its runs up to this attempt are not wanted any more.
+    /// This job was cancelled, with its runs up to this attempt.
     Cancelled(Uuid, i32),
-    /// This happened to a followed job.
+    /// A followed job changed.
     Changed(Uuid, JobChange),
-    /// The connection is new: anything may have been missed.
+    /// A new connection is established; notifications may have been lost before.
     Connected,
 }
 
-/// Where grants reach a worker: its process, by the connection that it has now. Cheap to clone.
+/// Address of direct dispatches to a worker: its process and its current connection. Cheap to
+/// clone.
 ///
-/// Invariant: no connection has the name of an earlier one, also not after a restart of Redis, so an offer that bears the name is void
-/// as soon as nobody can hear of it.
+/// Invariant: no connection reuses an earlier one's name, even after a restart of Redis, so a ready
+/// mark with that name becomes void when its connection closes.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     process: Uuid,
-    /// Counts the connections; 0 while there is none.
+    /// Number of the current connection; 0 while there is none.
     connection: Arc<AtomicU32>,
 }
 
 impl Subscription {
-    /// What the channels are named by, while somebody listens.
+    /// The current connection's part of the channel names; `None` while there is none.
     pub(super) fn name(&self) -> Option<String> {
         match self.connection.load(Ordering::Acquire) {
             0 => None,
@@ -70,21 +71,22 @@ impl Subscription {
     }
 }
 
-/// Notices as they come; reconnects by itself until the token is cancelled.
+/// A stream of notifications; reconnects automatically until the token is cancelled.
 pub struct Notices {
     index: Index,
     channels: HashMap<String, Channel>,
-    /// Where grants are heard, of which shards.
+    /// The subscription to direct dispatches, and its shards.
     grants: Option<(Subscription, Vec<Shard>)>,
-    /// How many connections were tried.
+    /// Connections attempted so far.
     connections: u32,
-    /// `None` while there is no connection.
+    /// `None` while disconnected.
     connection: Option<(PubSubSink, PubSubStream)>,
     stop: CancellationToken,
 }
 
 impl Notices {
-    /// Listens as the worker `process` of these shards: wake-ups, cancellations, and grants by the subscription that is returned.
+    /// Subscribes the worker `process` to the wake-ups and cancellations of these shards, and to
+    /// direct dispatches under the returned subscription.
     pub fn listen(index: &Index, shards: Vec<Shard>, process: Uuid, stop: CancellationToken) -> (Self, Subscription) {
         let mut channels = HashMap::new();
         for shard in &shards {
@@ -96,7 +98,7 @@ impl Notices {
         (Self { grants, ..Self::of(index, channels, stop) }, subscription)
     }
 
-    /// Listens to what happens to jobs of these queues that are followed by [`Index::watch`], whoever follows them.
+    /// Subscribes to changes of jobs in these queues that any process follows by [`Index::watch`].
     pub fn watch(index: &Index, queues: &[QueueName], stop: CancellationToken) -> Self {
         let channel = |shard| (keys::events_channel(index.prefix(), &shard), Channel::Events);
         let shards = queues.iter().flat_map(|queue| index.shards(queue));
@@ -107,8 +109,8 @@ impl Notices {
         Self { index: index.clone(), channels, grants: None, connections: 0, connection: None, stop }
     }
 
-    /// The next notice; `None` after the token was cancelled, and nothing can be granted any more. To be asked again at once: what comes
-    /// meanwhile is kept in memory.
+    /// The next notification; `None` once the token is cancelled and no direct dispatch can follow.
+    /// Call it again at once: notifications are buffered in memory meanwhile.
     pub async fn next(&mut self) -> Option<Notice> {
         let stop = self.stop.clone();
         match stop.run_until_cancelled(self.heard()).await {
@@ -117,7 +119,8 @@ impl Notices {
         }
     }
 
-    /// Grants that had come when nobody could grant anything more: a worker that leaves may still be reserved, for the rest of a commit.
+    /// Returns the direct dispatches received before Redis confirmed the end of the subscription.
+    /// After that a script sees no subscriber and dispatches nothing.
     async fn last(&mut self) -> Option<Notice> {
         let (sink, messages) = self.connection.as_mut()?;
         if self.grants.take().is_some() {
@@ -128,7 +131,8 @@ impl Notices {
                 }
                 Ok::<_, RedisError>(())
             };
-            // Without an answer the connection is gone, and what is granted over it is heard by nobody.
+            // Without the confirmation the connection counts as closed, and dispatches on it have
+            // no receiver.
             let _ = timeout(LAST_PATIENCE, unsubscribing).await;
         }
         while let Some(message) = messages.next().now_or_never()? {
@@ -144,7 +148,7 @@ impl Notices {
             let Some((_, messages)) = &mut self.connection else {
                 match self.connect().await {
                     Ok(()) => return Notice::Connected,
-                    Err(error) => tracing::debug!(%error, "not hearing from the index"),
+                    Err(error) => tracing::debug!(%error, "cannot subscribe to the index"),
                 }
                 sleep(RECONNECT_PAUSE).await;
                 continue;
@@ -199,7 +203,7 @@ impl Channel {
     }
 }
 
-/// The id's 16 bytes, then the attempt as text.
+/// Parses 16 bytes of id, then the attempt as text.
 fn cancelled(message: &[u8]) -> Option<Notice> {
     let (id, attempt) = message.split_at_checked(16)?;
     let attempt = std::str::from_utf8(attempt).ok()?.parse().ok()?;

@@ -1,7 +1,8 @@
-//! Raising events: a job's end becomes deliveries to the endpoints that listen, in the same transaction.
+//! Raises webhook events: the end of a job creates deliveries to the subscribed endpoints, in the
+//! same transaction.
 //!
-//! Invariant: an end that is committed has its deliveries committed with it, and the jobs that send them. [`Watchers`] may only
-//! err by saying that somebody listens.
+//! Invariant: the deliveries of an end, and the jobs that send them, are committed with that end.
+//! [`Watchers`] may err only by reporting an endpoint where there is none.
 
 use std::{
     collections::HashSet,
@@ -24,12 +25,14 @@ use crate::{
     webhooks::{DELIVERY_KIND, DELIVERY_MAX_ATTEMPTS, DELIVERY_QUEUE, FinalJob, SILENT_KINDS, delivery_job},
 };
 
-/// How often the set is read anew.
+/// Interval between reads of the set.
 const REFRESH: Duration = Duration::from_secs(1);
-/// An older set is not relied on. An endpoint hears of what ends this long after it was made, or later.
+/// An older set is not trusted. A new endpoint receives the events of jobs that end this long after
+/// its creation, or later.
 const TRUSTED: Duration = Duration::from_secs(2);
 
-/// Which tenants have endpoints, so that the ends of all others' jobs cost nothing more. Cheap to clone.
+/// The tenants that have endpoints, so that the ends of other tenants' jobs cost nothing extra.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Watchers(Arc<RwLock<Option<Reading>>>);
 
@@ -40,20 +43,20 @@ struct Reading {
 }
 
 impl Watchers {
-    /// Keeps the set fresh until `stop`.
+    /// Refreshes the set until `stop`.
     pub async fn refresh(self, db: SystemDb, stop: CancellationToken) {
         let mut ticks = interval(REFRESH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             if let Err(error) = self.refresh_once(&db).await {
-                tracing::debug!(%error, "who listens to events could not be read");
+                tracing::debug!(%error, "failed to read which tenants have webhook endpoints");
             }
         }
     }
 
-    /// Reads the set.
+    /// Reads the set once.
     pub async fn refresh_once(&self, db: &SystemDb) -> Result<(), sqlx::Error> {
-        // As old as the moment before the ledger was asked.
+        // The set is as old as the moment before the query.
         let asked = Instant::now();
         let tenants = sqlx::query_scalar!("select distinct tenant_id from webhook_endpoints where disabled_at is null")
             .fetch_all(db.pool())
@@ -63,7 +66,7 @@ impl Watchers {
         Ok(())
     }
 
-    /// Whether the tenant may have an endpoint: yes too while that is not known.
+    /// Whether the tenant may have an endpoint; also `true` while that is unknown.
     pub fn may_listen(&self, tenant: TenantId) -> bool {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             Some(reading) if reading.asked.elapsed() < TRUSTED => reading.tenants.contains(&tenant),
@@ -78,18 +81,18 @@ struct Heard {
     job: FinalJob,
 }
 
-/// Whether the end of a job may have to be told to somebody.
+/// Whether an endpoint may have to be notified of the job's end.
 pub fn may_be_told(watchers: &Watchers, tenant: TenantId, kind: &str) -> bool {
     !SILENT_KINDS.contains(&kind) && watchers.may_listen(tenant)
 }
 
-/// Writes the deliveries of these jobs' ends, those that somebody listens to, and the jobs that send them. Returns those jobs
-/// for the index, which is told after the commit.
+/// Writes the deliveries of these jobs' ends to the subscribed endpoints, and the jobs that send
+/// them. Returns those jobs, which are pushed to the index after the commit.
 pub(super) async fn raise(
     connection: &mut PgConnection,
     ended: &[Uuid],
 ) -> Result<Vec<(QueueName, WaitingJob)>, sqlx::Error> {
-    // Of the time only the ids take something, and they are made now.
+    // Only the new ids depend on the time.
     let clock = Clock::system();
     let mut rows = Rows::default();
     for Heard { tenant, endpoint_id, job } in heard(connection, ended).await? {
@@ -109,7 +112,7 @@ pub(super) async fn raise(
     Ok(rows.jobs.iter().map(|job| (job.queue.clone(), job.waiting())).collect())
 }
 
-/// Deliveries with their jobs, as the columns that `unnest` takes.
+/// Deliveries with their jobs, as the column arrays for `unnest`.
 #[derive(Default)]
 struct Rows {
     tenants: Vec<Uuid>,
@@ -151,7 +154,8 @@ impl Rows {
     }
 }
 
-/// Each end with each endpoint that listens to it. The last error belongs to the message only if it is of the last attempt.
+/// Each end with each endpoint that subscribes to it. The message contains the last error only if
+/// it belongs to the last attempt.
 async fn heard(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<Heard>, sqlx::Error> {
     let silent = SILENT_KINDS.map(str::to_owned);
     let rows = sqlx::query!(

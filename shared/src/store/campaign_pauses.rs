@@ -1,13 +1,14 @@
-//! Campaigns that pause by themselves, and go on by themselves.
+//! Automatic pauses of campaigns, and their automatic resumption.
 //!
-//! Invariant: only a campaign that is being sent is paused here, and only one that was paused for the relay is resumed here;
-//! what a person asked for stays.
+//! Invariant: only a campaign that is being sent is paused here, and only one that was paused for
+//! the relay is resumed here; a pause that a person requested stays.
 
 use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// Pauses a campaign until the relay is back; returns the generation that is paused, or `None` if it is not being sent.
+/// Pauses a campaign until the relay is back. Returns the paused generation, or `None` if the
+/// campaign is not being sent.
 pub async fn pause_for_relay(transaction: &mut TenantTx, id: Uuid, detail: &str) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar!(
         "update campaigns set state = 'paused', pause_reason = 'relay_unavailable', pause_detail = $2
@@ -19,7 +20,7 @@ pub async fn pause_for_relay(transaction: &mut TenantTx, id: Uuid, detail: &str)
     .await
 }
 
-/// Whether the campaign still waits for the relay since this generation.
+/// Whether the campaign has been waiting for the relay since this generation.
 pub async fn waits_for_relay(transaction: &mut TenantTx, id: Uuid, generation: i32) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from campaigns where id = $1 and send_generation = $2 and state = 'paused'
@@ -31,7 +32,8 @@ pub async fn waits_for_relay(transaction: &mut TenantTx, id: Uuid, generation: i
     .await
 }
 
-/// The relay is back: the campaign is sent again, by this job. Returns the new generation, or `None` if it does not wait for that any more.
+/// Resumes a campaign with this job after the relay is back. Returns the new generation, or `None`
+/// if the campaign no longer waits for the relay.
 pub async fn resume_after_relay(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -50,8 +52,9 @@ pub async fn resume_after_relay(
     .await
 }
 
-/// Notes that a recipient was refused for a reason that lies with the sender. At the `many`th one alike the campaign is paused. A
-/// refusal of an earlier generation says nothing of what a person has resumed since.
+/// Records that a recipient was refused for a reason that lies with the sender. The campaign is
+/// paused at the `many`th consecutive refusal of the same kind. A refusal of an earlier generation
+/// is ignored, since a person may have resumed the campaign after it.
 pub async fn note_refusal(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -81,7 +84,7 @@ pub async fn note_refusal(
     Ok(paused.rows_affected() == 1)
 }
 
-/// A mail was taken: one refusal less. Writes nothing while there are none.
+/// Records an accepted mail: one refusal less. Writes nothing while there are no refusals.
 pub async fn note_acceptance(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!("update campaigns set refusals = refusals - 1 where id = $1 and refusals > 0", id)
         .execute(&mut **transaction)

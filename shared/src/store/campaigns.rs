@@ -1,18 +1,19 @@
-//! Campaigns: what is written, from whom, and how far its sending is.
+//! Campaigns: content, sender and sending state.
 //!
-//! Invariant: every change of state names the states it may come from, so two requests that race cannot both win.
+//! Invariant: every change of state names the states that it may start from, so of two racing
+//! requests only one succeeds.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// What a campaign is made from.
+/// The data of a new campaign.
 #[derive(Clone, Debug)]
 pub struct NewCampaign {
     /// The campaign's id.
     pub id: Uuid,
-    /// For people.
+    /// Display name.
     pub name: String,
     /// Template of the subject.
     pub subject: String,
@@ -26,12 +27,12 @@ pub struct NewCampaign {
     pub from_name: Option<String>,
 }
 
-/// A campaign as it stands.
+/// A stored campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
     /// The campaign's id.
     pub id: Uuid,
-    /// For people.
+    /// Display name.
     pub name: String,
     /// draft, scheduled, sending, paused, cancelled or completed.
     pub state: String,
@@ -45,19 +46,19 @@ pub struct Campaign {
     pub from_address: String,
     /// Sender's name.
     pub from_name: Option<String>,
-    /// When sending is to begin, if not at once.
+    /// When sending begins, if not immediately.
     pub send_at: Option<DateTime<Utc>>,
     /// When sending began.
     pub started_at: Option<DateTime<Utc>>,
-    /// When the last recipient was done with, or the campaign was cancelled.
+    /// When the last recipient was done, or the campaign was cancelled.
     pub finished_at: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: DateTime<Utc>,
-    /// Why it is paused: `requested`, `relay_unavailable` or `refused`.
+    /// Why the campaign is paused: `requested`, `relay_unavailable`, `refused` or `job_ended`.
     pub pause_reason: Option<String>,
-    /// What the reason was seen from, such as a refusal's stage and codes.
+    /// Details of the reason, such as a refusal's stage and codes.
     pub pause_detail: Option<String>,
-    /// Counts the starts and resumptions: a fan-out job of an earlier one is not meant any more.
+    /// Number of starts and resumptions. A fan-out job of an earlier generation has no effect.
     pub send_generation: i32,
 }
 
@@ -92,16 +93,16 @@ pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Campaig
     .await
 }
 
-/// Bytes of a text that a page of campaigns shows.
+/// Maximum bytes of a text in a page of campaigns.
 pub const INLINE_BYTES: i32 = 1_024;
 
-/// A campaign on a page. A text of more than [`INLINE_BYTES`] is left out, and not read from the table either: its length is known
-/// without it.
+/// A campaign in a page. A text longer than [`INLINE_BYTES`] is omitted, and not read from the
+/// table: its length is known without reading it.
 #[derive(Clone, Debug)]
 pub struct ListedCampaign {
     /// The campaign's id.
     pub id: Uuid,
-    /// For people.
+    /// Display name.
     pub name: String,
     /// draft, scheduled, sending, paused, cancelled or completed.
     pub state: String,
@@ -111,27 +112,27 @@ pub struct ListedCampaign {
     pub text_body: Option<String>,
     /// Template of the HTML.
     pub html_body: Option<String>,
-    /// Whether there is a template of the HTML that is left out.
+    /// Whether an HTML template exists that is omitted here.
     pub html_omitted: bool,
     /// Sender's address.
     pub from_address: String,
     /// Sender's name, its first 200 characters.
     pub from_name: Option<String>,
-    /// Why it is paused.
+    /// Why the campaign is paused.
     pub pause_reason: Option<String>,
-    /// What the reason was seen from.
+    /// Details of the reason.
     pub pause_detail: Option<String>,
-    /// When sending is to begin, if not at once.
+    /// When sending begins, if not immediately.
     pub send_at: Option<DateTime<Utc>>,
     /// When sending began.
     pub started_at: Option<DateTime<Utc>>,
-    /// When the last recipient was done with, or the campaign was cancelled.
+    /// When the last recipient was done, or the campaign was cancelled.
     pub finished_at: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: DateTime<Utc>,
 }
 
-/// A page of campaigns, the newest first, older than `before`.
+/// A page of campaigns older than `before`, newest first.
 pub async fn list(
     transaction: &mut TenantTx,
     before: Option<Uuid>,
@@ -155,8 +156,8 @@ pub async fn list(
     .await
 }
 
-/// Starts or resumes sending by this job, at once or at a time, which is kept for a later resumption; returns the new generation, or
-/// `None` from another state.
+/// Starts or resumes sending with this job, immediately or at `send_at`, which is kept for a later
+/// resumption. Returns the new generation, or `None` from another state.
 pub async fn start(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -182,7 +183,8 @@ pub async fn start(
     .await
 }
 
-/// Stops sending for now; `false` from another state. A campaign that was paused by itself stays paused at a person's request.
+/// Pauses sending; `false` from another state. A campaign that was paused automatically becomes
+/// paused at a person's request.
 pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let result =
         sqlx::query!(
@@ -195,7 +197,8 @@ pub async fn pause(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::E
     Ok(result.rows_affected() == 1)
 }
 
-/// Stops sending for good, and takes those who have no mail on its way off the list; `false` from a final state.
+/// Stops sending permanently, and cancels the recipients whose mail is not queued yet; `false` from
+/// a final state.
 pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let result = sqlx::query!(
         "update campaigns set state = 'cancelled', finished_at = now(), pause_reason = null, pause_detail = null where id = $1 and state in ('draft', 'scheduled', 'sending', 'paused')",
@@ -209,7 +212,8 @@ pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::
     Ok(result.rows_affected() == 1)
 }
 
-/// Marks the time of a scheduled campaign as come. Keeps the row locked, so that a pause waits for the caller's page.
+/// Records that the time of a scheduled campaign has come. Keeps the row locked, so that a pause
+/// waits for the caller's page.
 pub async fn begin_sending(transaction: &mut TenantTx, id: Uuid, generation: i32) -> Result<bool, sqlx::Error> {
     let result = sqlx::query!(
         "update campaigns set state = 'sending', started_at = coalesce(started_at, now())
@@ -222,7 +226,7 @@ pub async fn begin_sending(transaction: &mut TenantTx, id: Uuid, generation: i32
     Ok(result.rows_affected() == 1)
 }
 
-/// Marks a campaign as done.
+/// Marks a campaign as completed.
 pub async fn complete(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update campaigns set state = 'completed', finished_at = now() where id = $1 and state = 'sending'",

@@ -1,7 +1,8 @@
 //! Campaigns that are scheduled or being sent, and whether a job still sends them.
 //!
-//! Invariant: a start changes the campaign and inserts its job in one transaction, so a campaign under way without a waiting or
-//! running job of its generation has lost it: the job was cancelled or discarded by itself, or its row is gone.
+//! Invariant: a start changes the campaign and inserts its job in one transaction. A campaign under
+//! way without a waiting or running job of its generation has therefore lost it: the job was
+//! cancelled or discarded separately, or its row is gone.
 
 use uuid::Uuid;
 
@@ -14,13 +15,13 @@ use crate::{
 /// A campaign that no job sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stranded {
-    /// Whose it is.
+    /// The campaign's tenant.
     pub tenant: TenantId,
     /// The campaign's id.
     pub id: Uuid,
 }
 
-/// Where jobs of a kind are found.
+/// Kind and queue of the jobs that send campaigns.
 #[derive(Clone, Copy, Debug)]
 pub struct SendingJobs {
     /// Their kind.
@@ -29,18 +30,18 @@ pub struct SendingJobs {
     pub queue: &'static str,
 }
 
-/// How the job of a campaign's newest start ended.
+/// How the job of a campaign's latest start ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It did not, or the campaign is not under way.
+    /// The job has not ended, or the campaign is not under way.
     Not,
-    /// It is in this final state.
+    /// The job is in this final state.
     With(Uuid, JobState),
-    /// Nothing is known of it.
+    /// The job is unknown.
     Lost,
 }
 
-/// Campaigns of all tenants that no job sends, `limit` at most.
+/// Campaigns of all tenants that no job sends, at most `limit`.
 pub async fn stranded(db: &SystemDb, jobs: SendingJobs, limit: i64) -> Result<Vec<Stranded>, sqlx::Error> {
     let rows = sqlx::query!(
         "select c.tenant_id, c.id from campaigns c
@@ -58,7 +59,7 @@ pub async fn stranded(db: &SystemDb, jobs: SendingJobs, limit: i64) -> Result<Ve
     Ok(rows.into_iter().map(|row| Stranded { tenant: TenantId::new(row.tenant_id), id: row.id }).collect())
 }
 
-/// Locks a campaign and says how the job that sends it ended.
+/// Locks a campaign and returns how the job that sends it ended.
 pub async fn lock(transaction: &mut TenantTx, id: Uuid, jobs: SendingJobs) -> Result<Ended, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let campaign = sqlx::query!(
@@ -71,7 +72,7 @@ pub async fn lock(transaction: &mut TenantTx, id: Uuid, jobs: SendingJobs) -> Re
     .await?;
     let Some(campaign) = campaign else { return Ok(Ended::Not) };
     let (campaign_id, generation) = (id.to_string(), campaign.send_generation.to_string());
-    // After the lock, so that a start that has just been committed is seen with its job.
+    // After the lock, so that a start that has just committed is visible together with its job.
     let is_sent = sqlx::query_scalar!(
         r#"select exists (select from jobs
              where queue = $1 and kind = $2 and state in ('scheduled', 'available', 'retryable') and tenant_id = $3
@@ -87,7 +88,8 @@ pub async fn lock(transaction: &mut TenantTx, id: Uuid, jobs: SendingJobs) -> Re
     if is_sent {
         return Ok(Ended::Not);
     }
-    // A release that does not note the job may have started the campaign since: then the noted one is of another generation.
+    // A release that does not store the job id may have started the campaign since; the stored job
+    // then has another generation.
     let ended = sqlx::query!(
         r#"select id, state as "state: JobState" from jobs where id = $1 and tenant_id = $2 and args ->> 'generation' = $3"#,
         campaign.send_job_id,
@@ -99,7 +101,7 @@ pub async fn lock(transaction: &mut TenantTx, id: Uuid, jobs: SendingJobs) -> Re
     Ok(ended.map_or(Ended::Lost, |job| Ended::With(job.id, job.state)))
 }
 
-/// Pauses a campaign under way, and says why.
+/// Pauses a campaign under way, with a reason.
 pub async fn pause(transaction: &mut TenantTx, id: Uuid, reason: &str) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(

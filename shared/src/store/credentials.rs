@@ -1,7 +1,8 @@
-//! API keys: `rota_<id>_<secret>`, both parts in lower-case base 32. The id finds the row, the secret's hash proves it.
+//! API keys: `rota_<id>_<secret>`, both parts in lower-case base 32. The id finds the row, and the
+//! hash of the secret verifies the key.
 //!
-//! Invariant: a secret is 32 random bytes, so a plain SHA-256 is enough to keep it (there is nothing to guess), and it is
-//! compared in constant time.
+//! Invariant: a secret is 32 random bytes, so a plain SHA-256 hash is enough to store it (it cannot
+//! be guessed), and it is compared in constant time.
 
 use chrono::{DateTime, Utc};
 use data_encoding::BASE32_NOPAD;
@@ -13,16 +14,16 @@ use crate::{db::SystemDb, tenancy::TenantId};
 
 const PREFIX: &str = "rota";
 
-/// A key that is to be made.
+/// The data of a new API key.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
-    /// The key's id, part of what the client sends.
+    /// The key's id, part of the text that the client sends.
     pub id: Uuid,
-    /// For people, to tell keys apart.
+    /// Display name.
     pub name: String,
-    /// What it may do.
+    /// The key's scopes.
     pub scopes: Vec<String>,
-    /// When it ends, if it does.
+    /// When the key expires, if ever.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -30,48 +31,48 @@ pub struct NewApiKey {
 #[derive(Clone)]
 pub struct ApiKeySecret([u8; 32]);
 
-/// What a client sends in `X-API-Key`, taken apart.
+/// The parsed `X-API-Key` header of a request.
 pub struct PresentedKey {
     id: Uuid,
     secret: ApiKeySecret,
 }
 
-/// A key that proved good.
+/// A key that was verified.
 #[derive(Clone, Debug)]
 pub struct VerifiedKey {
     /// The key's id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The key's tenant.
     pub tenant: TenantId,
-    /// What it may do.
+    /// The key's scopes.
     pub scopes: Vec<String>,
 }
 
 impl ApiKeySecret {
-    /// A secret nobody can guess.
+    /// A new random secret.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// What is stored of it.
+    /// The hash that is stored.
     pub fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0).to_vec()
     }
 
-    /// The whole key as the client keeps it; the only time it is shown.
+    /// The whole key as the client uses it. This is the only time that it is shown.
     pub fn present(&self, id: Uuid) -> String {
         format!("{PREFIX}_{}_{}", encode(id.as_bytes()), encode(&self.0))
     }
 }
 
 impl PresentedKey {
-    /// Takes a presented key apart; `None` if it has not the form of one.
+    /// Parses a presented key; `None` if it does not have the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.strip_prefix('_')?.split_once('_')?;
         Some(Self { id: Uuid::from_slice(&decode(id)?).ok()?, secret: ApiKeySecret(decode(secret)?.try_into().ok()?) })
     }
 
-    /// Looks the key up. `None` if it is unknown, revoked, expired, or the secret is wrong.
+    /// Looks up the key. `None` if it is unknown, revoked or expired, or if the secret is wrong.
     pub async fn verify(&self, db: &SystemDb) -> Result<Option<VerifiedKey>, sqlx::Error> {
         let row = sqlx::query!(
             "select tenant_id, secret_hash, scopes from api_keys

@@ -1,4 +1,5 @@
-//! Idempotency keys of requests that write in a tenant's own transaction. Jobs have their own way, in `queue/producer`.
+//! Idempotency keys of requests that write in a tenant's own transaction. Job submissions handle
+//! theirs in `queue/producer`.
 
 use serde_json::value::RawValue;
 use sqlx::types::Json;
@@ -9,31 +10,31 @@ use crate::{
     queue::{producer::Idempotency, ties::Refused},
 };
 
-/// Whether a request is the first of its key.
+/// Whether a request is the first with its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// It is; go on.
+    /// It is the first and may proceed.
     First,
-    /// An earlier request with the same body made this.
+    /// An earlier request with the same body created this id.
     Replay(Uuid),
-    /// An earlier request had another body.
+    /// An earlier request with this key had another body.
     Reused,
 }
 
 /// An earlier request with a key.
 #[derive(Debug)]
 pub struct KeyUse {
-    /// The hash over its method, path and body.
+    /// The hash of its method, path and body.
     pub fingerprint: Vec<u8>,
-    /// The first thing that it made.
+    /// The first id that it created.
     pub first_id: Uuid,
-    /// Its stored answer, if there is one.
+    /// Its stored response, if there is one.
     pub response: Option<Box<RawValue>>,
-    /// Of its jobs, those that were refused.
+    /// The jobs of the request that were refused.
     pub refused: Vec<Refused>,
 }
 
-/// The request that used a key, if one did. One whose transaction is still open has not.
+/// The request that used a key, if any. A request whose transaction is still open is not visible.
 pub async fn find(transaction: &mut TenantTx, key: &str) -> Result<Option<KeyUse>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let used = sqlx::query!(
@@ -52,7 +53,8 @@ pub async fn find(transaction: &mut TenantTx, key: &str) -> Result<Option<KeyUse
     }))
 }
 
-/// Takes the key for what is about to be made. Waits for another transaction that is about to do the same.
+/// Reserves the key for what the transaction is about to create. Waits for another transaction that
+/// is reserving the same key.
 pub async fn reserve(
     transaction: &mut TenantTx,
     idempotency: &Idempotency,

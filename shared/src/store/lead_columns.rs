@@ -1,22 +1,23 @@
-//! Which leads of a campaign lack a variable: found by their columns, without rendering a mail for each.
+//! Finds leads of a campaign that lack a template variable, by their columns, without rendering a
+//! mail for each.
 
 use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// A variable that leads lack.
+/// A variable that some leads lack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingVariable {
-    /// The variable.
+    /// Name of the variable.
     pub name: String,
-    /// How many of the campaign's leads have no value of this name.
+    /// Number of the campaign's leads without a value of this name.
     pub leads: i64,
     /// The address of one of them.
     pub example: String,
 }
 
-/// The variables of `names` that leads of the campaign lack, looking at the first `scan` recipients. One pass, whatever the number
-/// of names.
+/// The variables among `names` that leads of the campaign lack, considering the first `scan`
+/// recipients. One pass, whatever the number of names.
 pub async fn missing(
     transaction: &mut TenantTx,
     campaign: Uuid,

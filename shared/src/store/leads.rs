@@ -1,4 +1,4 @@
-//! Leads: the people a tenant may write to, one for each address.
+//! Leads: the people that a tenant may write to, one per address.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,21 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// A row of an import.
+/// One row of an import.
 #[derive(Clone, Debug)]
 pub struct NewLead {
-    /// The id it gets if the address is new.
+    /// The lead's id if the address is new.
     pub id: Uuid,
     /// The address as written.
     pub email: String,
-    /// The address as compared.
+    /// The address in the form used for comparison.
     pub email_key: String,
-    /// What templates may use.
+    /// The template variables.
     pub variables: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Adds leads, or merges them into those of the same address: later non-empty values win. No two of `rows` may have one
-/// address. Returns the id of each address.
+/// Inserts leads, or merges them into existing leads with the same address: later non-empty values
+/// win. No two of `rows` may have the same address. Returns the id of each address.
 pub async fn upsert(transaction: &mut TenantTx, rows: &[NewLead]) -> Result<HashMap<String, Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
@@ -28,7 +28,7 @@ pub async fn upsert(transaction: &mut TenantTx, rows: &[NewLead]) -> Result<Hash
     let keys: Vec<String> = rows.iter().map(|row| row.email_key.clone()).collect();
     let variables: Vec<serde_json::Value> =
         rows.iter().map(|row| serde_json::Value::Object(row.variables.clone())).collect();
-    // Sorted, so that two imports at once take the rows in one order.
+    // Sorted, so that concurrent imports lock the rows in the same order.
     let written = sqlx::query!(
         "insert into leads as l (tenant_id, id, email, email_key, variables)
          select $1, id, email, email_key, variables

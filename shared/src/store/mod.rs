@@ -1,7 +1,8 @@
-//! The rows of tenants: one file for each noun, each function one statement or a few in the caller's transaction.
+//! Tenants' rows: one file per noun, each function one statement or a few in the caller's
+//! transaction.
 //!
-//! Invariant: functions take a [`crate::db::TenantTx`], so row level security has the last word; the exception is what must happen
-//! before the tenant is known ([`credentials`]) or before there is one ([`tenants`]).
+//! Invariant: functions take a [`crate::db::TenantTx`], so row level security applies to them. The
+//! exceptions run before the tenant is known ([`credentials`]) or exists ([`tenants`]).
 
 pub mod campaign_pauses;
 pub mod campaigns;

@@ -1,4 +1,4 @@
-//! What the attempts of one mail have come to, while there will be another one.
+//! State of a mail that has failed and will be attempted again.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -8,17 +8,17 @@ use crate::db::TenantTx;
 /// A failure that counts against a mail.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// The date in the mail, if octets of it have left.
+    /// The mail's date, if octets of it have been sent.
     pub handed_over_at: Option<DateTime<Utc>>,
-    /// The mail may have been taken.
+    /// Whether the mail may have been accepted.
     pub unanswered: bool,
-    /// Which start of the campaign the mail was tried under.
+    /// The campaign's generation at the time of the attempt.
     pub generation: i32,
-    /// Stage and codes, if the refusal speaks of the sender.
+    /// Stage and codes, if the refusal concerns the sender.
     pub refusal: Option<&'a str>,
 }
 
-/// Notes a failure of a recipient's mail; the first date and the first failure stay.
+/// Records a failure of a recipient's mail; the first date and the first failure are kept.
 pub async fn note(transaction: &mut TenantTx, id: Uuid, attempt: Attempt<'_>) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(

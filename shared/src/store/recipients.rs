@@ -1,4 +1,4 @@
-//! Recipients: one lead in one campaign, the unit of "one mail".
+//! Recipients: one lead in one campaign, which gets one mail.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// What a mail is made from.
+/// The data of one mail.
 #[derive(Clone, Debug)]
 pub struct Addressee {
     /// pending, queued, sent, rejected, suppressed, failed or cancelled.
@@ -16,47 +16,47 @@ pub struct Addressee {
     pub campaign_id: Uuid,
     /// The campaign's state.
     pub campaign_state: String,
-    /// Which start of the campaign this was read under.
+    /// The campaign's generation when this was read.
     pub generation: i32,
     /// The address as written.
     pub email: String,
-    /// The address as compared.
+    /// The address in the form used for comparison.
     pub email_key: String,
-    /// What templates may use.
+    /// The template variables.
     pub variables: serde_json::Value,
-    /// Whether the address must not be written to.
+    /// Whether the address is suppressed.
     pub suppressed: bool,
-    /// The date in the mail, once octets of it have left.
+    /// The mail's date, once octets of it have been sent.
     pub handed_over_at: Option<DateTime<Utc>>,
-    /// The first failure that counts against this mail.
+    /// Time of the first failure that counts against this mail.
     pub failing_since: Option<DateTime<Utc>>,
-    /// How often the mail may have been taken and no reply came.
+    /// How often the mail may have been accepted although no reply arrived.
     pub unanswered: i16,
-    /// The last refusal that speaks of the sender, if it came under this generation.
+    /// The last refusal that concerns the sender, if it happened in this generation.
     pub refusal: Option<String>,
 }
 
-/// How many recipients of a campaign are in each state.
+/// Number of a campaign's recipients in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CampaignProgress)]
 pub struct Counts {
-    /// No mail on its way yet.
+    /// No mail is queued yet.
     pub pending: i64,
-    /// A job is to send the mail.
+    /// A job will send the mail.
     pub queued: i64,
-    /// The mail was accepted.
+    /// The mail server accepted the mail.
     pub sent: i64,
-    /// The address was refused for good.
+    /// The mail server refused the address permanently.
     pub rejected: i64,
-    /// On the suppression list.
+    /// The address is on the suppression list.
     pub suppressed: i64,
-    /// Given up after the last attempt.
+    /// The mail was given up after the last attempt.
     pub failed: i64,
-    /// Taken off by a cancellation.
+    /// The campaign was cancelled before the mail was queued.
     pub cancelled: i64,
 }
 
-/// Adds leads to a campaign; those it has already are left as they are. Returns how many are new.
+/// Adds leads to a campaign and ignores those that it already has. Returns the number of new ones.
 pub async fn add(transaction: &mut TenantTx, campaign: Uuid, recipients: &[(Uuid, Uuid)]) -> Result<u64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let (ids, leads): (Vec<Uuid>, Vec<Uuid>) = recipients.iter().copied().unzip();
@@ -74,7 +74,7 @@ pub async fn add(transaction: &mut TenantTx, campaign: Uuid, recipients: &[(Uuid
     Ok(result.rows_affected())
 }
 
-/// How a campaign's recipients stand.
+/// Counts a campaign's recipients by state.
 pub async fn counts(transaction: &mut TenantTx, campaign: Uuid) -> Result<Counts, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let rows = sqlx::query!(
@@ -96,7 +96,7 @@ pub async fn counts(transaction: &mut TenantTx, campaign: Uuid) -> Result<Counts
     })
 }
 
-/// The next recipients without a mail on its way.
+/// The next recipients whose mail is not queued yet.
 pub async fn pending(transaction: &mut TenantTx, campaign: Uuid, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_scalar!(
@@ -109,7 +109,7 @@ pub async fn pending(transaction: &mut TenantTx, campaign: Uuid, limit: i64) -> 
     .await
 }
 
-/// Notes the jobs that send the mails of pending recipients.
+/// Records the jobs that send the mails of pending recipients.
 pub async fn queue(transaction: &mut TenantTx, recipients_and_jobs: &[(Uuid, Uuid)]) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let (ids, jobs): (Vec<Uuid>, Vec<Uuid>) = recipients_and_jobs.iter().copied().unzip();
@@ -125,7 +125,7 @@ pub async fn queue(transaction: &mut TenantTx, recipients_and_jobs: &[(Uuid, Uui
     .map(drop)
 }
 
-/// Whom a mail goes to, and whether it still should.
+/// The addressee of a mail, with the state that decides whether it is still sent.
 pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Addressee>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
@@ -145,7 +145,7 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
     .await
 }
 
-/// Any recipient of a campaign, or the one of this address: whom a preview is written to.
+/// The recipient that a preview is written for: the one with this address, or else any.
 pub async fn for_preview(
     transaction: &mut TenantTx,
     campaign: Uuid,
@@ -164,7 +164,7 @@ pub async fn for_preview(
     .await
 }
 
-/// Notes how a mail ended, unless it was sent already.
+/// Records the outcome of a mail, unless it was already sent.
 pub async fn finish(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -185,8 +185,9 @@ pub async fn finish(
     .map(drop)
 }
 
-/// Marks as failed the queued recipients whose job ended without sending (discarded as poison, cancelled by hand, gone with its month);
-/// returns how many recipients are not done with yet.
+/// Marks as failed the queued recipients whose job ended without sending (discarded as poison,
+/// cancelled manually, or dropped with its month's partition). Returns the number of recipients
+/// that are not done yet.
 pub async fn settle_orphans(transaction: &mut TenantTx, campaign: Uuid) -> Result<i64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(

@@ -1,6 +1,7 @@
-//! Addresses that must not be written to again, and who said so.
+//! Suppressed addresses, which must not be written to again, and the source of each entry.
 //!
-//! Invariant: an address is on a tenant's list once, and the first reason stays until the entry is removed.
+//! Invariant: an address is on a tenant's list once, and the first reason is kept until the entry
+//! is removed.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -11,39 +12,39 @@ use crate::db::TenantTx;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum SuppressionReason {
-    /// The person asked for it.
+    /// The recipient unsubscribed.
     Unsubscribed,
-    /// A mail server said that there is no such mailbox.
+    /// A mail server reported that the mailbox does not exist.
     Rejected,
-    /// The tenant put it there.
+    /// The tenant added the entry.
     Manual,
 }
 
 impl SuppressionReason {
-    /// As it is stored.
+    /// The text stored in the database.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// An address that is to be suppressed.
+/// The data of a new entry.
 #[derive(Clone, Debug)]
 pub struct NewSuppression<'a> {
     /// The entry's id.
     pub id: Uuid,
-    /// The address as compared.
+    /// The address in the form used for comparison.
     pub email_key: &'a str,
-    /// Why.
+    /// Why the address is suppressed.
     pub reason: SuppressionReason,
     /// recipient, relay or api.
     pub source: &'static str,
-    /// In words.
+    /// Explanation in words.
     pub detail: Option<&'a str>,
-    /// At which command a relay refused.
+    /// The SMTP command that a relay refused.
     pub stage: Option<String>,
-    /// With which codes.
+    /// The codes of the refusal.
     pub code: Option<String>,
-    /// The campaign whose mail it was.
+    /// The campaign of the mail.
     pub campaign: Option<Uuid>,
 }
 
@@ -52,34 +53,34 @@ pub struct NewSuppression<'a> {
 pub struct Suppression {
     /// The entry's id.
     pub id: Uuid,
-    /// The address as compared.
+    /// The address in the form used for comparison.
     pub email_key: String,
     /// unsubscribed, rejected or manual.
     pub reason: String,
     /// recipient, relay or api; unknown for entries of earlier releases.
     pub source: Option<String>,
-    /// In words.
+    /// Explanation in words.
     pub detail: Option<String>,
-    /// At which command a relay refused.
+    /// The SMTP command that a relay refused.
     pub stage: Option<String>,
-    /// With which codes.
+    /// The codes of the refusal.
     pub code: Option<String>,
-    /// The campaign whose mail it was.
+    /// The campaign of the mail.
     pub campaign_id: Option<Uuid>,
-    /// Since when.
+    /// Creation time.
     pub created_at: DateTime<Utc>,
 }
 
-/// What to look for.
+/// Filter of a list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter<'a> {
     /// Only this reason.
     pub reason: Option<&'a str>,
-    /// Only this address, as compared.
+    /// Only this address, in the form used for comparison.
     pub email_key: Option<&'a str>,
 }
 
-/// Puts an address on the list; `false` if it is there already, and then the first reason stays.
+/// Adds an address to the list; `false` if it is already there, and the first reason is kept.
 pub async fn add(transaction: &mut TenantTx, new: &NewSuppression<'_>) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let result = sqlx::query!(
@@ -100,7 +101,7 @@ pub async fn add(transaction: &mut TenantTx, new: &NewSuppression<'_>) -> Result
     Ok(result.rows_affected() == 1)
 }
 
-/// A page of the list, the newest first, older than `before`.
+/// A page of entries older than `before`, newest first.
 pub async fn list(
     transaction: &mut TenantTx,
     filter: Filter<'_>,
@@ -123,7 +124,8 @@ pub async fn list(
     .await
 }
 
-/// The entry of this id or address. Locked, so that its reason holds until the transaction ends.
+/// The entry with this id or address. The row is locked, so that its reason holds until the
+/// transaction ends.
 pub async fn find_for_update(
     transaction: &mut TenantTx,
     id: Option<Uuid>,
@@ -142,7 +144,7 @@ pub async fn find_for_update(
     .await
 }
 
-/// Takes an entry off the list.
+/// Removes an entry from the list.
 pub async fn remove(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!("delete from suppressions where tenant_id = $1 and id = $2", tenant, id)

@@ -1,4 +1,5 @@
-//! Making tenants and their keys as the owner of the schema: the operator's commands, before there is anybody to ask.
+//! Creates tenants and their keys as the owner of the schema, for operator commands that run before
+//! any tenant exists.
 
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
@@ -6,7 +7,7 @@ use uuid::Uuid;
 use super::credentials::{ApiKeySecret, NewApiKey};
 use crate::tenancy::TenantId;
 
-/// A connection as the owner, for the operator's commands.
+/// A connection as the owner, for operator commands.
 pub struct OwnerConnection(PgConnection);
 
 impl OwnerConnection {
@@ -15,7 +16,7 @@ impl OwnerConnection {
         PgConnection::connect(url).await.map(Self)
     }
 
-    /// The tenant of this slug; made with this id if there is none yet.
+    /// The tenant with this slug; created with this id if it does not exist.
     pub async fn ensure_tenant(
         &mut self,
         id: Uuid,
@@ -23,7 +24,7 @@ impl OwnerConnection {
         name: &str,
         tier: &str,
     ) -> Result<TenantId, sqlx::Error> {
-        // The update changes nothing; it makes the row come back.
+        // The update changes nothing; it makes the statement return the existing row.
         sqlx::query_scalar!(
             "insert into tenants (id, slug, name, tier) values ($1, $2, $3, $4)
              on conflict (slug) do update set slug = excluded.slug returning id",
@@ -37,7 +38,7 @@ impl OwnerConnection {
         .map(TenantId::new)
     }
 
-    /// The tenant of this slug.
+    /// The tenant with this slug.
     pub async fn find_tenant(&mut self, slug: &str) -> Result<Option<TenantId>, sqlx::Error> {
         Ok(sqlx::query_scalar!("select id from tenants where slug = $1", slug)
             .fetch_optional(&mut self.0)
@@ -45,7 +46,7 @@ impl OwnerConnection {
             .map(TenantId::new))
     }
 
-    /// Adds a key; its secret is shown once and kept only as a hash.
+    /// Adds a key. Its secret is shown once and stored only as a hash.
     pub async fn create_api_key(
         &mut self,
         tenant: TenantId,

@@ -1,7 +1,8 @@
-//! Messages to endpoints, and what became of each.
+//! Webhook deliveries and their state.
 //!
-//! Invariant: a delivery is sent by one job at a time, the one it names; its log keeps the newest [`LOGGED_ATTEMPTS`] attempts.
-//! The states are `pending`, `delivered`, `failed` (given up) and `held` (its endpoint is disabled).
+//! Invariant: a delivery is sent by one job at a time, the one that it names; its log keeps the
+//! newest [`LOGGED_ATTEMPTS`] attempts. The states are `pending`, `delivered`, `failed` (given up)
+//! and `held` (its endpoint is disabled).
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,19 +12,19 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// Attempts that a delivery's log keeps.
+/// Maximum number of attempts in a delivery's log.
 pub const LOGGED_ATTEMPTS: i32 = 20;
 
-/// A message that is to be sent.
+/// The data of a new delivery.
 #[derive(Clone, Debug)]
 pub struct NewDelivery {
     /// The message's id.
     pub id: Uuid,
-    /// Whom it is for.
+    /// The endpoint that receives it.
     pub endpoint_id: Uuid,
-    /// What it tells.
+    /// The event's type.
     pub event_type: String,
-    /// The bytes that are sent.
+    /// The exact body that is sent.
     pub body: String,
     /// The job that sends it.
     pub delivery_job_id: Uuid,
@@ -34,65 +35,65 @@ pub struct NewDelivery {
 pub struct DeliverySummary {
     /// The message's id.
     pub id: Uuid,
-    /// What it tells.
+    /// The event's type.
     pub event_type: String,
-    /// Whose end it tells of.
+    /// The job whose event it is; `None` for a test.
     pub job_id: Option<Uuid>,
     /// `pending`, `delivered`, `failed` or `held`.
     pub state: String,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempt_count: i32,
     /// When the next attempt is due.
     pub next_attempt_at: Option<DateTime<Utc>>,
-    /// When the event came about.
+    /// Time of the event.
     pub created_at: DateTime<Utc>,
-    /// When an attempt was answered with success.
+    /// Time of the successful attempt.
     pub delivered_at: Option<DateTime<Utc>>,
 }
 
-/// What was sent, and how it was answered each time.
+/// The body of a delivery, and its attempts.
 #[derive(Debug)]
 pub struct DeliveryLog {
     /// The body of the message.
     pub body: Box<RawValue>,
-    /// The newest attempts, the oldest of them first.
+    /// The newest attempts, oldest first.
     pub attempts: serde_json::Value,
 }
 
-/// One attempt, as the log keeps it.
+/// One attempt, as stored in the log.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryAttempt)]
 pub struct LoggedAttempt {
-    /// When it began.
+    /// Start of the attempt.
     pub at: DateTime<Utc>,
-    /// Of the answer.
+    /// HTTP status of the response.
     pub status: Option<u16>,
-    /// Until the answer was read, or the attempt failed.
+    /// Milliseconds until the response was read or the attempt failed.
     pub duration_ms: u64,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub error: Option<String>,
-    /// How the answer's body begins.
+    /// Beginning of the response body.
     pub answer: Option<String>,
 }
 
-/// What a sender needs to know.
+/// The data that a sender needs.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// Whom it is for.
+    /// The endpoint that receives it.
     pub endpoint_id: Uuid,
-    /// Where to.
+    /// The endpoint's URL.
     pub url: String,
-    /// Whether nothing is to be sent there.
+    /// Whether the endpoint is disabled.
     pub disabled: bool,
-    /// The bytes to send.
+    /// The exact body to send.
     pub body: String,
     /// As in [`DeliverySummary::state`].
     pub state: String,
-    /// The job that may send it.
+    /// The job that may send the delivery.
     pub delivery_job_id: Uuid,
 }
 
-/// Adds a message that no job's end caused.
+/// Adds a delivery that was not caused by a job.
 pub async fn create(transaction: &mut TenantTx, new: &NewDelivery) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
@@ -109,7 +110,8 @@ pub async fn create(transaction: &mut TenantTx, new: &NewDelivery) -> Result<(),
     .map(drop)
 }
 
-/// A page of an endpoint's deliveries, the newest first, older than `before`. One whose job ended without it is failed.
+/// A page of an endpoint's deliveries older than `before`, newest first. A pending delivery whose
+/// job has ended is listed as failed.
 pub async fn list(
     transaction: &mut TenantTx,
     endpoint: Uuid,
@@ -148,7 +150,7 @@ pub async fn find(
     Ok(newest.filter(|delivery| delivery.id == id))
 }
 
-/// What was sent, and how it was answered.
+/// The body of a delivery, and its attempts.
 pub async fn log(transaction: &mut TenantTx, id: Uuid) -> Result<Option<DeliveryLog>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let row =
@@ -162,7 +164,7 @@ pub async fn log(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Delivery
     .transpose()
 }
 
-/// What is to be sent where; `None` if the delivery or its endpoint is gone.
+/// The data to send; `None` if the delivery or its endpoint is gone.
 pub async fn outgoing(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Outgoing>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
@@ -177,7 +179,7 @@ pub async fn outgoing(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Out
     .await
 }
 
-/// Notes an attempt of the job that may send the delivery, and the state it led to.
+/// Records an attempt by the job that may send the delivery, and the resulting state.
 pub async fn record(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -204,7 +206,7 @@ pub async fn record(
     .map(drop)
 }
 
-/// Leaves a delivery until its endpoint is enabled.
+/// Holds a delivery until its endpoint is enabled.
 pub async fn hold(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
@@ -217,7 +219,7 @@ pub async fn hold(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Erro
     .map(drop)
 }
 
-/// The oldest deliveries that wait for their endpoint, locked.
+/// The oldest held deliveries of an endpoint, locked.
 pub async fn held(transaction: &mut TenantTx, endpoint: Uuid, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_scalar!(
@@ -230,8 +232,8 @@ pub async fn held(transaction: &mut TenantTx, endpoint: Uuid, limit: i64) -> Res
     .await
 }
 
-/// Makes deliveries pending again, each to be sent by its job in `jobs`. One that another job is still at is left alone; returns how
-/// many there were.
+/// Makes deliveries pending again, each to be sent by its job in `jobs`. A delivery that another
+/// job is still sending is skipped. Returns the number of changed deliveries.
 pub async fn send_again(transaction: &mut TenantTx, deliveries: &[Uuid], jobs: &[Uuid]) -> Result<u64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let sent = sqlx::query!(

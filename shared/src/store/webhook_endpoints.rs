@@ -1,7 +1,7 @@
-//! Where tenants want to hear of their jobs' ends.
+//! Webhook endpoints, which receive events about a tenant's jobs.
 //!
-//! Invariant: an endpoint is enabled or has a reason why it is not. Its secrets are in [`super::webhook_secrets`], its messages in
-//! [`super::webhook_deliveries`].
+//! Invariant: an endpoint is either enabled or has a reason for being disabled. Its secrets are in
+//! [`super::webhook_secrets`], its messages in [`super::webhook_deliveries`].
 
 use std::time::Duration;
 
@@ -10,56 +10,56 @@ use uuid::Uuid;
 
 use crate::db::TenantTx;
 
-/// What an endpoint is made from.
+/// The data of a new endpoint.
 #[derive(Clone, Debug)]
 pub struct NewEndpoint {
     /// The endpoint's id.
     pub id: Uuid,
-    /// Where messages are posted to.
+    /// The URL that messages are posted to.
     pub url: String,
-    /// The URL as it is compared: a tenant has one endpoint for each.
+    /// The URL in the form used for comparison: a tenant has one endpoint per URL.
     pub url_key: String,
-    /// For people.
+    /// Free text for people.
     pub description: Option<String>,
-    /// Event types it hears of; at least one.
+    /// Subscribed event types; at least one.
     pub events: Vec<String>,
     /// Only jobs of these kinds; all if `None`.
     pub kinds: Option<Vec<String>>,
 }
 
-/// An endpoint as it stands.
+/// A stored endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The endpoint's id.
     pub id: Uuid,
-    /// Where messages are posted to.
+    /// The URL that messages are posted to.
     pub url: String,
-    /// For people.
+    /// Free text for people.
     pub description: Option<String>,
-    /// Event types it hears of.
+    /// Subscribed event types.
     pub events: Vec<String>,
     /// Only jobs of these kinds; all if `None`.
     pub kinds: Option<Vec<String>>,
-    /// The first failure since the last success.
+    /// Time of the first failure since the last success.
     pub failing_since: Option<DateTime<Utc>>,
-    /// Since when nothing is sent.
+    /// Time since when the endpoint is disabled.
     pub disabled_at: Option<DateTime<Utc>>,
     /// `gone`, `failing` or `manual`.
     pub disabled_reason: Option<String>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: DateTime<Utc>,
-    /// When its owner changed it last.
+    /// Time of the owner's last change.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Why nothing is sent to an endpoint.
+/// Why an endpoint is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisabledReason {
-    /// It answered 410.
+    /// It responded with 410.
     Gone,
     /// It failed for too long.
     Failing,
-    /// Its owner wants it so.
+    /// Its owner disabled it.
     Manual,
 }
 
@@ -73,8 +73,8 @@ impl DisabledReason {
     }
 }
 
-/// The other endpoint that has the URL of this one, if there is one. Two requests of a tenant that race wait for each other here, until
-/// the first one's transaction ends.
+/// The other endpoint with the URL of this one, if there is one. Concurrent requests of a tenant
+/// wait here until the first one's transaction ends.
 pub async fn holder_of_url(transaction: &mut TenantTx, endpoint: &NewEndpoint) -> Result<Option<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let lock = format!("webhook_endpoints {tenant}");
@@ -89,7 +89,7 @@ pub async fn holder_of_url(transaction: &mut TenantTx, endpoint: &NewEndpoint) -
     .await
 }
 
-/// Adds an endpoint after [`holder_of_url`]; `false` if the tenant has `limit` of them.
+/// Adds an endpoint after [`holder_of_url`]; `false` if the tenant already has `limit` endpoints.
 pub async fn create(transaction: &mut TenantTx, new: &NewEndpoint, limit: i64) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let added = sqlx::query!(
@@ -107,7 +107,7 @@ pub async fn create(transaction: &mut TenantTx, new: &NewEndpoint, limit: i64) -
     Ok(added.execute(&mut **transaction).await?.rows_affected() == 1)
 }
 
-/// The endpoint of this id.
+/// The endpoint with this id.
 pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Endpoint>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
@@ -121,7 +121,7 @@ pub async fn find(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Endpoin
     .await
 }
 
-/// The endpoint of this id, which nobody else changes until the transaction ends.
+/// The endpoint with this id, locked until the transaction ends.
 pub async fn find_for_update(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Endpoint>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!("select id from webhook_endpoints where tenant_id = $1 and id = $2 for update", tenant, id)
@@ -130,7 +130,7 @@ pub async fn find_for_update(transaction: &mut TenantTx, id: Uuid) -> Result<Opt
     find(transaction, id).await
 }
 
-/// A page of endpoints, the newest first, older than `before`.
+/// A page of endpoints older than `before`, newest first.
 pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) -> Result<Vec<Endpoint>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query_as!(
@@ -145,7 +145,7 @@ pub async fn list(transaction: &mut TenantTx, before: Option<Uuid>, limit: i64) 
     .await
 }
 
-/// Writes what the owner may change, after [`holder_of_url`].
+/// Updates the fields that the owner may change, after [`holder_of_url`].
 pub async fn update(transaction: &mut TenantTx, changed: &NewEndpoint) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
@@ -165,14 +165,15 @@ pub async fn update(transaction: &mut TenantTx, changed: &NewEndpoint) -> Result
     .map(drop)
 }
 
-/// Removes an endpoint and its secrets. Its deliveries are out of reach from then on, and go when their time is over.
+/// Removes an endpoint and its secrets. Its deliveries are no longer reachable, and are deleted
+/// when their retention ends.
 pub async fn delete(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let deleted = sqlx::query!("delete from webhook_endpoints where tenant_id = $1 and id = $2", tenant, id);
     Ok(deleted.execute(&mut **transaction).await?.rows_affected() == 1)
 }
 
-/// Lets messages go out again, as if nothing had failed; `false` if there is no such endpoint.
+/// Enables an endpoint and resets its failures; `false` if the endpoint does not exist.
 pub async fn enable(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let enabled = sqlx::query!(
@@ -184,7 +185,7 @@ pub async fn enable(transaction: &mut TenantTx, id: Uuid) -> Result<bool, sqlx::
     Ok(enabled.execute(&mut **transaction).await?.rows_affected() == 1)
 }
 
-/// Sends nothing more there; the first reason stays. `false` if there is no such endpoint.
+/// Disables an endpoint; the first reason is kept. `false` if the endpoint does not exist.
 pub async fn disable(transaction: &mut TenantTx, id: Uuid, reason: DisabledReason) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let disabled = sqlx::query!(
@@ -197,7 +198,7 @@ pub async fn disable(transaction: &mut TenantTx, id: Uuid, reason: DisabledReaso
     Ok(disabled.execute(&mut **transaction).await?.rows_affected() == 1)
 }
 
-/// A message arrived. Writes nothing if none had failed.
+/// Records a success. Writes nothing if there were no failures.
 pub async fn note_success(transaction: &mut TenantTx, id: Uuid) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
@@ -211,21 +212,23 @@ pub async fn note_success(transaction: &mut TenantTx, id: Uuid) -> Result<(), sq
     .map(drop)
 }
 
-/// Failures in a row after which an endpoint is tried by one message at a time.
+/// Consecutive failures after which an endpoint gets one message at a time.
 pub const OPENS_AFTER: i32 = 5;
-/// Between two tries of an endpoint that fails: 10 s at first, twice as long each time, up to this many seconds.
+/// Maximum pause between two attempts to a failing endpoint, in seconds. The pause starts at 10 s
+/// and doubles each time.
 const LONGEST_PROBE_PAUSE: f64 = 900.0;
 
-/// Whether a message may be tried now.
+/// Whether a message may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It may.
+    /// It may be sent now.
     Now,
-    /// The endpoint fails; again after this long.
+    /// The endpoint is failing; retry after this time.
     After(Duration),
 }
 
-/// The turn of a message to an endpoint that fails: one message is tried at a time, and has `lease` for it; the others wait.
+/// Decides whether a message may be sent. A failing endpoint gets one message at a time, for at
+/// most `lease`; the others wait.
 pub async fn take_turn(transaction: &mut TenantTx, id: Uuid, lease: Duration) -> Result<Turn, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let taken = sqlx::query_scalar!(
@@ -250,7 +253,8 @@ pub async fn take_turn(transaction: &mut TenantTx, id: Uuid, lease: Duration) ->
     Ok(seconds.map_or(Turn::Now, |seconds| Turn::After(Duration::from_secs_f64(seconds))))
 }
 
-/// A message did not arrive. Returns whether the endpoint has failed for `patience` without a success, and is disabled for it.
+/// Records a failure. Returns whether the endpoint has failed for `patience` without a success and
+/// is therefore disabled.
 pub async fn note_failure(transaction: &mut TenantTx, id: Uuid, patience: Duration) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let too_long = sqlx::query_scalar!(

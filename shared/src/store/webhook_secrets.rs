@@ -1,7 +1,8 @@
-//! What messages to endpoints are signed with.
+//! Signing secrets of webhook endpoints.
 //!
-//! Invariant: secrets are written through the tenant's transaction, whose role cannot read them, and read through
-//! [`SystemDb`] by whoever signs. An endpoint has one secret without an end, its newest.
+//! Invariant: secrets are written in the tenant's transaction, whose role cannot read them, and
+//! read for signing through [`SystemDb`]. An endpoint has exactly one secret without an expiry, its
+//! newest.
 
 use std::time::Duration;
 
@@ -13,17 +14,17 @@ use crate::{
     webhooks::WebhookSecret,
 };
 
-/// Reads secrets, and nothing else, for whoever signs.
+/// Reads secrets, and nothing else, for signing.
 #[derive(Clone, Debug)]
 pub struct SecretReader(SystemDb);
 
 impl SecretReader {
-    /// A reader over the system's connections.
+    /// A reader that uses the system connections.
     pub const fn new(db: SystemDb) -> Self {
         Self(db)
     }
 
-    /// The secrets that are valid now, the newest first.
+    /// The currently valid secrets, newest first.
     pub async fn valid(&self, tenant: TenantId, endpoint: Uuid) -> Result<Vec<WebhookSecret>, sqlx::Error> {
         let rows = sqlx::query_scalar!(
             "select secret from webhook_secrets
@@ -39,7 +40,7 @@ impl SecretReader {
     }
 }
 
-/// Adds the newest secret of an endpoint; `id` ascends with every one.
+/// Adds the newest secret of an endpoint; each `id` must be greater than the previous one.
 pub async fn add(
     transaction: &mut TenantTx,
     endpoint: Uuid,
@@ -59,7 +60,8 @@ pub async fn add(
     .map(drop)
 }
 
-/// Ends the present secret in `overlap`, and forgets those that ended. `false`, and nothing done, if `limit` secrets are valid.
+/// Lets the current secret expire after `overlap` and deletes expired ones. Returns `false` and
+/// changes nothing else if `limit` secrets are valid.
 pub async fn retire(
     transaction: &mut TenantTx,
     endpoint: Uuid,

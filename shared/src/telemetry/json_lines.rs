@@ -1,7 +1,9 @@
-//! Log lines as JSON objects whose top level holds the fields of the event and of all spans around it.
+//! Log lines as JSON objects with the fields of the event and of all enclosing spans at the top
+//! level.
 //!
-//! Invariant: one event is one line and one write, whatever its fields hold. A field of the event wins over one of
-//! the same name of a span, an inner span over an outer one, so `job_id` is found under one name everywhere.
+//! Invariant: one event is one line and one write, whatever its fields contain. A field of the
+//! event takes precedence over a span's field of the same name, and an inner span over an outer
+//! one, so `job_id` has the same name in every line.
 
 use std::fmt;
 use std::io::Write;
@@ -17,7 +19,7 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::{clock::Clock, error_text::with_causes};
 
-/// The layer that writes them.
+/// The layer that writes the lines.
 pub(super) struct JsonLines<W> {
     clock: Clock,
     writer: W,
@@ -29,7 +31,7 @@ impl<W> JsonLines<W> {
     }
 }
 
-/// The fields of one span, kept with it.
+/// The fields of one span, stored in its extensions.
 #[derive(Default)]
 struct Fields(Map<String, Value>);
 
@@ -68,7 +70,7 @@ where
         line.0.insert("level".into(), metadata.level().as_str().into());
         line.0.insert("target".into(), metadata.target().into());
         let text = format!("{}\n", Value::Object(line.0));
-        // There is nobody left to tell when the log itself cannot be written.
+        // The log itself cannot be written, so there is no place left to report it.
         let _ = self.writer.make_writer_for(metadata).write_all(text.as_bytes());
     }
 }
@@ -98,7 +100,8 @@ impl Visit for Fields {
         self.put(field, value.into());
     }
 
-    /// An error is told with its causes: the outermost alone often says only that something failed.
+    /// Writes an error with its causes: the outermost text alone often says only that something
+    /// failed.
     fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
         self.put(field, with_causes(error).into());
     }

@@ -1,7 +1,8 @@
-//! Starts the log of a process.
+//! Initialises the log of a process.
 //!
-//! Invariant: lines go to standard error, so that the answer of an operator's command on standard output stays clean.
-//! `json_lines.rs` is the form for machines; which form and filter is told by [`crate::config::TelemetryConfig`].
+//! Invariant: lines go to standard error, so that standard output carries only the output of
+//! operator commands. `json_lines.rs` is the machine-readable format;
+//! [`crate::config::TelemetryConfig`] selects format and filter.
 
 use std::io::{self, IsTerminal as _};
 
@@ -17,21 +18,21 @@ use crate::config::{LogFormat, TelemetryConfig};
 /// Why a log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter is not one of `tracing-subscriber`.
+    /// `tracing-subscriber` cannot parse the filter.
     #[error("the log filter is not valid")]
     Filter(#[from] ParseError),
-    /// The process has a log already.
+    /// The process already has a log.
     #[error("the log was started before")]
     Started(#[from] TryInitError),
 }
 
-/// Starts the log; the first thing that `main` does once it has its configuration.
+/// Initialises the log. `main` calls this as soon as it has its configuration.
 pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(&config.filter)?;
     let lines = match config.format {
         LogFormat::Json => JsonLines::new(Clock::system(), io::stderr).boxed(),
         LogFormat::Pretty => {
-            // In a file or a pipe escapes would stand between the words.
+            // Files and pipes get no colour escapes.
             let color = config.color && io::stderr().is_terminal();
             fmt::layer().with_writer(io::stderr).with_ansi(color).boxed()
         }

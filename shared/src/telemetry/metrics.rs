@@ -1,8 +1,9 @@
-//! Starts the collection of metrics and describes every one of them.
+//! Installs the metrics recorder and describes every metric.
 //!
-//! Invariant: every histogram has the buckets below, as one without buckets silently becomes a summary, which cannot
-//! be added up over processes. Gauges that nobody sets for [`GAUGE_IDLE`] are dropped, so that a queue or a leader
-//! that is gone stops being reported: set a gauge on every tick, not only when it changes.
+//! Invariant: every histogram has the buckets below, because a histogram without buckets silently
+//! becomes a summary, which cannot be added up over processes. A gauge that has not been set for
+//! [`GAUGE_IDLE`] is dropped, so that a queue or a leader that is gone is no longer reported: set a
+//! gauge on every tick, not only when it changes.
 
 use std::time::Duration;
 
@@ -23,14 +24,14 @@ pub const GAUGE_IDLE: Duration = Duration::from_mins(1);
 /// How often samples are folded into buckets; without it an unscraped process grows.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Installs the recorder of this process. A second call in one process is an error.
+/// Installs the recorder of this process. A second call in the same process is an error.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = builder()?.install_recorder()?;
     describe();
     Ok(handle)
 }
 
-/// Keeps the metrics in shape until `stop`; spawn it beside the server that renders them.
+/// Runs the recorder's upkeep until `stop`; spawn it next to the server that renders the metrics.
 pub async fn run_upkeep(handle: PrometheusHandle, version: &'static str, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -47,29 +48,29 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 fn describe() {
     describe_gauge!(names::QUEUE_DEPTH, "Jobs by queue and state, from the leading scheduler.");
     describe_gauge!(names::QUEUE_OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest available job of a queue.");
-    describe_histogram!(names::JOB_WAIT_SECONDS, Unit::Seconds, "From a job being due to its start.");
+    describe_histogram!(names::JOB_WAIT_SECONDS, Unit::Seconds, "Time from a job being due to its start.");
     describe_histogram!(names::JOB_DURATION_SECONDS, Unit::Seconds, "Run time of one attempt.");
     describe_counter!(names::JOBS_TOTAL, "Attempts that ended, by outcome.");
-    describe_counter!(names::JOBS_LEFT_TOTAL, "Jobs left to a worker of another release, by reason.");
-    describe_counter!(names::JOBS_RESCUED_TOTAL, "Jobs taken from workers that fell silent.");
+    describe_counter!(names::JOBS_LEFT_TOTAL, "Jobs left to workers of another release, by reason.");
+    describe_counter!(names::JOBS_RESCUED_TOTAL, "Jobs rescued from workers whose lease expired.");
     describe_gauge!(names::WORKER_SLOTS, "Slots of this worker, busy and free.");
     describe_counter!(names::ENQUEUE_REJECTED_TOTAL, "Jobs not accepted, by reason.");
-    describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a fire time to its job's insert.");
+    describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a schedule's fire time to its job's insert.");
     describe_counter!(names::HTTP_REQUESTS_TOTAL, "Requests answered, by route and status.");
     describe_counter!(names::HTTP_FLOODS_TOTAL, "Connections ended for a flood of HTTP/2 control frames.");
-    describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request to head of the answer.");
-    describe_gauge!(names::BUILD_INFO, "Always 1; the label says which release runs.");
+    describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request head to response head.");
+    describe_gauge!(names::BUILD_INFO, "Always 1; the label is the release that runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");
-    describe_counter!(names::INDEX_SWEPT_TOTAL, "Jobs that still waited when the sweep pushed them again.");
+    describe_counter!(names::INDEX_SWEPT_TOTAL, "Waiting jobs that the sweep pushed again.");
     describe_counter!(names::INDEX_DRIFT_TOTAL, "Invariants of the Redis index that were repaired.");
     describe_counter!(names::WEBHOOK_DELIVERIES_TOTAL, "Attempts to deliver a webhook, by outcome.");
     describe_gauge!(names::EVENT_STREAMS, "Open streams of job events.");
     describe_gauge!(names::SCHEDULER_LEADER, "1 in the scheduler that leads, 0 in the others.");
-    describe_gauge!(names::COMPUTE_WAITING, "Computations that tenants control and that wait for a thread.");
+    describe_gauge!(names::COMPUTE_WAITING, "Tenant-controlled computations that wait for a thread.");
     describe_histogram!(names::COMPUTE_WAIT_SECONDS, Unit::Seconds, "Wait of a computation for a thread, by task.");
     describe_histogram!(names::COMPUTE_DURATION_SECONDS, Unit::Seconds, "Run time of a computation, by task.");
-    describe_counter!(names::COMPUTE_REFUSED_TOTAL, "Computations refused because too many of their tenant waited.");
-    // An alert on a counter needs its zero: it must exist before the first event.
+    describe_counter!(names::COMPUTE_REFUSED_TOTAL, "Computations refused because their tenant had too many waiting.");
+    // Alerts on a counter need a zero value, so the counter must exist before its first event.
     counter!(names::INDEX_SWEPT_TOTAL).increment(0);
     counter!(names::JOBS_RESCUED_TOTAL).increment(0);
 }

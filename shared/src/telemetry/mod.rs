@@ -1,8 +1,9 @@
-//! What a process tells about itself: log lines and metrics.
+//! Observability of a process: log lines and metrics.
 //!
-//! Invariant: no tenant's data leaves here. Log lines carry ids, never payloads, secrets or addresses; metrics never
-//! have a tenant as label. `logging.rs` starts the log, `json_lines.rs` is its form for machines, `metrics.rs` starts
-//! the metrics, and every name of both is in `names.rs`; `panics.rs` bounds the reports of panics.
+//! Invariant: no tenant's data leaves the process here. Log lines carry ids, never payloads,
+//! secrets or addresses; metrics never have a tenant label. `logging.rs` initialises the log in the
+//! format of `json_lines.rs`, `metrics.rs` installs the metrics, `names.rs` holds every name of
+//! both, and `panics.rs` rate-limits panic reports.
 
 mod json_lines;
 pub mod logging;

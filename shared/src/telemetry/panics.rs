@@ -1,8 +1,9 @@
-//! Reports of panics on standard error, a few a second: a kind that panics at once, thousands of times, would otherwise spend more time on
-//! reports and their backtraces, under one lock, than on its runs.
+//! Rate limit for panic reports on standard error. A kind that panics thousands of times would
+//! otherwise spend more time on reports and their backtraces, under one lock, than on its runs.
 //!
-//! Invariant: the first panics of a second are reported in full, and what is left out is counted in the next report. A run's panic is in the
-//! errors of its job in any case.
+//! Invariant: the first panics of each second are reported in full, and the number of omitted
+//! reports is logged with the next one. The panic of a run is recorded in its job's errors in any
+//! case.
 
 use std::{
     panic,
@@ -10,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Reports are counted over this time.
+/// Period over which reports are counted.
 const SPAN: Duration = Duration::from_secs(1);
-/// Reports in that time.
+/// Maximum number of reports per `SPAN`.
 const MOST: u32 = 3;
 
-/// Bounds the reports of this process, once.
+/// Installs the limit for this process, once.
 pub fn bound_reports() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -44,7 +45,7 @@ impl Reports {
         Self { since, written: 0, left_out: 0 }
     }
 
-    /// How many were left out before this one; `None` if this one is left out too.
+    /// The number of reports omitted before this one; `None` if this one is omitted too.
     fn take(&mut self, now: Instant) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= SPAN {
             (self.since, self.written) = (now, 0);

@@ -1,7 +1,7 @@
-//! The events there are, and the message that tells of one.
+//! Event types, and the message for each event.
 //!
-//! Invariant: a body is made once and is at most [`MAX_BODY_BYTES`] long, whatever a job left behind; what is too long is left
-//! out and said to be.
+//! Invariant: a body is built once and is at most [`MAX_BODY_BYTES`] long, whatever the job's
+//! result and error are. A result that is too long is omitted, and `result_omitted` is set.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use crate::queue::JobState;
 
-/// The longest body; the specification recommends to stay small.
+/// Maximum length of a body in bytes; the specification recommends small messages.
 pub const MAX_BODY_BYTES: usize = 20 * 1024;
-/// A longer result is left out: whoever needs it reads the job.
+/// Maximum length of a result in bytes. A longer result is omitted; receivers can read it from the
+/// job.
 const MAX_RESULT_BYTES: usize = 16 * 1024;
 const MAX_ERROR_CHARS: usize = 500;
 const TEST_TYPE: &str = "webhook.test";
 
-/// What a tenant can ask to hear of.
+/// The type of an event that a webhook endpoint can subscribe to.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::EnumIter, strum::IntoStaticStr, ToSchema,
 )]
@@ -27,7 +28,7 @@ pub enum EventType {
     #[serde(rename = "job.completed")]
     #[strum(serialize = "job.completed")]
     JobCompleted,
-    /// A job was given up.
+    /// A job was discarded.
     #[serde(rename = "job.discarded")]
     #[strum(serialize = "job.discarded")]
     JobDiscarded,
@@ -38,17 +39,17 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All of them: what an endpoint hears of that names none.
+    /// All event types: the subscription of an endpoint that names none.
     pub fn all() -> impl Iterator<Item = Self> {
         <Self as strum::IntoEnumIterator>::iter()
     }
 
-    /// The word in messages and in the ledger.
+    /// The text used in messages and in the ledger.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The event of a job that came to this state, if it is a final one.
+    /// The event for a job that reached this state, if the state is final.
     pub const fn of(state: JobState) -> Option<Self> {
         match state {
             JobState::Completed => Some(Self::JobCompleted),
@@ -59,24 +60,24 @@ impl EventType {
     }
 }
 
-/// A job that is final, as far as a message tells of it.
+/// The parts of a final job that a message contains.
 #[derive(Debug)]
 pub struct FinalJob {
     /// The job's id.
     pub id: Uuid,
-    /// What it did.
+    /// The job's kind.
     pub kind: String,
-    /// Where it waited.
+    /// The job's queue.
     pub queue: String,
-    /// How it ended.
+    /// The job's final state.
     pub state: JobState,
-    /// The last attempt.
+    /// Number of the last attempt.
     pub attempt: i32,
-    /// What the kind left to be read.
+    /// The result that the kind stored.
     pub result: Option<Box<RawValue>>,
     /// The last error.
     pub error: Option<String>,
-    /// When it ended.
+    /// Time at which the job became final.
     pub finalized_at: DateTime<Utc>,
 }
 
@@ -110,7 +111,7 @@ struct TestData {
 }
 
 impl FinalJob {
-    /// The type and the body of the message that tells of this end; `None` if the job is not final.
+    /// Type and body of the message for this job; `None` if the job is not final.
     pub fn message(&self) -> Option<(EventType, String)> {
         let event = EventType::of(self.state)?;
         let result = self.result.as_deref();
@@ -130,7 +131,7 @@ impl FinalJob {
     }
 }
 
-/// The type and the body of a message that only shows that messages arrive.
+/// Type and body of a test message, which shows that messages arrive.
 pub fn test_body(endpoint_id: Uuid, now: DateTime<Utc>) -> (&'static str, String) {
     (TEST_TYPE, write(TEST_TYPE, now, TestData { endpoint_id }))
 }

@@ -1,7 +1,8 @@
-//! Webhooks: what a tenant can be told of, in which form, and signed with what.
+//! Webhooks: the events, the form of their messages, and the secrets that sign them.
 //!
-//! Invariant: nothing here touches a store. [`crate::queue::webhooks`] raises events in the transaction that ends a job, `store`
-//! keeps endpoints and deliveries, and the kind `deliver_webhook` in `jobs` sends them.
+//! Invariant: nothing here accesses a store. [`crate::queue::webhooks`] raises events in the
+//! transaction that ends a job, `store` holds endpoints and deliveries, and the kind
+//! `deliver_webhook` in `jobs` sends the messages.
 
 mod event;
 mod secret;
@@ -19,15 +20,17 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// The kind that sends a delivery; made here because the engine makes its jobs.
+/// The kind that sends a delivery. It is named here because the queue creates its jobs.
 pub const DELIVERY_KIND: &str = "deliver_webhook";
-/// Where deliveries wait: apart from the tenants' own work, which a slow receiver must not hold up.
+/// The queue of deliveries, separate from the tenants' own jobs so that a slow receiver does not
+/// delay those.
 pub const DELIVERY_QUEUE: &str = "webhooks";
-/// One try and nine more, the last of them more than three days after the first.
+/// One attempt and nine retries, the last of them more than three days after the first attempt.
 pub const DELIVERY_MAX_ATTEMPTS: i16 = 10;
 
-/// Kinds that only Rota makes: their ends are no events. A message about a message would never end, and a campaign would send
-/// one for each mail. The registry's internal kinds, which this crate cannot see; a test in `jobs` compares them.
+/// Kinds that only Rota creates; their jobs raise no events. A webhook about a webhook delivery
+/// would never end, and a campaign would send one for each mail. These are the registry's internal
+/// kinds, which this crate cannot access; a test in `jobs` compares both lists.
 pub const SILENT_KINDS: [&str; 4] = [DELIVERY_KIND, "resume_campaign", "send_campaign", "send_campaign_email"];
 
 /// The job that sends a delivery.

@@ -1,6 +1,7 @@
-//! What messages to an endpoint are signed with: `whsec_` and base64, as Standard Webhooks has it.
+//! Signing secrets of webhook endpoints: `whsec_` and base64, the format of Standard Webhooks.
 //!
-//! Invariant: 24 to 64 bytes, as the specification asks, and in no `Debug` output.
+//! Invariant: a secret has 24 to 64 bytes, as the specification requires, and never appears in
+//! `Debug` output.
 
 use std::fmt;
 
@@ -9,38 +10,38 @@ use data_encoding::BASE64;
 const PREFIX: &str = "whsec_";
 const BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A secret shared by us and the owner of an endpoint.
+/// A secret shared by Rota and the owner of an endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSecret(Vec<u8>);
 
-/// A text or length that is no secret's.
+/// The text or length is not that of a webhook secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a webhook secret is whsec_ and the base64 of 24 to 64 bytes")]
 pub struct InvalidSecret;
 
 impl WebhookSecret {
-    /// A secret nobody can guess.
+    /// A new random secret of 32 bytes.
     pub fn random() -> Self {
         Self(rand::random::<[u8; 32]>().to_vec())
     }
 
-    /// A secret as the ledger keeps it.
+    /// A secret from its bytes in the ledger.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, InvalidSecret> {
         if BYTES.contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(InvalidSecret) }
     }
 
-    /// A secret as its owner keeps it.
+    /// A secret from its text form.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         let bytes = text.strip_prefix(PREFIX).and_then(|text| BASE64.decode(text.as_bytes()).ok());
         bytes.map_or(Err(InvalidSecret), Self::from_bytes)
     }
 
-    /// As its owner keeps it; shown once.
+    /// The text form, shown to the owner once.
     pub fn present(&self) -> String {
         format!("{PREFIX}{}", BASE64.encode(&self.0))
     }
 
-    /// The key of the signature.
+    /// The signing key.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -4,34 +4,34 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::figures::{ALL, Figure};
 
-/// What is asked for.
+/// The parsed command line.
 pub struct Arguments {
     names: Vec<String>,
     jobs: Option<usize>,
     seconds: Option<u64>,
     /// Runs of each figure.
     pub runs: usize,
-    /// For programs instead of people.
+    /// JSON output.
     pub json: bool,
 }
 
-/// How large a figure is taken.
+/// The size of a figure.
 #[derive(Clone, Copy)]
 pub struct Size {
-    /// Jobs it works on.
+    /// Number of jobs.
     pub jobs: usize,
-    /// How long its window of measurement is.
+    /// Length of the measurement window.
     pub seconds: u64,
 }
 
 impl Arguments {
-    /// `None` if a list of the figures is all that is wanted.
+    /// Returns `None` if only the list of figures was requested.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>> {
         let mut arguments = Self { names: Vec::new(), jobs: None, seconds: None, runs: 1, json: false };
         while let Some(word) = words.next() {
             let mut number = || words.next().unwrap_or_default().parse::<usize>().with_context(|| format!("{word} N"));
             match word.as_str() {
-                // What cargo passes to every bench.
+                // Cargo passes this to every bench.
                 "--bench" => {}
                 "--help" => return Ok(None),
                 "--json" => arguments.json = true,
@@ -45,12 +45,12 @@ impl Arguments {
         Ok(Some(arguments))
     }
 
-    /// Whether this figure is to be taken.
+    /// Whether this figure was requested.
     pub fn wants(&self, name: &str) -> bool {
         self.names.is_empty() || self.names.iter().any(|asked| asked == name)
     }
 
-    /// The figure's own size, unless another was asked for.
+    /// The figure's own size, unless the command line overrides it.
     pub fn size(&self, figure: &Figure) -> Size {
         Size { jobs: self.jobs.unwrap_or(figure.jobs), seconds: self.seconds.unwrap_or(figure.seconds) }
     }

@@ -1,4 +1,5 @@
-//! Backlogs that are there before the measuring begins: written to the ledger directly, and brought into the index by a rebuild.
+//! Backlogs that exist before the measurement begins: written directly to the ledger, and brought
+//! into the index by a rebuild.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use crate::bed::Bed;
 
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Commits jobs of one kind, spread evenly over the tenants, with ids in the order of time as the producer's are.
-/// In `args`, `NUMBER` stands for the nine digits of the job's number.
+/// Commits jobs of one kind, spread evenly over the tenants, with ids in order of time like the
+/// producer's. In `args`, `NUMBER` stands for the nine digits of the job's number.
 pub async fn commit(owner: &mut PgConnection, tenants: &[Uuid], jobs: usize, kind: &str, args: &str) -> Result<()> {
     let statement = format!(
         "insert into jobs (id, tenant_id, queue, kind, args, priority, max_attempts, state)
@@ -27,7 +28,8 @@ pub async fn commit(owner: &mut PgConnection, tenants: &[Uuid], jobs: usize, kin
     Ok(())
 }
 
-/// Loses the index and waits until it is there again, and returns how long that took, the grace of the holders included.
+/// Deletes the index, waits until it is rebuilt, and returns how long that took, including the
+/// grace of the holders.
 pub async fn rebuild_index(bed: &Bed) -> Result<Duration> {
     let started = Instant::now();
     bed.redis.flush_all().await?;
@@ -35,7 +37,7 @@ pub async fn rebuild_index(bed: &Bed) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Waits until this many jobs could be started.
+/// Waits until this many jobs are available.
 pub async fn indexed(bed: &Bed, queues: &[QueueName], jobs: usize) -> Result<()> {
     let index = bed.index()?;
     eventually(PATIENCE, "every job is in the index", async || {
@@ -46,7 +48,7 @@ pub async fn indexed(bed: &Bed, queues: &[QueueName], jobs: usize) -> Result<()>
     Ok(())
 }
 
-/// How many jobs wait in lanes of these queues.
+/// The number of jobs waiting in the flows of these queues.
 pub async fn waiting(index: &Index, queues: &[QueueName]) -> Result<u64> {
     let mut waiting = 0;
     for queue in queues {
@@ -55,7 +57,7 @@ pub async fn waiting(index: &Index, queues: &[QueueName]) -> Result<u64> {
     Ok(waiting)
 }
 
-/// Waits until the ledger has this many finished jobs. It asks seldom, because counting disturbs.
+/// Waits until the ledger has this many finished jobs. Polls rarely, because counting adds load.
 pub async fn finished(owner: &mut PgConnection, jobs: usize) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -70,7 +72,7 @@ pub async fn finished(owner: &mut PgConnection, jobs: usize) -> Result<()> {
     }
 }
 
-/// How fast jobs finished, from the `from`th to the `to`th, by the ledger's times.
+/// The rate at which jobs finished, from the `from`th to the `to`th, by the ledger's times.
 pub async fn rate(owner: &mut PgConnection, from: usize, to: usize) -> Result<f64> {
     let seconds: f64 = sqlx::query_scalar(
         "select extract(epoch from max(at) - min(at))::float8

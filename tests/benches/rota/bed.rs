@@ -1,7 +1,8 @@
-//! Stores and processes for one run of one figure: everything is new, so that figures do not depend on their order.
+//! Stores and processes for one run of one figure: everything is new, so figures do not depend on
+//! their order.
 //!
-//! PostgreSQL syncs every commit. Redis is set up as `docs/OPERATIONS.md` says: without persistence, for it holds nothing that
-//! cannot be rebuilt.
+//! PostgreSQL syncs every commit. Redis is configured as `docs/OPERATIONS.md` recommends: without
+//! persistence, since everything in it can be rebuilt.
 
 use std::time::Duration;
 
@@ -22,23 +23,23 @@ use crate::figures::Figure;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Who sends jobs.
+/// A tenant that sends jobs.
 pub struct Tenant {
-    /// For the ledger.
+    /// The tenant's id in the ledger.
     pub id: Uuid,
-    /// With every scope.
+    /// A key with every scope.
     pub api_key: String,
 }
 
-/// A whole installation.
+/// A complete installation.
 pub struct Bed {
     /// The ledger.
     pub postgres: PrivatePostgres,
     /// The index.
     pub redis: PrivateRedis,
-    /// Where the API listens.
+    /// The API's port.
     pub port: u16,
-    /// As many as the figure wants.
+    /// As many as the figure needs.
     pub tenants: Vec<Tenant>,
     /// The API.
     pub api: ProcessUnderTest,
@@ -47,18 +48,18 @@ pub struct Bed {
     settings: Settings,
 }
 
-/// What the processes are told beside where things are.
+/// Settings of the processes that a figure may change.
 #[derive(Clone, Copy)]
 struct Settings {
     lease: Option<Duration>,
     kinds: &'static str,
 }
 
-/// A worker, and where its numbers are.
+/// A worker and its metrics port.
 pub struct Worker {
     /// The process.
     pub process: ProcessUnderTest,
-    /// Of `/metrics`.
+    /// The port of `/metrics`.
     pub port: u16,
 }
 
@@ -97,7 +98,7 @@ impl Bed {
         Ok(Worker { process, port })
     }
 
-    /// Runs a command of the operator.
+    /// Runs an operator's command.
     pub async fn operate(&self, arguments: &[&str]) -> Result<()> {
         let mut command = spec("api", &self.postgres, &self.redis, self.settings)?.args(arguments).start()?;
         let status = command.wait_exit(PATIENCE).await?;
@@ -105,19 +106,19 @@ impl Bed {
         Ok(())
     }
 
-    /// A connection that sees everything.
+    /// A connection as the owner, which sees everything.
     pub async fn owner(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.postgres.urls().owner).await?)
     }
 
-    /// The index, as the processes see it.
+    /// The index as the processes see it.
     pub fn index(&self) -> Result<Index> {
         let response_timeout = Duration::from_secs(10);
         let (prefix, shards) = ("rota".to_owned(), ShardCounts::default());
         Ok(Index::open(&IndexSettings { url: self.redis.url(), prefix, response_timeout, shards })?)
     }
 
-    /// Waits until the leader has built the index, to its end, from the epoch that the ledger names.
+    /// Waits until the leader has built the whole index in the ledger's current epoch.
     pub async fn index_is_whole(&self) -> Result<()> {
         let (index, mut owner) = (self.index()?, self.owner().await?);
         eventually(PATIENCE, "the index is built", async || {
@@ -134,7 +135,7 @@ impl Bed {
 }
 
 impl Worker {
-    /// Ends it as a roll-out does.
+    /// Stops the worker as a roll-out does.
     pub async fn stop(mut self) -> Result<()> {
         self.process.sigterm()?;
         self.process.wait_exit(PATIENCE).await?;
@@ -142,7 +143,7 @@ impl Worker {
     }
 }
 
-/// Where all test-only kinds wait.
+/// The queue of all test-only kinds.
 pub fn queue() -> QueueName {
     "default".parse().expect("a valid queue name")
 }

@@ -1,4 +1,5 @@
-//! A client that costs little, so that the server is what is measured: one keep-alive connection, requests made beforehand.
+//! A cheap client, so that the server is what is measured: one keep-alive connection, requests
+//! built in advance.
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -12,7 +13,7 @@ pub struct Client {
     buffer: Vec<u8>,
 }
 
-/// A request as it goes over the wire.
+/// A request as sent over the wire.
 pub fn post(path: &str, api_key: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {api_key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -29,12 +30,13 @@ impl Client {
         Ok(Self { stream, buffer: Vec::with_capacity(64 << 10) })
     }
 
-    /// Sends a request and reads the whole answer, which must be 202.
+    /// Sends a request and reads the whole response, which must be a 202.
     pub async fn accepted(&mut self, request: &[u8]) -> Result<()> {
         self.answered(request, "202").await.map(drop)
     }
 
-    /// Sends a request, reads the whole answer, which must have this status, and returns its body.
+    /// Sends a request, reads the whole response, which must have this status, and returns its
+    /// body.
     pub async fn answered(&mut self, request: &[u8], status: &str) -> Result<&[u8]> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
@@ -55,11 +57,11 @@ impl Client {
     }
 }
 
-/// Head, and head with body, of the answer, once the head is complete.
+/// The length of the head, and of head and body, of the response, once the head is complete.
 fn answer_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end])?.to_ascii_lowercase();
     let length =
-        head.lines().find_map(|line| line.strip_prefix("content-length:")).context("the answer says its length")?;
+        head.lines().find_map(|line| line.strip_prefix("content-length:")).context("the response has a length")?;
     Ok(Some((end + 4, end + 4 + length.trim().parse::<usize>()?)))
 }

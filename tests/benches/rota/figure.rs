@@ -1,15 +1,15 @@
-//! Measured numbers, and what they come to over several runs.
+//! Measured numbers, and their summary over several runs.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a number must reach.
+/// The target of a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Bar {
-    /// The more the better.
+    /// Higher is better.
     AtLeast(f64),
-    /// The less the better.
+    /// Lower is better.
     AtMost(f64),
 }
 
@@ -36,29 +36,29 @@ pub struct Series {
 }
 
 impl Measured {
-    /// A number without a bar.
+    /// A number without a target.
     pub fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit, bar: None }
     }
 
-    /// Jobs a second.
+    /// Jobs per second.
     pub fn rate(name: impl Into<String>, jobs: usize, took: Duration) -> Self {
         Self::new(name, count(jobs) / took.as_secs_f64(), "jobs/s")
     }
 
-    /// Milliseconds at a share (0 to 100) of samples, which are sorted for that.
+    /// The percentile `share` (0 to 100) of samples in milliseconds; sorts the samples.
     pub fn percentile(name: impl Into<String>, samples_ms: &mut [f64], share: usize) -> Self {
         samples_ms.sort_unstable_by(f64::total_cmp);
         let at = (samples_ms.len() * share / 100).min(samples_ms.len().saturating_sub(1));
         Self::new(name, samples_ms.get(at).copied().unwrap_or(f64::NAN), "ms")
     }
 
-    /// With what it must be at least.
+    /// Sets the minimum.
     pub fn at_least(self, bar: f64) -> Self {
         Self { bar: Some(Bar::AtLeast(bar)), ..self }
     }
 
-    /// With what it must be at most.
+    /// Sets the maximum.
     pub fn at_most(self, bar: f64) -> Self {
         Self { bar: Some(Bar::AtMost(bar)), ..self }
     }
@@ -70,7 +70,7 @@ impl Measured {
 }
 
 impl Series {
-    /// Brings the runs of one figure together, number by number.
+    /// Combines the runs of one figure, number by number.
     pub fn of(runs: &[Vec<Measured>]) -> Vec<Self> {
         let Some(first) = runs.first() else { return Vec::new() };
         let series = |measured: &Measured| {
@@ -91,7 +91,7 @@ impl Series {
         Self { name: measured.name.clone(), value: median, unit: measured.unit, runs, median, bar, ok }
     }
 
-    /// A line for people.
+    /// The human-readable line.
     pub fn line(&self) -> String {
         let verdict = match (&self.bar, self.ok) {
             (Some(bar), Some(true)) => format!("   {bar}: met"),
@@ -116,7 +116,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// A count as the float that figures are made of.
+/// A count as the `f64` that figures are computed with.
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub const fn count(number: usize) -> f64 {
     number as f64

@@ -1,4 +1,4 @@
-//! Sending requests: as fast as they are answered, or at a steady pace whatever the answers do.
+//! Sends requests: as fast as responses arrive, or at a steady pace regardless of them.
 
 use std::{
     sync::{
@@ -17,15 +17,15 @@ use crate::{
 };
 
 const BATCH: usize = 100;
-/// Connections that are ready for a paced request, so that a slow answer does not hold up the next request.
+/// Idle connections for paced requests, so that a slow response does not delay the next request.
 const READY: usize = 16;
-/// About 200 bytes, like the payload of the peers.
+/// About 200 bytes, like the payload in the benchmarks of comparable projects.
 pub const ARGS: &str = concat!(
     r#"{"pad":"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"#,
     r#"012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"}"#
 );
 
-/// Sends requests in turn, `times` of them in all, over a number of connections.
+/// Sends the requests in rotation, `times` in total, over several connections.
 pub async fn hammer(port: u16, connections: usize, times: usize, requests: Vec<Vec<u8>>) -> Result<Duration> {
     let (requests, left) = (Arc::new(requests), Arc::new(AtomicUsize::new(times)));
     let mut clients = Vec::new();
@@ -49,7 +49,7 @@ pub async fn hammer(port: u16, connections: usize, times: usize, requests: Vec<V
     Ok(started.elapsed())
 }
 
-/// Commits jobs through the API in batches of 100, the given items over and over.
+/// Commits jobs through the API in batches of 100, repeating the given items.
 pub async fn batches(port: u16, api_key: &str, jobs: usize, items: &[String]) -> Result<Duration> {
     let bodies = items.len().div_ceil(BATCH);
     let mut items = items.iter().map(String::as_str).cycle();
@@ -60,13 +60,13 @@ pub async fn batches(port: u16, api_key: &str, jobs: usize, items: &[String]) ->
     hammer(port, 8, jobs / BATCH, (0..bodies).map(request).collect()).await
 }
 
-/// When paced requests were sent, in their order, and how many were not accepted.
+/// The send times of paced requests, in order.
 pub struct Paced {
-    /// Unix nanoseconds, from just before the request was written; `None` if it was refused.
+    /// Unix nanoseconds from just before the request was written; `None` if it was refused.
     pub sent_ns: Vec<Option<i64>>,
 }
 
-/// Sends one request an interval, open loop.
+/// Sends one request per interval, open loop.
 pub async fn paced(port: u16, every: Duration, requests: Vec<Vec<u8>>) -> Result<Paced> {
     let (give_back, mut ready) = mpsc::channel(READY);
     for _ in 0..READY {
@@ -81,7 +81,7 @@ pub async fn paced(port: u16, every: Duration, requests: Vec<Vec<u8>>) -> Result
         tasks.spawn(async move {
             let sent_ns = now_ns();
             let accepted = client.accepted(&request).await.is_ok();
-            // Refused when the pace has ended.
+            // Fails once the last request has been sent.
             let _ = give_back.send(client).await;
             (number, accepted.then_some(sent_ns))
         });

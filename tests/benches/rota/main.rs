@@ -1,11 +1,13 @@
-//! The figures of Rota, taken from outside: release binaries, real stores with fsync on, HTTP over loopback.
+//! The figures of Rota, measured from outside: release binaries, real stores with fsync on, HTTP
+//! over loopback.
 //!
 //!     cargo build --release --workspace --bins
-//!     cargo bench -p tests --bench rota -- [FIGURE]... [--json] [--runs N] [--jobs N] [--seconds N]
+//!     cargo bench -p tests --bench rota -- [FIGURE]... [OPTION]...
 //!
-//! Without names all figures are taken; `--help` lists them. Each run has new stores and new processes, and a figure's value is
-//! the median of its runs. Absolute figures depend on the machine and on what else it does; compare within one run.
-//! Next: [`figures`] for the list, [`bed`] for what stands around it.
+//! Options are `--json`, `--runs N`, `--jobs N` and `--seconds N`. Without names all figures are
+//! measured; `--help` lists them. Each run has new stores and new processes, and the value of a
+//! figure is the median of its runs. Absolute figures depend on the machine and its other load;
+//! compare within one run. Next: [`figures`] for the list, [`bed`] for the environment of a run.
 
 mod arguments;
 mod backlog;

@@ -1,4 +1,4 @@
-//! Reading what processes tell of themselves, which costs them next to nothing: their metrics, Redis' `INFO`, `/proc`.
+//! Reads numbers that processes expose at next to no cost: their metrics, Redis' `INFO`, `/proc`.
 
 use anyhow::Result;
 use tests::process::ProcessUnderTest;
@@ -22,7 +22,7 @@ pub async fn redis_memory(bed: &Bed) -> Result<f64> {
     Ok(line.trim().parse()?)
 }
 
-/// The most memory that a process has had.
+/// The peak memory of a process.
 pub fn rss(name: &str, process: &ProcessUnderTest) -> Result<Measured> {
     let mib = process.peak_rss_bytes()? / (1 << 20);
     Ok(Measured::new(name, crate::figure::count(usize::try_from(mib)?), "MiB"))

@@ -1,6 +1,7 @@
-//! Hearing from the kinds when runs begin and end (see `jobs::kinds::testing::stamp`).
+//! Receives stamps from the kinds when runs begin and end (see `jobs::kinds::testing::stamp`).
 //!
-//! Invariant: times are those that the worker took, on the clock that [`now_ns`] reads too; a stamp that was lost is missing, never wrong.
+//! Invariant: times are taken by the worker, on the clock that [`now_ns`] also reads; a lost stamp
+//! is missing, never wrong.
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use shared::clock::Clock;
 use tests::eventually::poll_until;
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-/// What became of the runs of one token.
+/// The stamps of one token.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
     /// Unix nanoseconds of each start, in order of arrival.
@@ -23,7 +24,7 @@ pub struct Runs {
     pub ends: Vec<i64>,
 }
 
-/// The listening end.
+/// The receiver of stamps.
 pub struct Stamps {
     port: u16,
     heard: Arc<Mutex<HashMap<u64, Runs>>>,
@@ -31,7 +32,7 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// Listens on a port of the kernel's choice.
+    /// Listens on a port chosen by the kernel.
     pub async fn listen() -> Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         // Bursts of short jobs must not be lost before they are read; the kernel may grant less.
@@ -41,27 +42,27 @@ impl Stamps {
         Ok(Self { port, heard, listener })
     }
 
-    /// The argument with which a kind stamps.
+    /// The argument that makes a kind send stamps.
     pub fn argument(&self, token: u64) -> serde_json::Value {
         serde_json::json!({ "port": self.port, "token": token })
     }
 
-    /// Where stamps are sent.
+    /// The port that stamps are sent to.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// All that was heard.
+    /// All stamps received so far.
     pub fn heard(&self) -> HashMap<u64, Runs> {
         self.lock().clone()
     }
 
-    /// What was heard of one token.
+    /// The stamps received for one token.
     pub fn of(&self, token: u64) -> Runs {
         self.lock().get(&token).cloned().unwrap_or_default()
     }
 
-    /// Waits until a condition holds for a token; `None` if it does not in time.
+    /// Waits until a condition holds for a token; `None` if it does not within `patience`.
     pub async fn wait(&self, token: u64, patience: Duration, condition: impl Fn(&Runs) -> bool) -> Option<Runs> {
         poll_until(patience, async || Some(self.of(token)).filter(|runs| condition(runs))).await
     }
@@ -82,7 +83,7 @@ pub fn now_ns() -> i64 {
     Clock::system().now().timestamp_nanos_opt().unwrap_or_default()
 }
 
-/// From one stamp to another, in milliseconds.
+/// The time from one stamp to another, in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "spans here are far below 2^52 ns")]
 pub const fn ms_between(from_ns: i64, to_ns: i64) -> f64 {
     (to_ns - from_ns) as f64 / 1e6

@@ -1,4 +1,5 @@
-//! `acceptance.toml`, read as a harness reads it: every name, path, template and pointer comes from the file.
+//! Reads `acceptance.toml` as an external harness does: every name, path, template and pointer
+//! comes from the file.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::process::ProcessSpec;
 
-/// The file.
+/// The parsed file.
 pub struct Contract(Value);
 
 impl Contract {
@@ -14,7 +15,7 @@ impl Contract {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../acceptance.toml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let contract = Self(toml::from_str(&text).context("acceptance.toml")?);
-        ensure!(contract.0["version"] == 1, "another version of the format");
+        ensure!(contract.0["version"] == 1, "unsupported version of the format");
         Ok(contract)
     }
 
@@ -24,7 +25,7 @@ impl Contract {
         value.with_context(|| format!("acceptance.toml has no text at {pointer}"))
     }
 
-    /// The names in a table, ascending.
+    /// The names in a table, in ascending order.
     pub fn names(&self, pointer: &str) -> Result<Vec<&str>> {
         let table = self.0.pointer(pointer).and_then(Value::as_object);
         let table = table.with_context(|| format!("acceptance.toml has no table {pointer}"))?;
@@ -40,12 +41,12 @@ impl Contract {
         words.iter().map(|word| word.as_str().with_context(|| format!("{pointer} holds {word}"))).collect()
     }
 
-    /// A command of the file, with the binary of the same name that was built for this test.
+    /// A command of the file, run with the binary of that name built for this test.
     pub fn command(&self, pointer: &str) -> Result<ProcessSpec> {
         let words = self.words(pointer)?;
         let (program, arguments) = words.split_first().context("an empty command")?;
         let binary = program.strip_prefix("target/release/");
-        let binary = binary.with_context(|| format!("{program} is not what the build command makes"))?;
+        let binary = binary.with_context(|| format!("{program} is not built by the build command"))?;
         Ok(ProcessSpec::binary(binary)?.args(arguments))
     }
 
@@ -53,9 +54,10 @@ impl Contract {
         self.0.pointer(&format!("/requests/{name}")).with_context(|| format!("acceptance.toml has no request {name}"))
     }
 
-    /// The header of the only kind of principal there is, for a tenant of the bootstrap object.
+    /// The header of the only kind of principal, with the key of a tenant from the bootstrap
+    /// output.
     pub fn api_key_header(&self, tenant: &Value) -> Result<(&str, String)> {
-        let [header] = self.names("/auth/api_key")?[..] else { anyhow::bail!("one header is a key") };
+        let [header] = self.names("/auth/api_key")?[..] else { anyhow::bail!("expected exactly one API key header") };
         let template = self.text(&format!("/auth/api_key/{header}"))?;
         let key = tenant["api_key"].as_str().context("the bootstrap object has no api_key")?;
         Ok((header, template.replace("{api_key}", key)))
@@ -64,11 +66,11 @@ impl Contract {
     /// The args of a kind, as JSON.
     pub fn args(&self, kind: &str, values: &[(&str, Value)]) -> Result<Value> {
         let filled = fill_json(self.text(&format!("/kinds/{kind}"))?, values);
-        serde_json::from_str(&filled).with_context(|| format!("the args of {kind} are no JSON: {filled}"))
+        serde_json::from_str(&filled).with_context(|| format!("the args of {kind} are not JSON: {filled}"))
     }
 }
 
-/// Replaces names in a path or a header.
+/// Replaces placeholders in a path or a header.
 pub fn fill_text(template: &str, values: &[(&str, Value)]) -> String {
     let mut filled = template.to_owned();
     for (name, value) in values {
@@ -78,7 +80,8 @@ pub fn fill_text(template: &str, values: &[(&str, Value)]) -> String {
     filled
 }
 
-/// Replaces names in a JSON text: bare by JSON, inside quotes by escaped text.
+/// Replaces placeholders in a JSON text: bare ones with JSON, those inside quotes with escaped
+/// text.
 pub fn fill_json(template: &str, values: &[(&str, Value)]) -> String {
     let (mut filled, mut rest, mut inside) = (String::new(), template, false);
     while let Some(character) = rest.chars().next() {

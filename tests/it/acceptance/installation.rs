@@ -1,4 +1,4 @@
-//! Rota set up and started as `acceptance.toml` says, and asked as it says.
+//! Rota set up, started and called as `acceptance.toml` specifies.
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
@@ -18,15 +18,15 @@ use super::contract::{Contract, fill_json, fill_text};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running system. Fields end in their order: the processes before their stores.
+/// A running system. Fields drop in order: the processes before their stores.
 pub struct Installation {
     pub contract: Contract,
-    /// Of the bootstrap object.
+    /// From the bootstrap output.
     pub tenants: Vec<Value>,
     processes: Vec<ProcessUnderTest>,
     api: ApiClient,
     asked: Mutex<BTreeSet<String>>,
-    /// What the operator's commands are given.
+    /// The environment of the operator's commands.
     operator: Vec<(&'static str, String)>,
     redis: PrivateRedis,
     _database: TestDatabase,
@@ -72,19 +72,19 @@ impl Installation {
         Ok(Self { contract, tenants, processes, api, asked, operator, redis, _database: database })
     }
 
-    /// The exit status and the output of the check of the index.
+    /// The exit status and the output of the index check.
     pub async fn check_index(&self) -> Result<(Option<i32>, String)> {
         let mut check = with(&self.contract, self.contract.command("/queue/check")?, &self.operator)?.start()?;
         let status = check.wait_exit(PATIENCE).await?;
         Ok((status.code(), check.output()?))
     }
 
-    /// A connection to look behind the index.
+    /// A connection to change the index directly.
     pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
         Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
     }
 
-    /// Sends a request of the file as the first tenant, and checks its status.
+    /// Sends a request of the file as the first tenant, and checks the response status.
     pub async fn ask(&self, name: &str, values: &[(&str, Value)]) -> Result<Value> {
         let request = self.contract.request(name)?;
         self.asked.lock().expect("no holder panics").insert(name.to_owned());
@@ -94,7 +94,7 @@ impl Installation {
         let (header, key) = self.contract.api_key_header(&self.tenants[0])?;
         sent = sent.header(header, key);
         for (header, value) in request["headers"].as_object().into_iter().flatten() {
-            sent = sent.header(header, fill_text(value.as_str().context("a header is a text")?, values));
+            sent = sent.header(header, fill_text(value.as_str().context("a header is a string")?, values));
         }
         if let Some(body) = request["body"].as_str() {
             sent = sent.header("content-type", "application/json").body(fill_json(body, values));
@@ -104,7 +104,7 @@ impl Installation {
         Ok(answer.body)
     }
 
-    /// What a request's answer holds where the file says.
+    /// The value in a response at the pointer from the file.
     pub fn told<'a>(&self, name: &str, member: &str, answer: &'a Value) -> Result<&'a Value> {
         let pointer = self.contract.text(&format!("/requests/{name}/{member}"))?;
         answer.pointer(pointer).with_context(|| format!("the answer to {name} has nothing at {pointer}: {answer}"))
@@ -118,7 +118,7 @@ impl Installation {
         self.told("enqueue", "id", &answer).cloned()
     }
 
-    /// Waits until a job's state is one of those that the file has for the word.
+    /// Waits until a job is in one of the states listed in the file for this word.
     pub async fn reaches(&self, id: &Value, word: &str) -> Result<()> {
         let states = self.contract.words(&format!("/states/{word}"))?;
         eventually(PATIENCE, &format!("job {id} is {word}"), async || {
@@ -130,7 +130,7 @@ impl Installation {
         Ok(())
     }
 
-    /// Cancels a job, whose answer must say so.
+    /// Cancels a job; fails unless the response shows a cancelled state.
     pub async fn cancel(&self, id: &Value) -> Result<()> {
         let answer = self.ask("cancel", &[("id", id.clone())]).await?;
         let state = self.told("cancel", "state", &answer)?.as_str().unwrap_or_default();
@@ -138,12 +138,12 @@ impl Installation {
         Ok(())
     }
 
-    /// The requests that were sent, ascending.
+    /// The names of the requests sent so far, in ascending order.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no holder panics").iter().cloned().collect()
     }
 
-    /// SIGTERM to every role; each must end well.
+    /// Sends SIGTERM to every role; each must exit successfully.
     pub async fn stop(mut self) -> Result<()> {
         for process in &mut self.processes {
             process.sigterm()?;
@@ -160,7 +160,7 @@ fn owned((name, value): (&'static str, &str)) -> (&'static str, String) {
     (name, value.to_owned())
 }
 
-/// Adds variables by their names in the file.
+/// Adds variables by their keys in the file.
 fn with(contract: &Contract, mut spec: ProcessSpec, settings: &[(&str, String)]) -> Result<ProcessSpec> {
     for (name, value) in settings {
         spec = spec.env(contract.text(&format!("/env/{name}"))?, value);
@@ -168,7 +168,7 @@ fn with(contract: &Contract, mut spec: ProcessSpec, settings: &[(&str, String)])
     Ok(spec)
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to completion and returns its output.
 async fn run(spec: ProcessSpec) -> Result<String> {
     let mut process = spec.start()?;
     let status = process.wait_exit(PATIENCE).await?;

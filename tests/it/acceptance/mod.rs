@@ -1,4 +1,5 @@
-//! `acceptance.toml` is true: this does what an outside harness does, with nothing but what the file says.
+//! Checks `acceptance.toml`: does what an external harness does, using only what the file
+//! specifies.
 
 mod contract;
 mod installation;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 async fn what_the_file_says_works() -> Result<()> {
     let (smtp, http) = (SmtpSink::start().await?, HttpSink::start().await?);
     let rota = Installation::start(&smtp.url()).await?;
-    assert_eq!(rota.tenants.len(), 3, "as many as bootstrap was asked for");
+    assert_eq!(rota.tenants.len(), 3, "bootstrap creates three tenants");
     every_kind_is_accepted(&rota).await?;
     every_state_is_reached(&rota).await?;
     a_callback_arrives(&rota, &http).await?;
@@ -32,7 +33,7 @@ async fn what_the_file_says_works() -> Result<()> {
     rota.stop().await
 }
 
-/// What lies in it that no job is is found, and brings the status 1.
+/// An index entry without a job is reported, with exit status 1.
 async fn the_index_is_checked(rota: &Installation) -> Result<()> {
     let holds = async || rota.check_index().await.is_ok_and(|(status, _)| status == Some(0)).then_some(());
     eventually(PATIENCE, "the index keeps its invariants", holds).await;
@@ -40,7 +41,7 @@ async fn the_index_is_checked(rota: &Installation) -> Result<()> {
     let leases = leases[0].replace(":meta", ":leases");
     redis::cmd("ZADD").arg(leases).arg("inf").arg("garbage").exec_async(&mut rota.redis().await?).await?;
     let (status, output) = rota.check_index().await?;
-    // The leader may have been faster.
+    // The leader may have removed the entry already.
     if status != Some(0) {
         assert_eq!(status, Some(1));
         assert!(output.contains("default: garbage: garbage"), "{output}");
@@ -52,7 +53,7 @@ async fn the_index_is_checked(rota: &Installation) -> Result<()> {
 async fn every_kind_is_accepted(rota: &Installation) -> Result<()> {
     let values = [("n", json!(1)), ("url", json!("http://127.0.0.1:9/")), ("token", json!("t"))];
     for kind in rota.contract.names("/kinds")? {
-        // Far off, as some of them end the worker.
+        // Far in the future, since some of these kinds end the worker.
         let id = rota.enqueue(kind, &values, &format!("kind-{kind}"), json!("2999-01-01T00:00:00Z")).await?;
         rota.reaches(&id, "waiting").await?;
         rota.cancel(&id).await?;
@@ -93,7 +94,7 @@ async fn a_batch_runs(rota: &Installation) -> Result<()> {
     let mut jobs = vec![job("noop", rota.contract.args("noop", &[])?)?; 9];
     jobs.push(job("no_such_kind", json!({}))?);
     let answer = rota.ask("enqueue_batch", &[("key", json!("batch")), ("jobs", Value::Array(jobs))]).await?;
-    let results = rota.told("enqueue_batch", "results", &answer)?.as_array().context("results are a list")?;
+    let results = rota.told("enqueue_batch", "results", &answer)?.as_array().context("the results are a list")?;
     let pointer = rota.contract.text("/requests/enqueue_batch/id")?;
     let ids: Vec<&Value> = results.iter().filter_map(|result| result.pointer(pointer)).collect();
     assert_eq!((results.len(), ids.len()), (10, 9), "{answer}");
@@ -136,7 +137,8 @@ async fn nobody_is_suppressed(rota: &Installation) -> Result<()> {
     Ok(())
 }
 
-/// Every variable of the file is read by some process: each refuses to start with a bad value, and names it.
+/// Some process reads every variable of the file: it refuses to start with an invalid value and
+/// names the variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variable_of_the_file_is_read() -> Result<()> {
     let contract = Contract::read()?;
@@ -152,13 +154,13 @@ async fn every_variable_of_the_file_is_read() -> Result<()> {
             spec = spec.env(variable, "\u{1}!");
         }
         let mut process = spec.start()?;
-        assert!(!process.wait_exit(PATIENCE).await?.success(), "{command} starts with nonsense");
+        assert!(!process.wait_exit(PATIENCE).await?.success(), "{command} starts with invalid values");
         let output = process.output()?;
-        // Whole words, so that PORT is not found in METRICS_PORT.
+        // Whole words, so that METRICS_PORT does not count as PORT.
         let words: BTreeSet<&str> = output.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
         named.extend(variables.iter().copied().filter(|variable| words.contains(variable)));
     }
-    assert_eq!(named, variables, "all are read by one process or another");
+    assert_eq!(named, variables, "every variable is read by some process");
     Ok(())
 }
 
@@ -177,6 +179,6 @@ fn the_file_has_no_part_that_is_not_tried() -> Result<()> {
     }
     words.sort_unstable();
     let all = ["available", "cancelled", "completed", "discarded", "retryable", "running", "scheduled"];
-    assert_eq!(words, all, "every state of a job means one thing to a harness");
+    assert_eq!(words, all, "every job state has exactly one meaning to a harness");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a worker could not decode is refused at submission, by every way in.
+//! Args that a worker could not decode are refused at submission, on every route that takes jobs.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use super::{LEASE, PATIENCE};
 
 const JOBS: &str = "/api/v1/jobs";
 
-/// Args of `sleep` on which the schema, `serde_json::Value` and the decoder do not agree, or that no row could hold.
+/// Args of `sleep` on which the schema, `serde_json::Value` and the decoder disagree, or that no
+/// row could hold.
 const UNDECODABLE: [&str; 16] = [
     r#"{"ms":1.0}"#,
     r#"{"ms":1e1}"#,
@@ -63,7 +64,7 @@ async fn what_cannot_be_decoded_is_refused_with_its_place() -> Result<()> {
         assert!(pointer.starts_with("/on_complete/args"), "{args}: {}", completion.text);
     }
     let kinds = api.get(&format!("{JOBS}?kind=sleep")).await?;
-    assert_eq!(kinds.ok(200)["items"], json!([]), "nothing of it was committed");
+    assert_eq!(kinds.ok(200)["items"], json!([]), "no part of the request was committed");
     Ok(())
 }
 
@@ -79,7 +80,7 @@ async fn args_may_be_left_out_null_or_empty_alike() -> Result<()> {
     Ok(())
 }
 
-/// Accepted or not is the API's to say; what it accepted, a worker must be able to begin.
+/// The API may accept or refuse a job; a worker must be able to start every accepted job.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_job_is_discarded_for_its_args() -> Result<()> {
     let app = TestApp::start().await?;
@@ -87,9 +88,9 @@ async fn no_accepted_job_is_discarded_for_its_args() -> Result<()> {
     let accepted = submit_odd_jobs(&tenant.api).await?;
     assert!(accepted.len() > 20, "only {} were accepted", accepted.len());
     for id in &accepted {
-        let job = app.system.state(tenant.id, *id).await?.context("an accepted job is there")?;
+        let job = app.system.state(tenant.id, *id).await?.context("an accepted job exists")?;
         let kind = app.system.registry.get(&job.kind).context("its kind is known")?;
-        let args = job.args.as_ref().context("one job is shown with its args")?;
+        let args = job.args.as_ref().context("a single job includes its args")?;
         assert!(kind.can_decode(args), "{}: {}", job.kind, args.get());
     }
     let (scheduler, worker) = (app.system.scheduler(), app.system.worker(8, LEASE));
@@ -107,7 +108,8 @@ async fn no_accepted_job_is_discarded_for_its_args() -> Result<()> {
     Ok(())
 }
 
-/// Submits every member of two kinds with every odd value, in one batch; returns the ids of those accepted.
+/// Submits every member of two kinds with every odd value, in one batch; returns the ids of those
+/// accepted.
 async fn submit_odd_jobs(api: &ApiClient) -> Result<Vec<Uuid>> {
     let values = [
         "0",

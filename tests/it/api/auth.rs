@@ -1,4 +1,4 @@
-//! Who is let in, and what a key without a scope is told.
+//! Authentication, and the refusal of a key without the required scope.
 
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ async fn a_request_without_a_good_key_is_refused() -> Result<()> {
         assert_eq!(answer.status, 401, "a key {what}: {}", answer.text);
         answer.problem(401, "unauthenticated");
         assert_eq!(answer.header("www-authenticate"), r#"ApiKey realm="rota""#);
-        assert!(!answer.text.contains(secret), "the refusal repeats the key");
+        assert!(!answer.text.contains(secret), "the response contains the key");
     }
     let odd = app.anonymous().request(&Method::GET, KINDS).header("x-api-key", HeaderValue::from_bytes(b"\xff\xfe")?);
     Answer::to(odd).await?.problem(401, "unauthenticated");
@@ -76,7 +76,7 @@ async fn a_request_without_a_good_key_is_refused() -> Result<()> {
 async fn a_missing_scope_is_named() -> Result<()> {
     let app = TestApp::start().await?;
     let tenant = app.system.tenant("acme").await?;
-    // A scope that no release knows gives no right and harms no other.
+    // An unknown scope grants nothing and does not affect the others.
     let reader = app.client(&app.key(tenant, &["jobs:read", "jobs:everything"], None).await?.1);
     reader.get("/api/v1/jobs").await?.ok(200);
     let answer = reader.post("/api/v1/jobs", &serde_json::json!({ "kind": "noop" })).await?;
@@ -95,13 +95,13 @@ async fn a_revoked_key_stops_working_within_seconds() -> Result<()> {
     client.get(KINDS).await?.ok(200);
     revoke(&app, id).await?;
     let revoked = Instant::now();
-    // Using it all the while must not keep it alive.
+    // Constant use must not keep a revoked key valid.
     let refused = eventually(PATIENCE, "the key is refused", async || {
         let answer = client.get(KINDS).await.ok()?;
         (answer.status == 401).then_some(answer)
     });
     refused.await.problem(401, "unauthenticated");
-    assert!(revoked.elapsed().as_secs() < 8, "it worked for {:?}; 5 s are promised", revoked.elapsed());
+    assert!(revoked.elapsed().as_secs() < 8, "the key worked for {:?}; the documented limit is 5 s", revoked.elapsed());
     client.get(KINDS).await?.problem(401, "unauthenticated");
     Ok(())
 }

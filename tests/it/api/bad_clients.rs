@@ -1,4 +1,5 @@
-//! What 500 idle sockets and 500 half-sent requests cost others at the real binary: nothing that can be measured.
+//! 500 idle sockets and 500 half-sent requests must have no measurable effect on other clients of
+//! the real binary.
 
 use std::{
     net::SocketAddr,
@@ -38,7 +39,7 @@ impl Server {
         let port = free_port()?;
         let spec = spec.env("PORT", port.to_string());
         let spec = spec.env("DATABASE_URL", &urls.app).env("DATABASE_SYSTEM_URL", &urls.system);
-        // One thread each, so that the two do not take turns on the cores.
+        // One thread each, so that the two servers do not compete for the same cores.
         let spec = spec.env("REDIS_URL", redis).env("ENVIRONMENT", "test").env("TOKIO_WORKER_THREADS", "1");
         let mut process = spec.start()?;
         process.wait_ready(&format!("http://127.0.0.1:{port}/api/health/liveness"), PATIENCE).await?;
@@ -51,7 +52,7 @@ impl Server {
         Ok(stream)
     }
 
-    /// SIGTERM, and how long it took to end well.
+    /// Sends SIGTERM and returns how long a clean exit took.
     async fn stop(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         self.process.sigterm()?;
@@ -70,7 +71,8 @@ async fn ask(stream: &mut TcpStream) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Asks the two servers in turn, so that whatever else the machine does meets both alike; p90 and p99 of each.
+/// Sends requests to the two servers alternately, so that other load on the machine affects both
+/// equally; returns p90 and p99 of each.
 async fn percentiles(servers: [&Server; 2]) -> Result<[[Duration; 2]; 2]> {
     let mut streams = [servers[0].send(b"").await?, servers[1].send(b"").await?];
     let mut times = [Vec::new(), Vec::new()];
@@ -96,12 +98,14 @@ async fn pester(server: &Server) -> Result<Vec<TcpStream>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_bad_clients_slow_nobody_and_do_not_block_the_end() -> Result<()> {
-    // Whatever serves raises the limit of open files of its process, here the test's, which holds as many.
+    // Starting a server raises the limit of open files of its process; here that is the test's
+    // process, which holds as many sockets.
     let app = TestApp::start().await?;
     let (urls, redis) = (&app.system.urls, &app.system.redis_url);
     let (mut quiet, mut pestered) = (Server::start(urls, redis).await?, Server::start(urls, redis).await?);
-    // On a busy machine every hundredth request waits for a processor, on the one server or the other. A round in
-    // which both percentiles agree is enough: a server that its bad clients slow down has none.
+    // On a busy machine one request in a hundred waits for a processor on either server, so one
+    // round in which both percentiles agree is enough. If the bad clients slow the server down, no
+    // round passes.
     let mut rounds = Vec::new();
     let mut sockets = Vec::new();
     while rounds.len() < ROUNDS {
@@ -114,16 +118,17 @@ async fn a_thousand_bad_clients_slow_nobody_and_do_not_block_the_end() -> Result
         }
     }
     let (alone, among) = rounds[rounds.len() - 1];
-    assert!(among[0] <= alone[0] * 2 && among[1] <= alone[1] * 2, "p90 and p99, alone and among: {rounds:?}");
-    // Still all there: SIGTERM must not wait for their time-outs.
+    assert!(among[0] <= alone[0] * 2 && among[1] <= alone[1] * 2, "p90 and p99, undisturbed and disturbed: {rounds:?}");
+    // All sockets are still open: SIGTERM must not wait for their time-outs.
     assert_eq!(sockets.len(), 1_000);
     let took = pestered.stop().await?;
-    assert!(took < Duration::from_secs(5), "to stop took {took:?}");
+    assert!(took < Duration::from_secs(5), "the shutdown took {took:?}");
     quiet.stop().await?;
     Ok(())
 }
 
-/// Most of the files are other clients' sockets; a good client finds one, and so do the connections to the stores.
+/// Most file descriptors hold idle sockets of other clients; a well-behaved client and the
+/// connections to the stores still get theirs.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_sockets_beyond_the_limit_of_files_make_room() -> Result<()> {
     let app = TestApp::start().await?;
@@ -142,7 +147,7 @@ async fn idle_sockets_beyond_the_limit_of_files_make_room() -> Result<()> {
     }
     waits.sort_unstable();
     assert!(waits[10] < Duration::from_millis(200), "{waits:?}");
-    // The stores are reached, too.
+    // The connections to the stores work, too.
     let ready = reqwest::get(format!("http://{}/api/health/readiness", server.address)).await?;
     assert_eq!(ready.status().as_u16(), 200);
     drop(idle);

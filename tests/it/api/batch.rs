@@ -1,4 +1,4 @@
-//! `/api/v1/jobs/batch`: a result for each job, and how many there may be.
+//! `/api/v1/jobs/batch`: one result per job, and the limit on jobs per request.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ async fn each_job_has_a_result_of_its_own() -> Result<()> {
         },
         {
           "code": "invalid_args",
-          "detail": "the args are not of the form that the kind needs",
+          "detail": "the args do not match the kind's schema",
           "errors": [
             {
               "detail": "\"soon\" is not of type \"integer\"",
@@ -58,10 +58,10 @@ async fn each_job_has_a_result_of_its_own() -> Result<()> {
         },
         {
           "code": "invalid_body",
-          "detail": "the body is not of the form that is documented",
+          "detail": "the body does not match the documented schema",
           "errors": [
             {
-              "detail": "max_attempts is 1 to 100",
+              "detail": "max_attempts must be 1 to 100",
               "pointer": "/max_attempts"
             }
           ],
@@ -104,7 +104,7 @@ async fn a_batch_of_which_no_job_is_in_order_is_refused() -> Result<()> {
     answer.problem(422, "invalid_body");
     assert_eq!(answer.body["rejected"], 2, "{}", answer.text);
     assert_eq!(answer.body["results"][1]["code"], "invalid_args");
-    // What cannot even be read as jobs is refused as a whole, with its place.
+    // A body that cannot be parsed as jobs is refused as a whole, with the pointer to the error.
     let answer = api.post(BATCH, &json!({ "jobs": [{ "kind": "noop" }, { "kind": "noop", "tenant_id": 1 }] })).await?;
     answer.problem(422, "invalid_body");
     assert_eq!(answer.only_error().0, "/jobs/1/tenant_id");

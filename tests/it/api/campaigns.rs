@@ -1,4 +1,4 @@
-//! Campaigns: what a draft is refused for, and which steps its states permit.
+//! Campaigns: the reasons for refusing a draft, and the transitions that each state allows.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -81,7 +81,7 @@ async fn a_draft_that_could_never_be_sent_is_refused_at_its_place() -> Result<()
     for (pointer, value, detail) in cases {
         let mut body = draft();
         let (parent, member) = pointer.rsplit_once('/').expect("pointers begin with a slash");
-        body.pointer_mut(parent).expect("it is there")[member] = value;
+        body.pointer_mut(parent).expect("the pointer exists")[member] = value;
         let answer = api.post(CAMPAIGNS, &body).await?;
         answer.problem(422, "invalid_body");
         let (told, text) = answer.only_error();
@@ -111,7 +111,7 @@ async fn what_fails_for_the_first_recipient_is_not_sent_to_anyone() -> Result<()
     }
     assert_eq!(api.get(&format!("{CAMPAIGNS}/{id}")).await?.ok(200)["state"], "draft");
     assert_eq!(api.get("/api/v1/jobs").await?.ok(200)["items"], json!([]));
-    // At once with the draft it is the same, and leaves no draft behind.
+    // The same when the draft is sent in one request; no draft is left behind.
     body["send"] = true.into();
     api.post(CAMPAIGNS, &body).await?.problem(422, "invalid_body");
     assert_eq!(api.get(CAMPAIGNS).await?.ok(200)["items"].as_array().map(Vec::len), Some(1));
@@ -162,7 +162,7 @@ async fn the_steps_of_a_campaign_and_those_its_state_refuses() -> Result<()> {
     for refused in ["pause", "send"] {
         conflict(&api, id, refused, "paused").await?;
     }
-    // Its time is still to come.
+    // The send time is in the future.
     step(&api, id, "resume", &Value::Null, 202, "scheduled").await?;
     let scheduled = api.get(&format!("{CAMPAIGNS}/{id}")).await?;
     let kept: DateTime<Utc> = scheduled.ok(200)["send_at"].as_str().unwrap_or_default().parse()?;
@@ -170,7 +170,7 @@ async fn the_steps_of_a_campaign_and_those_its_state_refuses() -> Result<()> {
     assert_eq!(scheduled.body["started_at"], Value::Null);
     step(&api, id, "pause", &Value::Null, 200, "paused").await?;
     assert_eq!(api.get(&format!("{CAMPAIGNS}/{id}")).await?.ok(200)["pause_reason"], "requested");
-    // Its time passes while it is paused.
+    // The send time passes while the campaign is paused.
     let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
     sqlx::query("update campaigns set send_at = now() - interval '1 hour'").execute(&mut owner).await?;
     step(&api, id, "resume", &Value::Null, 202, "sending").await?;

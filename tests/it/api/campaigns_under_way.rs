@@ -1,4 +1,5 @@
-//! A campaign is never under way for ever: whatever ends the job that sends it, the scheduler settles it.
+//! A campaign never stays active forever: however the job that sends it ends, the scheduler settles
+//! the campaign.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use uuid::Uuid;
 use super::{LEASE, campaign};
 
 const JOBS: &str = "/api/v1/jobs";
-/// The scheduler becomes leader, looks, and a worker starts, on a machine that is busy with other tests.
+/// For the scheduler's election and check, and a worker's start, on a machine busy with other
+/// tests.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 struct Scene {
@@ -25,7 +27,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A campaign that is being sent, or is scheduled, by a job that no worker runs.
+    /// A campaign in state sending or scheduled whose job no worker runs.
     async fn new(body: &Value) -> Result<Self> {
         let app = TestApp::start().await?;
         let tenant = app.tenant("acme").await?;
@@ -48,7 +50,7 @@ impl Scene {
         .await
     }
 
-    /// As the owner of the schema, who may do what no role of a process may.
+    /// Runs a statement as the schema's owner, for changes that no process role may make.
     async fn sql(&self, statement: &str) -> Result<()> {
         let mut owner = PgConnection::connect(&self.app.system.urls.owner).await?;
         sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).bind(self.job).execute(&mut owner).await?;
@@ -95,7 +97,7 @@ async fn a_campaign_whose_job_was_discarded_is_paused() -> Result<()> {
     let scheduler = scene.app.system.scheduler();
     let reason = scene.reaches("paused").await["pause_detail"].clone();
     assert!(reason.as_str().is_some_and(|reason| reason.contains("discarded")), "{reason}");
-    // Redriving the job alone starts nothing behind the tenant's back: the campaign is paused.
+    // Redriving the job does not restart the campaign, which stays paused.
     let worker = scene.app.system.worker(4, LEASE);
     scene.tenant.api.act(&format!("{JOBS}/{}/retry", scene.job)).await?.ok(200);
     eventually(PATIENCE, "the job is cancelled", async || {
@@ -121,7 +123,8 @@ async fn a_campaign_whose_job_is_gone_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// Retention may take a mail's job while its campaign is paused; the recipient is not waited for then.
+/// Retention may delete the job of a mail while its campaign is paused; the campaign then does not
+/// wait for that recipient.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipient_whose_job_is_gone_is_not_waited_for() -> Result<()> {
     let scene = Scene::new(&json!({})).await?;
@@ -136,7 +139,7 @@ async fn a_recipient_whose_job_is_gone_is_not_waited_for() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_with_its_job_is_left_alone() -> Result<()> {
     let scene = Scene::new(&json!({ "send_at": "2990-01-01T00:00:00Z" })).await?;
-    // A release that does not note the job.
+    // A release that does not store the job's id.
     scene.sql("update campaigns set send_job_id = null where $1::uuid is not null").await?;
     let other = campaign(&scene.tenant.api).await?;
     scene.tenant.api.post(&format!("/api/v1/campaigns/{other}/send"), &json!({})).await?.ok(202);

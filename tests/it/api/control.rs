@@ -1,4 +1,4 @@
-//! Cancel and retry: from which states, and what the others are told.
+//! Cancel and retry: the states that allow them, and the responses in the others.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -69,7 +69,7 @@ async fn a_running_job_is_cancelled_and_stays_so() -> Result<()> {
     job_in_state(&api, job, "running").await;
     conflict(&api, job, "retry", "available").await?;
     assert_eq!(act(&api, job, "cancel").await?.ok(200)["state"], "cancelled");
-    // The only slot is free again long before the minute is over.
+    // The only slot is free again well before the minute is over.
     let next = api.post(JOBS, &json!({ "kind": "noop" })).await?.id();
     job_in_state(&api, next, "completed").await;
     assert_eq!(api.get(&format!("{JOBS}/{job}")).await?.ok(200)["state"], "cancelled");

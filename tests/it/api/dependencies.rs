@@ -1,4 +1,5 @@
-//! Jobs that wait for others: their order, what a failure does to them, and whom nobody can wait for.
+//! Jobs that depend on others: their order, the effect of a failure, and dependencies that are
+//! refused.
 
 use anyhow::Result;
 use futures::future::join_all;
@@ -82,7 +83,7 @@ async fn a_failed_dependency_cancels_or_is_borne() -> Result<()> {
     }
     job_in_state(&api, runs, "completed").await;
     job_in_state(&api, in_spite, "completed").await;
-    // Asked for again, it waits for nobody.
+    // Redriven, it no longer has dependencies.
     api.act(&format!("{JOBS}/{cancelled}/retry")).await?.ok(200);
     job_in_state(&api, cancelled, "completed").await;
     Ok(())
@@ -130,13 +131,13 @@ async fn only_own_and_known_jobs_can_be_waited_for() -> Result<()> {
     let told: Vec<&str> =
         errors.as_array().into_iter().flatten().filter_map(|error| error["pointer"].as_str()).collect();
     assert_eq!(told, ["/after/1", "/after/2"]);
-    assert_eq!(errors[0]["detail"], errors[1]["detail"], "a foreign job is told from an unknown one");
-    // Nothing was committed, and the key is still free.
+    assert_eq!(errors[0]["detail"], errors[1]["detail"], "a foreign job is distinguishable from an unknown one");
+    // Nothing was committed, and the key is still unused.
     api.post_once(JOBS, "key", &json!({ "kind": "noop", "after": [own] })).await?.ok(202);
     for (text, detail) in [
-        ("#0", "there is no earlier job at that place of the batch"),
-        ("#x", "after # comes the place of an earlier job of the batch"),
-        ("x", "neither the id of a job nor # and the place of an earlier one in the batch"),
+        ("#0", "the batch has no earlier job at that index"),
+        ("#x", "expected the index of an earlier job of the batch after #"),
+        ("x", "expected the id of a job, or # and the index of an earlier job of the batch"),
     ] {
         let answer = api.post(JOBS, &json!({ "kind": "noop", "after": [text] })).await?;
         assert_eq!(answer.only_error(), ("/after/0", detail));
@@ -165,19 +166,19 @@ async fn who_waits_for_a_refused_job_of_the_batch_is_refused() -> Result<()> {
     let results = &answer.ok(202)["results"];
     assert_eq!((&answer.body["accepted"], &answer.body["rejected"]), (&json!(1), &json!(6)), "{}", answer.text);
     for (at, detail) in [
-        (1, "the job at that place of the batch was refused"),
-        (3, "that job was refused"),
-        (4, "that job was refused"),
-        (5, "there is no earlier job at that place of the batch"),
+        (1, "the job at that index of the batch was rejected"),
+        (3, "that job was rejected"),
+        (4, "that job was rejected"),
+        (5, "the batch has no earlier job at that index"),
     ] {
         assert_eq!(results[at]["errors"][0], json!({ "pointer": "/after/0", "detail": detail }), "{at}");
     }
-    // The key that was taken on the way is free again.
+    // The unique key that was claimed earlier in the batch is free again.
     api.post(JOBS, &json!({ "kind": "noop", "unique": { "key": "free" } })).await?.ok(202);
     Ok(())
 }
 
-/// Whether the dependent comes before, during or after the end of what it waits for, it runs.
+/// A dependent runs whether it is inserted before, during or after the end of its dependency.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dependent_that_races_with_the_end_is_not_forgotten() -> Result<()> {
     let app = TestApp::start().await?;
@@ -195,7 +196,7 @@ async fn a_dependent_that_races_with_the_end_is_not_forgotten() -> Result<()> {
     Ok(())
 }
 
-/// Cancelling, finishing and adding dependents at the same time blocks nobody for good.
+/// Cancelling, completing and adding dependents concurrently does not deadlock.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_from_all_sides_do_not_lock_each_other_out() -> Result<()> {
     let app = TestApp::start().await?;
@@ -225,7 +226,7 @@ async fn ends_from_all_sides_do_not_lock_each_other_out() -> Result<()> {
     Ok(())
 }
 
-/// Both sides of the limit, in one request and in the next.
+/// Both sides of the limit, within one request and across requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_jobs_may_wait_for_one() -> Result<()> {
     let app = TestApp::start().await?;
@@ -237,7 +238,7 @@ async fn ten_thousand_jobs_may_wait_for_one() -> Result<()> {
     let fill = "insert into job_dependencies (tenant_id, job_id, depends_on, run_on_failure)
                 select $1, gen_random_uuid(), $2, true from generate_series(1, 9997)";
     sqlx::query(fill).bind(tenant.id.as_uuid()).bind(parent).execute(&mut owner).await?;
-    // 9,998 wait; of three more that come together two have room.
+    // 9,998 jobs wait; of three more in one request, two fit.
     let body = json!({ "jobs": [noop_after(&[parent]), noop_after(&[parent]), noop_after(&[idle, parent]), noop_after(&[idle])] });
     let answer = api.post("/api/v1/jobs/batch", &body).await?;
     assert_eq!((&answer.ok(202)["accepted"], &answer.body["rejected"]), (&json!(3), &json!(1)), "{}", answer.text);

@@ -1,4 +1,4 @@
-//! How many jobs others may name in `after`: in one request, and open for one tenant.
+//! Limits on the jobs named in `after`: per request, and open per tenant.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn app(per_request: usize, open: usize) -> Result<TestApp> {
     TestApp::with_dependencies(TestSystem::start().await?, DependencyConfig { per_request, open }).await
 }
 
-/// Jobs that name this many together, twice as often as it counts.
+/// A batch with this many dependencies; each job names its dependency twice, which counts once.
 fn waiting(head: Uuid, dependencies: usize) -> Value {
     let jobs = (0..dependencies).map(|_| json!({ "kind": "noop", "after": [head, head] }));
     json!({ "jobs": jobs.collect::<Vec<_>>() })
@@ -58,14 +58,14 @@ async fn a_tenant_has_as_many_open_dependencies_as_it_may_and_no_more() -> Resul
     accepted.ok(202);
     let one = json!({ "kind": "noop", "after": [first] });
     api.post(JOBS, &one).await?.problem(429, "too_many_open_dependencies");
-    // A repeat adds nothing, and jobs without dependencies are another matter.
+    // A repeat adds nothing, and jobs without dependencies are not limited.
     let repeated = api.post_once(BATCH, "key", &waiting(first, 3)).await?;
     assert_eq!((repeated.ok(202), repeated.header("idempotency-replayed")), (accepted.ok(202), "true"));
     api.post(JOBS, &json!({ "kind": "noop" })).await?.ok(202);
-    // Others have their own.
+    // Other tenants have their own limit.
     let theirs = head(&other).await?;
     other.post(BATCH, &waiting(theirs, 5)).await?.ok(202);
-    // What is final waits for nothing.
+    // A job that is final no longer has open dependencies.
     api.act(&format!("{JOBS}/{first}/cancel")).await?.ok(200);
     let second = head(&api).await?;
     let one = json!({ "kind": "noop", "after": [second] });

@@ -1,10 +1,10 @@
-//! `/api/openapi.json` and its viewer at `/api/docs`, which must work without the internet.
+//! `/api/openapi.json` and its viewer at `/api/docs`, which must work without internet access.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tests::test_app::TestApp;
 
-/// What follows each `src=` and `href=`.
+/// The values of all `src=` and `href=` attributes.
 fn references(html: &str) -> Vec<&str> {
     let attributes = ["src=\"", "href=\""].into_iter().flat_map(|attribute| html.split(attribute).skip(1));
     attributes.filter_map(|rest| rest.split('"').next()).collect()
@@ -54,11 +54,11 @@ async fn the_document_describes_itself_in_full() -> Result<()> {
     let count = ids.len();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), count, "operation ids are told apart, as generated clients name methods by them");
+    assert_eq!(ids.len(), count, "operation ids are unique, as generated clients name methods after them");
     Ok(())
 }
 
-/// The first word of an operation's id.
+/// The allowed first words of operation ids.
 const VERBS: [&str; 21] = [
     "cancel",
     "create",
@@ -83,7 +83,7 @@ const VERBS: [&str; 21] = [
     "update",
 ];
 
-/// Members that hold whatever a kind or a tenant puts there.
+/// Members with content defined by a kind or a tenant.
 const FREE: [&str; 5] = ["args", "args_schema", "body", "result", "variables"];
 
 struct Document(Value);
@@ -118,10 +118,10 @@ async fn operation_ids_are_verbs() -> Result<()> {
     for (place, operation) in document.operations() {
         let id = operation["operationId"].as_str().context("no operationId")?;
         let verb = id.split('_').next().unwrap_or_default();
-        assert!(VERBS.contains(&verb), "{place}: {id} begins with no verb that is known here");
+        assert!(VERBS.contains(&verb), "{place}: {id} does not begin with a verb of the list");
         assert!(
             !id.contains("api") && !id.contains("_by_") && !id.starts_with("get_by"),
-            "{place}: {id} is an address"
+            "{place}: {id} looks like a path"
         );
     }
     Ok(())
@@ -145,12 +145,12 @@ async fn every_body_is_a_named_schema() -> Result<()> {
     }
     let schemas = document.0["components"]["schemas"].as_object().context("schemas")?;
     for (name, schema) in schemas {
-        assert!(no_free_object(schema, name), "{name} has an object of which nothing is said: {schema}");
+        assert!(no_free_object(schema, name), "{name} has an object without a schema: {schema}");
     }
     Ok(())
 }
 
-/// Whether every object in a schema says which members it has, but for those that are free.
+/// Whether every object in a schema declares its members, except for the free ones.
 fn no_free_object(schema: &Value, name: &str) -> bool {
     if FREE.contains(&name) {
         return true;
@@ -198,7 +198,7 @@ async fn every_operation_declares_what_it_can_answer() -> Result<()> {
     Ok(())
 }
 
-/// A member that is misspelt is refused by every handler, and said to be.
+/// Every handler refuses unknown members, and the document says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_schema_is_closed() -> Result<()> {
     let document = Document::read().await?;
@@ -218,6 +218,6 @@ async fn every_request_schema_is_closed() -> Result<()> {
             open.extend(properties.chain(choices).chain(items).map(|schema| document.resolve(schema)));
         }
     }
-    assert!(seen >= 10, "only {seen} schemas were seen");
+    assert!(seen >= 10, "only {seen} schemas were checked");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Jobs that must not be started after a time.
+//! Jobs that must not start after a given time.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -20,7 +20,7 @@ async fn what_is_not_started_in_time_is_discarded_and_its_ties_end() -> Result<(
     let body = json!({ "kind": "noop", "expires_at": soon, "unique": { "key": "otp" } });
     let job = api.post(JOBS, &body).await?.id();
     let dependent = api.post(JOBS, &json!({ "kind": "noop", "after": [job] })).await?.id();
-    // No worker runs: the scheduler sees to it.
+    // No worker runs, so the scheduler discards the job.
     let job = job_in_state(&api, job, "discarded").await;
     assert_eq!((&job["errors"][0]["error"], &job["attempt"]), (&json!(TOLD), &json!(1)));
     assert_eq!(api.get(&format!("{JOBS}/{dependent}")).await?.ok(200)["state"], "cancelled");
@@ -32,7 +32,7 @@ async fn what_is_not_started_in_time_is_discarded_and_its_ties_end() -> Result<(
 async fn the_judge_at_fetch_does_not_start_what_is_over() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
-    // The index is built, then there is no leader: nobody but the judge can discard the job.
+    // The index is built, then there is no leader, so only the check at fetch can discard the job.
     let (scheduler, queue) = (app.system.scheduler(), "default".parse()?);
     eventually(PATIENCE, "the index is built", async || {
         let status = app.system.index.status(&queue).await.ok()?;
@@ -42,7 +42,7 @@ async fn the_judge_at_fetch_does_not_start_what_is_over() -> Result<()> {
     scheduler.stop().await;
     let soon = app.system.clock.now() + TimeDelta::seconds(1);
     let job = api.post(JOBS, &json!({ "kind": "noop", "expires_at": soon })).await?.id();
-    eventually(PATIENCE, "its time is over", async || {
+    eventually(PATIENCE, "its expiry has passed", async || {
         (app.system.clock.now() > soon + TimeDelta::milliseconds(50)).then_some(())
     })
     .await;
@@ -76,7 +76,7 @@ async fn a_job_that_could_never_start_is_refused() -> Result<()> {
     ] {
         let answer = api.post(JOBS, &body).await?;
         answer.problem(422, "invalid_body");
-        assert_eq!(answer.only_error(), ("/expires_at", "expires_at is later than now and than run_at"));
+        assert_eq!(answer.only_error(), ("/expires_at", "expires_at must be later than now and run_at"));
     }
     let fits = json!({ "kind": "noop", "run_at": now + hour, "expires_at": now + hour + TimeDelta::milliseconds(1) });
     api.post(JOBS, &fits).await?.ok(202);

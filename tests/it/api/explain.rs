@@ -1,4 +1,4 @@
-//! `GET jobs/{id}/explain`: each reason when it holds, and one at a time.
+//! `GET jobs/{id}/explain`: each reason in its situation, exactly one at a time.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_secs(30);
 
-/// An API, a tenant, an index without anybody who would correct it, and a worker that only says that it is there.
+/// An API, a tenant, an index without a leader that would correct it, and a worker that only sends
+/// heartbeats.
 struct Scene {
     app: TestApp,
     tenant: TestTenant,
@@ -53,12 +54,12 @@ impl Scene {
         Ok(scene)
     }
 
-    /// The worker says that it is there, as it must every few seconds.
+    /// Sends the worker's heartbeat, which is due every few seconds.
     async fn serve(&self) -> Result<()> {
         Ok(self.app.system.index.beat(&queue(), self.worker, 2).await?)
     }
 
-    /// Commits jobs and waits until the index has them.
+    /// Commits jobs and waits until the index contains them.
     async fn backlog(&self, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
         let system = &self.app.system;
         let before = system.index.depth(&queue()).await?.available;
@@ -131,7 +132,7 @@ async fn without_a_worker_that_is_the_reason() -> Result<()> {
         (told["state"] == "completed" && told["reason"].is_null()).then_some(())
     })
     .await;
-    // A real worker says that it is there, and that it goes.
+    // A real worker registers at its start and deregisters at its stop.
     scene.app.system.index.leave(&queue(), scene.worker, 2).await?;
     assert_eq!(scene.app.system.index.status(&queue()).await?.workers, 1);
     worker.stop().await?;
@@ -153,7 +154,7 @@ async fn what_operators_stopped_and_limited_is_named() -> Result<()> {
 
     let slow = LimitRow { rate_per_second: Some(0.01), burst: Some(1), ..LimitRow::default() };
     scene.limit(slow).await?;
-    assert_eq!(scene.reason(ids[1]).await?, "dispatching", "it has a token");
+    assert_eq!(scene.reason(ids[1]).await?, "dispatching", "the tenant has a token");
     assert_eq!(scene.fetch(4).await?.len(), 1);
     let told = scene.explain(ids[2]).await?;
     assert_eq!(told["reason"], "tenant_rate", "{told}");
@@ -161,9 +162,9 @@ async fn what_operators_stopped_and_limited_is_named() -> Result<()> {
     assert!(wait > TimeDelta::seconds(30) && wait <= TimeDelta::seconds(101), "one token in 100 s: {wait}");
 
     scene.limit(LimitRow { paused: Some(true), ..limited }).await?;
-    assert_eq!(scene.reason(ids[2]).await?, "tenant_paused", "a pause goes before the cap");
+    assert_eq!(scene.reason(ids[2]).await?, "tenant_paused", "a pause takes precedence over the cap");
     scene.limiter.pause_queue(&queue(), true).await?;
-    assert_eq!(scene.reason(ids[2]).await?, "queue_paused", "and the queue's before the tenant's");
+    assert_eq!(scene.reason(ids[2]).await?, "queue_paused", "the queue's pause takes precedence over the tenant's");
     scene.limiter.pause_queue(&queue(), false).await?;
     scene.limit(LimitRow::default()).await?;
     assert_eq!(scene.reason(ids[2]).await?, "dispatching");
@@ -197,7 +198,7 @@ async fn what_the_job_itself_waits_for_goes_before_all_else() -> Result<()> {
 async fn without_the_index_the_ledger_answers_as_far_as_it_knows() -> Result<()> {
     let app = TestApp::start().await?;
     let tenant = app.tenant("acme").await?;
-    // Nobody has built an index.
+    // No index has been built.
     let id = app.system.enqueue(vec![app.system.job(tenant.id, "noop", &json!({}))]).await?[0];
     let told = tenant.api.get(&format!("/api/v1/jobs/{id}/explain")).await?.ok(200).clone();
     assert_eq!((&told["reason"], &told["state"]), (&json!("dispatching"), &json!("available")), "{told}");

@@ -1,4 +1,5 @@
-//! Heads that two readers could understand differently, as bytes on a connection: each is refused with a problem.
+//! Request heads that two parsers could interpret differently, sent as raw bytes: each is refused
+//! with a problem.
 
 use anyhow::Result;
 use tests::{free_port::free_port, process::ProcessSpec, test_app::TestApp};
@@ -9,7 +10,7 @@ use tokio::{
 
 use super::PATIENCE;
 
-/// Sends a request as it is and returns the whole answer.
+/// Sends a request unchanged and returns the whole response.
 async fn raw(app: &TestApp, head: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect(app.address()).await?;
     stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).await?;
@@ -75,10 +76,10 @@ async fn a_credential_a_key_and_a_type_are_there_once() -> Result<()> {
         );
     }
     assert!(with("Content-Encoding: identity\r\nIdempotency-Key: a\r\n").await?.starts_with("HTTP/1.1 202"));
-    // Lengths that differ are no request at all, and hyper says so.
+    // Conflicting lengths are refused by hyper itself.
     let two = raw(&app, &format!("{sized}Content-Length: 3\r\n"), body).await?;
     assert!(two.starts_with("HTTP/1.1 400"), "{two}");
-    // Chunks and a length: never read as two requests.
+    // Transfer-Encoding together with Content-Length is never read as two requests.
     let both = format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n");
     let smuggled = "0\r\n\r\nGET /api/health/liveness HTTP/1.1\r\nHost: test\r\n\r\n";
     let answer = raw(&app, &both, smuggled).await?;
@@ -86,7 +87,8 @@ async fn a_credential_a_key_and_a_type_are_there_once() -> Result<()> {
     Ok(())
 }
 
-/// Without a port of their own metrics are beside the routes, for this machine; with one they are there alone.
+/// Without a separate port, metrics are served beside the routes to local requests only; with one,
+/// they are served only there.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_on_their_own_port_or_for_this_machine() -> Result<()> {
     let app = TestApp::start().await?;

@@ -1,4 +1,4 @@
-//! What the API says of itself, and what it still does, while a store is away.
+//! What the API reports about itself, and what still works, while a store is unavailable.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -48,7 +48,7 @@ async fn without_redis_it_is_degraded_and_jobs_are_accepted_all_the_same() -> Re
       "status": "up"
     }
     "#);
-    // One that hangs is no more than one that is away.
+    // A store that hangs is reported like one that is down.
     redis.pause()?;
     let hung = app.anonymous().get(READINESS).await?;
     redis.resume()?;
@@ -93,7 +93,7 @@ async fn without_postgres_everything_says_when_to_come_back() -> Result<()> {
         assert_eq!(answer.problem(503, "unavailable")["checks"][0], database);
         assert_eq!(answer.header("retry-after"), "1");
     }
-    // The first goes with the key that is remembered, the last with one that cannot be looked up.
+    // The first request uses a cached key, the last one a key that cannot be looked up.
     let refusals = [
         api.post(JOBS, &json!({ "kind": "noop" })).await?,
         api.get(JOBS).await?,
@@ -107,7 +107,7 @@ async fn without_postgres_everything_says_when_to_come_back() -> Result<()> {
     }
     postgres.start().await?;
     is(&anonymous, "up").await;
-    assert_eq!(api.get(job.header("location")).await?.ok(200)["id"], job.body["id"], "what was acknowledged is there");
+    assert_eq!(api.get(job.header("location")).await?.ok(200)["id"], job.body["id"], "the acknowledged job exists");
     api.post(JOBS, &json!({ "kind": "noop" })).await?.ok(202);
     Ok(())
 }

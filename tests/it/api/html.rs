@@ -1,4 +1,4 @@
-//! Pages: what a browser may do with them.
+//! HTML pages: what they allow a browser to do.
 
 use anyhow::Result;
 use jobs::unsubscribe::Unsubscriber;

@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a repeat makes nothing new, another body is told so, other tenants have keys of their own.
+//! `Idempotency-Key`: a repeat creates nothing, another body under the same key is refused, tenants
+//! have separate keys.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +34,7 @@ async fn a_repeat_is_answered_like_the_first_request() -> Result<()> {
     assert_eq!(job_count(&acme).await?, 1);
 
     let foreign = other.post_once(JOBS, "order-1", &changed).await?;
-    assert_eq!((foreign.status, foreign.header("idempotency-replayed")), (202, ""), "keys are the tenant's own");
+    assert_eq!((foreign.status, foreign.header("idempotency-replayed")), (202, ""), "each tenant has its own keys");
     assert_ne!(acme.post_once(JOBS, "order-2", &body).await?.id(), first.id());
     assert_eq!((job_count(&acme).await?, job_count(&other).await?), (2, 1));
     Ok(())

@@ -1,4 +1,5 @@
-//! Jobs that Rota makes for a campaign or a webhook endpoint: `jobs:control` alone does not control them.
+//! Jobs that Rota creates for a campaign or a webhook endpoint: `jobs:control` alone does not
+//! permit controlling them.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -10,12 +11,12 @@ use super::campaign;
 
 const JOBS: &str = "/api/v1/jobs";
 
-/// A tenant with a job of each internal kind, and one of its own; none of them runs.
+/// A tenant with a job of each internal kind and a job of a public kind; none of them runs.
 struct Scene {
     app: TestApp,
     tenant: TestTenant,
     campaign: Uuid,
-    /// Kind, the scope it needs, and a job of it.
+    /// The kind, the required scope, and the id of a job.
     internal: Vec<(String, &'static str, Uuid)>,
     own: Uuid,
 }
@@ -41,7 +42,7 @@ impl Scene {
         for kind in app.system.registry.iter().filter(|kind| kind.internal) {
             let listed = tenant.api.get(&format!("{JOBS}?kind={}", kind.name)).await?;
             let job = listed.ok(200)["items"][0]["id"].as_str().and_then(|id| id.parse().ok());
-            let job = job.unwrap_or_else(|| panic!("teach this test how a {} comes to be", kind.name));
+            let job = job.unwrap_or_else(|| panic!("extend this test: nothing creates a job of kind {}", kind.name));
             internal.push((kind.name.to_owned(), kind.control.map_or("none", Permission::as_str), job));
         }
         Ok(Self { app, tenant, campaign, internal, own })
@@ -101,14 +102,15 @@ async fn by_filter_they_are_left_out_and_counted() -> Result<()> {
         without.post(&format!("{JOBS}/retry"), &retry).await?.problem(403, "forbidden");
     }
     let mailer = scene.with(&["jobs:control", "campaigns:send"]).await?;
-    assert_eq!(counts(mailer.post(&path, &all).await?.ok(200)), [3, 3, 1], "the message of the endpoint is left");
+    assert_eq!(counts(mailer.post(&path, &all).await?.ok(200)), [3, 3, 1], "the endpoint's delivery remains");
     let again = json!({ "filter": { "state": "cancelled" } });
     assert_eq!(counts(without.post(&format!("{JOBS}/retry"), &again).await?.ok(200)), [1, 1, 3]);
     assert_eq!(counts(scene.tenant.api.post(&path, &all).await?.ok(200)), [2, 2, 0]);
     Ok(())
 }
 
-/// However many internal jobs there are, a request that may not control them gets to the tenant's own.
+/// Internal jobs do not count towards the limit of a request that may not control them, however
+/// many there are.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_out_uses_no_limit_up() -> Result<()> {
     let scene = Scene::new().await?;

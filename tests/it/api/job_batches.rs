@@ -1,4 +1,4 @@
-//! Batches with a completion job: counted as their jobs end, completed once.
+//! Batches with a completion job: counters updated as jobs end, completed exactly once.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ async fn a_redriven_job_is_pending_again_until_the_batch_is_finished() -> Result
     act(1, "cancel").await?;
     let finished = show(&api, id).await?;
     assert_eq!(counts(&finished), [2, 0, 0, 0, 2]);
-    // From here on it stays as it is, whatever becomes of its jobs.
+    // From here on the batch does not change, whatever happens to its jobs.
     act(0, "retry").await?;
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
     job_in_state(&api, job(&answer, 0), "completed").await;
@@ -110,14 +110,14 @@ async fn a_batch_is_its_tenants_and_needs_a_job_and_a_kind() -> Result<()> {
     let answer = api.post(BATCH, &wrong).await?;
     answer.problem(422, "invalid_args");
     assert_eq!(answer.only_error().0, "/on_complete/args/ms");
-    // Where all jobs are refused there is no batch, and no completion job either.
+    // If all jobs are refused there is neither a batch nor a completion job.
     api.post("/api/v1/jobs", &json!({ "kind": "noop", "unique": { "key": "taken" } })).await?.ok(202);
     let taken =
         json!({ "jobs": [{ "kind": "noop", "unique": { "key": "taken" } }], "on_complete": { "kind": "noop" } });
     api.post(BATCH, &taken).await?.problem(422, "invalid_body");
     let jobs = api.get("/api/v1/jobs").await?;
     assert_eq!(jobs.ok(200)["items"].as_array().map(Vec::len), Some(3), "{}", jobs.text);
-    // Without a completion job there is nothing to look at.
+    // Without a completion job there is no batch to show.
     assert_eq!(api.post(BATCH, &json!({ "jobs": [{ "kind": "noop" }] })).await?.ok(202)["batch_id"], Value::Null);
     Ok(())
 }

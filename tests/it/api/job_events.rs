@@ -1,4 +1,5 @@
-//! Following a job: what is told when, where a client goes on after a break, and how many may follow.
+//! Following a job: which changes produce events, resuming after a disconnect, and the limits on
+//! streams.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::{LEASE, PATIENCE, job_in_state};
 
 const JOBS: &str = "/api/v1/jobs";
-/// Longer than it takes to be told of a change, also without a notice.
+/// Longer than a change takes to reach a stream, even without a notification.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
 fn path(job: Uuid) -> String {
@@ -54,7 +55,7 @@ async fn a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice() -> 
     let job = sleeping(&api, 60_000).await?;
     let waiting = follow(&api, job, None).await?.next(PATIENCE).await.expect("an event");
     let mut again = follow(&api, job, Some(&waiting.id)).await?;
-    assert!(again.is_silent_for(SILENCE).await, "it has that version");
+    assert!(again.is_silent_for(SILENCE).await, "the client has that version");
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
     let running = again.next(PATIENCE).await.expect("an event");
     assert_eq!(running.data["state"], "running");
@@ -62,11 +63,11 @@ async fn a_client_that_comes_back_is_told_what_it_missed_and_nothing_twice() -> 
 
     api.act(&format!("{JOBS}/{job}/cancel")).await?.ok(200);
     let mut late = follow(&api, job, Some(&waiting.id)).await?;
-    let last = late.next(PATIENCE).await.expect("what it missed, as one event");
+    let last = late.next(PATIENCE).await.expect("the missed changes, as one event");
     assert_eq!(last.data["state"], "cancelled");
-    assert_eq!(late.next(PATIENCE).await, None, "and then the end");
+    assert_eq!(late.next(PATIENCE).await, None, "then the end of the stream");
     let request = api.request(&Method::GET, &path(job)).header("last-event-id", &last.id);
-    assert_eq!(Answer::to(request).await?.status, 204, "nothing to come back for");
+    assert_eq!(Answer::to(request).await?.status, 204, "no reason to reconnect");
     assert_eq!(follow(&api, job, Some("nonsense")).await?.states_to_the_end(PATIENCE).await, ["cancelled"]);
     Ok(())
 }
@@ -86,7 +87,7 @@ async fn a_change_is_told_at_once_and_not_at_the_next_look() -> Result<()> {
     Ok(())
 }
 
-/// Nobody looks by itself here, so what is seen was announced.
+/// Streams never poll here, so every event comes from a notification.
 async fn announced_only() -> Result<TestApp> {
     let limits = StreamLimits { look_again: Duration::from_hours(1), ..StreamLimits::default() };
     TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await
@@ -139,7 +140,7 @@ async fn a_redrive_a_promotion_and_an_expiry_are_told() -> Result<()> {
     assert_eq!(
         promoted.next(PATIENCE).await.map(|event| event.data["state"].clone()),
         Some(json!("available")),
-        "no worker takes it"
+        "no worker runs"
     );
 
     let job = sleeping(&api, 60_000).await?;
@@ -151,7 +152,8 @@ async fn a_redrive_a_promotion_and_an_expiry_are_told() -> Result<()> {
     let _scheduler = app.system.scheduler();
     assert_eq!(expires.states_to_the_end(PATIENCE).await, ["discarded"]);
 
-    // A stream ends with the job's end, so a client that waits for a redrive follows from the version that it has.
+    // A stream ends when its job ends; a client that waits for a redrive resumes from the version
+    // it has. This stream is opened after the redrive.
     let path = format!("{JOBS}/{job}");
     api.act(&format!("{path}/cancel")).await?.ok(200);
     api.act(&format!("{path}/retry")).await?.ok(200);
@@ -172,7 +174,7 @@ async fn a_stream_outlives_the_worker() -> Result<()> {
     job_in_state(&api, job, "running").await;
     let mut stream = follow(&api, job, None).await?;
     assert_eq!(stream.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("running")));
-    // The run outlasts the grace, so it is handed back.
+    // The run outlasts the grace, so the worker releases the job.
     first.stop().await?;
     assert_eq!(stream.next(PATIENCE).await.map(|event| event.data["state"].clone()), Some(json!("available")));
     let _second = app.system.worker(1, LEASE);
@@ -208,7 +210,7 @@ async fn streams_are_bounded_for_a_tenant_and_for_the_process() -> Result<()> {
     refused.problem(503, "unavailable");
     assert_eq!(refused.header("retry-after"), "10");
     drop(first);
-    tests::eventually::eventually(PATIENCE, "the place is free again", async || follow(&api, job, None).await.ok())
+    tests::eventually::eventually(PATIENCE, "a stream is free again", async || follow(&api, job, None).await.ok())
         .await;
     Ok(())
 }
@@ -229,7 +231,7 @@ async fn a_revoked_key_ends_its_streams() -> Result<()> {
     Ok(())
 }
 
-/// The drain does not wait for streams.
+/// A drain does not wait for streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_streams() -> Result<()> {
     let app = TestApp::start().await?;

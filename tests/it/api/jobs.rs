@@ -1,4 +1,4 @@
-//! Submitting a job: what is accepted, and what is refused at which place.
+//! Submitting a job: accepted input, and the pointer of each refusal.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -76,8 +76,8 @@ async fn args_are_checked_against_the_kinds_schema() -> Result<()> {
     let errors = both.problem(422, "invalid_args")["errors"].as_array().cloned().unwrap_or_default();
     let mut pointers: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
     pointers.sort_unstable();
-    assert_eq!(pointers, ["/args/token", "/args/url"], "all errors are told at once");
-    assert_eq!(api.get(JOBS).await?.ok(200)["items"], json!([]), "nothing that was refused is there");
+    assert_eq!(pointers, ["/args/token", "/args/url"], "all errors are reported at once");
+    assert_eq!(api.get(JOBS).await?.ok(200)["items"], json!([]), "refused jobs are not listed");
     Ok(())
 }
 
@@ -91,10 +91,10 @@ async fn an_unknown_kind_is_met_with_the_nearest_one() -> Result<()> {
     };
     assert_eq!(detail("nop").await?, r#"there is no kind "nop"; did you mean "noop"?"#);
     assert_eq!(detail("callbak").await?, r#"there is no kind "callbak"; did you mean "callback"?"#);
-    // A kind that only Rota itself makes is none to a client, who would go around `campaigns:send` with it.
+    // Clients cannot see internal kinds; submitting one would bypass `campaigns:send`.
     assert_eq!(detail("send_campaign").await?, r#"there is no kind "send_campaign""#);
     assert_eq!(detail("zzzz").await?, r#"there is no kind "zzzz""#);
-    assert!(detail(&"n".repeat(100_000)).await?.len() < 200, "the answer does not repeat whatever was sent");
+    assert!(detail(&"n".repeat(100_000)).await?.len() < 200, "the response does not repeat the input");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Large values: how large args may be, by every way in, and what a page leaves out.
+//! Large values: the limit on args on every route that takes them, and what a page omits.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{LEASE, draft, job_in_state};
 const JOBS: &str = "/api/v1/jobs";
 const LIMIT: usize = 64 * 1024;
 
-/// Args of `noop` with so many bytes as they are sent.
+/// Args of `noop` that are this many bytes long when sent.
 fn args(bytes: usize) -> Value {
     let around = json!({ "pad": "" }).to_string().len();
     json!({ "pad": "x".repeat(bytes - around) })
@@ -43,7 +43,7 @@ async fn args_are_64_kib_at_most_by_every_way_in() -> Result<()> {
     Ok(())
 }
 
-/// Lists of tiny items are many times their size in memory: reading ends at the limit.
+/// A list of tiny items takes many times its size in memory, so parsing stops at the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_in_a_body_ends_at_its_limit() -> Result<()> {
     let app = TestApp::start().await?;
@@ -58,7 +58,7 @@ async fn a_list_in_a_body_ends_at_its_limit() -> Result<()> {
     let endpoint = json!({ "url": "https://example.com/", "kinds": vec![""; 400_000] });
     let refused = api.post("/api/v1/webhook-endpoints", &endpoint).await?;
     assert_eq!(refused.problem(422, "invalid_body")["errors"][0]["pointer"], "/kinds");
-    // What a client sent is not sent back in full.
+    // A client's input is not returned in full.
     let refused = api.post(JOBS, &json!({ "kind": "noop", "priority": "x".repeat(1 << 20) })).await?;
     refused.problem(422, "invalid_body");
     assert!(refused.text.len() < 4_000, "{}", refused.text.len());
@@ -90,7 +90,8 @@ async fn a_page_of_jobs_leaves_large_values_out_and_says_so() -> Result<()> {
     Ok(())
 }
 
-/// The largest values in every row: the answer is small, and the next page begins where this one ends.
+/// With the largest values in every row the response is small, and the next page begins where this
+/// one ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_the_largest_jobs_is_small() -> Result<()> {
     let app = TestApp::start().await?;

@@ -1,4 +1,5 @@
-//! Leads that lack what every mail needs: counted by a preview, refused by a send, kept out of a scheduled campaign.
+//! Leads without a value that every mail needs: counted by a preview, refused by a send, rejected
+//! by a scheduled campaign.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -30,12 +31,12 @@ async fn leads_that_lack_a_column_are_counted_before_anything_is_sent() -> Resul
     assert_eq!(problem["detail"], "2 leads lack `town`, which every mail needs");
     assert_eq!(api.get(&path).await?.ok(200)["state"], "draft");
 
-    // An empty value is one.
+    // An empty value is a value.
     let mended = "email,first_name,town\nbob@example.com,Bob\ncleo@example.com,Cleo,\n";
     api.upload(&format!("{path}/leads"), mended).await?.ok(200);
     let later = app.system.clock.now() + TimeDelta::hours(1);
     api.post(&format!("{path}/send"), &json!({ "send_at": later })).await?.ok(202);
-    // A scheduled campaign takes no leads that it cannot write to.
+    // A scheduled campaign accepts no leads that lack a needed column.
     let late = api.upload(&format!("{path}/leads"), "email\neve@example.com\n").await?;
     assert_eq!(late.problem(422, "invalid_body")["missing"][0]["leads"], 1);
     assert_eq!(api.get(&path).await?.ok(200)["progress"]["pending"], 3);

@@ -1,4 +1,4 @@
-//! The import of leads: files that are refused as a whole leave nothing behind, bad rows are told by line.
+//! The import of leads: a refused file leaves nothing behind, invalid rows are reported by line.
 
 use anyhow::Result;
 use serde_json::json;
@@ -21,13 +21,13 @@ async fn pending(api: &ApiClient, campaign: Uuid) -> Result<i64> {
     Ok(answer.ok(200)["progress"]["pending"].as_i64().unwrap_or(-1))
 }
 
-/// So many rows of an address and a name.
+/// This many rows of an address and a name.
 fn rows(count: usize, name: &str) -> String {
     let rows: Vec<String> = (0..count).map(|row| format!("lead-{row}@example.com,{name}\n")).collect();
     rows.concat()
 }
 
-/// A file of such rows.
+/// A file of these rows, with its header.
 fn file(count: usize, name: &str) -> String {
     format!("email,first_name\n{}", rows(count, name))
 }
@@ -70,7 +70,7 @@ async fn a_file_that_cannot_be_imported_is_refused_with_the_reason() -> Result<(
         let answer = import(&api, campaign, query, file.to_vec()).await?;
         let shown = String::from_utf8_lossy(file);
         match status {
-            200 => assert_eq!(answer.ok(200)["invalid"], 1, "{shown}: the row that is not UTF-8 is bad, not the file"),
+            200 => assert_eq!(answer.ok(200)["invalid"], 1, "{shown}: only the row that is not UTF-8 is invalid"),
             422 => drop(answer.problem(422, "invalid_body")),
             _ => drop(answer.problem(400, "invalid_query")),
         }
@@ -128,7 +128,7 @@ async fn bad_rows_are_skipped_or_refuse_the_file_as_asked() -> Result<()> {
     }
     "#);
     assert_eq!(pending(&api, campaign).await?, 2);
-    // The same file again adds nobody a second time.
+    // Importing the same file again adds no leads.
     import(&api, campaign, "", csv).await?.ok(200);
     assert_eq!(pending(&api, campaign).await?, 2);
     Ok(())
@@ -149,7 +149,7 @@ async fn a_file_that_says_it_is_too_large_is_refused_before_it_is_read() -> Resu
     let mut told = vec![0; 12];
     tokio::time::timeout(super::PATIENCE, stream.read_exact(&mut told)).await??;
     assert_eq!(String::from_utf8_lossy(&told), "HTTP/1.1 413");
-    // More than other routes permit is read here.
+    // This route accepts larger bodies than the others.
     let many = rows(600, &"x".repeat(4_000));
     assert!(many.len() > 2 << 20);
     let large =
@@ -176,7 +176,8 @@ async fn an_upload_that_breaks_off_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
-/// Nothing is wrong with the service, so the tenant is told to come back, and another tenant's import goes on.
+/// The service is healthy, so the tenant gets a retryable refusal, and another tenant's import
+/// continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_of_leads_that_another_request_changes_is_to_be_repeated() -> Result<()> {
     let app = TestApp::start().await?;

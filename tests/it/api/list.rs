@@ -1,4 +1,4 @@
-//! Lists: filters, the walk over pages, and the bounds of a page.
+//! Lists: filters, pagination, and the limits on page size.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -35,11 +35,11 @@ async fn the_walk_over_pages_misses_and_repeats_nothing() -> Result<()> {
         let page = api.get(&path).await?;
         seen.extend(ids(page.ok(200)));
         pages += 1;
-        ensure!(pages <= 5, "there is no end to it");
-        // What comes meanwhile belongs before the first page and shifts nothing.
+        ensure!(pages <= 5, "the pages do not end");
+        // Jobs inserted meanwhile sort before the first page and shift nothing.
         submit(&api, 1).await?;
         let Some(link) = next(page.header("link")) else {
-            assert_eq!(page.body.get("next_cursor"), None, "the last page leads nowhere");
+            assert_eq!(page.body.get("next_cursor"), None, "the last page has no next page");
             break;
         };
         assert!(link.ends_with(page.body["next_cursor"].as_str().unwrap_or("?")), "{link}");
@@ -99,7 +99,7 @@ async fn a_query_that_is_not_understood_is_refused() -> Result<()> {
     }
     let answer = api.get(&format!("{JOBS}?state=done")).await?;
     let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("completed"), "it tells which states there are: {detail}");
+    assert!(detail.contains("completed"), "the detail lists the states: {detail}");
     Ok(())
 }
 
@@ -123,11 +123,11 @@ async fn what_has_no_parameters_in_its_query_string_takes_none() -> Result<()> {
             refused += 1;
         }
     }
-    assert!(refused > 20, "only {refused} operations were asked");
+    assert!(refused > 20, "only {refused} operations were tried");
     let body = json!({ "kind": "noop", "args": {} });
     api.post(&format!("{JOBS}?priority=1"), &body).await?.problem(400, "invalid_query");
     api.post(&format!("{JOBS}?"), &body).await?.ok(202);
-    // Health checks and links in mails get something added on their way.
+    // Health checks and links in mails may get parameters appended in transit.
     app.anonymous().get("/api/health/liveness?now=1").await?.ok(200);
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! PostgreSQL without connections, without backends, without an answer to a commit: 503 with `Retry-After` or the truth, never
-//! another 5xx, and a repeat under the same key gives the same job.
+//! PostgreSQL without free connections, without backends, or without a reply to a commit: the API
+//! responds with 503 and `Retry-After` or with the truth, never with another 5xx, and a repeat
+//! under the same key returns the same job.
 
 use std::time::{Duration, Instant};
 
@@ -18,24 +19,24 @@ use tests::{
 use super::{LEASE, PATIENCE, draft};
 
 const JOBS: &str = "/api/v1/jobs";
-/// Requests until every connection knows the statements.
+/// Requests until every connection has prepared the statements.
 const WARM_UP: i64 = 50;
-/// The pool looks after its connections too, and it may be that reply which is lost.
+/// The pool pings its connections too, and the lost reply may belong to a ping.
 const TRIES: usize = 10;
-/// Who ask at once, so that several connections are open.
+/// Concurrent clients, so that several connections are open.
 const CLIENTS: usize = 4;
-/// What recovery may take; five seconds are promised, the rest is for a busy machine.
+/// The bound on recovery: the documented five seconds, plus a margin for a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Clients at once.
+/// Concurrent clients.
 const MANY: usize = 250;
-/// What a refusal may take, on a busy machine.
+/// The bound on the time until a refusal, on a busy machine.
 const REFUSED: Duration = shared::patience::PATIENCE.saturating_add(Duration::from_millis(2_500));
 
 struct Scene {
     app: TestApp,
     postgres: PrivatePostgres,
-    /// Between the app and PostgreSQL.
+    /// Between the API and PostgreSQL.
     proxy: TcpProxy,
     owner: String,
 }
@@ -64,8 +65,8 @@ impl Scene {
         Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut owner).await?)
     }
 
-    /// Sends a request whose commit's reply nobody gets, and returns what the client was told in the end; `None` if another reply
-    /// was lost, and nothing was committed.
+    /// Sends a request and loses the reply to its commit; returns the client's response, or `None`
+    /// if a different reply was lost and nothing was committed.
     async fn lose_reply(&self, api: &ApiClient, key: &str) -> Result<Option<Answer>> {
         let before = self.count("true").await?;
         self.proxy.set(Mode::DropReply);
@@ -89,7 +90,7 @@ impl Scene {
         Ok(if committed { Some(answer?) } else { None })
     }
 
-    /// Ends every backend but those of the owner.
+    /// Terminates every backend except those of the owner.
     async fn terminate_backends(owner: &mut PgConnection) -> Result<()> {
         let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename in ('rota_app', 'rota_system')";
         let _: i64 = sqlx::query_scalar(ended).fetch_one(owner).await?;
@@ -101,14 +102,14 @@ fn noop() -> Value {
     json!({ "kind": "noop" })
 }
 
-/// Done, or told to come back: nothing else is right while the ledger is in trouble.
+/// Success or a retryable refusal; any other response is an error while the ledger is unavailable.
 fn judge(answer: &Answer) -> Result<bool> {
     ensure!(matches!(answer.status, 200 | 202 | 503), "{} {}", answer.status, answer.text);
     ensure!(answer.status != 503 || !answer.header("retry-after").is_empty(), "503 without Retry-After");
     Ok(answer.status != 503)
 }
 
-/// As a client does: the same request under the same key, until it is accepted.
+/// Repeats the same request under the same key until it is accepted, as a client would.
 async fn accepted(api: &ApiClient, key: &str, patience: Duration) -> Answer {
     eventually(patience, &format!("{key} is accepted"), async || {
         let answer = api.post_once(JOBS, key, &noop()).await.ok()?;
@@ -125,7 +126,7 @@ async fn without_a_connection_to_be_had_the_answer_is_503_and_it_recovers() -> R
     accepted(&api, "before", PATIENCE).await;
     let mut owner = PgConnection::connect(&scene.owner).await?;
     let mut greedy = Vec::new();
-    // Ours are ended until somebody else has all there are.
+    // Terminates the API's backends until the test holds every connection.
     for _ in 0..30 {
         Scene::terminate_backends(&mut owner).await?;
         while let Ok(connection) = PgConnection::connect(&scene.owner).await {
@@ -137,7 +138,7 @@ async fn without_a_connection_to_be_had_the_answer_is_503_and_it_recovers() -> R
         let answer = api.post_once(JOBS, &format!("during {number}"), &noop()).await?;
         refused += usize::from(!judge(&answer)?);
     }
-    assert!(refused > 0, "no request met the shortage");
+    assert!(refused > 0, "no request was refused");
     drop(greedy);
     drop(owner);
     let freed = Instant::now();
@@ -145,7 +146,7 @@ async fn without_a_connection_to_be_had_the_answer_is_503_and_it_recovers() -> R
         accepted(&api, &format!("during {number}"), SOON).await;
     }
     assert!(freed.elapsed() < SOON, "{:?}", freed.elapsed());
-    eventually(PATIENCE, "every job has run, once", async || {
+    eventually(PATIENCE, "every job has run once", async || {
         (scene.count("state = 'completed' and attempt = 1").await.ok()? == 4).then_some(())
     })
     .await;
@@ -168,13 +169,13 @@ async fn ended_backends_lose_nothing_and_fail_nothing_for_good() -> Result<()> {
     let terminations = async {
         for round in 1..=5 {
             let going_on = async || (scene.count("true").await.ok()? >= round * 30).then_some(());
-            eventually(PATIENCE, "work goes on", going_on).await;
+            eventually(PATIENCE, "jobs run again", going_on).await;
             Scene::terminate_backends(&mut owner).await?;
         }
         anyhow::Ok(())
     };
     tokio::join!(clients, terminations).1?;
-    assert_eq!(scene.count("true").await?, 200, "one job a key");
+    assert_eq!(scene.count("true").await?, 200, "one job per key");
     eventually(PATIENCE, "every job has run", async || {
         (scene.count("state = 'completed'").await.ok()? == 200).then_some(())
     })
@@ -182,12 +183,13 @@ async fn ended_backends_lose_nothing_and_fail_nothing_for_good() -> Result<()> {
     worker.stop().await
 }
 
-/// A crash while nothing comes leaves dead connections in every pool, and nobody repeats a client's request for it.
+/// A crash without traffic leaves dead connections in every pool, and a client's request is not
+/// repeated for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_request_after_a_crash_is_served() -> Result<()> {
     let mut scene = Scene::new(&[]).await?;
     for (path, body, created) in [(JOBS, noop(), 202), ("/api/v1/campaigns", draft(), 201)] {
-        // What a key may do is asked of the ledger at its first request.
+        // The permissions of a key are read from the ledger at its first request.
         let mut early = Vec::new();
         for number in 0..CLIENTS {
             early.push(scene.app.tenant(&format!("early-{created}-{number}")).await?.api);
@@ -202,13 +204,13 @@ async fn the_first_request_after_a_crash_is_served() -> Result<()> {
     Ok(())
 }
 
-/// The commit happened, and nobody heard of it.
+/// The commit happened, but its reply is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_reply_is_lost_is_found_again() -> Result<()> {
     let scene = Scene::new(&[]).await?;
     let api = scene.app.tenant("acme").await?.api;
     for number in 0..TRIES {
-        // Statements that are prepared need one reply alone: the one that says that it is committed.
+        // With prepared statements only one reply can be lost: the one to the commit.
         for warm_up in 0..WARM_UP {
             accepted(&api, &format!("before {number} {warm_up}"), PATIENCE).await;
         }
@@ -219,7 +221,7 @@ async fn a_commit_whose_reply_is_lost_is_found_again() -> Result<()> {
             if judge(&answer)? {
                 assert_eq!(answer.id(), repeated.id());
             }
-            assert_eq!(scene.count("true").await?, before, "the repeat made no second job");
+            assert_eq!(scene.count("true").await?, before, "the repeat created no second job");
             assert_eq!(scene.count(&format!("id = '{}'", repeated.id())).await?, 1);
             return Ok(());
         }
@@ -235,7 +237,7 @@ async fn an_outage_and_an_immediate_restart_are_503_and_recover() -> Result<()> 
     accepted(&api, "before", PATIENCE).await;
     scene.postgres.stop_immediate().await?;
     let answer = api.post_once(JOBS, "during", &noop()).await?;
-    assert!(!judge(&answer)?, "there was no ledger: {}", answer.text);
+    assert!(!judge(&answer)?, "PostgreSQL was down: {}", answer.text);
     scene.postgres.start().await?;
     let back = Instant::now();
     accepted(&api, "during", SOON).await;
@@ -247,11 +249,11 @@ async fn an_outage_and_an_immediate_restart_are_503_and_recover() -> Result<()> 
     worker.stop().await
 }
 
-/// Every request, however many there are, and whatever it needs the ledger for.
+/// All of many concurrent requests, whichever part of the ledger they need.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_many_clients_are_refused_in_time() -> Result<()> {
     let mut scene = Scene::new(&[]).await?;
-    // One whose key is remembered, and one whose key must be asked for.
+    // One key is cached, the other has to be looked up.
     let (known, unknown) = (scene.app.tenant("known").await?.api, scene.app.tenant("unknown").await?.api);
     accepted(&known, "before", PATIENCE).await;
     scene.postgres.stop_immediate().await?;
@@ -269,7 +271,7 @@ async fn without_postgres_many_clients_are_refused_in_time() -> Result<()> {
     .await;
     for answer in answers {
         let (answer, waited) = answer?;
-        assert!(!judge(&answer)?, "there was no ledger: {}", answer.text);
+        assert!(!judge(&answer)?, "PostgreSQL was down: {}", answer.text);
         assert!(waited < REFUSED, "{waited:?}");
     }
     scene.postgres.start().await?;
@@ -278,7 +280,7 @@ async fn without_postgres_many_clients_are_refused_in_time() -> Result<()> {
     Ok(())
 }
 
-/// As a migration of the operator's may do it.
+/// As an operator's migration may lock it.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_lock_of_the_table_clients_are_refused_in_time_and_keys_keep_their_meaning() -> Result<()> {
     let scene = Scene::new(&[]).await?;
@@ -310,6 +312,6 @@ async fn behind_a_lock_of_the_table_clients_are_refused_in_time_and_keys_keep_th
         let again = accepted(api, &key, SOON).await;
         assert_eq!(first.id(), again.id());
     }
-    assert_eq!(scene.count("true").await?, 31, "one job a key");
+    assert_eq!(scene.count("true").await?, 31, "one job per key");
     Ok(())
 }

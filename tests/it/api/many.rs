@@ -1,4 +1,4 @@
-//! Retrying and cancelling all jobs that a filter means.
+//! Retrying and cancelling all jobs that match a filter.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ async fn states_and_limits_are_checked() -> Result<()> {
     Ok(())
 }
 
-/// PostgreSQL's text holds no NUL: the client is told, instead of a statement failing.
+/// PostgreSQL's text type cannot hold NUL: the request is refused instead of a statement failing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nul_in_a_filter_is_refused_with_its_place() -> Result<()> {
     let app = TestApp::start().await?;

@@ -1,4 +1,4 @@
-//! The HTTP API as its clients see it, over a real connection.
+//! The HTTP API as seen by its clients, over a real connection.
 
 mod args;
 mod auth;
@@ -43,12 +43,12 @@ use serde_json::Value;
 use tests::{eventually::eventually, test_app::ApiClient};
 use uuid::Uuid;
 
-/// For anything that must happen; only a failure takes so long.
+/// For anything that must happen; only a failing test takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Of a worker in these tests.
+/// Lease of the workers in these tests.
 const LEASE: Duration = Duration::from_secs(5);
 
-/// A body in which what differs from run to run is replaced.
+/// A body with everything that varies between runs replaced.
 fn redacted(mut body: Value) -> Value {
     fn redact(value: &mut Value) {
         match value {
@@ -68,7 +68,7 @@ fn redacted(mut body: Value) -> Value {
     body
 }
 
-/// Waits until a job is in a state, and returns it.
+/// Waits until a job is in this state, and returns it.
 async fn job_in_state(api: &ApiClient, id: Uuid, state: &str) -> Value {
     eventually(PATIENCE, &format!("the job is {state}"), async || {
         let answer = api.get(&format!("/api/v1/jobs/{id}")).await.ok()?;
@@ -77,7 +77,7 @@ async fn job_in_state(api: &ApiClient, id: Uuid, state: &str) -> Value {
     .await
 }
 
-/// A draft of a campaign that is in order.
+/// A valid campaign draft.
 fn draft() -> Value {
     serde_json::json!({
         "name": "Spring", "subject": "Hello {{ first_name }}", "text": "Dear {{ first_name }}",

@@ -1,7 +1,8 @@
-//! Every operation of the OpenAPI document against no key, keys with other scopes, and another tenant's things.
+//! Every operation of the OpenAPI document without a key, with keys of other scopes, and on another
+//! tenant's resources.
 //!
-//! The cases derive from the document itself, so an operation that is added is tested or fails this test: the table of
-//! scopes below must name it.
+//! The cases derive from the document itself, so a new operation is either tested or fails this
+//! test: the table of scopes below must list it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::campaign;
 
-/// Needs no credential, or one of its own.
+/// No credential, or a credential in the path.
 const PUBLIC: [&str; 5] = [
     "GET /api/health",
     "GET /api/health/liveness",
@@ -23,7 +24,7 @@ const PUBLIC: [&str; 5] = [
     "POST /api/v1/unsubscribe/{token}",
 ];
 
-/// The scope that each operation needs.
+/// The scope that each operation requires.
 const SCOPES: [(&str, &str); 20] = [
     ("GET /api/v1/campaigns", "campaigns:read"),
     ("GET /api/v1/campaigns/{id}", "campaigns:read"),
@@ -47,7 +48,7 @@ const SCOPES: [(&str, &str); 20] = [
     ("POST /api/v1/jobs/{id}/cancel", "jobs:control"),
 ];
 
-/// As above; apart, as it is the one that brings a job back.
+/// Listed apart, as it is the operation that makes a job wait again.
 const RETRY: (&str, &str) = ("POST /api/v1/jobs/{id}/retry", "jobs:control");
 
 const WEBHOOKS: [(&str, &str); 12] = [
@@ -81,12 +82,13 @@ struct Operation {
 }
 
 impl Operation {
-    /// Sends it for the thing of this id, with the least body that its media type permits.
+    /// Sends the operation for the resource with this id, with the smallest valid body of its media
+    /// type.
     async fn send(&self, api: &ApiClient, id: &str) -> Result<Answer> {
         self.send_within(api, id, id).await
     }
 
-    /// As `send`, where the thing has others in it, for one of those.
+    /// Like `send`, for a resource nested in another.
     async fn send_within(&self, api: &ApiClient, id: &str, inner: &str) -> Result<Answer> {
         let path = self.path.replace("{id}", id).replace("{delivery_id}", inner).replace("{token}", id);
         let request = api.request(&self.method, &path);
@@ -101,11 +103,11 @@ impl Operation {
     }
 }
 
-/// All operations of the document that the API serves.
+/// All operations of the served document.
 async fn operations(app: &TestApp) -> Result<Vec<Operation>> {
     let document = app.anonymous().get("/api/openapi.json").await?.ok(200).clone();
     let by_default = document["security"].as_array().is_some_and(|schemes| !schemes.is_empty());
-    assert!(by_default, "operations need a credential unless they say otherwise");
+    assert!(by_default, "operations need a credential unless declared public");
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().context("no paths")? {
         for (method, operation) in item.as_object().context("a path item is an object")? {
@@ -135,7 +137,7 @@ async fn the_document_and_the_tables_here_name_the_same_operations() -> Result<(
     assert_eq!(guarded, scopes().into_keys().collect::<Vec<_>>(), "each operation has its scope here");
     for operation in operations.iter().filter(|one| !one.public) {
         let rest = operation.path.replace("{id}", "").replace("{delivery_id}", "");
-        assert!(!rest.contains('{'), "{}: teach this test what stands for that parameter", operation.name);
+        assert!(!rest.contains('{'), "{}: extend this test with a value for that parameter", operation.name);
     }
     Ok(())
 }
@@ -202,15 +204,15 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
     for operation in operations(&app).await?.iter().filter(|one| !one.public && one.path.contains("{id}")) {
         let Some(thing) = paths.iter().position(|path| operation.path.split('/').nth(3) == path.split('/').nth(3))
         else {
-            anyhow::bail!("{}: teach this test what stands for its id", operation.name);
+            anyhow::bail!("{}: extend this test with a value for its id", operation.name);
         };
         let id = paths[thing].rsplit('/').next().unwrap_or_default();
         let foreign = operation.send_within(&stranger, id, &delivery).await?;
         assert_eq!(foreign.status, 404, "{}: {}", operation.name, foreign.text);
         let unknown = operation.send(&stranger, &Uuid::max().to_string()).await?;
-        assert_eq!(alike(&foreign), alike(&unknown), "{}: a foreign id is told from an unknown one", operation.name);
+        assert_eq!(alike(&foreign), alike(&unknown), "{}: foreign and unknown ids differ", operation.name);
         let malformed = operation.send(&stranger, "not-an-id").await?;
-        assert_eq!(alike(&foreign), alike(&malformed), "{}: a malformed id is told apart", operation.name);
+        assert_eq!(alike(&foreign), alike(&malformed), "{}: a malformed id differs", operation.name);
         assert_eq!(owner.get(&paths[thing]).await?.ok(200), &before[thing], "{} changed something", operation.name);
         tried += 1;
     }
@@ -221,7 +223,7 @@ async fn another_tenants_things_are_not_there() -> Result<()> {
     Ok(())
 }
 
-/// An endpoint with a delivery.
+/// Creates an endpoint with a delivery.
 async fn webhook(api: &ApiClient) -> Result<(String, String)> {
     let body = serde_json::json!({ "url": "https://example.com/" });
     let endpoint = api.post("/api/v1/webhook-endpoints", &body).await?.id();
@@ -229,7 +231,7 @@ async fn webhook(api: &ApiClient) -> Result<(String, String)> {
     Ok((endpoint.to_string(), delivery.to_string()))
 }
 
-/// A refusal without what differs by the address asked for.
+/// A problem without the members that depend on the requested address.
 fn alike(answer: &Answer) -> Value {
     let mut body = answer.problem(404, "not_found").clone();
     for own in ["instance", "request_id"] {

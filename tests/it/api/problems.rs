@@ -1,4 +1,5 @@
-//! docs/API.md tells the truth: its table of problems is the program's, and it names every operation.
+//! docs/API.md matches the program: the table of problems is the same, and every operation is
+//! listed.
 
 use std::path::Path;
 
@@ -35,7 +36,7 @@ async fn every_operation_is_named() -> Result<()> {
             assert!(text.contains(&operation), "docs/API.md does not name {operation}");
         }
     }
-    // And the other way round: what it names exists.
+    // The reverse: every listed operation exists.
     for named in text.split('`').filter(|text| text.starts_with("GET /api/v1") || text.starts_with("POST /api/v1")) {
         let (method, path) = named.split_once(' ').context("a method and a path")?;
         let operation = &document.body["paths"][path][method.to_lowercase()];

@@ -1,4 +1,4 @@
-//! What a running job says of itself, and what it leaves.
+//! Progress and result of a job.
 
 use anyhow::Result;
 use serde_json::json;
@@ -17,7 +17,7 @@ async fn a_running_job_tells_how_far_it_is() -> Result<()> {
     let job = api.post(JOBS, &body).await?.id();
     let mut last = 0;
     for _ in 0..2 {
-        last = eventually(PATIENCE, "it has come further", async || {
+        last = eventually(PATIENCE, "the progress advanced", async || {
             let job = api.get(&format!("{JOBS}/{job}")).await.ok()?.body;
             let percent = job["progress"]["percent"].as_u64().filter(|percent| *percent > last)?;
             assert_eq!((&job["state"], &job["progress"]["attempt"]), (&json!("running"), &json!(1)));
@@ -28,7 +28,7 @@ async fn a_running_job_tells_how_far_it_is() -> Result<()> {
     }
     assert!(last <= 100);
     api.act(&format!("{JOBS}/{job}/cancel")).await?.ok(200);
-    assert_eq!(job_in_state(&api, job, "cancelled").await["progress"], json!(null), "it belongs to the run");
+    assert_eq!(job_in_state(&api, job, "cancelled").await["progress"], json!(null), "progress belongs to the run");
     Ok(())
 }
 

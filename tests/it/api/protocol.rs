@@ -1,4 +1,5 @@
-//! Requests that reach no handler: wrong address, method, size, type or form. All get the same kind of answer.
+//! Requests that reach no handler: wrong path, method, size, media type or syntax. All responses
+//! have the same form.
 
 use anyhow::Result;
 use axum::http::Method;
@@ -30,7 +31,7 @@ async fn what_is_not_there_is_a_problem_with_its_request() -> Result<()> {
     insta::assert_json_snapshot!(redacted(answer.problem(404, "not_found").clone()), @r#"
     {
       "code": "not_found",
-      "detail": "there is nothing here under this address",
+      "detail": "the resource does not exist",
       "instance": "/nothing",
       "request_id": "mine-1",
       "status": 404,
@@ -97,13 +98,13 @@ async fn a_body_is_2_mib_at_most() -> Result<()> {
     };
     post_raw(&api, "application/json", body(2 << 20)).await?.ok(202);
     post_raw(&api, "application/json", body((2 << 20) + 1)).await?.problem(413, "payload_too_large");
-    // Without a Content-Length the limit holds as well.
+    // The limit applies without a Content-Length, too.
     let key = app.key(app.system.tenant("acme").await?, &["jobs:create"], None).await?.1;
     let head = format!("POST {JOBS} HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n");
     let mut stream = TcpStream::connect(app.address()).await?;
     stream.write_all(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
     for _ in 0..3 {
-        // The answer may come, and the connection close, before all is sent.
+        // The response may arrive and the connection close before the whole body is sent.
         let _ = stream.write_all(format!("100000\r\n{}\r\n", " ".repeat(1 << 20)).as_bytes()).await;
     }
     let mut told = vec![0; 12];

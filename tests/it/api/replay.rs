@@ -1,4 +1,5 @@
-//! A key that was used decides before anything is judged: an accepted request is answered again, whatever has changed since.
+//! A used idempotency key is resolved before any validation: an accepted request gets its first
+//! response again, whatever has changed since.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ const JOBS: &str = "/api/v1/jobs";
 const BATCH: &str = "/api/v1/jobs/batch";
 const CAMPAIGNS: &str = "/api/v1/campaigns";
 
-/// The operations that take a key, each with a body that is in order.
+/// The operations that accept a key, each with a valid body.
 fn keyed() -> [(&'static str, Value); 3] {
     let noop = json!({ "kind": "noop" });
     [(JOBS, noop.clone()), (BATCH, json!({ "jobs": [noop, { "kind": "nop" }] })), (CAMPAIGNS, draft())]
@@ -94,7 +95,7 @@ async fn a_kind_that_went_away_changes_no_answer() -> Result<()> {
     Ok(())
 }
 
-/// A body that this release does not read any more, a member that it does not know.
+/// A body that this release can no longer parse, or with a member it does not know.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_key_is_found_before_the_body_is_read() -> Result<()> {
     let app = TestApp::start().await?;
@@ -111,7 +112,7 @@ async fn a_used_key_is_found_before_the_body_is_read() -> Result<()> {
             assert_ne!(unused.body["code"], "idempotency_key_reused", "{path} {other}");
             assert!((400..500).contains(&unused.status), "{path} {other}: {}", unused.text);
         }
-        // What was refused used no key up.
+        // The refused requests used no key.
         let first = api.post_once(path, "never used", &body).await?;
         assert_eq!((first.status < 300, first.header("idempotency-replayed")), (true, ""), "{}", first.text);
         api.post_once(path, path, &body).await?;
@@ -140,7 +141,7 @@ async fn a_key_without_the_permission_repeats_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The release before stored no answer for single jobs.
+/// The previous release stored no response for single jobs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_release_before_is_answered_from_the_job() -> Result<()> {
     let app = TestApp::start().await?;

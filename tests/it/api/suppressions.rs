@@ -1,4 +1,5 @@
-//! The suppression list: read, filtered, added to, and taken off again; an unsubscription only on purpose.
+//! The suppression list: read, filtered, extended and shortened; unsubscriptions are removed only
+//! with an explicit confirmation.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -120,7 +121,7 @@ async fn what_is_no_entry_is_refused_at_its_place() -> Result<()> {
     Ok(())
 }
 
-/// The release before knows nothing of ids and sources.
+/// The previous release does not write ids and sources.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_of_the_release_before_are_listed_too() -> Result<()> {
     let app = TestApp::start().await?;

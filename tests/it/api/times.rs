@@ -1,4 +1,5 @@
-//! Times that clients send: one form and one range everywhere, and no statement fails over one.
+//! Timestamps in requests: one form and one range everywhere, and no statement fails because of
+//! one.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -21,7 +22,8 @@ const REFUSED: [&str; 12] = [
     "soon",
 ];
 
-/// Each member that takes a time, by operation: sends a time and returns the answer with the member's place.
+/// Sends a time in one of the request members that take one; returns the response and the member's
+/// pointer.
 async fn send(api: &ApiClient, campaign: &str, member: &str, time: &Value) -> Result<(Answer, String)> {
     let (place, answer) = match member {
         "CampaignSend" => {
@@ -90,7 +92,8 @@ async fn both_ends_of_the_range_are_taken() -> Result<()> {
         for time in ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z"] {
             let campaign = campaign(&api).await?.to_string();
             let (answer, _) = send(&api, &campaign, member, &json!(time)).await?;
-            // A job that is over before it begins is refused for that, not for the time's form.
+            // A job that expires before it can start is refused for that reason, not for the form
+            // of the time.
             let expected = if (member, time.starts_with("1970")) == ("JobExpiresAt", true) { 422 } else { 200 };
             assert!(answer.status == expected || answer.status == 202, "{member} {time}: {}", answer.text);
         }
@@ -116,7 +119,8 @@ async fn a_time_comes_back_in_utc_and_microseconds() -> Result<()> {
     Ok(())
 }
 
-/// So that a time that is added is of the same type: the document calls no other member of a request a time.
+/// A new timestamp must use the shared type too: every `date-time` member of a request has its
+/// pattern.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_time_of_a_request_is_of_the_one_type() -> Result<()> {
     let app = TestApp::start().await?;
@@ -148,7 +152,7 @@ async fn every_time_of_a_request_is_of_the_one_type() -> Result<()> {
             }
         }
     }
-    assert!(seen >= 5, "only {seen} times were found");
+    assert!(seen >= 5, "only {seen} timestamps were found");
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Unique keys: one job of a tenant holds a key, until it is final or for a period, and everyone else hears which.
+//! Unique keys: one job of a tenant holds a key, until the job is final or for a period; a refusal
+//! names the holder.
 
 use anyhow::Result;
 use futures::future::join_all;
@@ -37,7 +38,7 @@ async fn a_key_is_held_until_its_job_is_final() -> Result<()> {
     api.act(&format!("{JOBS}/{first}/cancel")).await?.ok(200);
     let second = submit(&api, "daily").await?.id();
     is_duplicate(&submit(&api, "daily").await?, second);
-    // The first one cannot come back while the second has its key.
+    // The first job cannot be retried while the second holds its key.
     is_duplicate(&api.act(&format!("{JOBS}/{first}/retry")).await?, second);
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, super::LEASE));
     job_in_state(&api, second, "completed").await;

@@ -1,4 +1,4 @@
-//! Slow uploads: how many a tenant may have, and that no connection to the database waits for one.
+//! Slow uploads: the limit per tenant, and that none of them holds a database connection.
 
 use anyhow::Result;
 use futures::stream;
@@ -26,7 +26,7 @@ impl Slow {
         let sent = std::sync::Arc::new(tokio::sync::Notify::new());
         let asked = std::sync::Arc::clone(&sent);
         let body = stream::unfold((coming, asked), |(mut coming, asked)| async move {
-            // hyper asks for the next piece when it has taken the one before.
+            // hyper polls for the next piece once it has taken the previous one.
             asked.notify_one();
             coming.recv().await.map(|line| (line, (coming, asked)))
         });
@@ -38,10 +38,11 @@ impl Slow {
         Self { lines, answer }
     }
 
-    /// Two that hold the tenant's places, and what a third was answered. Tried until it is so: an upload that asks
-    /// whether both are taken holds one itself for as long as it is let in, and is then in the way of the second.
+    /// Two running uploads that use up the tenant's limit, and the response to a third. Retried
+    /// until that holds: the third upload counts towards the limit while it is admitted, and may
+    /// then displace the second.
     async fn begin_two(api: &ApiClient, campaign: Uuid, third: &'static str) -> (Self, Self, Answer) {
-        eventually(PATIENCE, "two uploads have the places", async || {
+        eventually(PATIENCE, "two uploads use up the limit", async || {
             let (first, second) = (Self::begin(api, campaign).await, Self::begin(api, campaign).await);
             let answer = api.upload(&format!("/api/v1/campaigns/{campaign}/leads"), third).await.ok()?;
             let both = !first.answer.is_finished() && !second.answer.is_finished();
@@ -68,7 +69,8 @@ async fn a_tenant_has_two_uploads_at_a_time_and_none_holds_a_connection() -> Res
     assert!(!refused.header("retry-after").is_empty());
 
     let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
-    // Others of the API's transactions stand between two statements for a moment; one that waits for a client stays.
+    // Other transactions of the API are idle between two statements only briefly; one that waits
+    // for a client stays idle.
     eventually(PATIENCE, "no transaction waits for a client", async || {
         let idle = "select count(*) from pg_stat_activity \
                     where datname = current_database() and state = 'idle in transaction'";
@@ -81,16 +83,16 @@ async fn a_tenant_has_two_uploads_at_a_time_and_none_holds_a_connection() -> Res
     other.upload(&format!("/api/v1/campaigns/{foreign}/leads"), csv).await?.ok(200);
 
     first.lines.send("bob@example.com,Bob\n".to_owned()).expect("the upload reads");
-    assert_eq!(first.finish().await?.ok(200)["accepted"], 1, "a slow upload is imported when it has come");
+    assert_eq!(first.finish().await?.ok(200)["accepted"], 1, "a slow upload is imported once it is complete");
     api.upload(&path, csv).await?.ok(200);
-    // An upload that is given up frees its place as well.
+    // An aborted upload frees its permit as well.
     second.answer.abort();
     drop(second);
     Slow::begin_two(&api, campaign, csv).await;
     Ok(())
 }
 
-/// The campaign is looked at again when the file is there.
+/// The campaign's state is checked again once the file is complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_that_is_sent_meanwhile_takes_no_more_leads() -> Result<()> {
     let app = TestApp::start().await?;
@@ -106,7 +108,7 @@ async fn a_campaign_that_is_sent_meanwhile_takes_no_more_leads() -> Result<()> {
     Ok(())
 }
 
-/// A tenant's requests wait for the tenant's share of the connections, and only its own.
+/// A tenant's requests wait for the tenant's share of the connections; other tenants do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_transactions_leave_half_of_the_pool_to_others() -> Result<()> {
     let app = TestApp::start().await?;

@@ -1,6 +1,7 @@
-//! What a tenant can do with a campaign on its way: send it later, pause it, go on, stop it.
+//! What a tenant can do with a started campaign: schedule it, pause it, resume it, cancel it.
 //!
-//! That no mail goes out any more is seen without waiting for one: when no job of the campaign is left, none can.
+//! That no more mail will be sent is checked without waiting: once no job of the campaign is left,
+//! none can be sent.
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -54,7 +55,7 @@ async fn pauses_goes_on_and_stops(rota: &Installation) -> Result<()> {
     let sent = rota.sink.count() - before;
     assert_eq!(paused["state"], "paused");
     assert_eq!(counts(&paused, ["sent", "pending", "queued"]), [sent, LEADS - sent, 0]);
-    assert!(sent < LEADS, "the pause came too late to show anything");
+    assert!(sent < LEADS, "all mails were sent before the pause");
 
     rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
     rota.sink.wait_for(before + sent + 10, PATIENCE).await;
@@ -63,7 +64,7 @@ async fn pauses_goes_on_and_stops(rota: &Installation) -> Result<()> {
     let sent = rota.sink.count() - before;
     assert_eq!(cancelled["state"], "cancelled");
     assert_eq!(counts(&cancelled, ["sent", "cancelled", "pending", "queued"]), [sent, LEADS - sent, 0, 0]);
-    assert!(sent < LEADS, "the cancellation came too late to show anything");
+    assert!(sent < LEADS, "all mails were sent before the cancellation");
     assert_eq!(rota.sink.duplicates(), []);
     for change in ["send", "pause", "resume", "cancel"] {
         let answer = rota.tenant.post(&format!("{path}/{change}"), &json!({})).await?;
@@ -72,7 +73,7 @@ async fn pauses_goes_on_and_stops(rota: &Installation) -> Result<()> {
     Ok(())
 }
 
-/// The campaign when no job waits or runs any more.
+/// The campaign once no job waits or runs any more.
 async fn at_rest(rota: &Installation, path: &str) -> Value {
     eventually(PATIENCE, "no job is left", async || (rota.open_jobs().await.ok()? == 0).then_some(())).await;
     rota.tenant.campaign_when(path, PATIENCE, "the campaign is shown", |_| true).await

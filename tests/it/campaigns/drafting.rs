@@ -1,4 +1,5 @@
-//! What is refused before anything is sent: files with bad rows, templates that cannot be filled.
+//! Campaigns refused before anything is sent: files with invalid rows, templates that cannot be
+//! rendered.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ async fn a_refused_file_leaves_nothing(rota: &Installation) -> Result<()> {
     assert_eq!(report["errors"][0]["value"], "no-address");
     assert_eq!(pending(rota, &path).await?, 2);
     rota.tenant.upload(&leads, BAD_ROWS).await?.expect(200)?;
-    assert_eq!(pending(rota, &path).await?, 2, "the same file twice adds nobody");
+    assert_eq!(pending(rota, &path).await?, 2, "importing the same file twice adds no leads");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! A mail server that misbehaves: each fault strikes one recipient of one campaign, and only that one feels it.
+//! A faulty mail server: each fault affects one recipient of one campaign, and no other.
 
 use anyhow::Result;
 use serde_json::json;
@@ -19,7 +19,7 @@ const EVE: &str = "eve@example.com";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_the_mail_server_strikes_one_recipient_only() -> Result<()> {
-    // Far more than any other mail needs, far less than a campaign may take.
+    // Much longer than any other mail takes, much shorter than the limit on the campaign.
     let env = vec![("ROTA_MAIL_TIMEOUT_MS", "5000".to_owned())];
     let mut rota = Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await?;
     let (csv, wanted) = leads();
@@ -34,7 +34,7 @@ async fn a_fault_of_the_mail_server_strikes_one_recipient_only() -> Result<()> {
     }
     let path = rota.tenant.campaign("Stormy", &csv).await?;
     rota.tenant.send_campaign(&path).await?;
-    // The hang is never ended by the server: the time limit of a mail has to.
+    // The server never ends the hang; the time-out of the mail does.
     let progress = rota.tenant.completed(&path, PATIENCE).await;
     assert_eq!(
         (&progress["sent"], &progress["rejected"], &progress["failed"]),
@@ -48,7 +48,7 @@ async fn a_fault_of_the_mail_server_strikes_one_recipient_only() -> Result<()> {
     assert_eq!((rota.sink.injected(Stage::InsideData), rota.sink.injected(Stage::EndOfData)), (1, 1));
     a_name_ends_inside_its_header(&rota);
 
-    // Whoever was refused for good is not written to again, by no campaign.
+    // A permanently refused address gets no further mail, from any campaign.
     let path = rota.tenant.campaign("Calm", &csv).await?;
     rota.tenant.send_campaign(&path).await?;
     let progress = rota.tenant.completed(&path, PATIENCE).await;
@@ -65,7 +65,7 @@ fn a_name_ends_inside_its_header(rota: &Installation) {
     assert_eq!(mails[0].to, [EVE]);
 }
 
-/// A file with a lead for each fault, and the addresses that are to get a mail.
+/// A file with a lead for each fault, and the addresses expected to get a mail.
 fn leads() -> (String, Vec<String>) {
     let (mut csv, mut wanted) = leads_csv("calm", 0..OTHERS);
     let struck = [BUSY, GONE, SLOW, CUT, LOST].map(|address| format!("{address},Somebody\n"));

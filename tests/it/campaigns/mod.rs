@@ -1,6 +1,6 @@
 //! Campaigns from the HTTP request to the delivered mail, through the real processes.
 //!
-//! What is counted are the messages at the mail server; what Rota says of them is compared with that.
+//! The tests count messages at the mail server and compare Rota's reports with that count.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ mod store_faults;
 /// For debug builds on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Waits until nothing waits or runs, and checks that each mail's job was completed, none discarded or cancelled.
+/// Waits until no job waits or runs, and checks that the job of every mail completed, with none
+/// discarded or cancelled.
 async fn all_jobs_completed(rota: &Installation, mails: usize) -> Result<()> {
     eventually(PATIENCE, "no job is left", async || (rota.open_jobs().await.ok()? == 0).then_some(())).await;
     let jobs = rota.jobs().await?;

@@ -1,4 +1,5 @@
-//! Processes that are killed and restarted while a campaign runs: every recipient still has exactly one mail.
+//! Processes are killed and restarted while a campaign runs: every recipient still gets exactly one
+//! mail.
 
 use anyhow::Result;
 use tests::installation::{Installation, InstallationOptions, leads_csv};
@@ -28,7 +29,7 @@ async fn a_campaign_survives_its_processes() -> Result<()> {
     for path in [path, unheard] {
         rota.tenant.completed(&path, PATIENCE).await;
     }
-    // A mail may repeat if its worker died between the server's 250 and noting it.
+    // A mail may repeat if its worker died after the server's 250 and before recording it.
     rota.mails(&wanted).ensure_once(WORKER_KILLS)?;
     super::all_jobs_completed(&rota, wanted.len()).await?;
     assert_eq!(rota.ended_by_themselves()?, Vec::<String>::new());

@@ -1,4 +1,5 @@
-//! The relay is away: no recipient fails for it, campaigns rest, and go on by themselves when it is back.
+//! The relay is down: no recipient fails because of it, and campaigns pause and resume on their own
+//! once it is back.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::PATIENCE;
 
 const LEADS: usize = 30;
 
-/// An outage that would take hours: its steps take a second here.
+/// An installation in which the outage steps that usually take hours take a second.
 async fn installation(patience_ms: &str) -> Result<Installation> {
     let env = vec![
         ("ROTA_RELAY_PATIENCE_MS", patience_ms.to_owned()),
@@ -47,7 +48,7 @@ async fn campaigns_rest_while_the_relay_is_away_and_go_on_by_themselves() -> Res
         assert!(detail == reason || detail == "not sent at connect", "{detail}");
         assert_eq!([&campaign["progress"]["failed"], &campaign["progress"]["rejected"]], [0, 0]);
 
-        // Dates have whole seconds; this makes that of the start another one.
+        // `Date` has whole seconds; the wait gives the restart a different one from the start.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let back = Clock::system().now();
         rota.sink.clear_faults();
@@ -56,10 +57,10 @@ async fn campaigns_rest_while_the_relay_is_away_and_go_on_by_themselves() -> Res
         assert_eq!(rota.sink.count(), before + LEADS);
         for mail in rota.sink.messages().iter().skip(before) {
             let date = DateTime::parse_from_rfc2822(&mail.header("Date").context("a date")?)?.with_timezone(&Utc);
-            assert!(date.timestamp() >= back.timestamp(), "{date} is that of the start, the relay was back at {back}");
+            assert!(date.timestamp() >= back.timestamp(), "{date} is before the relay was back at {back}");
         }
         assert!(before > 0 || rota.mails(&wanted).ensure_once(0).is_ok());
-        // The next round needs connections that are not kept.
+        // The next round needs new connections, which the workers open after a restart.
         rota.kill_worker(0).await?;
         rota.kill_worker(1).await?;
     }
@@ -85,7 +86,7 @@ async fn a_short_outage_pauses_nothing_and_a_persons_pause_outlasts_one() -> Res
     let held = rota.tenant.post(&format!("{path}/pause"), &json!({})).await?.expect(200)?;
     assert_eq!(held["pause_reason"], "requested");
     rota.sink.clear_faults();
-    // A campaign that is started now ends: the relay is back, and the other one has not gone on.
+    // A campaign started now completes, since the relay is back; the paused one stays paused.
     let (csv, _) = leads_csv("other", 0..3);
     let other = rota.tenant.campaign_at_once("Other", &csv).await?;
     rota.tenant.completed(&other, PATIENCE).await;

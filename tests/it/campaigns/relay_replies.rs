@@ -1,4 +1,5 @@
-//! What a relay says to a mail, and what becomes of the recipient: sent, refused for good, refused for now, or our own matter.
+//! A relay's reply to a mail and the resulting state of the recipient: sent, permanently refused,
+//! temporarily refused, or a problem on our side.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use tests::{
 
 use super::PATIENCE;
 
-/// Odd ways to say 250.
+/// Unusual forms of a 250 reply.
 const ODD: [&[u8]; 6] = [
     b"250 2.0.0 \xfcbernommen\r\n",
     b"250\r\n",
@@ -64,7 +65,7 @@ async fn only_what_speaks_of_the_mailbox_suppresses_it_and_that_can_be_undone() 
     assert!(detail.contains("<recipient>: no such user, <recipient>"), "{detail}");
     no_address_leaves(&rota, &[dead, full, later, policy]).await?;
 
-    // Taken off, the address gets the next campaign's mail.
+    // Once removed from the list, the address gets the mail of the next campaign.
     let status = rota.tenant.delete(&format!("suppressions/{dead}")).await?.status;
     assert_eq!(status, 204);
     let path = rota.tenant.campaign_at_once("Next", &csv).await?;
@@ -72,7 +73,7 @@ async fn only_what_speaks_of_the_mailbox_suppresses_it_and_that_can_be_undone() 
     Ok(())
 }
 
-/// The relay repeats addresses; logs and the lists of errors do not.
+/// The relay's replies contain addresses; logs and lists of errors must not.
 async fn no_address_leaves(rota: &Installation, addresses: &[&str]) -> Result<()> {
     let errors = rota.tenant.get("jobs?kind=send_campaign_email&limit=200").await?.expect(200)?;
     let mut texts = vec![("errors", errors.to_string())];
@@ -103,7 +104,7 @@ async fn many_refusals_alike_pause_the_campaign_and_suppress_nobody() -> Result<
     assert_eq!(paused["pause_detail"], "not sent at RCPT TO with 550 5.7.26");
     assert_eq!(rota.tenant.get("suppressions").await?.expect(200)?["items"], json!([]));
 
-    // Resumed with nothing mended: once more.
+    // Resumed without a fix, the campaign pauses again.
     rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
     let paused_again = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused again", is_paused).await;
     assert_eq!(paused_again["pause_reason"], "refused");

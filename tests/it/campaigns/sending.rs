@@ -1,4 +1,4 @@
-//! A campaign when nothing is broken: everyone has one mail of their own, and can have it be the last one.
+//! A campaign without faults: everyone gets one personal mail and can unsubscribe through it.
 
 use std::collections::HashSet;
 
@@ -59,7 +59,7 @@ async fn unsubscribing_ends_all_mail(rota: &Installation, mail: &ReceivedMessage
     Ok(())
 }
 
-/// Checks what makes a mail one person's, and returns the id in its Message-ID.
+/// Checks everything personal in a mail, and returns the id in its Message-ID.
 fn personal(mail: &ReceivedMessage) -> Result<Uuid> {
     assert_eq!(mail.to.len(), 1);
     let to = mail.header("To").context("To")?;
@@ -87,7 +87,8 @@ fn draft() -> serde_json::Value {
     })
 }
 
-/// The first leads of the demo file, a bad one, and one of them again in other letters; and the addresses that count.
+/// The first leads of the demo file, an invalid one, and a repeat in different case; and the
+/// addresses that count.
 fn demo_leads() -> (String, Vec<String>) {
     let lines: Vec<&str> = DEMO.lines().take(LEADS + 1).collect();
     let addresses: Vec<String> =

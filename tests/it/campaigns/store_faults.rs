@@ -1,4 +1,5 @@
-//! Stores that crash, forget, or remember too old things while a campaign runs: every recipient has exactly one mail.
+//! Stores crash, lose their data or restart with outdated data while a campaign runs: every
+//! recipient gets exactly one mail.
 
 use anyhow::Result;
 use tests::installation::{Installation, InstallationOptions, leads_csv};

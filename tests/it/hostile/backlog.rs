@@ -8,16 +8,16 @@ use tests::installation::Installation;
 
 use super::{never_held_off, unharmed};
 
-/// Longer than what is allowed beside an attack.
+/// Longer than the tolerance during an attack.
 const LONG: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 4 });
 
-/// How long a job of a backlog takes whose jobs end together.
+/// The run time of jobs that start together and therefore end together.
 const WAVE: Duration = Duration::from_secs(4);
 
-/// Of one job: a little less than it may be.
+/// The padding of one job, slightly below the limit on args.
 const PAD: usize = 60_000;
 
-/// Enqueues so many batches of copies of a job, one after the other, while B works.
+/// Enqueues this many batches of copies of a job, one after the other, while B works.
 async fn backlog(batches: usize, jobs: usize, job: Value) -> Result<()> {
     let mut rota = Installation::start().await?;
     let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job; jobs] }));
@@ -35,15 +35,15 @@ async fn a_backlog_of_short_jobs() -> Result<()> {
     backlog(3, 1_000, json!({ "kind": "sleep", "args": { "ms": 5 } })).await
 }
 
-/// Whoever reads rows of A beside B's reads as many bytes as A likes.
+/// A query that reads A's rows together with B's reads as many bytes as A chooses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_large_args() -> Result<()> {
-    // What the ledger cannot compress.
+    // Random bytes, which the ledger cannot compress.
     let pad: String = (0..PAD).map(|_| char::from(rand::random_range(b'A'..=b'z'))).filter(|c| *c != '\\').collect();
     backlog(100, 15, json!({ "kind": "noop", "args": { "pad": pad } })).await
 }
 
-/// As many as there are slots, and more.
+/// More jobs than slots.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_jobs_in_all_slots() -> Result<()> {
     let mut rota = Installation::start().await?;
@@ -59,7 +59,8 @@ async fn long_jobs_in_all_slots() -> Result<()> {
     .await
 }
 
-/// The first wave says how long the others take. B's first job finds a slot each time: others' jobs have at least one less than there are.
+/// The first wave shows how long the others take. B's next job always finds a slot, because the
+/// jobs of other tenants leave at least one free.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_jobs_in_waves() -> Result<()> {
     let mut rota = Installation::start().await?;

@@ -1,4 +1,4 @@
-//! Ends of jobs that many others wait for.
+//! Ends of jobs with many dependents.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::unharmed;
 const CHAIN: usize = 3_000;
 const BATCH: usize = 500;
 
-/// Jobs each of which waits for the one before. Returns the first.
+/// A chain of jobs, each of which depends on the previous one. Returns the first.
 async fn chain(tenant: &ApiClient, head: Value) -> Result<String> {
     let (mut first, mut last) = (None, None);
     for _ in 0..CHAIN / BATCH {
@@ -34,7 +34,7 @@ async fn a_long_chain_is_cancelled_by_its_head() -> Result<()> {
     unharmed(&mut rota, async || {
         let head = chain(&tenant, json!({ "kind": "sleep", "args": { "ms": 60_000 } })).await?;
         tenant.post(&format!("jobs/{head}/cancel"), &Value::Null).await?.expect(200)?;
-        // Waiting for the one that is being cancelled, while it is.
+        // Adds dependents to the head while it is being cancelled.
         for _ in 0..20 {
             tenant.post("jobs", &json!({ "kind": "noop", "after": [head] })).await?.expect(202)?;
         }

@@ -1,4 +1,4 @@
-//! The group commit: more requests of A at once than can be judged and committed in time.
+//! The group commit: more concurrent requests of A than can be validated and committed in time.
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
@@ -8,19 +8,19 @@ use tests::installation::{ApiClient, Installation};
 
 use super::unharmed;
 
-/// A debug build works off a fraction of what a release build does in the same time.
+/// A debug build processes only a fraction of a release build's load in the same time.
 const SCALE: usize = if cfg!(debug_assertions) { 5 } else { 1 };
 const CONNECTIONS: usize = 48;
-/// Of a large request.
+/// Jobs per large request.
 const JOBS: usize = 1_000;
 
-/// Due in a day: what it costs now is its commit.
+/// Due in a day, so its only cost now is its commit.
 fn job() -> Value {
     json!({ "kind": "noop", "args": {}, "run_at": Clock::system().now() + chrono::TimeDelta::days(1) })
 }
 
-/// Sends the same request on all connections, one after the other on each. `expected` is the status of those that get through, which are most:
-/// what is held off at the door harms nobody.
+/// Sends the same request on all connections, sequentially on each. `expected` is the status of
+/// requests that get through, which must be the majority: requests rejected early do no harm.
 async fn send(tenant: &ApiClient, path: &str, requests: usize, body: &Value, expected: u16) -> Result<()> {
     let (body, requests) = (body.to_string(), requests / SCALE);
     let connection = async |_| {
@@ -51,7 +51,8 @@ async fn single_requests_at_once() -> Result<()> {
     unharmed(&mut rota, async || send(&tenant, "jobs", 500, &job, 202).await).await
 }
 
-/// Each job is looked at for longer than one that is in order, and its refusal is told.
+/// A refused job takes longer to validate than a valid one, and its refusal is part of the
+/// response.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_requests_that_are_refused() -> Result<()> {
     let mut rota = Installation::start().await?;

@@ -10,7 +10,7 @@ use super::unharmed;
 const JOBS: usize = 150;
 const REQUESTS: usize = 10;
 
-/// Each after the hundred before it.
+/// A batch in which each job depends on the hundred before it.
 fn batch() -> Value {
     let after =
         |number: usize| (number.saturating_sub(100)..number).map(|place| format!("#{place}")).collect::<Vec<_>>();

@@ -1,6 +1,7 @@
-//! Dispatch and settlement: A's jobs that cost next to no worker time, but a start and an end each.
+//! Dispatch and settlement: jobs of A that take next to no worker time, but each cost a start and
+//! an end.
 //!
-//! Invariant: a flood is over before B is measured alone the next time.
+//! Invariant: a flood has ended before B is measured undisturbed again.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use tokio::time::{Instant, sleep};
 
 use super::unharmed;
 
-/// Jobs of one request.
+/// Jobs per request.
 const BATCH: usize = 1_000;
-/// A debug build works off a fraction of what a release build does in the same time.
+/// A debug build processes only a fraction of a release build's load in the same time.
 const SCALE: usize = if cfg!(debug_assertions) { 5 } else { 1 };
-/// A flood, in a debug build on a busy machine.
+/// The limit for a flood, in a debug build on a busy machine.
 const LONGEST: Duration = Duration::from_mins(4);
-/// Between two looks at the ledger, which disturb.
+/// The interval between two queries of the ledger, which add load themselves.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Tenant A.
@@ -41,7 +42,7 @@ impl Flooder {
         Ok(())
     }
 
-    /// Waits until no job of these kinds waits or runs any more.
+    /// Waits until no job of this kind waits or runs any more.
     async fn over(&self, kind: &str) -> Result<()> {
         let mut owner = PgConnection::connect(&self.owner_url).await?;
         let deadline = Instant::now() + LONGEST;
@@ -53,7 +54,7 @@ impl Flooder {
             if left == 0 {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{left} jobs of the flood still wait");
+            ensure!(Instant::now() < deadline, "{left} jobs of the flood have not ended");
             sleep(LOOK_EVERY).await;
         }
     }
@@ -85,7 +86,8 @@ async fn jobs_that_panic() -> Result<()> {
     flooded(5_000, "panic", || json!({ "kind": "panic", "args": {}, "max_attempts": 2 })).await
 }
 
-/// All come due at once and expire soon after: leased, read, found expired and discarded, without a run, hence without worker time.
+/// All jobs become due at once and expire right after: they are leased, read, found expired and
+/// discarded without a run, hence without worker time.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_expire_before_they_run() -> Result<()> {
     flooded(10_000, "noop", || {

@@ -1,4 +1,4 @@
-//! Connections: A sends HTTP/2 frames that cost it nothing, as fast as it can.
+//! Connections: A sends HTTP/2 frames that cost it nothing, as fast as possible.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ const LAST: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `SETTINGS`, `PING`, `WINDOW_UPDATE`, `PRIORITY` and a type that nobody knows.
+/// `SETTINGS`, `PING`, `WINDOW_UPDATE`, `PRIORITY` and an unknown type.
 const FLOODS: [(&str, &[u8]); 5] = [
     ("SETTINGS", b"\0\0\0\x04\0\0\0\0\0"),
     ("PING", b"\0\0\x08\x06\0\0\0\0\0AAAAAAAA"),
@@ -29,7 +29,7 @@ const FLOODS: [(&str, &[u8]); 5] = [
     ("unknown", b"\0\0\0\x63\0\0\0\0\0"),
 ];
 
-/// Floods one connection until it is closed, and returns what was said at the end.
+/// Floods one connection until it is closed, and returns the bytes received.
 async fn flood(api: SocketAddr, frame: &[u8]) -> Result<Vec<u8>> {
     let (mut reader, mut writer) = TcpStream::connect(api).await?.into_split();
     writer.write_all(PREFACE).await?;
@@ -37,14 +37,14 @@ async fn flood(api: SocketAddr, frame: &[u8]) -> Result<Vec<u8>> {
     let writing = async { while writer.write_all(&frames).await.is_ok() {} };
     let mut said = Vec::new();
     let reading = async {
-        // A reset after the goodbye ends the reading as well.
+        // A reset after the GOAWAY ends the read as well.
         let _ = reader.read_to_end(&mut said).await;
     };
-    timeout(PATIENCE, async { tokio::join!(writing, reading) }).await.context("the flood was not ended")?;
+    timeout(PATIENCE, async { tokio::join!(writing, reading) }).await.context("the server did not end the flood")?;
     Ok(said)
 }
 
-/// The code of the `GOAWAY` in what a server sent.
+/// The error code of the `GOAWAY` frame in the bytes received from a server.
 fn goaway(mut said: &[u8]) -> Option<u32> {
     while let [high, middle, low, kind, rest @ ..] = said {
         let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
@@ -65,14 +65,15 @@ async fn floods_of_control_frames() -> Result<()> {
         let said = flood(api, frame).await.context(name)?;
         ensure!(goaway(&said).is_none_or(|code| code == 0xb), "{name}: {:?}", goaway(&said));
     }
-    // Of what is not answered nothing of ours is under way, so the goodbye is always said.
+    // The server never replies to these frames, so nothing of its own is in flight and the GOAWAY
+    // always arrives.
     let said = flood(api, FLOODS[2].1).await?;
     ensure!(goaway(&said) == Some(0xb), "ENHANCE_YOUR_CALM instead of {:?}", goaway(&said));
     unharmed(&mut rota, async || {
         let begun = Instant::now();
         let floods = (0..CONNECTIONS).map(|at| async move {
             while begun.elapsed() < LAST {
-                // A connection that is refused or reset is an end as good as any.
+                // A refused or reset connection counts as ended, too.
                 let _ = flood(api, FLOODS[at % FLOODS.len()].1).await;
             }
         });

@@ -1,4 +1,4 @@
-//! Memory: pages over the largest jobs and campaigns that A may have, many at a time.
+//! Memory: many concurrent pages over the largest jobs and campaigns that A may have.
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::join_all;
@@ -7,10 +7,10 @@ use tests::installation::Installation;
 
 use super::unharmed;
 
-/// What the process may have more than before, whatever A asks for.
+/// The allowed growth of the process, whatever A requests.
 const GROWTH_MIB: u64 = 200;
 
-/// Memory that the API has in use, in MiB.
+/// The API's resident memory, in MiB.
 fn resident(rota: &Installation) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", rota.api.process.id()))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("a size")?;

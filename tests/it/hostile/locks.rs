@@ -1,4 +1,4 @@
-//! Locks in the ledger: A's requests under keys that A's long transactions hold.
+//! Locks in the ledger: A's requests under idempotency keys that A's long transactions hold.
 
 use anyhow::{Result, ensure};
 use futures::future::{join_all, try_join_all};
@@ -8,13 +8,13 @@ use tests::installation::{ApiClient, Installation, leads_csv};
 
 use super::unharmed;
 
-/// Campaigns that are created at the same time.
+/// Campaigns created at the same time.
 const CAMPAIGNS: usize = 6;
 const LEADS: usize = 8_000;
 /// Requests under each of their keys.
 const REQUESTS: usize = 20;
 
-/// An answer that a client can act upon, and in time.
+/// Accepts only a status that a client can act on, received in time.
 fn judge(status: u16) -> Result<()> {
     ensure!(matches!(status, 201 | 202 | 409 | 422 | 429), "{status}");
     Ok(())

@@ -1,8 +1,10 @@
-//! Tenant A attacks what all tenants share while tenant B works: one file for each shared resource of the isolation rules.
+//! Tenant A attacks shared resources while tenant B works: one file per shared resource of the
+//! isolation rules.
 //!
-//! Invariant: B's p99 stays within twice its value alone plus 20 ms, no process ends, no lease is lost, nothing runs twice.
-//! A program of its own, because it measures: in a debug build it shows that B is not held off, bin/hostile holds the bar.
-//! A is `Installation::tenant`, B is `Installation::neighbour`, measured by [`neighbour::Neighbour`].
+//! Invariant: B's p99 stays within twice its undisturbed value plus 20 ms, no process ends, no
+//! lease is lost, nothing runs twice. A separate program, because it measures: a debug build only
+//! shows that B is not starved, bin/hostile enforces the bound. A is `Installation::tenant`, B is
+//! `Installation::neighbour`, measured by [`neighbour::Neighbour`].
 
 mod backlog;
 mod cascades;
@@ -27,15 +29,16 @@ use tokio::sync::Mutex;
 
 use self::neighbour::Neighbour;
 
-/// Attacks saturate the machine, so they run one after the other.
+/// Attacks saturate the machine, so they run one at a time.
 static ATTACK: Mutex<()> = Mutex::const_new(());
 
 const PROBES: usize = 100;
-/// A hiccup of the machine spoils a round; an attack that works spoils each.
+/// A hiccup of the machine spoils one round; an effective attack spoils all of them.
 const ROUNDS: usize = 3;
 
-/// Measures B alone and beside `attack`, and checks that nothing was lost, repeated or ended by it.
-#[expect(clippy::print_stdout, reason = "for who compares figures")]
+/// Measures B undisturbed and during `attack`, and checks that no job is lost or repeated and no
+/// process has ended.
+#[expect(clippy::print_stdout, reason = "prints figures for comparison")]
 async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>) -> Result<()> {
     let _alone = ATTACK.lock().await;
     let neighbour = Neighbour::new(rota).await?;
@@ -46,7 +49,7 @@ async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>)
         let (attacked, beside) = tokio::join!(attack(), neighbour.work(PROBES));
         attacked.context("the attack itself")?;
         let beside = beside?;
-        println!("p99 {:?} beside the attack, {:?} alone", beside.p99(), alone.p99());
+        println!("p99 {:?} during the attack, {:?} undisturbed", beside.p99(), alone.p99());
         verdict = beside.ensure_like(&alone);
         if verdict.is_ok() {
             break;
@@ -56,8 +59,9 @@ async fn unharmed(rota: &mut Installation, attack: impl AsyncFn() -> Result<()>)
     verdict
 }
 
-/// Measures B beside an attack that has been made and lasts for `span`: none of its jobs takes longer than `longest`, at the first try.
-#[expect(clippy::print_stdout, reason = "for who compares figures")]
+/// Measures B for `span` after `attack` has been started: no job may take longer than `longest`.
+/// There is only one round.
+#[expect(clippy::print_stdout, reason = "prints figures for comparison")]
 async fn never_held_off(
     rota: &mut Installation,
     attack: impl AsyncFn() -> Result<()>,
@@ -69,9 +73,9 @@ async fn never_held_off(
     neighbour.work(PROBES / 5).await?;
     attack().await.context("the attack itself")?;
     let beside = neighbour.work_for(span).await?;
-    println!("p99 {:?}, the longest {:?} beside the attack", beside.p99(), beside.longest());
+    println!("p99 {:?}, the longest {:?} during the attack", beside.p99(), beside.longest());
     ensure_whole(rota, &neighbour)?;
-    ensure!(beside.longest() <= longest, "a job took {:?}, {longest:?} at the most is right", beside.longest());
+    ensure!(beside.longest() <= longest, "a job took {:?}, the limit is {longest:?}", beside.longest());
     Ok(())
 }
 

@@ -1,6 +1,8 @@
-//! Tenant B: enqueues one job after the other and measures how long each takes from its request to its effect.
+//! Tenant B: enqueues one job after the other and measures the time from each request to its
+//! effect.
 //!
-//! Invariant: times are taken outside of Rota, from before the request is sent until the callback of the job arrives.
+//! Invariant: times are measured outside Rota, from before the request is sent until the job's
+//! callback arrives.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,13 +16,13 @@ use tests::{
     installation::{ApiClient, Installation},
 };
 
-/// Allowed beside an attack, on top of twice the value alone. The bar is that of a release build (`cargo test --release -p tests
-/// --test hostile`). A debug build on two shared cores spends most of its time on the attacker's requests and shows no more than that
-/// B is not held off.
+/// Tolerance during an attack, in addition to twice the undisturbed value. The bound is that of a
+/// release build (`cargo test --release -p tests --test hostile`). A debug build on two shared
+/// cores spends most of its time on the attacker's requests and only shows that B is not starved.
 const TOLERANCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 10_000 } else { 20 });
-/// Beyond this a job counts as not run at all.
+/// A job that takes longer than this counts as not run.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Between two probes.
+/// The pause between two probes.
 const EVERY: Duration = Duration::from_millis(20);
 
 /// Tenant B.
@@ -30,7 +32,7 @@ pub struct Neighbour {
     probes: AtomicU64,
 }
 
-/// How long B's jobs took from request to effect, ascending.
+/// The times of B's jobs from request to effect, in ascending order.
 #[derive(Debug)]
 pub struct Waits(Vec<Duration>);
 
@@ -48,7 +50,7 @@ impl Neighbour {
         Ok(Waits::of(waits))
     }
 
-    /// Does so for this long.
+    /// Like `work`, for this long.
     pub async fn work_for(&self, span: Duration) -> Result<Waits> {
         let (started, mut waits) = (Instant::now(), Vec::new());
         while started.elapsed() < span {
@@ -68,7 +70,7 @@ impl Neighbour {
         Ok(wait)
     }
 
-    /// Every probe so far had exactly one effect.
+    /// Fails unless every probe so far had exactly one effect.
     pub fn ensure_once(&self) -> Result<()> {
         let expected = usize::try_from(self.probes.load(Ordering::Relaxed))?;
         let tokens = self.sink.tokens();
@@ -85,7 +87,8 @@ impl Waits {
         Self(waits)
     }
 
-    /// The p99 of 100 probes or more; of fewer, the longest but one, so that one hiccup of the machine decides nothing.
+    /// The p99 of at least 100 probes; of fewer, the second longest, so that one hiccup of the
+    /// machine decides nothing.
     pub fn p99(&self) -> Duration {
         let outliers = (self.0.len() / 100).max(1);
         self.0[self.0.len().saturating_sub(1 + outliers)]
@@ -95,10 +98,10 @@ impl Waits {
         self.0.last().copied().unwrap_or_default()
     }
 
-    /// Judges what was measured beside an attack.
+    /// Compares the values during an attack with the undisturbed ones.
     pub fn ensure_like(&self, alone: &Self) -> Result<()> {
         let (beside, alone) = (self.p99(), alone.p99());
-        ensure!(beside <= 2 * alone + TOLERANCE, "p99 {beside:?} beside the attack, {alone:?} alone");
+        ensure!(beside <= 2 * alone + TOLERANCE, "p99 {beside:?} during the attack, {alone:?} undisturbed");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The relay: mails of A to a domain that takes connections and says nothing.
+//! The relay: mails of A to a domain whose server accepts connections and never replies.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -19,7 +19,7 @@ async fn mails_to_a_domain_that_hangs() -> Result<()> {
     let stuck = format!("email,first_name\n{}", stuck.concat());
     unharmed(&mut rota, async || {
         tenant.campaign_at_once("Stuck", &stuck).await?;
-        // B's own mails pass beside it.
+        // B's own mails are not held up.
         let path = neighbour
             .campaign_at_once("Beside", "email,first_name\nb1@fine.example.com,B\nb2@fine.example.com,B\n")
             .await?;

@@ -1,7 +1,7 @@
-//! Threads of the worker: A's handlers block them.
+//! Threads of the worker, blocked by A's handlers.
 //!
-//! Invariant: a handler that never yields costs no lease, no heartbeat, no end and no health answer; and what cannot start in its process starts in
-//! another.
+//! Invariant: a handler that never yields costs no lease, heartbeat, settlement or health response;
+//! jobs that cannot start in its process start in another.
 
 use std::time::{Duration, Instant};
 
@@ -19,17 +19,17 @@ use super::ATTACK;
 
 /// Three leases.
 const SPIN: Duration = Duration::from_secs(6);
-/// A worker's answer to its probe.
+/// The limit for a worker's response to its probe.
 const READY_WITHIN: Duration = Duration::from_secs(1);
-/// How long each of many of A's jobs blocks its thread.
+/// How long each of A's many jobs blocks its thread.
 const BLOCK: Duration = Duration::from_millis(200);
-/// So many: they take 20 s on two threads.
+/// The number of these jobs: together they take 20 s on two threads.
 const BLOCKING: usize = 200;
-/// B's jobs beside them.
+/// B's jobs during the block.
 const PROBES: usize = 10;
 const SOON: Duration = Duration::from_secs(30);
 
-/// Workers with two slots each; their handlers have one thread.
+/// Workers with two slots each, and one thread for their handlers.
 async fn installation(workers: usize) -> Result<Installation> {
     let env = vec![("WORKER_CONCURRENCY", "2".to_owned()), ("TOKIO_WORKER_THREADS", "1".to_owned())];
     Installation::start_with(InstallationOptions { workers, env, ..InstallationOptions::default() }).await
@@ -48,13 +48,13 @@ async fn state_is(client: &ApiClient, id: &str, state: &str) -> Value {
     .await
 }
 
-/// Asks every worker for its readiness until `over`.
+/// Checks that every worker is ready until `over` has passed.
 async fn stay_ready(rota: &Installation, over: Duration) -> Result<()> {
     let (http, began) = (Client::new(), Instant::now());
     while began.elapsed() < over {
         for worker in &rota.workers {
             let answer = timeout(READY_WITHIN, http.get(worker.ready_url()).send()).await;
-            let answer = answer.with_context(|| format!("{} is silent after {:?}", worker.name, began.elapsed()))??;
+            let answer = answer.with_context(|| format!("{} not ready after {:?}", worker.name, began.elapsed()))??;
             ensure!(answer.status() == StatusCode::OK, "{}: {answer:?}", worker.name);
         }
         sleep(Duration::from_millis(100)).await;
@@ -62,7 +62,7 @@ async fn stay_ready(rota: &Installation, over: Duration) -> Result<()> {
     Ok(())
 }
 
-/// B's run is under way in the only process when A's handler takes the only thread for three leases.
+/// B's job runs in the only process when A's handler blocks the only thread for three leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_thread_costs_no_lease() -> Result<()> {
     let _alone = ATTACK.lock().await;
@@ -85,7 +85,8 @@ async fn a_blocked_thread_costs_no_lease() -> Result<()> {
     Ok(())
 }
 
-/// B's jobs that the blocked process had leased, and all after them, are run by the other one while the block lasts.
+/// B's jobs, including those leased by the blocked process, run in the other process while the
+/// block lasts.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_go_around_a_blocked_process() -> Result<()> {
     let _alone = ATTACK.lock().await;
@@ -101,7 +102,7 @@ async fn jobs_go_around_a_blocked_process() -> Result<()> {
         let arrived = timeout(SPIN / 3, sink.wait_for(&token, SOON)).await;
         ensure!(arrived.is_ok(), "{token} waits for A's handler");
     }
-    ensure!(probes.len() >= 10, "only {} of B's jobs ran beside A's", probes.len());
+    ensure!(probes.len() >= 10, "only {} of B's jobs ran during A's", probes.len());
     for id in &probes {
         let job = state_is(&rota.neighbour, id, "completed").await;
         ensure!(job["attempt"] == 1, "{job}");
@@ -113,8 +114,8 @@ async fn jobs_go_around_a_blocked_process() -> Result<()> {
     Ok(())
 }
 
-/// A's handlers block all threads of the only process, one after the other, with as many waiting: a thread that comes free goes to B's job, and
-/// then to what B's run waits for.
+/// A's handlers block all threads of the only process, one after the other, with just as many
+/// waiting. A thread that becomes free goes to B's job, and later to the continuation of B's run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thread_that_comes_free_goes_to_who_has_the_fewest_running() -> Result<()> {
     let _alone = ATTACK.lock().await;
@@ -138,13 +139,14 @@ async fn a_thread_that_comes_free_goes_to_who_has_the_fewest_running() -> Result
     }
     waits.sort_unstable();
     let jobs = rota.tenant.get("jobs?kind=spin&state=available&limit=1").await?.expect(200)?;
-    ensure!(jobs["items"].as_array().is_some_and(|jobs| !jobs.is_empty()), "A's jobs were over before B's: {jobs}");
+    ensure!(jobs["items"].as_array().is_some_and(|jobs| !jobs.is_empty()), "A's jobs ended before B's: {jobs}");
     ensure!(waits[PROBES - 1] <= 15 * BLOCK, "B's jobs took {waits:?}");
     ensure!(rota.ended_by_themselves()?.is_empty());
     Ok(())
 }
 
-/// Handlers that compute on threads of their own, on all slots: the machinery gets its part of the processors.
+/// Handlers that compute on their own threads, on all slots: the queue machinery still gets its
+/// share of the processors.
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_that_compute_on_all_slots_cost_no_lease() -> Result<()> {
     let _alone = ATTACK.lock().await;

@@ -1,4 +1,5 @@
-//! Templates and documents: A has them compiled, filled and checked at any cost it can find.
+//! Templates and documents: A has them compiled, rendered and validated at the highest possible
+//! cost.
 
 use std::{ops::Range, time::Duration};
 
@@ -16,11 +17,11 @@ use uuid::Uuid;
 use super::unharmed;
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How much larger an attacked process may become.
+/// The allowed memory growth of an attacked process.
 const MAX_GROWTH_BYTES: u64 = 100 * 1024 * 1024;
 const AT_A_TIME: usize = 8;
 
-/// Each costs all that one mail may cost.
+/// Each template costs the maximum that one mail may cost.
 const COSTLY: &[&str] = &[
     "{% for x in t|split %}{% for y in t|split %}{{ t|upper|lower|title|replace('a', 'b')|length }}{% endfor %}{% endfor %}",
     "{% for a in t %}{% for b in t %}{% if t == t and n in t %}{% endif %}{% endfor %}{% endfor %}",
@@ -28,7 +29,7 @@ const COSTLY: &[&str] = &[
     "{% for x in t|split %}{{ t }}{% endfor %}",
 ];
 
-/// Texts that a parser follows to a depth of their own choice.
+/// Templates that make the parser recurse to an arbitrary depth.
 fn deep(bytes: usize) -> Vec<String> {
     let around = |open: &str, close: &str| {
         let times = bytes / (open.len() + close.len());
@@ -59,7 +60,7 @@ async fn campaign(tenant: &ApiClient, text: &str, leads_csv: &str) -> Result<Str
     Ok(format!("campaigns/{}", campaign["id"].as_str().context("an id")?))
 }
 
-/// Values as large as they may be.
+/// Variables of the maximum size.
 fn variables() -> Value {
     json!({ "t": "ab ".repeat(20_000), "n": "b".repeat(5_000) })
 }
@@ -69,7 +70,8 @@ fn leads(numbers: Range<usize>, value: &str) -> String {
     format!("email,t,n\n{}", rows.concat())
 }
 
-/// Jobs that ran more than once, but for those that look again and again whether a campaign is complete.
+/// Jobs that ran more than once, except for those that repeatedly check whether a campaign is
+/// complete.
 async fn repeated(rota: &Installation) -> Result<i64> {
     let mut owner = PgConnection::connect(&rota.postgres.urls().owner).await?;
     let count = "select count(*) from jobs where kind <> 'send_campaign' and attempt > 1";
@@ -99,7 +101,8 @@ async fn costly_previews_and_drafts_cost_their_author_alone() -> Result<()> {
             });
             let drafts = (0..AT_A_TIME / 4).map(async |_| tenant.post("campaigns", &draft("Hello", &many)).await);
             for answer in join_all(previews).await.into_iter().chain(join_all(drafts).await) {
-                // A's own patience may end before its turn; an API that died is found below.
+                // A request may time out on A's side before it is served; a crashed API is detected
+                // below.
                 answer.map_or(Ok(()), |answer| ensure_answered(&answer))?;
             }
         }
@@ -120,10 +123,11 @@ async fn no_template_ends_the_api() -> Result<()> {
     for source in deep(200_000).into_iter().chain(deep(4_750)) {
         rota.tenant.post("campaigns", &draft("Hello", &source)).await?.expect(422)?;
         rota.tenant.post("campaigns", &draft(&source, "Hello")).await?.expect(422)?;
-        // As a release without these limits may have left it.
+        // Such a template can be stored already if it was accepted by a release without these
+        // limits.
         sqlx::query("update campaigns set text_body = $1").bind(&source).execute(&mut owner).await?;
         let problem = rota.tenant.post(&format!("{id}/preview"), &json!({})).await?.expect(422)?;
-        ensure!(problem.to_string().len() < 2_000, "the template is not repeated: {problem}");
+        ensure!(problem.to_string().len() < 2_000, "the problem must not contain the template: {problem}");
         rota.tenant.post(&format!("{id}/send"), &json!({})).await?.expect(422)?;
     }
     for deep in [format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000)), "{\"a\":".repeat(100_000)] {
@@ -158,7 +162,7 @@ async fn leads_that_cost_more_than_the_first_one_cost_no_lease() -> Result<()> {
     let jobs = rota.jobs().await?;
     let count = |kind: &str, state: &str| jobs.get(&(kind.to_owned(), state.to_owned())).copied().unwrap_or_default();
     ensure!(count("sleep", "completed") == 10, "{jobs:?}");
-    ensure!(count("send_campaign_email", "discarded") > 0, "the costly leads fail, and fail at once: {jobs:?}");
+    ensure!(count("send_campaign_email", "discarded") > 0, "the costly leads fail in their first attempt: {jobs:?}");
     Ok(())
 }
 
@@ -185,6 +189,6 @@ async fn a_template_of_an_earlier_release_fails_its_mails_and_no_worker() -> Res
         ensure!((&progress["failed"], &progress["sent"]) == (&json!(2), &json!(0)), "{progress}");
     }
     ensure!(rota.ended_by_themselves()?.is_empty());
-    ensure!(repeated(&rota).await? == 0, "a template that cannot be compiled is not tried again");
+    ensure!(repeated(&rota).await? == 0, "a template that cannot be compiled is not retried");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Connections to the database: A's uploads, which come a line now and then, and A's many requests at once.
+//! Connections to the database: A's uploads, which send a line now and then, and many concurrent
+//! requests of A.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tests::{installation::Installation, streamed_body::streamed_body};
 
 use super::unharmed;
 
-/// Longer than B is measured.
+/// Long enough to outlast the measurement of B.
 const LINES: usize = 10;
 
 #[tokio::test(flavor = "multi_thread")]

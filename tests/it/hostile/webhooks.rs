@@ -1,4 +1,5 @@
-//! The outside: A's endpoints at a host that is dead, at one that takes its time, and more messages than jobs.
+//! Outbound connections: A's endpoints at a dead host and at a slow one, and more messages than
+//! jobs.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -17,7 +18,7 @@ async fn installation() -> Result<Installation> {
     Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await
 }
 
-/// Jobs whose ends make a multiple of messages.
+/// Jobs whose ends produce a multiple of messages.
 const MANY: usize = if cfg!(debug_assertions) { 100 } else { 2_000 };
 
 async fn many_ends(rota: &mut Installation, urls: &[String], jobs: usize) -> Result<()> {
@@ -38,7 +39,7 @@ async fn many_ends(rota: &mut Installation, urls: &[String], jobs: usize) -> Res
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_endpoints_at_a_dead_host() -> Result<()> {
     let mut rota = installation().await?;
-    // A port that was free a moment ago: nobody listens.
+    // A port that was free a moment ago: nothing listens on it.
     let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?;
     let urls: Vec<String> = (0..20).map(|at| format!("http://{dead}/{at}")).collect();
     let again = rota.tenant.post("webhook-endpoints", &json!({ "url": urls[0] })).await?;
@@ -56,7 +57,7 @@ async fn an_endpoint_that_takes_ten_seconds() -> Result<()> {
     many_ends(&mut rota, &[sink.url()], 100).await
 }
 
-/// Each end makes twenty messages.
+/// Each end produces twenty messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_endpoints_that_answer_at_once() -> Result<()> {
     let mut rota = installation().await?;

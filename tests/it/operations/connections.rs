@@ -1,4 +1,5 @@
-//! Fewer connections than wanted: slower, never still; and a pooler in transaction mode, a very small one too.
+//! Fewer connections than configured: work slows down but never stops. Also a pooler in transaction
+//! mode, including a very small one.
 
 use std::{process::Command, time::Duration};
 
@@ -19,7 +20,7 @@ use tests::{
 use super::{program, readiness, redis_url};
 use crate::queue::support::skipped;
 
-/// Ten times what it takes on an idle machine.
+/// Ten times the duration on an idle machine.
 const SLOWLY: Duration = Duration::from_mins(3);
 const JOBS: usize = 20;
 
@@ -37,7 +38,7 @@ impl Scene {
         Ok(Self { app: TestApp::on(system).await?, postgres, prefix })
     }
 
-    /// An API, a worker and a scheduler; and where the API is.
+    /// Starts an API, a worker and a scheduler; also returns the API's readiness URL.
     fn start(&self, urls: &DatabaseUrls, pooler: &str) -> Result<(Vec<ProcessUnderTest>, String)> {
         let mut processes = Vec::new();
         let mut api = String::new();
@@ -68,9 +69,9 @@ impl Scene {
         sqlx::query_scalar("select count(*) from jobs where state = 'completed'").fetch_one(&mut owner).await.ok()
     }
 
-    /// Submits jobs, each again until it is accepted, and waits until all have run.
+    /// Submits jobs, each repeated until it is accepted, and waits until all have run.
     async fn work(&self, api: &ApiClient, round: &str) -> Result<()> {
-        let before = self.completed().await.context("the owner is let in")?;
+        let before = self.completed().await.context("the owner can connect")?;
         for at in 0..JOBS {
             let key = format!("{round}-{at}");
             eventually(SLOWLY, "a job is accepted", async || {
@@ -90,7 +91,8 @@ impl Scene {
 async fn with_few_connections_work_goes_on_and_readiness_says_so() -> Result<()> {
     let scene = Scene::new().await?;
     let key = scene.key("acme").await?;
-    // What the test itself holds would be counted.
+    // The processes use the plain roles; connections of the test itself would count towards the
+    // limit.
     let urls = scene.postgres.urls().clone();
     for role in ["rota_system", "rota_app"] {
         for limit in [4, 6, 8] {
@@ -118,7 +120,7 @@ fn pgbouncer() -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// A `PgBouncer` in transaction mode with so many connections a role.
+/// A `PgBouncer` in transaction mode with this many connections per role.
 fn pooler(
     program: &str,
     postgres: &PrivatePostgres,
@@ -153,7 +155,7 @@ fn pooler(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_serves_and_leaks_nothing() -> Result<()> {
     let Some(program) = pgbouncer() else {
-        skipped("there is no pgbouncer");
+        skipped("pgbouncer is not installed");
         return Ok(());
     };
     let scene = Scene::new().await?;
@@ -169,7 +171,8 @@ async fn a_pooler_in_transaction_mode_serves_and_leaks_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Two tenants read in turn over the same few connections, and some of them hang up before the answer.
+/// Two tenants read alternately over the same few connections, and some requests are aborted before
+/// the response.
 async fn never_anothers_rows(apis: &[ApiClient], round: usize) -> Result<()> {
     let mut own = Vec::new();
     for (at, api) in apis.iter().enumerate() {

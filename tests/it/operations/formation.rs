@@ -1,11 +1,11 @@
-//! Any number of instances from one configuration, and what a start that fails says.
+//! Any number of instances of one configuration, and the error output of a failed start.
 
 use anyhow::Result;
 use tests::{eventually::eventually, free_port::free_port, process::ProcessSpec, system::TestSystem};
 
 use super::{PATIENCE, program, redis_url};
 
-/// The address in the line that says where the process listens.
+/// The address in the log line about listening.
 fn listens(output: &str) -> Option<String> {
     let line = output.lines().find(|line| line.contains("listen="))?;
     Some(line.split("listen=").nth(1)?.split_whitespace().next()?.to_owned())
@@ -24,7 +24,7 @@ async fn every_instance_takes_a_port_of_its_own_and_says_which() -> Result<()> {
     }
     let mut addresses = Vec::new();
     for process in &mut processes {
-        let address = eventually(PATIENCE, "it says where it listens", async || listens(&process.output().ok()?)).await;
+        let address = eventually(PATIENCE, "its address is logged", async || listens(&process.output().ok()?)).await;
         process.wait_ready(&format!("http://{address}/api/health/readiness"), PATIENCE).await?;
         addresses.push(address);
     }
@@ -40,10 +40,10 @@ async fn port_0_is_logged_as_the_port_that_was_taken_and_without_colours() -> Re
     for (name, variable) in [("api", "PORT"), ("worker", "METRICS_PORT"), ("scheduler", "METRICS_PORT")] {
         let (spec, _) = program(name, &system.urls, &redis_url()?)?;
         let mut process = spec.env(variable, "0").env("ROTA_REDIS_PREFIX", &system.prefix).start()?;
-        let address = eventually(PATIENCE, "it says where it listens", async || listens(&process.output().ok()?)).await;
+        let address = eventually(PATIENCE, "its address is logged", async || listens(&process.output().ok()?)).await;
         assert!(!address.ends_with(":0"), "{address}");
         process.wait_ready(&format!("http://{address}/api/health/readiness"), PATIENCE).await?;
-        assert!(!process.output()?.contains('\u{1b}'), "a file is no terminal");
+        assert!(!process.output()?.contains('\u{1b}'), "no colours in a file");
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ async fn an_environment_that_is_not_named_is_warned_of() -> Result<()> {
     Ok(())
 }
 
-/// The key of a tenant is in no list of processes.
+/// A tenant's key never appears in a process list.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_takes_its_key_from_a_file_alone() -> Result<()> {
     let mut refused =

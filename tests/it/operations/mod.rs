@@ -1,4 +1,5 @@
-//! Running the processes: signals, stores that cannot be worked with, too few connections, a pooler, any number of instances.
+//! Running the processes: signals, unusable stores, too few connections, a pooler, any number of
+//! instances.
 
 mod connections;
 mod formation;
@@ -11,10 +12,10 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tests::{eventually::eventually, free_port::free_port, postgres::DatabaseUrls, process::ProcessSpec};
 
-/// For anything that must happen; only a failure takes so long.
+/// For anything that must happen; only a failing test takes this long.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One of our programs with the variables that it needs, and where its readiness is.
+/// One of our programs with its required variables, and its readiness URL.
 fn program(name: &str, urls: &DatabaseUrls, redis_url: &str) -> Result<(ProcessSpec, String)> {
     let port = free_port()?;
     let spec = ProcessSpec::binary(name)?
@@ -31,7 +32,8 @@ fn program(name: &str, urls: &DatabaseUrls, redis_url: &str) -> Result<(ProcessS
     Ok((spec, format!("http://127.0.0.1:{port}/api/health/readiness")))
 }
 
-/// A check of a process's readiness, when it looks as `judge` wants; with the status.
+/// Waits until `judge` accepts one check of the readiness response and its status; returns the
+/// check.
 async fn readiness(url: &str, part: &str, what: &str, judge: impl Fn(u16, &Value) -> bool) -> Value {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a plain client");
     eventually(PATIENCE, what, async || {

@@ -1,4 +1,5 @@
-//! Every signal whose default action ends a process: some drain, the others are ignored with a line in the log.
+//! Every signal whose default action ends a process: some start a drain, the others are ignored and
+//! logged.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ fn send(process: &ProcessUnderTest, signal: Signal) -> Result<()> {
     Ok(kill(Pid::from_raw(i32::try_from(process.id())?), signal)?)
 }
 
-/// Waits until the process has logged `times` lines with this text.
+/// Waits until the process has logged at least `times` lines with this text.
 async fn logged(process: &ProcessUnderTest, text: &str, times: usize) {
     eventually(PATIENCE, text, async || {
         (process.output().ok()?.lines().filter(|line| line.contains(text)).count() >= times).then_some(())
@@ -63,8 +64,9 @@ async fn a_worker_finishes_its_job_whatever_signal_stops_it() -> Result<()> {
         sink.wait_for("running", PATIENCE).await;
         ignores_all(&mut worker).await?;
         send(&worker, signal)?;
-        logged(&worker, "asked to stop, draining", 1).await;
-        // A terminal and a supervisor may send one each; closing a terminal never cuts a drain short.
+        logged(&worker, "stop requested, draining", 1).await;
+        // A terminal and a supervisor may each send a signal; closing a terminal never shortens a
+        // drain.
         send(&worker, Signal::SIGHUP)?;
         logged(&worker, "draining already", 1).await;
         assert_eq!(worker.exit_status()?, None, "{signal}");
@@ -86,7 +88,7 @@ async fn a_second_sigterm_ends_a_drain_at_once() -> Result<()> {
     system.enqueue(vec![callback(&system, tenant, &sink, "running")]).await?;
     sink.wait_for("running", PATIENCE).await;
     send(&worker, Signal::SIGTERM)?;
-    logged(&worker, "asked to stop, draining", 1).await;
+    logged(&worker, "stop requested, draining", 1).await;
     tokio::time::sleep(shared::shutdown::SAME_REQUEST + Duration::from_millis(100)).await;
     send(&worker, Signal::SIGTERM)?;
     assert_eq!(worker.wait_exit(PATIENCE).await?.code(), Some(130));

@@ -1,4 +1,5 @@
-//! A store that cannot be worked with: every process says why, once, and is ready again when it can.
+//! A store that cannot be used: every process logs the reason once, and is ready again when the
+//! store is usable.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ async fn a_wrong_login_or_role_is_named_and_serves_nobody() -> Result<()> {
     Ok(())
 }
 
-/// A tenant's request is refused, not served by a role that sees every tenant.
+/// A tenant's request is refused rather than served by a role that sees every tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_served_as_a_role_that_sees_every_tenant() -> Result<()> {
     let system = TestSystem::start().await?;

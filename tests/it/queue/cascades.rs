@@ -1,4 +1,4 @@
-//! Ends that matter for more jobs than one transaction may touch.
+//! Job ends that affect more jobs than one transaction may touch.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::support::{LEASE, Ledger, PATIENCE, build_index, reaches};
 
-/// More than several steps do.
+/// More jobs than a cascade handles in several steps.
 const CHAIN: usize = 900;
 
 fn after(system: &TestSystem, tenant: TenantId, id: Uuid) -> NewJob {
@@ -26,7 +26,7 @@ fn after(system: &TestSystem, tenant: TenantId, id: Uuid) -> NewJob {
     NewJob { ties: Some(Box::new(ties)), ..system.job(tenant, "noop", &json!({})) }
 }
 
-/// Jobs each of which waits for the one before, the first for nothing.
+/// A chain of jobs in which each depends on the previous one and the first on none.
 pub(super) async fn chain(system: &TestSystem, tenant: TenantId, kind: &str) -> Result<Vec<Uuid>> {
     let mut jobs = vec![NewJob { max_attempts: 1, ..system.job(tenant, kind, &json!({})) }];
     for _ in 1..CHAIN {
@@ -66,7 +66,7 @@ pub(super) async fn states(system: &TestSystem) -> Result<BTreeMap<String, i64>>
     Ok(sqlx::query_as(counts).fetch_all(&mut ledger.0).await?.into_iter().collect())
 }
 
-/// Waits until so many jobs are in the state, and checks that nothing is left to do.
+/// Waits until this many jobs are in each state, and checks that no cascade or dependency is left.
 pub(super) async fn all_are(system: &TestSystem, expected: &[(&str, usize)]) -> Result<()> {
     let expected: BTreeMap<String, i64> =
         expected.iter().map(|(state, count)| ((*state).to_owned(), i64::try_from(*count).expect("few"))).collect();
@@ -94,7 +94,7 @@ async fn a_chain_is_cancelled_in_steps_and_none_of_it_runs() -> Result<()> {
     assert_eq!(reason(&system, tenant, last).await?, Some(Reason::BeingCancelled));
     let border = usize::try_from(cancelled)? - 1;
     assert_eq!(redrive(&system, tenant, chain[border]).await?, Steered::Settling);
-    assert!(matches!(redrive(&system, tenant, chain[0]).await?, Steered::Done(_)), "what waited for it is seen to");
+    assert!(matches!(redrive(&system, tenant, chain[0]).await?, Steered::Done(_)), "its dependents are handled");
     reaches(&system, tenant, chain[0], "completed").await;
     let _scheduler = system.scheduler();
     all_are(&system, &[("cancelled", CHAIN - 1), ("completed", 1)]).await?;
@@ -144,7 +144,8 @@ async fn a_batch_counts_what_is_cancelled_in_steps() -> Result<()> {
     worker.stop().await
 }
 
-/// A job that comes to wait for one whose cascade is under way is cancelled at once, and does none of the cascade's work.
+/// A job submitted as a dependent while the cascade runs is cancelled at once, without doing any of
+/// the cascade's work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_latecomer_is_cancelled_alone() -> Result<()> {
     let system = TestSystem::start().await?;

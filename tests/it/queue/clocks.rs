@@ -1,5 +1,5 @@
-//! Clocks that jump: of a worker, of a scheduler. Leases are judged by the clock of Redis, due times by that of PostgreSQL, so no
-//! process' own clock can cost a job.
+//! Clock jumps of a worker and of a scheduler. Redis's clock decides about leases, PostgreSQL's
+//! about due times, so a process's own clock can never cost a job.
 
 use std::{net::UdpSocket, path::Path, time::Duration};
 
@@ -24,7 +24,8 @@ const LIBRARIES: [&str; 3] = [
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// The process reads its date through the library, which reads in `file` how far off it is. Durations stay true.
+/// Makes the process read its date through the library, which reads its offset from `file`.
+/// Durations remain true.
 fn with_own_clock(spec: ProcessSpec, library: &str, file: &Path) -> ProcessSpec {
     spec.env("LD_PRELOAD", library)
         .env("FAKETIME_TIMESTAMP_FILE", file)
@@ -56,9 +57,9 @@ async fn a_clock_that_jumps_costs_no_job() -> Result<()> {
     for id in &ids {
         reaches(&system, tenant, *id, "completed").await;
         let row = Ledger::open(&system).await?.row(*id).await?;
-        assert_eq!((row.attempt, row.crashes), (1, 0), "nobody was taken for dead");
+        assert_eq!((row.attempt, row.crashes), (1, 0), "no worker was taken for dead");
     }
-    // What is put off by the wrong clock's worker comes back in time all the same.
+    // A retry delayed by the worker with the wrong clock is still due at the right time.
     let again = system.enqueue(vec![system.job(tenant, "fail", &json!({ "times": 1 }))]).await?[0];
     reaches(&system, tenant, again, "completed").await;
     assert!(
@@ -68,7 +69,7 @@ async fn a_clock_that_jumps_costs_no_job() -> Result<()> {
     Ok(())
 }
 
-/// "At once" is by the clock of Redis, which hands the jobs out.
+/// "At once" is measured by the clock of Redis, which dispatches the jobs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_whose_clock_is_ahead_delays_nothing() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -83,7 +84,7 @@ async fn a_producer_whose_clock_is_ahead_delays_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The date that a run reads, in Unix nanoseconds.
+/// The date seen by a run, in Unix nanoseconds.
 async fn seen_by_a_run(system: &TestSystem, tenant: shared::tenancy::TenantId) -> Result<i64> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -1,4 +1,5 @@
-//! The operator's commands: what they set acts at once, and a slip is told clearly and changes nothing.
+//! The operator's commands: settings take effect at once; a mistake is reported clearly and changes
+//! nothing.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -6,7 +7,7 @@ use tests::{process::ProcessSpec, system::TestSystem};
 
 use super::support::{LEASE, PATIENCE, indexed, queue, reaches};
 
-/// Runs `api queue …`; what it printed, and whether it succeeded.
+/// Runs `api queue …`; returns its output, and whether it succeeded.
 async fn run(system: &TestSystem, arguments: &[&str]) -> Result<(bool, String)> {
     let mut process = ProcessSpec::binary("api")?
         .arg("queue")
@@ -59,7 +60,7 @@ async fn what_is_set_acts_at_once_and_is_listed() -> Result<()> {
     assert_eq!((&listed["available"], &listed["index"]["tenants_waiting"]), (&json!(1), &json!(1)));
     assert_eq!(listed["shards"], 1);
 
-    // Whoever is named by id is the same.
+    // A tenant named by id is the same tenant.
     let by_id = json(&system, &["limit", "*", "--tenant", &tenant.to_string(), "--weight", "1000"]).await?;
     assert_eq!((id(by_id), &told["tenant_id"]), (json!(tenant), &json!(tenant)));
     let rows = json(&system, &["limits"]).await?;
@@ -97,11 +98,11 @@ async fn a_slip_is_told_and_changes_nothing() -> Result<()> {
     refused(&system, &["limit", "default", "--tenant", "nobody", "--weight", "2"], "there is no tenant \"nobody\"")
         .await?;
     refused(&system, &limit(&[]), "nothing to change").await?;
-    refused(&system, &limit(&["--weight", "0"]), "--weight is 1 to 1000, not 0").await?;
-    refused(&system, &limit(&["--weight", "1001"]), "--weight is 1 to 1000, not 1001").await?;
-    refused(&system, &limit(&["--max-running", "0"]), "--max-running is 1 to 1000000, not 0").await?;
-    refused(&system, &limit(&["--rate", "0"]), "--rate is 0.001 to 1000000 a second, not \"0\"").await?;
-    refused(&system, &limit(&["--rate", "1", "--burst", "0"]), "--burst is 1 to 1000000, not 0").await?;
+    refused(&system, &limit(&["--weight", "0"]), "--weight must be 1 to 1000, not 0").await?;
+    refused(&system, &limit(&["--weight", "1001"]), "--weight must be 1 to 1000, not 1001").await?;
+    refused(&system, &limit(&["--max-running", "0"]), "--max-running must be 1 to 1000000, not 0").await?;
+    refused(&system, &limit(&["--rate", "0"]), "--rate must be 0.001 to 1000000 a second, not \"0\"").await?;
+    refused(&system, &limit(&["--rate", "1", "--burst", "0"]), "--burst must be 1 to 1000000, not 0").await?;
     refused(&system, &limit(&["--burst", "5"]), "--rate").await?;
     refused(&system, &limit(&["--pause", "--resume"]), "cannot be used with").await?;
     assert_eq!(json(&system, &["limits"]).await?, json!([]));

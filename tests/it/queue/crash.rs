@@ -1,4 +1,5 @@
-//! Workers that are killed, killed again and again by the same job, or frozen until they are taken for dead.
+//! Workers that are killed, killed repeatedly by the same job, or frozen until they are taken for
+//! dead.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use tests::{
 use super::support::{Ledger, PATIENCE, callback, enqueue_suspect, errors, reaches, worker_process};
 
 const LEASE: Duration = Duration::from_secs(2);
-/// Beyond the lease: recovery of the rescuer, its tick, start of the run, and a slow machine.
+/// On top of the lease: detection by the rescuer, its tick, the start of the run, and a slow
+/// machine.
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +35,7 @@ async fn the_job_of_a_killed_worker_runs_again_and_others_are_untouched() -> Res
     doomed.kill9().await?;
     let killed = Instant::now();
     sink.wait_for_count("victim", 2, LEASE + SOON).await;
-    assert!(killed.elapsed() > LEASE / 4, "nobody can know at once that it is dead");
+    assert!(killed.elapsed() > LEASE / 4, "its death cannot be detected at once");
     sink.release("victim");
     sink.release("bystander");
     let job = reaches(&system, tenant, victim, "completed").await;
@@ -56,7 +58,7 @@ async fn a_job_that_kills_three_workers_is_poison_and_its_company_is_not() -> Re
     let ids = system.enqueue(jobs).await?;
     let _scheduler = system.scheduler();
     super::support::indexed(&system, 5).await;
-    // As many slots as jobs: the innocent are in the process whenever it dies.
+    // As many slots as jobs: the other jobs are in the process whenever it dies.
     let mut worker = worker_process(&system, 5, LEASE)?;
     for _ in 0..3 {
         let status = worker.wait_exit(PATIENCE).await?;
@@ -75,7 +77,8 @@ async fn a_job_that_kills_three_workers_is_poison_and_its_company_is_not() -> Re
     Ok(())
 }
 
-/// Its worker leaves nobody else in the process before a last chance, but those who run already may still kill it.
+/// Before an exclusive run the worker leaves no other job in the process, but jobs that already run
+/// may still kill it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_its_last_chance_is_not_to_blame() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -90,7 +93,7 @@ async fn who_waits_for_its_last_chance_is_not_to_blame() -> Result<()> {
     let id = bystander.id;
     enqueue_suspect(&system, &bystander).await?;
     reaches(&system, tenant, id, "running").await;
-    // It comes from its lease to where it waits.
+    // Time for the job to get from its lease to the point where it waits for its exclusive run.
     tokio::time::sleep(LEASE / 4).await;
 
     worker.kill9().await?;
@@ -121,7 +124,7 @@ async fn a_zombies_late_finish_changes_nothing() -> Result<()> {
 
     let other = system.worker(1, LEASE);
     sink.wait_for_count("contested", 2, LEASE + SOON).await;
-    // Both runs are answered; the zombie's answer waits in its socket.
+    // Both runs get a response; the zombie's waits in its socket.
     sink.release("contested");
     reaches(&system, tenant, id, "completed").await;
     other.stop().await?;
@@ -130,7 +133,7 @@ async fn a_zombies_late_finish_changes_nothing() -> Result<()> {
     assert_eq!((finished.attempt, finished.crashes), (2, 1));
 
     zombie.sigcont()?;
-    // Its only slot takes another job after the late run has ended.
+    // The zombie's only slot takes another job only after the late run has ended.
     let next = system.enqueue(vec![callback(&system, tenant, &sink, "next")]).await?[0];
     reaches(&system, tenant, next, "completed").await;
     zombie.sigterm()?;

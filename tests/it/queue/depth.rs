@@ -1,4 +1,4 @@
-//! How much is not due, of all queues at once.
+//! Counting the jobs that are not due, for all queues at once.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tests::{sql::id_at, system::TestSystem};
 
 use super::{reads::counted, support::Ledger};
 
-/// Rows, and each of their states, in which nothing is to be counted.
+/// Rows in these states must not be counted.
 const OTHERS: i64 = 20_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn one_statement_counts_what_is_not_due_and_reads_nothing_else() -> Result
         ("email".parse()?, NotDue { scheduled: 10, retryable: 0 }),
     ];
     assert_eq!(counts, HashMap::from(expected));
-    // None if no other transaction is so old that the pages cannot be known to be visible to all; 60 then.
+    // 0 if no old transaction prevents the pages from being all-visible, otherwise 60.
     assert!(read <= 60, "{read} rows were read");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! SIGTERM: what has not begun is handed back at once, what has is finished, and the process ends well.
+//! SIGTERM: jobs that have not started are released at once, running ones finish, and the process
+//! exits successfully.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ async fn unstarted_jobs_are_handed_back_and_running_ones_finish() -> Result<()> 
     let scheduler = system.scheduler();
     indexed(&system, 0).await;
     let mut leaving = worker_process(&system, 1, LEASE)?;
-    // Short jobs teach it to fetch ahead of its only slot.
+    // Short jobs make the worker fetch ahead of its only slot.
     system.enqueue((0..200).map(|_| system.job(tenant, "noop", &json!({}))).collect()).await?;
     let mut ledger = Ledger::open(&system).await?;
     ledger.completed(200).await;
@@ -32,18 +33,18 @@ async fn unstarted_jobs_are_handed_back_and_running_ones_finish() -> Result<()> 
     sink.wait_for("running", PATIENCE).await;
     system.enqueue((0..JOBS).map(|at| callback(&system, tenant, &sink, &at.to_string())).collect()).await?;
     let leased = async || system.index.status(&queue()).await.map(|status| status.leased).ok();
-    eventually(PATIENCE, "it holds jobs that have not begun", async || (leased().await? > 1).then_some(())).await;
+    eventually(PATIENCE, "unstarted jobs are held", async || (leased().await? > 1).then_some(())).await;
 
     let told = Instant::now();
     leaving.sigterm()?;
-    eventually(PATIENCE, "it holds only what runs", async || (leased().await? == 1).then_some(())).await;
+    eventually(PATIENCE, "the worker holds only its running job", async || (leased().await? == 1).then_some(())).await;
     assert!(told.elapsed() < LEASE / 2, "no lease had to run out");
     let staying = system.worker(4, LEASE);
     sink.wait_total(JOBS + 1, PATIENCE).await;
     sink.release("running");
     assert_eq!(leaving.wait_exit(PATIENCE).await?.code(), Some(0));
     assert_eq!(reaches(&system, tenant, running, "completed").await.attempt, 1);
-    assert_eq!(ledger.completed(221).await, 221, "handing back costs no attempt");
+    assert_eq!(ledger.completed(221).await, 221, "releasing costs no attempt");
     let tokens = sink.tokens();
     assert!(tokens.len() == JOBS + 1 && tokens.values().all(|count| *count == 1), "{tokens:?}");
     staying.stop().await?;
@@ -51,7 +52,8 @@ async fn unstarted_jobs_are_handed_back_and_running_ones_finish() -> Result<()> 
     Ok(())
 }
 
-/// A run that does not end within the grace is cut short and handed back: another worker repeats it, as the same attempt.
+/// A run that outlasts the grace is cut short and released: another worker repeats it in the same
+/// attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_beyond_the_grace_is_handed_back() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -72,7 +74,7 @@ async fn a_run_beyond_the_grace_is_handed_back() -> Result<()> {
     second.stop().await
 }
 
-/// The stop comes while a fetch has leased jobs and PostgreSQL has not yet said what they are.
+/// The stop arrives after a fetch has leased jobs and before PostgreSQL has returned their rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_being_leased_at_the_stop_is_handed_back() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -87,12 +89,12 @@ async fn what_is_being_leased_at_the_stop_is_handed_back() -> Result<()> {
     let worker = system.worker(3, LEASE);
     leased(&system, ids[0]).await;
     let stopping = tokio::spawn(worker.stop());
-    // Whoever does not wait for the fetch has left by then.
+    // A worker that does not wait for its fetch has exited by then.
     tokio::time::sleep(Duration::from_millis(500)).await;
     lock.rollback().await?;
     stopping.await??;
     let jobs: Vec<_> = ids.iter().map(|id| (*id, tenant)).collect();
-    assert_eq!(system.index.leased(&queue(), &jobs).await?, [false; 3], "nothing waits for its lease to run out");
+    assert_eq!(system.index.leased(&queue(), &jobs).await?, [false; 3], "no job waits for its lease to expire");
     indexed(&system, 3).await;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Committing jobs: many requests at once, keys that make a repeat harmless, and jobs inside a business transaction.
+//! Committing jobs: many concurrent requests, keys that make a repeat harmless, and jobs inside a
+//! business transaction.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ async fn requests_that_arrive_together_share_commits() -> Result<()> {
         assert!(matches!(answer?, Enqueued::Created));
     }
     let mut ledger = Ledger::open(&system).await?;
-    // The default of inserted_at is the time of the transaction.
+    // `inserted_at` defaults to the time of the transaction.
     let (rows, commits): (i64, i64) =
         sqlx::query_as("select count(*), count(distinct inserted_at) from jobs").fetch_one(&mut ledger.0).await?;
     assert_eq!(rows, 200);
@@ -73,11 +74,11 @@ async fn one_key_sent_fifty_times_at_once_makes_one_job() -> Result<()> {
             (id, Enqueued::Created) => created.push(id),
             (_, Enqueued::Replayed { first_job, .. }) => replayed.push(first_job),
             (_, Enqueued::KeyReused) => panic!("the body was the same"),
-            (_, Enqueued::CreatedExcept(refused)) => panic!("nothing is tied: {refused:?}"),
+            (_, Enqueued::CreatedExcept(refused)) => panic!("the job has no relations: {refused:?}"),
         }
     }
     assert_eq!((created.len(), replayed.len()), (1, 49));
-    assert!(replayed.iter().all(|id| *id == created[0]), "every repeat is told of the one job");
+    assert!(replayed.iter().all(|id| *id == created[0]), "every repeat returns the same job");
     assert_eq!(jobs(&mut Ledger::open(&system).await?).await?, 1);
     Ok(())
 }
@@ -91,6 +92,29 @@ async fn a_key_is_bound_to_its_body_and_its_tenant() -> Result<()> {
     assert!(matches!(enqueue_keyed(&system, acme, "another key", "body").await?.1, Enqueued::Created));
     assert!(matches!(enqueue_keyed(&system, other, "key", "another body").await?.1, Enqueued::Created));
     assert_eq!(jobs(&mut Ledger::open(&system).await?).await?, 3);
+    Ok(())
+}
+
+/// The key exists when the statement that commits a group leaves its request out, and has expired
+/// by the time its stored response is looked up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_expires_between_two_statements_spoils_no_other_request() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    enqueue_keyed(&system, tenant, "key", "body").await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let expires = "
+        create function expire() returns trigger language plpgsql security definer as
+            $$ begin delete from idempotency_keys; return new; end $$;
+        create trigger expire before insert on jobs for each row execute function expire()";
+    sqlx::raw_sql(expires).execute(&mut ledger.0).await?;
+    let others = join_all((0..60).map(|_| enqueue(&system, noop(&system, tenant))));
+    let (keyed, others) = tokio::join!(enqueue_keyed(&system, tenant, "key", "body"), others);
+    assert!(matches!(keyed?.1, Enqueued::Created), "by now the key is free");
+    for answer in others {
+        assert!(matches!(answer?, Enqueued::Created));
+    }
+    assert_eq!(jobs(&mut ledger).await?, 62);
     Ok(())
 }
 
@@ -133,7 +157,7 @@ async fn a_bad_request_fails_alone() -> Result<()> {
     let requests = (0..40).map(|at| {
         let mut job = noop(&system, tenant);
         if at == 20 {
-            // No text of PostgreSQL holds this.
+            // PostgreSQL's text type cannot hold this.
             job.kind = "no\0op".into();
         }
         enqueue(&system, job)

@@ -1,4 +1,5 @@
-//! A Redis that evicts keys is warned of, also where its configuration may not be read.
+//! The eviction policy of Redis can be read, and hence warned about, even without permission to
+//! read the configuration.
 
 use anyhow::Result;
 use shared::queue::{Index, IndexSettings, ShardCounts, eviction::is_evicting};

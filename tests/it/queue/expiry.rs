@@ -1,4 +1,4 @@
-//! Jobs that expire, seen from the engine; what clients see of it is in `api::expiry`.
+//! Expiring jobs, at the level of the engine; the client's view is in `api::expiry`.
 
 use anyhow::Result;
 use chrono::TimeDelta;
@@ -8,12 +8,12 @@ use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, PATIENCE, build_index, lose_index, reaches};
 
-/// Only the index knows what runs. When it is lost, nobody may conclude that nothing does.
+/// Only the index knows which jobs run. Its loss must not be taken to mean that none does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_began_in_time_survives_the_loss_of_the_index() -> Result<()> {
     let system = TestSystem::start().await?;
     let tenant = system.tenant("acme").await?;
-    // No leader: the sweep here is the only one, and the index stays lost.
+    // No leader: the test runs the only sweep, and the index stays lost.
     build_index(&system).await;
     let worker = system.worker(1, LEASE);
     let over = system.clock.now() + TimeDelta::seconds(2);
@@ -22,7 +22,7 @@ async fn a_run_that_began_in_time_survives_the_loss_of_the_index() -> Result<()>
     let id = system.enqueue(vec![job]).await?[0];
     reaches(&system, tenant, id, "running").await;
     lose_index(&system).await?;
-    eventually(PATIENCE, "its time is over", async || {
+    eventually(PATIENCE, "its expiry has passed", async || {
         (system.clock.now() > over + TimeDelta::milliseconds(50)).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! A worker that found too little has the next job leased to it by the script that brings it.
+//! Direct dispatch: a worker with an unfilled fetch gets the next job leased by the push that adds
+//! it.
 
 use std::time::Duration;
 
@@ -26,10 +27,10 @@ use super::support::{
     LEASE, PATIENCE, build_index, callback, enqueue_suspect, indexed, queue, reaches, redis, root, shard, virtual_time,
 };
 
-/// Twice as long as a worker waits before it asks again of its own.
+/// Twice the time after which a worker polls again on its own.
 const OFFERED: Duration = Duration::from_secs(1);
 
-/// A worker that has just found nothing, and listens.
+/// A worker whose last fetch found nothing, subscribed to notifications.
 pub(super) struct Idle {
     process: Uuid,
     pub(super) consumer: Consumer,
@@ -55,23 +56,24 @@ impl Idle {
     }
 
     pub(super) async fn hears(&mut self) -> Result<Notice> {
-        timeout(PATIENCE, self.notices.next()).await?.context("it goes on listening")
+        timeout(PATIENCE, self.notices.next()).await?.context("the subscription is open")
     }
 
-    /// What it is told in the end, when it stops.
+    /// The last notification before the subscription stops.
     pub(super) async fn stops(&mut self) -> Option<Notice> {
         self.stop.cancel();
         self.notices.next().await
     }
 
-    /// As a worker does whose slots are busy.
+    /// Fetches like a worker with all other slots busy.
     async fn takes(&self, jobs: usize, welcome: Welcome) -> Result<()> {
         let fetched = self.consumer.fetch_from(&[(&shard(), jobs)], welcome).await.remove(0)?;
         assert_eq!(fetched.taken, jobs);
         Ok(())
     }
 
-    /// For up to three, as a worker does that has nothing else free.
+    /// Fetches up to three jobs of newly active tenants only, like a worker with only reserved
+    /// permits free.
     async fn asks_for_newcomers(&self) -> Result<Fetched> {
         Ok(self.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0)?)
     }
@@ -79,7 +81,7 @@ impl Idle {
     pub(super) async fn is_granted(&mut self) -> Result<Grant> {
         match self.hears().await? {
             Notice::Granted(from, grant) if from == shard() => Ok(grant),
-            other => panic!("no grant, but {other:?}"),
+            other => panic!("expected a direct dispatch, got {other:?}"),
         }
     }
 }
@@ -91,7 +93,8 @@ pub(super) async fn scene() -> Result<(TestSystem, TenantId)> {
     Ok((system, tenant))
 }
 
-/// One tenant has ten jobs, of which one is granted to the worker; two others have nothing.
+/// One tenant has ten jobs, one of them dispatched directly to the worker; two other tenants have
+/// none.
 async fn busy_scene() -> Result<(TestSystem, TenantId, [TenantId; 2], Idle)> {
     let (system, tenant) = scene().await?;
     let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
@@ -117,9 +120,9 @@ async fn who_found_nothing_gets_the_next_job_unasked() -> Result<()> {
     let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
     let id = commit(&system, tenant, 1).await?[0];
     let grant = idle.is_granted().await?;
-    assert_eq!(other.fetch(&shard(), 1).await?.taken, 0, "it is leased");
+    assert_eq!(other.fetch(&shard(), 1).await?.taken, 0, "the job is leased");
     let mut fetched = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
-    let lease = fetched.leases.pop().context("it waited when it was read")?;
+    let lease = fetched.leases.pop().context("the job waited when its row was read")?;
     assert_eq!((lease.id, lease.tenant, lease.attempt), (id, tenant, 1));
     system.index.settle(&shard(), &[lease.hand_back()]).await?;
     assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (0, 1));
@@ -135,10 +138,10 @@ async fn an_offer_counts_once_and_for_one_job() -> Result<()> {
     commit(&system, tenant, 1).await?;
     assert_eq!(idle.hears().await?, Notice::Wake(shard()));
     assert_eq!(idle.consumer.fetch(&shard(), 5).await?.taken, 1);
-    // That fetch has offered again.
+    // That fetch has set the ready mark again.
     commit(&system, tenant, 3).await?;
     idle.is_granted().await?;
-    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "two more wait, for whom all are woken");
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "two more jobs wait, so all workers are notified");
     assert_eq!(leased(&system).await?, 3);
     Ok(())
 }
@@ -151,10 +154,10 @@ async fn what_is_refused_waits_where_it_was_and_costs_nothing() -> Result<()> {
     job.priority = Priority::new(1).context("the first")?;
     let id = system.enqueue(vec![job]).await?[0];
     let grant = idle.is_granted().await?;
-    assert!(virtual_time(&system, tenant).await? > 0.0, "a lease is charged by an estimate");
+    assert!(virtual_time(&system, tenant).await? > 0.0, "a lease is charged an estimate");
     idle.consumer.refuse(&shard(), &grant).await?;
     assert_eq!((leased(&system).await?, virtual_time(&system, tenant).await?), (0, 0.0));
-    let again = idle.consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits again")?;
+    let again = idle.consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits again")?;
     assert_eq!((again.id, again.priority.get(), again.attempt), (id, 1, 1));
     Ok(())
 }
@@ -165,17 +168,18 @@ async fn who_stops_hears_of_what_was_granted_before() -> Result<()> {
     let mut idle = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 1).await?;
     let granted = async || (leased(&system).await.ok()? == 1).then_some(());
-    eventually(PATIENCE, "it is granted", granted).await;
-    // The message is under way or there.
+    eventually(PATIENCE, "the job is dispatched directly", granted).await;
+    // The message has arrived or is in flight.
     sleep(Duration::from_millis(200)).await;
-    let Some(Notice::Granted(_, grant)) = idle.stops().await else { panic!("the grant is lost") };
+    let Some(Notice::Granted(_, grant)) = idle.stops().await else { panic!("the direct dispatch is lost") };
     assert_eq!(idle.stops().await, None);
     idle.consumer.refuse(&shard(), &grant).await?;
     indexed_and_free(&system, 1).await;
     Ok(())
 }
 
-/// Who is gone, has left or was silent for too long gets nothing: the job is there for all.
+/// A worker that has disconnected, left the queue or not polled for too long gets nothing: the job
+/// waits for any worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_of_nobody_is_not_taken() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -191,17 +195,17 @@ async fn an_offer_of_nobody_is_not_taken() -> Result<()> {
     let mut idle = Idle::start(&system, LEASE).await?;
     system.index.leave(&queue(), idle.process, 1).await?;
     commit(&system, tenant, 1).await?;
-    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "it has left");
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the worker has left the queue");
 
     assert_eq!(idle.consumer.fetch(&shard(), 2).await?.taken, 1);
     sleep(OFFERED + Duration::from_millis(100)).await;
     commit(&system, tenant, 1).await?;
-    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "it did not ask again");
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the worker has not polled again");
     assert_eq!(leased(&system).await?, 2);
     Ok(())
 }
 
-/// What an offer names is one connection, so neither what was offered before a restart of Redis counts after it.
+/// A ready mark names one connection, so a mark set before a restart of Redis is void after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_is_void_when_its_connection_is_gone() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -221,19 +225,19 @@ async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
     let (system, tenant, newcomers, mut busy) = busy_scene().await?;
     busy.takes(2, Welcome::Next).await?;
     commit(&system, newcomers[0], 1).await?;
-    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "it has no place");
+    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "the worker has no free permit");
     busy.takes(2, Welcome::NextAndNewcomers).await?;
     commit(&system, tenant, 1).await?;
-    // One newcomer in 5 ms is told of.
+    // At most one notification about newly active tenants is published in 5 ms.
     sleep(Duration::from_millis(20)).await;
     let id = commit(&system, newcomers[1], 1).await?[0];
     let grant = busy.is_granted().await?;
-    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
-    assert_eq!((lease.id, lease.tenant), (id, newcomers[1]), "nothing was said of who had work already");
+    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
+    assert_eq!((lease.id, lease.tenant), (id, newcomers[1]), "tenants that already had work cause no notification");
     Ok(())
 }
 
-/// What a worker has left is for them: see `worker/src/slots.rs`.
+/// A worker's reserved permits are for newly active tenants: see `worker/src/slots.rs`.
 #[tokio::test(flavor = "multi_thread")]
 async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_job_each() -> Result<()> {
     let (system, tenant, newcomers, mut busy) = busy_scene().await?;
@@ -243,21 +247,22 @@ async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_jo
     let leases = busy.asks_for_newcomers().await?.leases;
     assert_eq!(leases.iter().map(|lease| lease.tenant).collect::<Vec<_>>(), [newcomers[0]]);
     let nothing = busy.asks_for_newcomers().await?;
-    assert_eq!((nothing.taken, nothing.next), (0, None), "both have something running");
-    // Nobody is idle, so nothing is said of who has work already, and nothing of it granted.
+    assert_eq!((nothing.taken, nothing.next), (0, None), "both tenants have running jobs");
+    // No worker is idle, so jobs of tenants that already have work cause neither a notification nor
+    // a direct dispatch.
     commit(&system, tenant, 1).await?;
     commit(&system, newcomers[0], 1).await?;
     sleep(Duration::from_millis(20)).await;
     let id = commit(&system, newcomers[1], 2).await?[0];
     let grant = busy.is_granted().await?;
-    let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
+    let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
     assert_eq!((granted.id, granted.tenant), (id, newcomers[1]));
     system.index.settle(&shard(), &[leases[0].hand_back()]).await?;
     assert_eq!(busy.asks_for_newcomers().await?.taken, 1);
     Ok(())
 }
 
-/// The one with the least virtual time would be served first otherwise.
+/// Otherwise the tenant with the least virtual time would be served first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -266,14 +271,15 @@ async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> R
     busy.is_granted().await?;
     assert_eq!(busy.asks_for_newcomers().await?.taken, 0);
     commit(&system, tenant, 1).await?;
-    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "it is not granted");
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "the job is not dispatched directly");
     let newcomer = system.tenant("newcomer").await?;
     let first = commit(&system, newcomer, 1).await?[0];
     let grant = busy.is_granted().await?;
     assert_eq!(grant.job(), first);
-    // In doubt it is told of once in 5 ms, and only while it has nothing waiting; a worker that takes nobody else is not to miss it.
+    // Such a tenant is announced at most once in 5 ms, and only while nothing of it waits; a worker
+    // that takes only newly active tenants must not miss it.
     let second = commit(&system, newcomer, 1).await?[0];
-    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it was granted")?;
+    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
     system.index.settle(&shard(), &[Settlement { again: None, ..lease.hand_back() }]).await?;
     let taken = busy.asks_for_newcomers().await?.leases;
     assert_eq!(taken.iter().map(|lease| lease.id).collect::<Vec<_>>(), [second]);
@@ -282,14 +288,14 @@ async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> R
     let granted = loop {
         match busy.hears().await? {
             Notice::Granted(_, grant) => break grant.job(),
-            other => assert_eq!(other, Notice::Newcomer(shard()), "of the second"),
+            other => assert_eq!(other, Notice::Newcomer(shard()), "about the second job"),
         }
     };
-    assert_eq!(granted, second, "it waits, and nothing of it runs");
+    assert_eq!(granted, second, "the tenant has a waiting job and none running");
     Ok(())
 }
 
-/// Who has nothing to do is not passed over for who is busy.
+/// A busy worker never replaces an idle worker's ready mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -299,14 +305,14 @@ async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
     let run_at = system.clock.now() + Duration::from_millis(300);
     soon.run_at = Some(run_at);
     system.enqueue(vec![soon]).await?;
-    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "something is due soon");
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "a job is due soon");
     idle.finds_nothing().await?;
-    eventually(PATIENCE, "it is due", async || (system.clock.now() > run_at).then_some(())).await;
+    eventually(PATIENCE, "the job is due", async || (system.clock.now() > run_at).then_some(())).await;
     sleep(Duration::from_millis(20)).await;
     busy.takes(1, Welcome::NextAndNewcomers).await?;
     commit(&system, tenant, 1).await?;
     idle.is_granted().await?;
-    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "of the one that was due soon; it heard no more");
+    assert_eq!(busy.hears().await?, Notice::Wake(shard()), "only about the job that was due soon");
     Ok(())
 }
 
@@ -324,15 +330,16 @@ async fn what_may_not_start_is_not_granted() -> Result<()> {
     assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the queue is paused");
     set("meta", b"paused", "0").await?;
     assert_eq!(idle.consumer.fetch(&shard(), 2).await?.taken, 1);
-    // Weight, cap, rate, burst, paused: one runs already.
+    // Weight, cap, rate, burst, paused: one job runs already.
     set("limits", tenant.as_uuid().as_bytes(), "1 1 0 0 0").await?;
     commit(&system, tenant, 1).await?;
-    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the tenant has its share");
+    assert_eq!(idle.hears().await?, Notice::Wake(shard()), "the tenant is at its cap");
     assert_eq!(leased(&system).await?, 1);
     Ok(())
 }
 
-/// A worker as it is run: what comes while it is idle is granted to it, it does without, and takes its offer along.
+/// A real worker: jobs that arrive while it is idle are dispatched to it directly. It also works
+/// without these notifications, and removes its ready mark when it stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_granted_jobs_and_works_without_hearing_of_them() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -342,16 +349,16 @@ async fn a_worker_is_granted_jobs_and_works_without_hearing_of_them() -> Result<
     let mut overheard = redis::Client::open(system.redis_url.as_str())?.get_async_pubsub().await?;
     overheard.psubscribe(format!("{}:*:granted:*", system.prefix)).await?;
     let worker = system.worker(2, LEASE);
-    eventually(PATIENCE, "it listens", async || (!granted_channels(&system).await.ok()?.is_empty()).then_some(()))
+    eventually(PATIENCE, "subscribed", async || (!granted_channels(&system).await.ok()?.is_empty()).then_some(()))
         .await;
-    // It asks twice a second, then it has offered.
+    // The worker polls twice a second; after that its ready mark is set.
     sleep(OFFERED).await;
     let id = commit(&system, tenant, 1).await?[0];
     reaches(&system, tenant, id, "completed").await;
-    let message = timeout(PATIENCE, overheard.on_message().next()).await?.context("it was granted")?;
+    let message = timeout(PATIENCE, overheard.on_message().next()).await?.context("the job was dispatched directly")?;
     assert_eq!(&message.get_payload_bytes()[8..24], id.as_bytes());
 
-    // The one who overhears is lost with it.
+    // This also disconnects the test's own subscription.
     redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec_async(&mut redis(&system).await?).await?;
     let ids = commit(&system, tenant, 10).await?;
     for id in ids {
@@ -363,7 +370,8 @@ async fn a_worker_is_granted_jobs_and_works_without_hearing_of_them() -> Result<
     Ok(())
 }
 
-/// What was offered before a last chance began is refused while it lasts, and waits.
+/// A direct dispatch from before an exclusive run is released while that run lasts, and the job
+/// waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -375,7 +383,7 @@ async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
         let channels = granted_channels(&system).await.ok()?;
         channels.iter().find_map(|channel| Some(channel.strip_prefix(&root)?.strip_prefix(":granted:")?.to_owned()))
     };
-    let subscription = eventually(PATIENCE, "it listens", subscription).await;
+    let subscription = eventually(PATIENCE, "the worker is subscribed", subscription).await;
     let suspect = callback(&system, tenant, &sink, "suspect");
     enqueue_suspect(&system, &suspect).await?;
     sink.wait_for("suspect", PATIENCE).await;
@@ -395,14 +403,14 @@ async fn what_is_granted_beside_a_last_chance_is_given_back() -> Result<()> {
         let offers: bool = redis::cmd("HEXISTS").arg(&meta).arg("offer").query_async(&mut connection).await.ok()?;
         (!offers && leased(&system).await.ok()? == 1).then_some(())
     };
-    eventually(PATIENCE, "it was granted and is given back", left).await;
+    eventually(PATIENCE, "the job was dispatched directly and released", left).await;
     assert_eq!(system.index.depth(&queue()).await?.available, 1);
     sink.release("suspect");
     reaches(&system, tenant, id, "completed").await;
     worker.stop().await
 }
 
-/// The channels on which somebody hears of grants.
+/// The channels of direct dispatches that have a subscriber.
 pub(super) async fn granted_channels(system: &TestSystem) -> Result<Vec<String>> {
     let mut command = redis::cmd("PUBSUB");
     command.arg("CHANNELS").arg(format!("{}:*:granted:*", system.prefix));
@@ -410,7 +418,7 @@ pub(super) async fn granted_channels(system: &TestSystem) -> Result<Vec<String>>
 }
 
 pub(super) async fn indexed_and_free(system: &TestSystem, jobs: u64) {
-    eventually(PATIENCE, "it waits for anybody", async || {
+    eventually(PATIENCE, "the jobs wait and none is leased", async || {
         let depth = system.index.depth(&queue()).await.ok()?;
         (depth.available == jobs && leased(system).await.ok()? == 0).then_some(())
     })

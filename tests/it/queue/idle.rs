@@ -1,4 +1,5 @@
-//! While a slot is free, whatever may run does: however jobs come, whatever limits change, nothing eligible is left lying.
+//! While a slot is free, every eligible job starts: however jobs arrive and whatever limits change,
+//! none is left waiting.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,9 +15,9 @@ use uuid::Uuid;
 
 use super::support::{LEASE, PATIENCE, indexed, queue};
 
-/// The promise. Measured from the moment of eligibility to the start, of which the ledger writes the end.
+/// The documented bound, from eligibility to the start; the ledger records only the end.
 const PROMISE: Duration = Duration::from_secs(1);
-/// What a loaded machine may add to it, for commit, run and the look at the result.
+/// Allowance for a loaded machine: commit, run and reading the result.
 const MACHINE: Duration = Duration::from_secs(4);
 
 struct World {
@@ -25,12 +26,12 @@ struct World {
     tenants: Vec<TenantId>,
     random: StdRng,
     waiting: HashMap<TenantId, Vec<Uuid>>,
-    /// From eligibility to the end, of all jobs.
+    /// From eligibility to the end, for all jobs.
     waits: Vec<Duration>,
 }
 
 impl World {
-    /// One step of an arbitrary life: jobs now or in a moment, a change of limits, a pause that ends.
+    /// One random step: jobs that are due now or soon, a change of limits, a pause that ends.
     async fn step(&mut self) -> Result<()> {
         let tenant = self.tenants[self.random.random_range(0..self.tenants.len())];
         let row = match self.random.random_range(0..8) {
@@ -56,7 +57,8 @@ impl World {
         Ok(())
     }
 
-    /// Lifts what holds a tenant off; from then on all its jobs are eligible, and must be done within the promise.
+    /// Lifts the limits of a tenant; from then on all its jobs are eligible and must be done within
+    /// the bound.
     async fn release(&mut self, tenant: TenantId) -> Result<()> {
         let scope = QueueScope::One(queue());
         self.limiter.limit_tenant(tenant, &scope, &LimitRow::default(), true, &[queue()]).await?;
@@ -74,7 +76,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "with its seed a failed run can be repeated")]
+#[expect(clippy::print_stdout, reason = "the seed is needed to repeat a failed run")]
 async fn an_eligible_job_does_not_wait_while_a_worker_is_idle() -> Result<()> {
     let system = TestSystem::start().await?;
     let limiter = Limiter::new(system.system.clone(), system.index.clone());
@@ -84,7 +86,7 @@ async fn an_eligible_job_does_not_wait_while_a_worker_is_idle() -> Result<()> {
     }
     let scheduler = system.scheduler();
     indexed(&system, 0).await;
-    // No sweep and no crawl: what is found is found by the index alone.
+    // No sweep and no crawl: jobs are found through the index alone.
     scheduler.stop().await;
     let worker = system.worker(8, LEASE);
     let seed = rand::random();
@@ -114,7 +116,7 @@ async fn an_eligible_job_does_not_wait_while_a_worker_is_idle() -> Result<()> {
     worker.stop().await
 }
 
-/// Many jobs, one at a time, each into an idle worker: the start follows the eligibility, not the poll.
+/// Many jobs, one at a time, each with an idle worker: the start follows eligibility, not the poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_starts_what_comes_and_what_comes_due_at_once() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -129,7 +131,7 @@ async fn an_idle_worker_starts_what_comes_and_what_comes_due_at_once() -> Result
         let eligible = system.clock.now() + Duration::from_millis(if at % 2 == 0 { 0 } else { 120 });
         job.run_at = (at % 2 == 1).then_some(eligible);
         let id = system.enqueue(vec![job]).await?[0];
-        let done = eventually(PATIENCE, "it is done", async || {
+        let done = eventually(PATIENCE, "the job is done", async || {
             let job = system.state(tenant, id).await.ok()??;
             job.finalized_at
         })
@@ -137,7 +139,8 @@ async fn an_idle_worker_starts_what_comes_and_what_comes_due_at_once() -> Result
         waits.push((done - eligible).to_std().unwrap_or_default());
     }
     waits.sort_unstable();
-    // The poll is 500 ms: were it what wakes the worker, half of all would wait for 250 ms and more.
+    // The poll interval is 500 ms: if polling started the jobs, half of them would wait for 250 ms
+    // or more.
     assert!(waits[15] < Duration::from_millis(200), "the median: {waits:?}");
     assert!(waits[29] < PROMISE + MACHINE, "the longest: {waits:?}");
     worker.stop().await

@@ -1,4 +1,4 @@
-//! The invariants of the index: what breaks them is found, counted and repaired, and no job pays for it.
+//! The invariants of the index: violations are found, counted and repaired, and no job is affected.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::{
     support::{LEASE, Ledger, PATIENCE, callback, index_holds, indexed, queue, redis, root, scheduler_spec, shard},
 };
 
-/// What a job gets that is held without a lease.
+/// The lease given by a repair to a job that is held without one.
 const REPAIR_LEASE: Duration = Duration::from_millis(600);
 
 fn checker(system: &TestSystem, lease: Duration) -> Checker {
@@ -62,14 +62,15 @@ async fn delete(system: &TestSystem, key: &[u8]) -> Result<()> {
     Ok(redis::cmd("DEL").arg(key).exec_async(&mut redis(system).await?).await?)
 }
 
-/// Beside the scripts, which would look first who holds it.
+/// Bypasses the scripts, which would first check for a holder.
 async fn put_in_lane(system: &TestSystem, tenant: TenantId, member: &[u8]) -> Result<()> {
     let key = [root(system).as_bytes(), b":", &flow(tenant)].concat();
     redis::cmd("ZADD").arg(key).arg("0").arg(member).exec_async(&mut redis(system).await?).await?;
     command(system, "ZADD", "ring", &[b"0", tenant.as_uuid().as_bytes()]).await
 }
 
-/// Under running and waiting jobs, due ones and a throttled tenant: one round of the leader repairs what its holders cannot.
+/// With running, waiting, scheduled and throttled jobs: one round of the leader repairs what the
+/// holders of leases cannot.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loss_of_any_key_is_repaired_without_a_crash() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -108,9 +109,10 @@ async fn the_loss_of_any_key_is_repaired_without_a_crash() -> Result<()> {
         }
         delete(&system, &key).await?;
         let found = check(&system, true).await?;
-        // The rest may have been repaired by a renewal or the crawl before.
+        // Other keys may have been repaired by a renewal or the crawl already.
         assert!(name != "running" || invariants(&found).contains(&Invariant::RunningCount), "{found:?}");
-        // While all of them run and wait: a holder asserts what was forgotten, and its tenant's next ones are counted beside it.
+        // While all jobs run and wait: holders assert lost leases, and further jobs of their
+        // tenants are counted in addition.
         index_holds(&system).await;
         for token in &held {
             sink.release(token);
@@ -120,13 +122,14 @@ async fn the_loss_of_any_key_is_repaired_without_a_crash() -> Result<()> {
             assert_eq!(sink.count(token), 1, "{token} ran once");
         }
         expected += 7;
-        assert_eq!(Ledger::open(&system).await?.completed(expected).await, expected, "{name}: it cost an attempt");
+        assert_eq!(Ledger::open(&system).await?.completed(expected).await, expected, "{name}: no attempt is used");
     }
     index_holds(&system).await;
     Ok(())
 }
 
-/// What is no job, no tenant and no worker is skipped by those who meet it, and removed by the leader.
+/// Members that are neither job, tenant nor worker are skipped by the scripts and removed by the
+/// leader.
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_any_key_costs_nobody_an_attempt() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -155,16 +158,16 @@ async fn garbage_in_any_key_costs_nobody_an_attempt() -> Result<()> {
     for _ in 0..10 {
         got.extend(consumer.fetch(&shard(), 7).await?.leases);
     }
-    assert_eq!(got.len(), ids.len(), "those beside it are all handed out");
+    assert_eq!(got.len(), ids.len(), "all valid jobs are leased");
     assert!(got.iter().all(|lease| lease.attempt == 1));
     let found = invariants(&check(&system, true).await?);
     assert!(found.contains(&Invariant::Garbage) && found.contains(&Invariant::RunningCount), "{found:?}");
-    assert_eq!(invariants(&check(&system, true).await?), [], "one round repairs it");
-    assert_eq!(leased(&system).await?, 20, "and takes nothing from the holders");
+    assert_eq!(invariants(&check(&system, true).await?), [], "one round repairs everything");
+    assert_eq!(leased(&system).await?, 20, "the repair ends no lease");
     Ok(())
 }
 
-/// Whoever held it is dead, and the index has lost when its lease would have run out, or who held it.
+/// The holder is dead, and the index has lost either the expiry of its lease or the holder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_held_half_is_rescued() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -172,23 +175,23 @@ async fn a_job_that_is_held_half_is_rescued() -> Result<()> {
     for (key, expected) in [("leases", Invariant::HeldWithoutLease), ("held", Invariant::LeaseWithoutHolder)] {
         let id = commit(&system, tenant, 1).await?[0];
         indexed_and_free(&system, 1).await;
-        consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits")?;
+        consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits")?;
         delete(&system, key.as_bytes()).await?;
         let waiting = WaitingJob { id, tenant, priority: Priority::DEFAULT, run_at_ms: None };
         system.index.push(&queue(), &[waiting]).await?;
-        assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "its holder may live");
+        assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "its holder may be alive");
         put_in_lane(&system, tenant, id.as_bytes()).await?;
         assert_eq!(
             consumer.fetch(&shard(), 1).await?.leases.len(),
             0,
-            "its holder may live, though it stands in a lane"
+            "its holder may be alive although the job is in a flow"
         );
         let found = checker(&system, REPAIR_LEASE).check(&queue(), Extent::Sample, true).await?;
         assert!(invariants(&found).contains(&expected), "{found:?}");
         let rescued = async || (rescue_all(&system).await.ok()?.rescued == 1).then_some(());
-        eventually(PATIENCE, "its lease runs out", rescued).await;
-        let again = consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits again")?;
-        assert_eq!((again.id, again.attempt), (id, 2), "the old holder's end is refused");
+        eventually(PATIENCE, "its lease expires", rescued).await;
+        let again = consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits again")?;
+        assert_eq!((again.id, again.attempt), (id, 2), "the attempt is raised, which refuses the old holder's finish");
         system.index.settle(&shard(), &[again.hand_back()]).await?;
         let mut owner = Ledger::open(&system).await?;
         sqlx::query("delete from jobs").execute(&mut owner.0).await?;
@@ -197,7 +200,7 @@ async fn a_job_that_is_held_half_is_rescued() -> Result<()> {
     Ok(())
 }
 
-/// A count that leaked and a cap set later blocked the tenant for ever.
+/// A leaked running count together with a cap set later must not block the tenant forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_that_leaked_does_not_throttle_for_ever() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -206,15 +209,15 @@ async fn a_count_that_leaked_does_not_throttle_for_ever() -> Result<()> {
     command(&system, "HSET", "limits", &[tenant.as_uuid().as_bytes(), b"1 3 0 0 0"]).await?;
     commit(&system, tenant, 5).await?;
     indexed_and_free(&system, 5).await;
-    assert_eq!(consumer.fetch(&shard(), 5).await?.leases.len(), 0, "it is throttled");
+    assert_eq!(consumer.fetch(&shard(), 5).await?.leases.len(), 0, "the tenant is throttled");
     let found = invariants(&check(&system, true).await?);
     assert_eq!(found, [Invariant::RunningCount, Invariant::ThrottledWithoutReason]);
-    assert_eq!(consumer.fetch(&shard(), 5).await?.leases.len(), 3, "as many as its cap");
+    assert_eq!(consumer.fetch(&shard(), 5).await?.leases.len(), 3, "as many as its cap allows");
     assert_eq!(invariants(&check(&system, false).await?), []);
     Ok(())
 }
 
-/// Both ways: what the index misses, and what it has although nobody waits for it.
+/// Both directions: waiting jobs missing in the index, and index entries of jobs that do not wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn index_and_ledger_are_compared_both_ways() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -234,7 +237,8 @@ async fn index_and_ledger_are_compared_both_ways() -> Result<()> {
     Ok(())
 }
 
-/// Jobs may be committed faster than they can be pushed: what comes while the check looks again is no drift, what does not come is.
+/// Jobs may be committed faster than they can be pushed: one that reaches the index while the check
+/// looks again is not drift, one that does not is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_that_is_being_pushed_is_no_drift() -> Result<()> {
     let (system, tenant) = scene().await?;

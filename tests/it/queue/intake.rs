@@ -1,6 +1,7 @@
-//! One tenant enqueues more than can be committed, or pushed, at once: another's jobs do not wait for that.
+//! One tenant enqueues more than can be committed or pushed at once: other tenants' jobs do not
+//! wait for it.
 //!
-//! Invariant: judged by the order of what happens, not by the time that it takes.
+//! Invariant: the tests compare the order of events, not their durations.
 
 use std::{
     sync::{
@@ -24,23 +25,24 @@ use tokio::task::JoinSet;
 
 use super::support::{PATIENCE, build_index, far_index, redis, root};
 
-/// Requests of the large tenant, each of [`BULK`] jobs.
+/// Requests of the large tenant, each with [`BULK`] jobs.
 const REQUESTS: usize = 30;
 const BULK: usize = 500;
-/// Each way to Redis.
+/// The delay in each direction between producer and Redis.
 const DELAY: Duration = Duration::from_millis(10);
 
 fn jobs(system: &TestSystem, tenant: TenantId, count: usize) -> Vec<NewJob> {
     (0..count).map(|_| system.job(tenant, "noop", &json!({}))).collect()
 }
 
-/// How many bulk requests are answered while a request of another tenant with so many jobs waits for its answer.
+/// The number of bulk requests completed while a request of another tenant with this many jobs is
+/// in progress.
 async fn answered_meanwhile(jobs_of_other: usize) -> Result<usize> {
     let system = TestSystem::start().await?;
     let (large, other) = (system.tenant("acme").await?, system.tenant("globex").await?);
     let request = |tenant, count| EnqueueRequest { jobs: jobs(&system, tenant, count), idempotency: None };
     let mut meanwhile = REQUESTS;
-    // The first round opens the connections, which takes longer than a group.
+    // The first round also opens the connections, which takes longer than a commit group.
     for _ in 0..2 {
         let bulk: Vec<_> = (0..REQUESTS).map(|_| request(large, BULK)).collect();
         let (request, answered, mut requests) =
@@ -53,9 +55,9 @@ async fn answered_meanwhile(jobs_of_other: usize) -> Result<usize> {
                 outcome
             });
         }
-        // By then the others wait.
+        // From here on the remaining bulk requests are queued.
         let some_answered = async || Some(answered.load(Ordering::SeqCst)).filter(|&answered| answered > 0);
-        let before = eventually(PATIENCE, "the first is answered", some_answered).await;
+        let before = eventually(PATIENCE, "the first bulk request is completed", some_answered).await;
         assert!(matches!(system.producer.enqueue(request).await?, Enqueued::Created));
         meanwhile = answered.load(Ordering::SeqCst) - before;
         for outcome in requests.join_all().await {
@@ -68,15 +70,15 @@ async fn answered_meanwhile(jobs_of_other: usize) -> Result<usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_request_does_not_wait_for_anothers_bulk() -> Result<()> {
     let meanwhile = answered_meanwhile(1).await?;
-    assert!(meanwhile <= 10, "{meanwhile} of {REQUESTS} bulk requests were answered meanwhile");
+    assert!(meanwhile <= 10, "{meanwhile} of {REQUESTS} bulk requests were completed meanwhile");
     Ok(())
 }
 
-/// Two groups are under way, and it shares the next.
+/// Two groups are in progress, and the request shares the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_request_waits_for_one_group_of_anothers() -> Result<()> {
     let meanwhile = answered_meanwhile(BULK).await?;
-    assert!(meanwhile <= 12, "{meanwhile} of {REQUESTS} bulk requests were answered meanwhile");
+    assert!(meanwhile <= 12, "{meanwhile} of {REQUESTS} bulk requests were completed meanwhile");
     Ok(())
 }
 
@@ -95,9 +97,9 @@ async fn on_a_slow_link_pushes_of_a_tenant_do_not_wait_for_all_of_anothers() -> 
     let mut waiting = async |tenant| redis::cmd("ZCARD").arg(lane(tenant)).query_async::<usize>(&mut redis).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while waiting(other).await? < 3 {
-        assert!(tokio::time::Instant::now() < deadline, "they are pushed");
+        assert!(tokio::time::Instant::now() < deadline, "the jobs were not pushed");
     }
     let before = waiting(large).await?;
-    assert!(before <= 2_000, "{before} of the other's jobs were pushed first");
+    assert!(before <= 2_000, "{before} jobs of the large tenant were pushed first");
     Ok(())
 }

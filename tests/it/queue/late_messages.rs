@@ -1,4 +1,5 @@
-//! Messages between API, Redis, worker and scheduler that arrive late, twice, or when something else has happened meanwhile.
+//! Messages between API, Redis, worker and scheduler that arrive late, twice, or after something
+//! else has happened.
 
 use std::time::Duration;
 
@@ -25,21 +26,22 @@ use super::{
     support::{LEASE, Ledger, PATIENCE, far_index, queue, shard, virtual_time},
 };
 
-/// Short enough to be waited for.
+/// Short enough to wait for its expiry.
 const SHORT_LEASE: Duration = Duration::from_millis(600);
-/// How long a far consumer waits for an answer.
+/// The response time-out of a consumer behind a proxy.
 const ANSWERED: Duration = Duration::from_millis(500);
 
-/// As the leading scheduler does.
+/// Rescues as the leading scheduler does.
 pub(super) async fn rescue_all(system: &TestSystem) -> Result<RescueReport> {
     let candidate = Candidate::new(system.system.clone(), ids::new_id(&system.clock), PATIENCE);
-    let term = candidate.campaign().await?.context("nobody else leads")?;
+    let term = candidate.campaign().await?.context("no other candidate leads")?;
     let report = rescue::rescue(&system.system, &system.index, &queue(), &term).await?;
     candidate.resign().await?;
     Ok(report)
 }
 
-/// In the second half of its time a lease may be another's before it runs, so it is renewed after the row is read.
+/// In the second half of its time a lease may be rescued before the job runs, so it is renewed
+/// after the row is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_is_delivered_late_is_renewed_first() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -47,13 +49,13 @@ async fn a_grant_that_is_delivered_late_is_renewed_first() -> Result<()> {
     commit(&system, tenant, 1).await?;
     let grant = idle.is_granted().await?;
     sleep(SHORT_LEASE).await;
-    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("nobody took it")?;
-    assert_eq!((lease.attempt, rescue_all(&system).await?), (1, RescueReport::default()), "it lasts on");
+    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("still leased")?;
+    assert_eq!((lease.attempt, rescue_all(&system).await?), (1, RescueReport::default()), "the lease was renewed");
     assert!(lease.is_own(&system.index).await?);
     Ok(())
 }
 
-/// Redis told its time when it made the grant, PostgreSQL when the row was read.
+/// Redis returned its time with the direct dispatch, PostgreSQL its own with the row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_is_delivered_late_brings_nothing_forward_that_was_put_off_meanwhile() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -64,15 +66,15 @@ async fn a_grant_that_is_delivered_late_brings_nothing_forward_that_was_put_off_
     let put_off = "update jobs set run_at = now() + interval '20 s' where id = $1";
     sqlx::query(put_off).bind(id).execute(&mut ledger.0).await?;
     sleep(Duration::from_secs(1)).await;
-    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "it is not due");
-    let next = idle.consumer.fetch(&shard(), 1).await?.next.context("it is due in the near future")?;
+    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "the job is not due");
+    let next = idle.consumer.fetch(&shard(), 1).await?.next.context("the job is due soon")?;
     let left = "select extract(epoch from run_at - now())::float8 from jobs where id = $1";
     let left: f64 = sqlx::query_scalar(left).bind(id).fetch_one(&mut ledger.0).await?;
     assert!((next.as_secs_f64() - left).abs() < 0.5, "{next:?}, {left} s");
     Ok(())
 }
 
-/// The attempt that is read then is the next holder's.
+/// The attempt read at that point belongs to the next holder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_is_delivered_after_a_rescue_is_dropped() -> Result<()> {
     let (system, tenant) = scene().await?;
@@ -84,44 +86,44 @@ async fn a_grant_that_is_delivered_after_a_rescue_is_dropped() -> Result<()> {
     let dropped = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
     assert_eq!((dropped.taken, dropped.leases.len()), (1, 0), "{dropped:?}");
     let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
-    let lease = other.fetch(&shard(), 1).await?.leases.pop().context("it waits for anybody")?;
+    let lease = other.fetch(&shard(), 1).await?.leases.pop().context("the job waits for any worker")?;
     assert_eq!((lease.id, lease.attempt), (id, 2));
-    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "somebody else's");
-    assert!(system.index.leased_in(&shard(), &[id]).await?[0], "a late grant ends nobody's lease");
+    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "another's lease");
+    assert!(system.index.leased_in(&shard(), &[id]).await?[0], "a late direct dispatch ends no other lease");
     Ok(())
 }
 
-/// A worker that stood still between a fetch and the run.
+/// A worker that stalled between the fetch and the run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_does_not_begin_after_its_lease_was_rescued() -> Result<()> {
     let (system, tenant) = scene().await?;
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), SHORT_LEASE);
     commit(&system, tenant, 1).await?;
     indexed_and_free(&system, 1).await;
-    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits")?;
-    assert!(lease.is_own(&system.index).await?, "it is young");
+    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits")?;
+    assert!(lease.is_own(&system.index).await?, "the lease is young");
     sleep(SHORT_LEASE).await;
-    assert!(lease.is_own(&system.index).await?, "nobody else has it yet");
+    assert!(lease.is_own(&system.index).await?, "no other worker has the job yet");
     sleep(SHORT_LEASE).await;
     assert_eq!(rescue_all(&system).await?.rescued, 1);
     assert!(!lease.is_own(&system.index).await?);
     Ok(())
 }
 
-/// A consumer whose calls to Redis go through a proxy, and that waits half a second for an answer.
+/// A consumer that reaches Redis through a proxy, with a response time-out of half a second.
 async fn far_consumer(system: &TestSystem) -> Result<(Consumer, TcpProxy)> {
     let (index, proxy) = far_index(system, ANSWERED).await?;
     Ok((Consumer::new(system.system.clone(), index, LEASE), proxy))
 }
 
-/// A fetch that is under way for longer than its answer is waited for leases nothing when it arrives.
+/// A fetch that reaches Redis after its response time-out leases nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_arrives_when_nobody_listens_leases_nothing() -> Result<()> {
     let (system, tenant) = scene().await?;
     commit(&system, tenant, 3).await?;
     indexed_and_free(&system, 3).await;
     let (consumer, proxy) = far_consumer(&system).await?;
-    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "it learns what time it is there");
+    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "the consumer learns the time of Redis");
     proxy.set(Mode::Delay(2 * ANSWERED));
     let arrived = sleep(4 * ANSWERED);
     assert!(consumer.fetch(&shard(), 2).await.is_err());
@@ -129,23 +131,23 @@ async fn a_fetch_that_arrives_when_nobody_listens_leases_nothing() -> Result<()>
     assert_eq!(leased(&system).await?, 0);
     proxy.set(Mode::Pass);
     let all = async || (consumer.fetch(&shard(), 3).await.ok()?.leases.len() == 3).then_some(());
-    eventually(PATIENCE, "they are handed out", all).await;
+    eventually(PATIENCE, "the jobs are leased", all).await;
     Ok(())
 }
 
-/// What was leased and never heard of is given back when Redis answers again: nobody began it.
+/// Leases whose response was lost are released once Redis responds again, since no job was started.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
     let (system, tenant) = scene().await?;
     let ids = commit(&system, tenant, 3).await?;
     indexed_and_free(&system, 3).await;
     let (consumer, proxy) = far_consumer(&system).await?;
-    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "the connection is there");
+    assert_eq!(consumer.fetch(&shard(), 0).await?.taken, 0, "the connection is open");
     proxy.set(Mode::DropReply);
     assert!(consumer.fetch(&shard(), 2).await.is_err());
     assert_eq!(leased(&system).await?, 2);
     proxy.set(Mode::Reset);
-    // A mode that is replaced at once may not be seen.
+    // A mode that is replaced at once might not take effect.
     eventually(PATIENCE, "the connection is gone", async || (proxy.open_connections() == 0).then_some(())).await;
     proxy.set(Mode::Pass);
     let mut got = Vec::new();
@@ -153,41 +155,42 @@ async fn a_fetch_whose_answer_is_lost_costs_no_attempt() -> Result<()> {
         got.extend(consumer.fetch(&shard(), 3).await.ok()?.leases);
         (got.len() == 3).then_some(())
     };
-    eventually(PATIENCE, "those that nobody heard of come again", all).await;
+    eventually(PATIENCE, "the jobs of the lost response are leased again", all).await;
     assert!(got.iter().all(|lease| lease.attempt == 1 && ids.contains(&lease.id)), "{got:?}");
     Ok(())
 }
 
-/// A worker that does not know its kind has put it off, which the ledger does not say; a sweep pushes it as due.
+/// A worker that does not know the job's kind has requeued it for later, which the ledger does not
+/// record; a sweep then pushes the job as due.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_brings_nothing_forward_that_was_put_off() -> Result<()> {
     let (system, tenant) = scene().await?;
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
     let id = commit(&system, tenant, 1).await?[0];
     indexed_and_free(&system, 1).await;
-    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("it waits")?;
+    let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits")?;
     let later = system.clock.now_ms() + 30_000;
     let put_off = lease.hand_back();
     let again = put_off.again.map(|(_, priority)| (later, priority));
     system.index.settle(&shard(), &[Settlement { again, ..put_off }]).await?;
     let due = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
     system.index.push(&queue(), &[due]).await?;
-    assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "it waits on");
+    assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "the job still waits");
     Ok(())
 }
 
-/// The push of a job may reach Redis when its run is over: the ledger drops it, and it costs nobody anything.
+/// A push may reach Redis after the run has ended: the ledger drops the job, at no cost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, LEASE).await?;
     let id = commit(&system, tenant, 1).await?[0];
     let grant = idle.is_granted().await?;
-    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("it is granted")?;
+    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("dispatched")?;
     let late = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
     system.index.push(&queue(), &[late]).await?;
     system.index.push(&queue(), &[late]).await?;
-    assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (1, 0), "it stays leased");
+    assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (1, 0), "the job stays leased");
     let finish =
         Finish { id, attempt: lease.attempt, hooks: lease.hooks, outcome: Outcome::Completed { result: None } };
     finish::record(&system.system, &[finish]).await?;
@@ -198,9 +201,9 @@ async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
     system.index.push(&queue(), &[late]).await?;
     let stale = idle.is_granted().await?;
     assert!(idle.consumer.take(&[(shard(), stale)]).await.remove(0)?.leases.is_empty());
-    // A settlement that arrives twice changes nothing.
+    // A repeated settlement changes nothing.
     system.index.settle(&shard(), &[end]).await?;
     assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (0, 0));
-    assert!((virtual_time(&system, tenant).await? - charged).abs() < 1e-9, "what did not run costs nothing");
+    assert!((virtual_time(&system, tenant).await? - charged).abs() < 1e-9, "a job that did not run costs nothing");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Slow links: messages are late, nothing else is wrong, and every job runs once.
+//! Slow links: messages are late, nothing else fails, and every job runs once.
 //!
 //! `tests/examples/latency.rs` is the same at full size.
 
@@ -12,12 +12,12 @@ use tests::{
 };
 
 const DELAYS_MS: [u64; 4] = [1, 5, 20, 50];
-/// Of each round.
+/// Jobs per round.
 const JOBS: usize = 4;
 const RUN: Duration = Duration::from_millis(30);
 
 async fn installation() -> Result<Installation> {
-    // As it is by default: no lease runs out because the machine is busy.
+    // The default: no lease expires because the machine is busy.
     let env = vec![("ROTA_LEASE_MS", "30000".to_owned())];
     Installation::start_with(InstallationOptions { workers: 2, env, ..InstallationOptions::default() }).await
 }

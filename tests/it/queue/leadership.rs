@@ -1,4 +1,4 @@
-//! One scheduler of several leads, another follows, and a former leader changes nothing.
+//! Of several schedulers one leads, another takes over, and a former leader changes nothing.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn of_two_schedulers_one_leads_and_the_other_takes_over() -> Result<()> {
     assert_eq!(term, 1);
     let second = system.scheduler();
     let _worker = system.worker(1, LEASE);
-    // Work gets done with both there, and it is still the first that leads.
+    // Both schedulers run, work is done, and the first still leads.
     let id = system.enqueue(vec![system.job(tenant, "fail", &json!({ "times": 1 }))]).await?[0];
     reaches(&system, tenant, id, "completed").await;
     assert_eq!(leader(&mut ledger).await, Some((1, holder)));
@@ -48,7 +48,7 @@ async fn of_two_schedulers_one_leads_and_the_other_takes_over() -> Result<()> {
     Ok(())
 }
 
-/// A leader that is frozen past its time and goes on: it wakes up in a term that is over.
+/// A leader that is frozen beyond its term and resumes in a term that is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_slept_through_its_term_is_refused() -> Result<()> {
     const TTL: Duration = Duration::from_secs(1);
@@ -56,24 +56,24 @@ async fn a_leader_that_slept_through_its_term_is_refused() -> Result<()> {
     let mut ledger = Ledger::open(&system).await?;
     let candidate = || Candidate::new(system.system.clone(), ids::new_id(&system.clock), TTL);
     let (sleeper, other) = (candidate(), candidate());
-    let old = sleeper.campaign().await?.expect("nobody else is there");
-    let new = eventually(PATIENCE, "the term runs out", async || other.campaign().await.ok()?).await;
+    let old = sleeper.campaign().await?.expect("there is no other candidate");
+    let new = eventually(PATIENCE, "the term expires", async || other.campaign().await.ok()?).await;
     assert!(new.number() > old.number());
-    assert_eq!(sleeper.campaign().await?, None, "it does not lead again while the other does");
+    assert_eq!(sleeper.campaign().await?, None, "the sleeper does not lead while the other does");
     assert_eq!((hold(&mut ledger, &old).await?, hold(&mut ledger, &new).await?), (false, true));
     other.resign().await?;
     let again = sleeper.campaign().await?.expect("the other has resigned");
-    assert!(again.number() > new.number(), "a new reign has a new term");
+    assert!(again.number() > new.number(), "leading again starts a new term");
     Ok(())
 }
 
-/// What a leader writes on the strength of its term is written before the next one begins.
+/// A leader's writes under its term are committed before the next term begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_waits_for_the_transactions_of_the_term() -> Result<()> {
     let system = TestSystem::start().await?;
     let mut ledger = Ledger::open(&system).await?;
     let candidate = |ttl| Candidate::new(system.system.clone(), ids::new_id(&system.clock), ttl);
-    let term = candidate(Duration::ZERO).campaign().await?.expect("nobody else is there");
+    let term = candidate(Duration::ZERO).campaign().await?.expect("there is no other candidate");
     let mut transaction = ledger.0.begin().await?;
     assert!(term.hold(&mut transaction).await?);
     let next = candidate(Duration::from_mins(1));
@@ -87,7 +87,7 @@ async fn a_takeover_waits_for_the_transactions_of_the_term() -> Result<()> {
     })
     .await;
     transaction.commit().await?;
-    let next = takeover.await??.expect("the term has run out");
+    let next = takeover.await??.expect("the term has expired");
     assert_eq!(next.number(), term.number() + 1);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What becomes of a job that succeeds, fails, or panics.
+//! The outcome of a job that succeeds, fails, or panics.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn failed_runs_are_retried_after_a_pause_until_one_succeeds() -> Result<()
     let (_scheduler, _worker) = (system.scheduler(), system.worker(4, LEASE));
     let id = system.enqueue(vec![system.job(tenant, "fail", &json!({ "times": 2 }))]).await?[0];
     let job = reaches(&system, tenant, id, "completed").await;
-    assert_eq!(errors(&job), ["failure 1 of 2, as asked", "failure 2 of 2, as asked"]);
+    assert_eq!(errors(&job), ["failure 1 of 2, as requested", "failure 2 of 2, as requested"]);
     let row = Ledger::open(&system).await?.row(id).await?;
     assert_eq!((row.attempt, row.failures, row.crashes), (3, 2, 0));
 
@@ -38,7 +38,7 @@ async fn failed_runs_are_retried_after_a_pause_until_one_succeeds() -> Result<()
         let errors = job.errors.as_ref().context("there were errors")?;
         Ok(DateTime::parse_from_rfc3339(errors[run]["at"].as_str().context("a time")?)?)
     };
-    assert!(at(1)? - at(0)? >= TimeDelta::milliseconds(100), "the kind asks for a pause of 100 ms");
+    assert!(at(1)? - at(0)? >= TimeDelta::milliseconds(100), "the kind requests a delay of 100 ms");
     Ok(())
 }
 
@@ -51,7 +51,7 @@ async fn a_job_is_discarded_after_its_last_attempt() -> Result<()> {
     job.max_attempts = 2;
     let id = system.enqueue(vec![job]).await?[0];
     let job = reaches(&system, tenant, id, "discarded").await;
-    assert_eq!(errors(&job), ["failure 1 of 10, as asked", "failure 2 of 10, as asked"]);
+    assert_eq!(errors(&job), ["failure 1 of 10, as requested", "failure 2 of 10, as requested"]);
     assert!(job.finalized_at.is_some());
     assert_eq!(Ledger::open(&system).await?.row(id).await?.failures, 2);
     Ok(())
@@ -93,10 +93,10 @@ async fn a_job_for_later_runs_when_its_time_has_come() -> Result<()> {
     let run_at = system.clock.now() + Duration::from_millis(1_500);
     job.run_at = Some(run_at);
     let id = system.enqueue(vec![job]).await?[0];
-    let seen = system.state(tenant, id).await?.context("it is there")?;
+    let seen = system.state(tenant, id).await?.context("the job exists")?;
     assert_eq!(seen.state.as_str(), "scheduled");
     let job = reaches(&system, tenant, id, "completed").await;
-    let finalized_at = job.finalized_at.context("it is final")?;
+    let finalized_at = job.finalized_at.context("the job is final")?;
     assert!(finalized_at >= run_at, "ran {} early", run_at - finalized_at);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Caps, rates and pauses: both sides of each, their effect on what waits, and that the loss of Redis lifts none.
+//! Caps, rates and pauses: both sides of each, their effect on waiting jobs, and their survival of
+//! a loss of Redis.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tests::{
 
 use super::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, lose_index, queue, reaches, shard};
 
-/// Two tenants, and a consumer that leases by hand.
+/// Two tenants, and a consumer with which the tests lease manually.
 struct Scene {
     system: TestSystem,
     limiter: Limiter,
@@ -37,7 +38,7 @@ impl Scene {
         Ok(Self { system, limiter, consumer, tenants })
     }
 
-    /// Commits as many jobs of each tenant and waits until the index has them.
+    /// Commits this many jobs of each tenant and waits until the index contains them.
     async fn backlog(&self, jobs: [usize; 2]) -> Result<()> {
         for (tenant, jobs) in self.tenants.into_iter().zip(jobs) {
             self.system.enqueue((0..jobs).map(|_| self.system.job(tenant, "noop", &json!({}))).collect()).await?;
@@ -94,7 +95,7 @@ async fn a_cap_is_kept_and_holds_nobody_else_off() -> Result<()> {
     assert_eq!(
         (last.len(), scene.of_first(&last).len()),
         (4, 1),
-        "one ended, one may start, and the last three of the other"
+        "one job ended, so one may start, plus the last three of the other tenant"
     );
     scene.limit(cap(5)).await?;
     assert_eq!(scene.fetch(10).await?.len(), 2, "a higher cap acts at once");
@@ -102,7 +103,7 @@ async fn a_cap_is_kept_and_holds_nobody_else_off() -> Result<()> {
     scene.settle(&first[1..]).await?;
     assert_eq!(scene.fetch(10).await?.len(), 0, "a lower one as well: three still run");
     scene.limit(LimitRow::default()).await?;
-    assert_eq!(scene.fetch(100).await?.len(), 20 - 6, "without a cap the rest runs");
+    assert_eq!(scene.fetch(100).await?.len(), 20 - 6, "without a cap the remaining jobs run");
     Ok(())
 }
 
@@ -116,7 +117,7 @@ async fn what_is_handed_back_or_retried_makes_room_under_the_cap() -> Result<()>
     assert_eq!(leases.len(), 2);
     let back: Vec<_> = leases.iter().map(Lease::hand_back).collect();
     scene.system.index.settle(&shard(), &back).await?;
-    // A settlement that comes twice gives no second place.
+    // A repeated settlement frees no second permit.
     scene.system.index.settle(&shard(), &back).await?;
     assert_eq!(scene.fetch(10).await?.len(), 2);
     assert_eq!(scene.fetch(10).await?.len(), 0);
@@ -136,7 +137,7 @@ async fn a_worker_fills_the_cap_again_without_delay() -> Result<()> {
     let began = tokio::time::Instant::now();
     let worker = scene.system.worker(4, LEASE);
     sink.wait_total(60, PATIENCE).await;
-    // With a poll of 500 ms after each it would take half a minute.
+    // Waiting for the 500 ms poll after each job would take half a minute.
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     worker.stop().await
 }
@@ -148,22 +149,22 @@ async fn a_rate_lets_a_burst_through_and_then_its_pace() -> Result<()> {
     scene.limit(rate(0.5, 3)).await?;
     scene.backlog([20, 20]).await?;
     let leases = scene.fetch(10).await?;
-    assert_eq!((leases.len(), scene.of_first(&leases).len()), (10, 3), "the burst, and the other is not held off");
+    assert_eq!((leases.len(), scene.of_first(&leases).len()), (10, 3), "the burst; the other is not held back");
     scene.settle(&leases).await?;
     let fetched = scene.consumer.fetch(&shard(), 30).await?;
     assert_eq!(scene.of_first(&fetched.leases).len(), 0, "no token yet");
-    let next = fetched.next.expect("it is known when the next token comes");
+    let next = fetched.next.expect("the time of the next token is known");
     assert!(next > Duration::ZERO && next <= Duration::from_secs(2), "{next:?}");
     let began = tokio::time::Instant::now();
-    let later = eventually(PATIENCE, "the next token comes", async || {
+    let later = eventually(PATIENCE, "the next token is available", async || {
         let leases = scene.fetch(10).await.ok()?;
         (!leases.is_empty()).then_some(leases)
     })
     .await;
     assert!(began.elapsed() + Duration::from_millis(100) >= next, "not before its time: {:?}", began.elapsed());
-    assert!(later.len() <= 2, "{} at once at one in two seconds", later.len());
+    assert!(later.len() <= 2, "{} at once at a rate of one in two seconds", later.len());
     scene.limit(LimitRow::default()).await?;
-    assert_eq!(scene.fetch(100).await?.len(), 20 - 3 - later.len(), "without a rate the rest runs");
+    assert_eq!(scene.fetch(100).await?.len(), 20 - 3 - later.len(), "without a rate the remaining jobs run");
     Ok(())
 }
 
@@ -177,7 +178,7 @@ async fn a_worker_keeps_the_pace_of_a_rate() -> Result<()> {
     let worker = scene.system.worker(8, LEASE);
     Ledger::open(&scene.system).await?.completed(41).await;
     let took = began.elapsed();
-    // 40 tokens at 20 a second. A worker that slept until its poll each time would need 20 s.
+    // 40 tokens at 20 per second. A worker that slept until its poll each time would need 20 s.
     assert!(took >= Duration::from_millis(1_900), "{took:?}");
     assert!(took < Duration::from_secs(12), "{took:?}");
     worker.stop().await
@@ -223,12 +224,12 @@ async fn a_rebuilt_index_lifts_no_limit_and_counts_what_runs() -> Result<()> {
     sink.wait_for("0", PATIENCE).await;
     sink.wait_for("1", PATIENCE).await;
     lose_index(&scene.system).await?;
-    eventually(PATIENCE, "the index is built anew", async || {
+    eventually(PATIENCE, "the index is rebuilt", async || {
         let status = scene.system.index.status(&queue()).await.ok()?;
         (status.complete && status.epoch >= 2 && status.leased == 2 && status.tenants_parked == 1).then_some(())
     })
     .await;
-    assert_eq!(sink.tokens().len(), 2, "the two that run were asserted and fill the cap");
+    assert_eq!(sink.tokens().len(), 2, "the two running jobs were asserted and fill the cap");
     sink.release("0");
     sink.release("1");
     assert_eq!(Ledger::open(&scene.system).await?.completed(6).await, 6);
@@ -255,7 +256,7 @@ async fn a_change_that_never_reached_the_index_is_brought_by_the_scheduler() -> 
     let id = scene.system.enqueue(vec![scene.system.job(scene.tenants[0], "noop", &json!({}))]).await?[0];
     sqlx::query("update queue_settings set paused = false").execute(&mut ledger.0).await?;
     let parked = async || scene.system.index.status(&queue()).await.ok().filter(|status| status.tenants_parked == 1);
-    eventually(PATIENCE, "the queue goes on, and only the tenant is paused", parked).await;
+    eventually(PATIENCE, "the queue runs again, and only the tenant is paused", parked).await;
     sqlx::query("delete from tenant_limits").execute(&mut ledger.0).await?;
     reaches(&scene.system, scene.tenants[0], id, "completed").await;
     worker.stop().await

@@ -1,4 +1,4 @@
-//! Rows of one tenant that another transaction has locked: what waits for them is that tenant's, and nobody else's.
+//! Rows of one tenant locked by another transaction: only requests of that tenant wait for them.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::support::{Ledger, PATIENCE, build_index, callback, indexed, reaches, shard};
 
-/// Requests of each tenant that arrive together.
+/// Concurrent requests per tenant.
 const REQUESTS: usize = 20;
 
 fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
@@ -42,7 +42,7 @@ fn unkeyed(job: NewJob) -> EnqueueRequest {
     EnqueueRequest { jobs: vec![job], idempotency: None }
 }
 
-/// The answer to a request, and when it came.
+/// The result of a request, and when it arrived.
 async fn answer(system: &TestSystem, request: EnqueueRequest) -> (Result<Enqueued, EnqueueError>, Instant) {
     (system.producer.enqueue(request).await, Instant::now())
 }
@@ -73,7 +73,7 @@ async fn an_idempotency_key_in_flight_holds_up_its_own_requests_alone() -> Resul
     let own = join_all((0..REQUESTS).map(|number| ask(keyed(noop(&system, acme), &format!("key {number}")))));
     let others = join_all((0..REQUESTS).map(|_| ask(keyed(noop(&system, other), "key"))));
     let (blocked, own, others) = tokio::join!(blocked, own, others);
-    let refused = blocked.iter().map(|(_, at)| *at).min().expect("there are some");
+    let refused = blocked.iter().map(|(_, at)| *at).min().expect("there are blocked requests");
     for (answer, _) in &blocked {
         assert!(matches!(answer, Err(EnqueueError::KeyInFlight)), "{answer:?}");
     }
@@ -83,7 +83,7 @@ async fn an_idempotency_key_in_flight_holds_up_its_own_requests_alone() -> Resul
         assert!(*at < refused, "the other tenant waited {:?}", *at - began);
     }
     holder.rollback().await?;
-    // The tenant is written apart for a while, and all the same.
+    // The tenant's requests are committed separately for a while, with the same result.
     let after = system.producer.enqueue(keyed(noop(&system, acme), "key")).await?;
     assert!(matches!(after, Enqueued::Created), "{after:?}");
     Ok(())
@@ -123,7 +123,8 @@ async fn a_locked_dependency_or_unique_key_holds_up_its_own_requests_alone() -> 
     Ok(())
 }
 
-/// The leases of ends that wait for a lock are renewed; they are written once, and nothing runs again.
+/// Leases of jobs whose end waits for a lock are renewed; the ends are written once, and nothing
+/// runs again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_locked_jobs_are_written_later_and_hold_up_no_others() -> Result<()> {
     let lease = Duration::from_secs(2);
@@ -136,7 +137,7 @@ async fn ends_of_locked_jobs_are_written_later_and_hold_up_no_others() -> Result
     let mut locked = system.enqueue(jobs(acme, "locked")).await?;
     let head = system.enqueue(vec![callback(&system, acme, &sink, "head")]).await?[0];
     let waiting = tied(&system, acme, Ties { after: vec![head], ..Ties::default() });
-    // The head itself is free; what its end releases is not.
+    // The row of the head is not locked, but its end releases a locked dependent.
     locked.extend(system.enqueue(vec![waiting]).await?);
     let free = system.enqueue(jobs(acme, "free")).await?;
     let mut ledger = Ledger::open(&system).await?;
@@ -150,7 +151,7 @@ async fn ends_of_locked_jobs_are_written_later_and_hold_up_no_others() -> Result
     for id in &free {
         reaches(&system, acme, *id, "completed").await;
     }
-    // Longer than a lease that nobody renews.
+    // Longer than a lease that is not renewed.
     let mut clock = Ledger::open(&system).await?;
     let since: f64 =
         sqlx::query_scalar("select extract(epoch from clock_timestamp())::float8").fetch_one(&mut clock.0).await?;
@@ -166,7 +167,7 @@ async fn ends_of_locked_jobs_are_written_later_and_hold_up_no_others() -> Result
         let job = reaches(&system, acme, *id, "completed").await;
         assert_eq!(job.attempt, 1, "no lease was lost");
     }
-    assert_eq!(sink.total(), 3 * REQUESTS + 1, "each ran once");
+    assert_eq!(sink.total(), 3 * REQUESTS + 1, "each job ran once");
     worker.stop().await
 }
 
@@ -180,12 +181,12 @@ async fn a_locked_job_is_rescued_later_and_holds_up_no_other_rescue() -> Result<
     indexed(&system, 2).await;
     let mut ledger = Ledger::open(&system).await?;
     let holder = lock(&mut ledger, &[locked]).await?;
-    // A holder that is never heard of again.
+    // A holder that never settles.
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_secs(1));
     assert_eq!(consumer.fetch(&shard(), 2).await?.leases.len(), 2);
     let _scheduler = system.scheduler();
     let attempt = async |tenant: TenantId, id: Uuid, attempt: i32| {
-        eventually(PATIENCE, "it is rescued", async || {
+        eventually(PATIENCE, "the job is rescued", async || {
             let job = system.state(tenant, id).await.ok()??;
             (job.attempt == attempt).then_some(())
         })

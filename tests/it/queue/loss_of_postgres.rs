@@ -1,4 +1,5 @@
-//! PostgreSQL crashes and comes back: nothing ends, nothing is lost, and a repeat of what was in doubt is harmless.
+//! PostgreSQL crashes and recovers: no process ends, nothing is lost, and repeating a request in
+//! doubt is harmless.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use uuid::Uuid;
 
 use super::support::{LEASE, Ledger, PATIENCE};
 
-/// A system on a PostgreSQL of its own. The server crashes here, the machine does not, so nothing need reach the disk.
+/// A system on a private PostgreSQL. Only the server crashes, not the machine, so writes need not
+/// reach the disk.
 async fn start() -> Result<(PrivatePostgres, TestSystem, TenantId)> {
     let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
     let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
@@ -34,7 +36,7 @@ async fn a_crash_under_load_loses_nothing() -> Result<()> {
     let jobs = (0..200).map(|_| system.job(tenant, "sleep", &json!({ "ms": 20 }))).collect();
     system.enqueue(jobs).await?;
     let mut ledger = Ledger::open(&system).await?;
-    eventually(PATIENCE, "the work is under way", async || {
+    eventually(PATIENCE, "jobs have been completed", async || {
         (ledger.count("completed", 1).await.ok()? > 0).then_some(())
     })
     .await;
@@ -47,8 +49,8 @@ async fn a_crash_under_load_loses_nothing() -> Result<()> {
         Ok((_, Enqueued::Created)) | Err(EnqueueError::Unavailable) => {}
         other => bail!("neither done nor unavailable: {other:?}"),
     }
-    // What a client does that had no answer.
-    let first = eventually(PATIENCE, "a repeat is answered", async || enqueue(&system, tenant).await.ok()).await;
+    // What a client does without a response.
+    let first = eventually(PATIENCE, "a repeat succeeds", async || enqueue(&system, tenant).await.ok()).await;
     let second = enqueue(&system, tenant).await?;
     assert_eq!(job(&first), job(&second));
     if let Ok(answer) = &answer {
@@ -57,7 +59,7 @@ async fn a_crash_under_load_loses_nothing() -> Result<()> {
 
     let mut ledger = Ledger::open(&system).await?;
     let completed = ledger.completed(201).await;
-    assert!(completed >= 190, "the crash is not the jobs' fault: only {completed} took one attempt");
+    assert!(completed >= 190, "the crash must not count as a failure of the jobs: only {completed} took one attempt");
     worker.stop().await?;
     scheduler.stop().await;
     Ok(())
@@ -65,7 +67,7 @@ async fn a_crash_under_load_loses_nothing() -> Result<()> {
 
 type Answer = (Uuid, Enqueued);
 
-/// Always the same request.
+/// The same request under the same key each time.
 async fn enqueue(system: &TestSystem, tenant: TenantId) -> Result<Answer, EnqueueError> {
     let job = system.job(tenant, "noop", &json!({}));
     let id = job.id;
@@ -73,7 +75,7 @@ async fn enqueue(system: &TestSystem, tenant: TenantId) -> Result<Answer, Enqueu
     Ok((id, system.producer.enqueue(EnqueueRequest { jobs: vec![job], idempotency: Some(idempotency) }).await?))
 }
 
-/// The job that an answer tells of.
+/// The job that a result refers to.
 fn job((id, answer): &Answer) -> Uuid {
     match answer {
         Enqueued::Replayed { first_job, .. } => *first_job,

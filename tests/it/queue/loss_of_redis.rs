@@ -1,4 +1,5 @@
-//! Redis flushed, restarted, brought back from an old dump, full, frozen and away: nothing is lost and nothing runs twice.
+//! Redis flushed, restarted, restored from an old dump, full, frozen and down: nothing is lost and
+//! nothing runs twice.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,7 +33,7 @@ impl Scene {
         Ok(Self { sink: HttpSink::start().await?, ledger: Ledger::open(&system).await?, redis, system, tenant })
     }
 
-    /// Commits jobs whose tokens are `name` with a number.
+    /// Commits jobs whose tokens are `name` and a number.
     async fn enqueue(&self, name: &str, jobs: usize) -> Result<()> {
         let token = |at| format!("{name} {at}");
         let jobs = (0..jobs).map(|at| callback(&self.system, self.tenant, &self.sink, &token(at))).collect();
@@ -40,7 +41,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Commits jobs and waits until they run, and go on running.
+    /// Commits jobs and waits until they run; they keep running until released.
     async fn occupy(&self, slots: usize) -> Result<()> {
         for at in 0..slots {
             self.sink.set(&format!("running {at}"), Behaviour::Hang);
@@ -59,14 +60,14 @@ impl Scene {
     }
 
     async fn rebuilt(&self) {
-        eventually(PATIENCE, "the index is built anew", async || {
+        eventually(PATIENCE, "the index is rebuilt", async || {
             let status = self.system.index.status(&queue()).await.ok()?;
             (status.state == IndexState::Ready && status.complete && status.epoch >= 2).then_some(())
         })
         .await;
     }
 
-    /// All of these many jobs ran once, in one attempt.
+    /// Checks that this many jobs ran once, in one attempt.
     async fn all_once(&mut self, jobs: usize) {
         let count = i64::try_from(jobs).expect("a small number");
         assert_eq!(self.ledger.completed(count).await, count, "every job took one attempt");
@@ -79,7 +80,7 @@ impl Scene {
 enum Loss {
     Flush,
     Restart,
-    /// From a time when the first jobs had not run yet.
+    /// Taken before the first jobs ran.
     OldDump,
 }
 
@@ -121,7 +122,8 @@ async fn an_old_dump_brings_no_finished_work_back() -> Result<()> {
     survives(Loss::OldDump).await
 }
 
-/// A full memory refuses what may grow it: new jobs wait in the ledger, and running ones keep their leases.
+/// Full memory refuses only commands that may grow it: new jobs wait in the ledger, and running
+/// ones keep their leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_full_memory_jobs_are_accepted_and_leases_kept() -> Result<()> {
     let mut scene = Scene::new().await?;
@@ -129,7 +131,7 @@ async fn with_full_memory_jobs_are_accepted_and_leases_kept() -> Result<()> {
     scene.occupy(1).await?;
     scene.redis.set_maxmemory(1).await?;
     scene.enqueue("accepted", 10).await?;
-    // Two leases long, counted by Redis itself, which must have had the chance to call the lease lost.
+    // Two leases by Redis's own clock, so that an unrenewed lease would have expired.
     let lease = async || scene.system.index.status(&queue()).await.ok().map(|status| status.leased);
     let full = tokio::time::Instant::now();
     eventually(PATIENCE, "two leases have passed", async || {
@@ -143,7 +145,7 @@ async fn with_full_memory_jobs_are_accepted_and_leases_kept() -> Result<()> {
     worker.stop().await
 }
 
-/// Nobody can renew while Redis is frozen, which must not make all holders look dead.
+/// No lease can be renewed while Redis is frozen, which must not make all holders look dead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stall_longer_than_the_lease_rescues_nobody() -> Result<()> {
     let mut scene = Scene::new().await?;
@@ -152,7 +154,7 @@ async fn a_stall_longer_than_the_lease_rescues_nobody() -> Result<()> {
     scene.redis.pause()?;
     let frozen = tokio::time::Instant::now();
     scene.enqueue("waiting", 10).await?;
-    assert!(frozen.elapsed() < Duration::from_secs(5), "an answer needs no Redis");
+    assert!(frozen.elapsed() < Duration::from_secs(5), "enqueueing does not need Redis");
     tokio::time::sleep_until(frozen + Duration::from_secs(5)).await;
     scene.redis.resume()?;
     scene.ledger.completed(10).await;

@@ -1,4 +1,4 @@
-//! The queue engine: from commit to finish, and through every loss between.
+//! The queue engine: from commit to finish, and through every loss in between.
 
 mod cascades;
 mod clocks;

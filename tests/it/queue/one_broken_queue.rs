@@ -1,4 +1,4 @@
-//! A queue whose part of Redis answers with errors: the leader's work for the others goes on.
+//! A queue whose keys in Redis cause errors: the leader's work for the other queues continues.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::support::{Ledger, PATIENCE, indexed, queue, redis, shard};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Every script that touches the queue's state or leases fails.
+/// Makes every script that touches the queue's state or leases fail.
 async fn break_queue(system: &TestSystem, queue: &QueueName) -> Result<()> {
     let mut connection = redis(system).await?;
     for key in ["meta", "leases"] {
@@ -31,7 +31,7 @@ async fn break_queue(system: &TestSystem, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
-/// A job of ten seconds ago, in a state, of which no index was told.
+/// Inserts a job ten seconds old in this state, without a push to the index.
 async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName, state: &str) -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let insert = format!(
@@ -48,7 +48,8 @@ async fn commit(system: &TestSystem, ledger: &mut Ledger, queue: &QueueName, sta
     Ok(())
 }
 
-/// Leads until it is ended; the broken queue comes first everywhere, and the other's index is built.
+/// A leader that leads until `end`; the broken queue comes first in every service, and the index of
+/// the other is built.
 struct Scene {
     system: TestSystem,
     ledger: Ledger,
@@ -91,7 +92,7 @@ impl Scene {
     }
 
     async fn fails_for_the_broken_one(&self, mut service: impl Service) {
-        let Err(error) = service.run_once(&self.leading).await else { panic!("one is broken") };
+        let Err(error) = service.run_once(&self.leading).await else { panic!("one queue is broken") };
         assert!(format!("{error:#}").contains("broken"), "{error:#}");
     }
 }
@@ -105,13 +106,13 @@ async fn the_others_are_rebuilt_swept_and_rescued() -> Result<()> {
 
     let (system, leading) = (&scene.system, &scene.leading);
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_millis(100));
-    let id = consumer.fetch(&shard(), 1).await?.leases.first().context("it was swept in")?.id;
+    let id = consumer.fetch(&shard(), 1).await?.leases.first().context("the job was swept in")?.id;
     let mut rescuer = Rescuer::new(system.system.clone(), system.index.clone(), scene.queues.clone(), INTERVAL);
-    eventually(PATIENCE, "its lease ran out and it was rescued", async || {
-        // It says nothing until it may judge.
+    eventually(PATIENCE, "its lease expired and the job was rescued", async || {
+        // The rescuer skips its first rounds silently, until it may rescue.
         let rescued = rescuer.run_once(leading).await;
         let row = scene.ledger.row(id).await.ok()?;
-        (row.attempt == 2).then(|| assert!(rescued.is_err(), "one is broken"))
+        (row.attempt == 2).then(|| assert!(rescued.is_err(), "one queue is broken"))
     })
     .await;
     scene.end().await

@@ -1,4 +1,5 @@
-//! Very many jobs of one instant: each page of them costs a page, not all of them once more.
+//! Very many jobs with the same time: each page of them costs one page, not another pass over all
+//! of them.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use super::{
 const JOBS: u64 = 20_000;
 const JOBS_READ: i64 = 20_000;
 
-/// Fills the ledger with rows that share one time, a minute ago, in `column`; their ids ascend as the producer's do.
+/// Inserts rows that share one time, a minute ago, in `column`; their ids ascend like those of the
+/// producer.
 async fn fill(ledger: &mut Ledger, tenant: TenantId, state: &str, column: &str) -> Result<()> {
     let fill = format!(
         "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, {column})
@@ -57,7 +59,7 @@ async fn expiry_reads_each_of_them_a_few_times() -> Result<()> {
     let (discarded, read) =
         counted(&system, &mut ledger, async |db| Ok(expiry::sweep(&db, &system.index).await?)).await?;
     assert_eq!(discarded, JOBS);
-    // It is read to be found, to be locked and to be updated.
+    // Each row is read to be found, to be locked and to be updated.
     assert!((JOBS_READ..8 * JOBS_READ).contains(&read), "{read} rows were read for {JOBS} jobs");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who is served next: priorities inside a tenant, tenants in turn.
+//! The order of dispatch: priorities within a tenant, fairness between tenants.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tests::{
 
 use super::support::{LEASE, Ledger, PATIENCE, callback, indexed, tokens};
 
-/// Longer than what is worth fetching ahead, so that jobs are leased one by one.
+/// Too long for fetching ahead, so jobs are leased one by one.
 const UNHURRIED: Behaviour = Behaviour::Delay(Duration::from_millis(20));
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +40,7 @@ async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
     sink.set_default(UNHURRIED);
     let (many, few) = (system.tenant("many").await?, system.tenant("few").await?);
     let mut urgent: Vec<_> = (0..200).map(|_| callback(&system, many, &sink, "many")).collect();
-    // Priorities count inside a tenant only.
+    // Priorities count only within a tenant.
     for job in &mut urgent {
         job.priority = Priority::new(1).expect("1 to 4");
     }
@@ -56,7 +56,7 @@ async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
     worker.stop().await
 }
 
-/// What a client sends as the zero of its time, long before the zero of ours.
+/// Zero values of clients' time types are much earlier than 1970.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_before_1970_runs_at_once_and_reaches_into_no_other_priority() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -82,6 +82,6 @@ async fn a_time_before_1970_runs_at_once_and_reaches_into_no_other_priority() ->
     let _worker = system.worker(1, LEASE);
     sink.wait_total(3, PATIENCE).await;
     assert_eq!(tokens(&sink), ["first", "second", "third"]);
-    assert_eq!(Ledger::open(&system).await?.completed(3).await, 3, "none was lost on the way and rescued");
+    assert_eq!(Ledger::open(&system).await?.completed(3).await, 3, "no job was lost and rescued");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How PostgreSQL finds the rows of the machinery's statements, of which it plans each once and keeps the plan.
+//! The plans that PostgreSQL makes, once, for the queue's prepared statements.
 
 use std::{fs, path::Path};
 
@@ -10,8 +10,8 @@ use tests::system::TestSystem;
 
 use super::support::Ledger;
 
-/// Nothing waits, and the index of what waits is empty: the planner takes reading all of it for cheaper than a look-up in the primary
-/// key, and would still do so when a million jobs wait.
+/// No job waits, so the index of waiting jobs is empty: the planner estimates a scan of it as
+/// cheaper than a look-up in the primary key, and would keep that plan when a million jobs wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_looked_up_by_their_primary_key_while_nothing_waits() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -28,7 +28,7 @@ async fn jobs_are_looked_up_by_their_primary_key_while_nothing_waits() -> Result
         {
             continue;
         }
-        // With the tenant given, its index leads to the row as directly.
+        // With a given tenant, the tenant's index finds the row just as directly.
         let good = |index: &str| index.ends_with("_tenant_id_id_idx") && statement.contains("tenant_id = ");
         for line in plan(&mut ledger.0, &statement, parameters).await? {
             let mut indexes =
@@ -41,7 +41,7 @@ async fn jobs_are_looked_up_by_their_primary_key_while_nothing_waits() -> Result
     Ok(())
 }
 
-/// The statements that are checked when Rota is compiled, and how many parameters each has.
+/// The statements checked at compile time, with their numbers of parameters.
 fn statements() -> Result<Vec<(String, usize)>> {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
     let mut statements = Vec::new();

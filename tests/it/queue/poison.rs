@@ -1,4 +1,5 @@
-//! Jobs that harm whoever runs them: too much memory, no end, arguments too deep to read. (Panics: `lifecycle`; aborts: `crash`.)
+//! Jobs that harm their worker: too much memory, no end, args nested too deep to parse. (Panics:
+//! `lifecycle`; aborts: `crash`.)
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tests::{system::TestSystem, test_app::TestApp};
 
 use super::support::{LEASE, Ledger, PATIENCE, errors, indexed, reaches, worker_spec};
 
-/// Address space of a worker, in KiB, and a job that wants more.
+/// Address space of a worker, in KiB, and a job that needs more.
 const LIMIT_KIB: u32 = 6_000_000;
 const WANTED_MIB: u32 = 60_000;
 
@@ -54,15 +55,16 @@ async fn a_job_without_end_leaves_the_others_alone_and_can_be_stopped() -> Resul
     }
     tenant.api.act(&format!("/api/v1/jobs/{endless}/cancel")).await?.ok(200);
     super::support::unleased(system, endless).await;
-    // It has the grace of a stop to let go, and needs none of it.
+    // The stop's grace would allow more time, which is not needed.
     let told = std::time::Instant::now();
     worker.stop().await?;
-    assert!(told.elapsed() < Duration::from_secs(5), "it span on for {:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(5), "the job kept spinning for {:?}", told.elapsed());
     assert_eq!(Ledger::open(system).await?.row(endless).await?.state, "cancelled");
     Ok(())
 }
 
-/// Deeper than what is read anywhere: refused at the door, and where it came in by another way, discarded without harm.
+/// Nested deeper than any parser accepts: refused by the API, and discarded without harm if the job
+/// gets in by other means.
 #[tokio::test(flavor = "multi_thread")]
 async fn arguments_too_deep_to_read_harm_nobody() -> Result<()> {
     let app = TestApp::start().await?;

@@ -1,4 +1,4 @@
-//! Jobs of the far future stay out of Redis until shortly before their time.
+//! Jobs far in the future stay out of Redis until shortly before they are due.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ async fn beyond_the_look_ahead_only_the_ledger_knows_a_job() -> Result<()> {
     let far_at = system.clock.now() + LOOK_AHEAD + Duration::from_secs(3);
     near.run_at = Some(system.clock.now() + LOOK_AHEAD / 2);
     far.run_at = Some(far_at);
-    // The far one first: when the near one is in the index, the far one has had its chance.
+    // The far job first: once the near one is in the index, the far one could have been, too.
     system.enqueue(vec![far]).await?;
     system.enqueue(vec![near]).await?;
     let due = async || system.index.status(&queue()).await.map(|status| status.due).ok();
-    eventually(PATIENCE, "the near one is in the index", async || (due().await? == 1).then_some(())).await;
+    eventually(PATIENCE, "the near job is in the index", async || (due().await? == 1).then_some(())).await;
 
     let reconciler = Reconciler::new(system.system.clone(), system.index.clone());
     let (reached, promoted) = reconciler.promote(DateTime::UNIX_EPOCH, LOOK_AHEAD).await?;
     if system.clock.now() + LOOK_AHEAD < far_at {
-        assert_eq!((promoted, due().await), (1, Some(1)), "the far one's window has not come");
+        assert_eq!((promoted, due().await), (1, Some(1)), "the far job is still beyond the look-ahead");
     }
-    eventually(PATIENCE, "the far one is promoted", async || {
+    eventually(PATIENCE, "the far job is promoted", async || {
         reconciler.promote(reached, LOOK_AHEAD).await.ok()?;
         (due().await? == 2).then_some(())
     })
     .await;
-    assert!(system.clock.now() + LOOK_AHEAD >= far_at - Duration::from_secs(1), "not before its window");
+    assert!(system.clock.now() + LOOK_AHEAD >= far_at - Duration::from_secs(1), "the far job was promoted too early");
     Ok(())
 }
 
@@ -48,11 +48,11 @@ async fn the_scheduler_promotes_what_becomes_due() -> Result<()> {
     let mut job = system.job(tenant, "noop", &json!({}));
     job.run_at = Some(system.clock.now() + 10 * LOOK_AHEAD);
     let id = system.enqueue(vec![job]).await?[0];
-    // Other work has passed through every part meanwhile, and it still waits.
+    // Meanwhile another job has passed through every component, and this one still waits.
     let other = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     reaches(&system, tenant, other, "completed").await;
     reaches(&system, tenant, id, "scheduled").await;
-    // Ten minutes pass.
+    // Simulates that ten minutes have passed.
     let mut ledger = Ledger::open(&system).await?;
     sqlx::query("update jobs set run_at = now() where id = $1").bind(id).execute(&mut ledger.0).await?;
     reaches(&system, tenant, id, "completed").await;

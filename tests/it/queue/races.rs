@@ -1,4 +1,5 @@
-//! F21: cancel, start, finish and redrive of one job at the same time. One wins, and only legal transitions happen.
+//! F21: concurrent cancel, start, finish and redrive of one job. One of them wins, and only legal
+//! transitions happen.
 
 use std::time::Duration;
 
@@ -91,13 +92,14 @@ async fn a_running_job_is_not_redriven() -> Result<()> {
     Ok(())
 }
 
-/// The promise is a p99 of 250 ms from the request to the freed slot. The bound here leaves room for a busy machine.
+/// The documented bound is a p99 of 250 ms from the request to the freed slot. This bound leaves
+/// room for a busy machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_running_jobs_is_quick() -> Result<()> {
     const JOBS: usize = 100;
     let system = TestSystem::start().await?;
     let tenant = system.tenant("acme").await?;
-    // Some slots are left to tenants that have nothing running.
+    // Some slots are reserved for tenants with nothing running.
     let (_scheduler, _worker) = (system.scheduler(), system.worker(2 * JOBS, LEASE));
     let hour = json!({ "ms": 3_600_000 });
     let ids = system.enqueue((0..JOBS).map(|_| system.job(tenant, "sleep", &hour)).collect()).await?;

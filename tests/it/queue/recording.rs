@@ -1,4 +1,5 @@
-//! Writing the ends of runs when the ledger fails in between: what was written stays written, and is told.
+//! Recording the ends of runs while the ledger fails in between: written ends stay written and are
+//! reported.
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::support::{LEASE, Ledger, indexed, queue, reaches, unleased};
 
-/// Has every statement that writes this job fail with a code of PostgreSQL's.
+/// Makes every statement that writes this job fail with an error code of PostgreSQL.
 pub async fn spoil(ledger: &mut Ledger, job: Uuid, code: &str) -> Result<()> {
     let spoil = format!(
         "create function spoil() returns trigger language plpgsql as $$ begin raise exception 'spoilt' using errcode = '{code}'; end $$;
@@ -66,7 +67,8 @@ async fn the_aftermath_of_a_try_that_failed_later_is_kept() -> Result<()> {
     Ok(())
 }
 
-/// Both sides: after a try in doubt the next attempt is what we made of it; without one it is somebody else's.
+/// Both sides: after a write in doubt, the next attempt is the result of that write; without one,
+/// another worker has overtaken it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_whose_reply_was_lost_is_known_again() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -86,12 +88,12 @@ async fn an_end_whose_reply_was_lost_is_known_again() -> Result<()> {
     let mut overtaken = Recording::of(&finishes);
     spoil(&mut ledger, id, "57P01").await?;
     overtaken.advance(&connections).await?;
-    assert_eq!(overtaken.apart().0.recorded[&id], Recorded::RefusedOvertaken, "no row was to be written");
+    assert_eq!(overtaken.apart().0.recorded[&id], Recorded::RefusedOvertaken, "no row was left to write");
     Ok(())
 }
 
-/// One end that takes longer than a statement may, among the ends of others: those are written and their leases end, while it is
-/// tried again and keeps its own.
+/// One end exceeds the statement time-out together with other ends: the others are written and
+/// their leases end, while it is retried and its lease is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_takes_too_long_holds_up_no_other() -> Result<()> {
     let system = TestSystem::start().await?;

@@ -1,4 +1,4 @@
-//! Finished work goes when its time is over; what waits stays, however old it is.
+//! Finished work is deleted after its retention period; waiting work stays, however old it is.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::support::Ledger;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A row of `state` made and finished so long ago.
+/// Inserts a row in `state`, created and finished `age` ago.
 async fn add(system: &TestSystem, ledger: &mut Ledger, state: &str, age: &str) -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let insert = format!(
@@ -55,7 +55,7 @@ async fn only_final_jobs_older_than_their_time_are_removed() -> Result<()> {
     Ok(())
 }
 
-/// Made long ago, finished now: the time it is kept counts from its end.
+/// Created long ago, finished now: retention counts from the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_job_that_finished_lately_is_kept() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -71,7 +71,8 @@ async fn an_old_job_that_finished_lately_is_kept() -> Result<()> {
 async fn a_month_is_dropped_when_all_of_it_is_finished() -> Result<()> {
     let system = TestSystem::start().await?;
     let mut ledger = Ledger::open(&system).await?;
-    // A month that began at least two and at most three months ago, in the form that ensure_job_partitions gives it.
+    // A month that began at least two and at most three months ago, named as
+    // `ensure_job_partitions` names it.
     let old: String =
         sqlx::query_scalar("select 'jobs_' || to_char(now() at time zone 'UTC' - interval '3 months', 'YYYY_MM')")
             .fetch_one(&mut ledger.0)
@@ -89,7 +90,7 @@ async fn a_month_is_dropped_when_all_of_it_is_finished() -> Result<()> {
     let dropped = retention::drop_months(&system.system, 365 * DAY).await?;
     assert!(dropped.is_empty(), "{dropped:?} are kept for a year");
     let dropped = retention::drop_months(&system.system, DAY).await?;
-    assert!(!dropped.contains(&old), "something waits in it");
+    assert!(!dropped.contains(&old), "a job waits in the partition");
     assert_eq!(states(&mut ledger).await?, ["completed", "retryable"]);
 
     sqlx::query(
@@ -104,7 +105,7 @@ async fn a_month_is_dropped_when_all_of_it_is_finished() -> Result<()> {
     Ok(())
 }
 
-/// What cannot be done today is not to keep everything else for ever.
+/// A failing part of the clean-up must not block the other parts forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_fails_stops_no_other() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -118,7 +119,7 @@ async fn a_part_that_fails_stops_no_other() -> Result<()> {
         tenant.as_uuid()
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
-    assert!(retention::clean(&system.system, DAY).await.is_err(), "two parts may not do what they do");
+    assert!(retention::clean(&system.system, DAY).await.is_err(), "two parts lack their permissions");
     assert_eq!(states(&mut ledger).await?, Vec::<String>::new());
     let keys: i64 = sqlx::query_scalar("select count(*) from unique_keys").fetch_one(&mut ledger.0).await?;
     assert_eq!(keys, 0);
@@ -133,7 +134,7 @@ async fn the_coming_months_have_their_partitions() -> Result<()> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table {last}"))).execute(&mut ledger.0).await?;
     assert_eq!(retention::clean(&system.system, 365 * DAY).await?.partitions_made, 1);
     assert_eq!(partitions(&mut ledger).await?.pop(), Some(last));
-    // As the role that has no right to make tables by itself.
+    // Inserts as a role that may not create tables itself.
     let id = system.enqueue(vec![system.job(system.tenant("acme").await?, "noop", &json!({}))]).await?[0];
     assert_eq!(ledger.row(id).await?.state, "available");
     Ok(())
@@ -171,7 +172,7 @@ async fn webhook_deliveries_are_kept_for_thirty_days() -> Result<()> {
     Ok(())
 }
 
-/// More than a statement takes, and less: one pass removes all of it.
+/// Counts above and below the batch size: one pass removes everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_goes_in_batches_and_the_rest_stays() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -198,7 +199,7 @@ async fn what_is_over_goes_in_batches_and_the_rest_stays() -> Result<()> {
     Ok(())
 }
 
-/// An operator may call it from psql, where none of our planner's settings hold.
+/// An operator may call the function from psql, without our planner settings.
 #[tokio::test(flavor = "multi_thread")]
 async fn months_are_dropped_whatever_the_plan() -> Result<()> {
     let system = TestSystem::start().await?;

@@ -1,4 +1,5 @@
-//! A release: every process is asked to stop and started anew, while clients that repeat what fails keep sending.
+//! A rolling release: every process is stopped and started again, while clients keep sending and
+//! repeat failed requests.
 
 use std::{
     sync::{
@@ -20,7 +21,8 @@ const CLIENTS: usize = 4;
 /// How long a client repeats one request.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Sends until it is told to stop, and returns how many requests were answered, all of them in the end.
+/// Sends until `stop` is set, and returns the number of requests, all of which succeeded in the
+/// end.
 async fn send(client: ApiClient, number: usize, stop: Arc<AtomicBool>) -> Result<i64> {
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -32,7 +34,7 @@ async fn send(client: ApiClient, number: usize, stop: Arc<AtomicBool>) -> Result
             answer.status.is_success().then_some(())
         })
         .await
-        .with_context(|| format!("{key} was never answered"))?;
+        .with_context(|| format!("{key} never succeeded"))?;
         sent += 1;
     }
     Ok(sent)
@@ -44,7 +46,7 @@ async fn a_rolling_restart_fails_no_request_and_repeats_no_job() -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let clients = (0..CLIENTS).map(|number| send(rota.tenant.clone(), number, Arc::clone(&stop)));
     let clients = join_all(clients.collect::<Vec<_>>());
-    // Each process must end with status 0.
+    // `terminate_in_turn` requires each process to exit with status 0.
     let restarts = async {
         for _ in 0..2 {
             rota.terminate_in_turn().await?;
@@ -60,6 +62,6 @@ async fn a_rolling_restart_fails_no_request_and_repeats_no_job() -> Result<()> {
     let jobs = rota.jobs().await?;
     assert_eq!(jobs.get(&("sleep".to_owned(), "completed".to_owned())), Some(&sent), "{jobs:?}");
     let repeated = rota.repeated_jobs().await?;
-    assert_eq!(repeated, 0, "who stops hands back or finishes, and costs no attempt");
+    assert_eq!(repeated, 0, "a stopping worker releases or finishes its jobs, without costing an attempt");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Several scheduler processes, of which the leader is frozen or killed: another takes over, and what the old one does when it wakes
-//! changes nothing.
+//! Several scheduler processes, of which the leader is frozen or killed: another takes over, and
+//! the old leader changes nothing when it resumes.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Scheduler {
     }
 }
 
-/// Waits until one of them leads, and says which.
+/// Waits until one of the schedulers leads, and returns its number.
 async fn leader(schedulers: &[Scheduler], except: Option<usize>) -> usize {
     eventually(PATIENCE, "one of them leads", async || {
         for (number, scheduler) in schedulers.iter().enumerate().filter(|(number, _)| Some(*number) != except) {
@@ -74,22 +74,22 @@ async fn a_frozen_leader_is_replaced_and_does_no_harm_when_it_wakes() -> Result<
     assert_ne!(new, old);
     sink.wait_for_count("orphan", 2, PATIENCE).await;
     schedulers[old].process.sigcont()?;
-    eventually(PATIENCE, "the old leader knows that it leads no more", async || {
+    eventually(PATIENCE, "the old leader has noticed its loss of leadership", async || {
         (!schedulers[old].leads().await?).then_some(())
     })
     .await;
     sink.release("orphan");
     reaches(&system, tenant, id, "completed").await;
     let row = Ledger::open(&system).await?.row(id).await?;
-    assert_eq!((row.attempt, row.crashes), (2, 1), "it was rescued once, by one of them");
+    assert_eq!((row.attempt, row.crashes), (2, 1), "the job was rescued exactly once");
     assert_eq!(sink.count("orphan"), 2);
     let terms: i64 =
         sqlx::query_scalar("select term from leadership").fetch_one(&mut Ledger::open(&system).await?.0).await?;
-    assert_eq!(terms, 2, "one change of leaders, not a quarrel");
+    assert_eq!(terms, 2, "there was exactly one change of leaders");
     heir.stop().await
 }
 
-/// Work that only a leader brings about goes on through the deaths of two leaders in a row.
+/// Work that needs a leader continues after the deaths of two leaders in a row.
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_that_are_killed_are_replaced() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -104,7 +104,7 @@ async fn leaders_that_are_killed_are_replaced() -> Result<()> {
         let leading = leader(&schedulers, None).await;
         schedulers.remove(leading).process.kill9().await?;
         let job = callback(&system, tenant, &sink, &format!("after death {death}"));
-        // Nobody tells the index of it.
+        // The job is not pushed to the index.
         let mut transaction = system.tenants.begin(tenant).await?;
         shared::queue::producer::Producer::enqueue_in(&mut transaction, &[job]).await?;
         transaction.commit().await?;

@@ -1,7 +1,7 @@
-//! Who gets how much: shares by weight and measured run time, whatever tenants do to look small, idle or urgent.
+//! Fair shares by weight and measured run time, even if tenants try to look small, idle or urgent.
 //!
-//! Invariant: no worker and no clock take part. The tests lease and settle by themselves, in a time of their own that
-//! [`Slots`] keeps, so what they measure does not depend on the machine.
+//! Invariant: no worker and no real clock take part. The tests lease and settle themselves, in
+//! simulated time kept by [`Slots`], so the measurements do not depend on the machine.
 
 use std::{
     cmp::Reverse,
@@ -32,7 +32,7 @@ struct Slots<'a> {
     now_ms: u64,
     running: BinaryHeap<Reverse<(u64, usize)>>,
     leases: Vec<(Lease, u64)>,
-    /// Worker time that each tenant got.
+    /// Worker time used by each tenant.
     served_ms: BTreeMap<TenantId, u64>,
 }
 
@@ -43,7 +43,8 @@ impl<'a> Slots<'a> {
         Self { system, consumer, size, now_ms: 0, running, leases, served_ms }
     }
 
-    /// Fills the free slots, each job taking what `length_ms` says, and lets time pass to the next end; until `until_ms`.
+    /// Until `until_ms`: fills the free slots with jobs of length `length_ms`, then advances the
+    /// time to the next end.
     async fn run(&mut self, until_ms: u64, length_ms: impl Fn(TenantId) -> u64) -> Result<()> {
         while self.now_ms < until_ms {
             let free = self.size - self.running.len();
@@ -74,7 +75,7 @@ impl<'a> Slots<'a> {
         Ok(self.system.index.settle(&shard(), &ended).await?)
     }
 
-    /// What each tenant got since this was last asked, in ms.
+    /// The worker time of each tenant since the last call, in ms.
     fn take(&mut self, tenants: &[TenantId]) -> Vec<u64> {
         let served = std::mem::take(&mut self.served_ms);
         tenants.iter().map(|tenant| served.get(tenant).copied().unwrap_or_default()).collect()
@@ -106,7 +107,7 @@ fn assert_ratio(served: &[u64], wanted: f64) {
     assert!((wanted * 0.85..wanted * 1.15).contains(&ratio), "{served:?}: {ratio}, not {wanted}");
 }
 
-/// The Jain index of worker time over weight: 1 when each has its share exactly.
+/// The Jain index of worker time over weight: 1 when all shares are exact.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a short simulation")]
 fn jain(served: &[u64], weights: &[i32]) -> f64 {
     let shares: Vec<f64> = served.iter().zip(weights).map(|(&ms, &weight)| ms as f64 / f64::from(weight)).collect();
@@ -120,7 +121,7 @@ async fn worker_time_is_shared_by_weight_whatever_the_length_of_jobs() -> Result
     build_index(&system).await;
     let tenants = tenants(&system, 8).await?;
     let (weights, lengths) = ([1, 2, 3, 4, 5, 6, 7, 8], [100, 40, 1, 70, 5, 20, 2, 10]);
-    // Each has more than it can get.
+    // Each tenant has more work than it can get done.
     let total_ms = 8_000;
     let mut jobs = 0;
     for ((&tenant, &weight), &length) in tenants.iter().zip(&weights).zip(&lengths) {
@@ -132,7 +133,7 @@ async fn worker_time_is_shared_by_weight_whatever_the_length_of_jobs() -> Result
     indexed(&system, jobs).await;
     let mut slots = Slots::new(&system, 4);
     let length = |tenant| lengths[tenants.iter().position(|one| *one == tenant).expect("one of ours")];
-    // What a job takes is learned from the first ones.
+    // The length of jobs is learned from the first ones.
     slots.run(500, length).await?;
     slots.take(&tenants);
     slots.run(total_ms, length).await?;
@@ -217,7 +218,8 @@ async fn splitting_work_over_kinds_and_priorities_gains_nothing() -> Result<()> 
     Ok(())
 }
 
-/// A tenant whose only job is due later takes no part, so the floor rises with those who work.
+/// A tenant whose only job is due later does not count as active, so the system virtual time rises
+/// with the active tenants.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_scheduled_for_later_does_not_hold_the_floor() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -231,7 +233,8 @@ async fn a_head_scheduled_for_later_does_not_hold_the_floor() -> Result<()> {
     let mut slots = Slots::new(&system, 4);
     slots.run(1_000, |_| 10).await?;
     slots.take(&tenants);
-    // Were the floor still where it was, this one would be served alone until it had caught up.
+    // If the system virtual time had not moved, this tenant would be served alone until it had
+    // caught up.
     let left = system.index.depth(&queue()).await?.available;
     enqueue(&system, tenants[1], 300).await?;
     indexed(&system, left + 300).await;
@@ -242,7 +245,7 @@ async fn a_head_scheduled_for_later_does_not_hold_the_floor() -> Result<()> {
     Ok(())
 }
 
-/// Nobody waits for the end of a long run to be told that its tenant has had its share.
+/// A long run is charged while it lasts, not only at its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -257,13 +260,13 @@ async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     let first = consumer.fetch(&shard(), 2).await?.leases;
     let long: Vec<_> = first.iter().filter(|lease| lease.tenant == tenants[0]).collect();
     let [long] = long.as_slice() else { panic!("one of each: {first:?}") };
-    // Twice the same time is charged once.
+    // The same run time reported twice is charged once.
     for _ in 0..2 {
         system.index.renew(&shard(), LEASE, &[long.held(Duration::from_mins(1))]).await?;
     }
     let next = consumer.fetch(&shard(), 40).await?.leases;
     assert!(next.iter().all(|lease| lease.tenant == tenants[1]), "60 s are more than 40 estimates");
-    // It ran for as long as it was charged, so its end changes nothing.
+    // The job ran for as long as it was charged, so its end changes nothing.
     let settle = |ran| Settlement { id: long.id, token: long.token, ran: Some(ran), again: None };
     system.index.settle(&shard(), &[settle(Duration::from_mins(1))]).await?;
     let used = virtual_time(&system, tenants[0]).await?;
@@ -271,7 +274,8 @@ async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     Ok(())
 }
 
-/// Many leases are out at once, and all were charged too much: by as much the other one would wait while the first is served again and again.
+/// Many leases are out at once, each charged too much. If the excess were refunded, the second
+/// tenant would wait for that long while the first is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_back_takes_nobody_behind_who_came_meanwhile() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -289,7 +293,7 @@ async fn what_is_given_back_takes_nobody_behind_who_came_meanwhile() -> Result<(
     enqueue(&system, *second, 1).await?;
     indexed(&system, 9).await;
     let joined = virtual_time(&system, *second).await?;
-    assert!(joined > 20_000.0, "it joined where the last turn was given, at {joined}");
+    assert!(joined > 20_000.0, "the second tenant did not join at the system virtual time, but at {joined}");
     let (short, back) = leases.split_at(5);
     let settlements = short.iter().map(|lease| ran(lease, Duration::from_millis(1)));
     let settlements: Vec<_> = settlements.chain(back.iter().map(Lease::hand_back)).collect();
@@ -299,10 +303,11 @@ async fn what_is_given_back_takes_nobody_behind_who_came_meanwhile() -> Result<(
     Ok(())
 }
 
-/// Going from tenant to tenant costs more than a job that takes a tenth of a millisecond. Longer ones are taken one by one.
+/// Switching tenants costs more than a job of a tenth of a millisecond, so such jobs share a
+/// service round. Longer jobs are taken one by one.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_far_below_a_millisecond_share_a_turn() -> Result<()> {
-    // At the end of a turn times may be equal but for the last digit.
+    // At the end of a round, virtual times may differ only in the last digit.
     for (ran, turn) in [(Duration::from_micros(100), 9..=11), (Duration::from_micros(700), 1..=2)] {
         let system = TestSystem::start().await?;
         build_index(&system).await;
@@ -318,7 +323,7 @@ async fn jobs_far_below_a_millisecond_share_a_turn() -> Result<()> {
         system.index.settle(&shard(), &first.iter().map(settle).collect::<Vec<_>>()).await?;
         let leases = consumer.fetch(&shard(), 40).await?.leases;
         let taken: Vec<usize> = leases.chunk_by(|one, other| one.tenant == other.tenant).map(<[_]>::len).collect();
-        assert!(taken.iter().all(|jobs| turn.contains(jobs)), "{taken:?} of {ran:?} each were taken in a turn");
+        assert!(taken.iter().all(|jobs| turn.contains(jobs)), "{taken:?} of {ran:?} each taken in a round");
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Connections to PostgreSQL that fall silent: the other end is gone and nobody says so, as when a firewall forgets them. New connections work.
+//! Connections to PostgreSQL that fall silent: the peer is gone without a close, as when a firewall
+//! drops its state. New connections work.
 
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use tests::{
 };
 use tokio::time::sleep;
 
-/// Longer than a statement is waited for, on a busy machine.
+/// Longer than the statement time-out, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Jobs of one request.
+/// Jobs per request.
 const BATCH: usize = 500;
-/// That post at the same time.
+/// Concurrent clients.
 const CLIENTS: usize = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
-    // As it is by default: longer than a statement is waited for.
+    // The default lease, which is longer than the statement time-out.
     let env = vec![("ROTA_LEASE_MS", "30000".to_owned())];
     let rota = Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await?;
     let job = json!({ "kind": "sleep", "args": { "ms": 1 } });
@@ -31,7 +32,8 @@ async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
     for batch in [&plain, &tied, &plain, &tied] {
         accepts(batch).await;
     }
-    // Slow, so that statements are under way on both sides, on all connections of the API's writers.
+    // Slow, so that statements are in flight on both sides, on all connections of the API's
+    // writers.
     let links = [&rota.links.api.postgres, &rota.links.worker.postgres];
     for link in links {
         link.set(Mode::Delay(Duration::from_millis(100)));

@@ -1,4 +1,5 @@
-//! F19: jobs of another release are left to a worker that knows them. No attempt is used up, and nothing goes round in circles.
+//! F19: jobs with a kind or args of another release are left to a worker that knows them. No
+//! attempt is used, and no job loops.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, Ledger, PATIENCE, queue, reaches};
 
-/// `noop` as a later release has it.
+/// `noop` of a later release.
 #[derive(Deserialize, JsonSchema)]
 struct LaterNoop {}
 
@@ -31,7 +32,7 @@ impl Job for LaterNoop {
     }
 }
 
-/// The old worker meets the job, then the new one runs it.
+/// The old worker fetches the job first; the new worker runs it.
 async fn is_left(
     job: impl FnOnce(&TestSystem, shared::tenancy::TenantId) -> NewJob,
     old: Registry,
@@ -44,13 +45,13 @@ async fn is_left(
     let id = system.enqueue(vec![job(&system, tenant)]).await?[0];
     let inserted = ledger.row(id).await?;
     let old = system.worker_with(Arc::new(old), 4, LEASE);
-    eventually(PATIENCE, "the old worker has put the job off", async || {
+    eventually(PATIENCE, "the old worker has requeued the job", async || {
         let status = system.index.status(&queue()).await.ok()?;
         (status.due == 1).then_some(())
     })
     .await;
     assert_eq!(ledger.row(id).await?, inserted, "the ledger is not written");
-    // It meets it again and again, beside the one that knows it.
+    // From here on the old worker keeps fetching the job, beside the new one.
     let _new = system.worker_with(Arc::new(new), 4, LEASE);
     let done = reaches(&system, tenant, id, "completed").await;
     assert_eq!((done.attempt, done.errors), (1, None));
@@ -84,7 +85,7 @@ async fn older_args_are_run_by_a_newer_worker() -> Result<()> {
     Ok(())
 }
 
-/// A job that nobody knows holds up nobody: the slot is for what can be run.
+/// A job of an unknown kind blocks nothing: the slot goes to jobs that can run.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_knows_does_not_hold_up_the_rest() -> Result<()> {
     let system = TestSystem::start().await?;

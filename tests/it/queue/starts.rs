@@ -1,6 +1,8 @@
-//! What a start costs: jobs that take next to no worker time are charged for dispatch and settlement.
+//! The cost of a start: jobs that take next to no worker time are charged for dispatch and
+//! settlement.
 //!
-//! Invariant: no worker and no clock take part. The tests lease and settle by themselves, and say what a worker would have measured.
+//! Invariant: no worker and no clock take part. The tests lease and settle themselves, and set what
+//! a worker would have measured.
 
 use std::time::Duration;
 
@@ -36,7 +38,8 @@ fn end(lease: &Lease, ran: Option<Duration>) -> Settlement {
     Settlement { id: lease.id, token: lease.token, ran, again: None }
 }
 
-/// In how many of 20 rounds a quiet tenant's job of 20 ms is leased at once, beside another's backlog of jobs that take no time.
+/// The number of rounds, of 20, in which a quiet tenant's job of 20 ms is leased at once despite
+/// another tenant's backlog of jobs that take no time.
 async fn served_at_once(start: Duration) -> Result<usize> {
     let system = TestSystem::start().await?;
     system.index.start_cost().set(start);
@@ -46,7 +49,7 @@ async fn served_at_once(start: Duration) -> Result<usize> {
     indexed(&system, 1_000).await;
     let (consumer, mut served) = (consumer(&system), 0);
     for round in 0..=20 {
-        // The flood has begun when the first of the quiet tenant's jobs comes.
+        // The flood has started before the quiet tenant's first job is enqueued.
         if round > 0 {
             enqueue(&system, quiet, 1).await?;
             indexed(&system, 1_000 - 19 * (round - 1)).await;
@@ -91,7 +94,7 @@ async fn what_did_not_run_is_charged_its_start() -> Result<()> {
     Ok(())
 }
 
-/// Many leases are out at once: what is given back of them would put the tenant behind all others.
+/// Many leases are out at once: refunding them would put the tenant ahead of all others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_cost_that_falls_is_not_given_back() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -127,7 +130,7 @@ async fn errors_are_bounded_in_number_and_bytes() -> Result<()> {
         let finish = [Finish { id, attempt, hooks: 0, outcome }];
         Recording::of(&finish).advance(&connections).await?;
     }
-    let job = system.state(tenant, id).await?.expect("it is there");
+    let job = system.state(tenant, id).await?.expect("the job exists");
     let errors = errors(&job);
     let attempts: Vec<&str> = errors.iter().map(|error| &error[..2]).collect();
     let last: Vec<String> = (6..=25).map(|attempt| format!("{attempt:02}")).collect();

@@ -1,4 +1,4 @@
-//! Cancelling what waits and what runs, and making discarded work wait again.
+//! Cancelling waiting and running jobs, and redriving discarded ones.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_cancelled_waiting_job_never_runs() -> Result<()> {
         .await?;
     super::support::indexed(&system, 3).await;
     cancel(&system, tenant, ids[0]).await?;
-    // The index need not be told: the ledger is asked before anything runs.
+    // The index need not be updated: the ledger is checked before anything runs.
     let mut transaction = system.tenants.begin(tenant).await?;
     control::cancel(&mut transaction, ids[1]).await?;
     transaction.commit().await?;
@@ -72,19 +72,20 @@ async fn cancelling_a_running_job_stops_it_and_frees_its_slot() -> Result<()> {
     let next = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     cancel(&system, tenant, long).await?;
     let cancelled = Ledger::open(&system).await?.row(long).await?;
-    // The only slot is free only once the long one has been stopped.
+    // The only slot becomes free only once the long job has been stopped.
     reaches(&system, tenant, next, "completed").await;
-    eventually(PATIENCE, "its lease has ended", async || {
+    eventually(PATIENCE, "the job's lease has ended", async || {
         (system.index.leased_in(&shard(), &[long]).await.ok()? == [false]).then_some(())
     })
     .await;
     worker.stop().await?;
     assert_eq!(cancelled.state, "cancelled");
-    assert_eq!(Ledger::open(&system).await?.row(long).await?, cancelled, "the run's end is not written over it");
+    assert_eq!(Ledger::open(&system).await?.row(long).await?, cancelled, "the run's end changes nothing");
     Ok(())
 }
 
-/// Whoever cancels may die before it tells, and notices are lost while a connection is down.
+/// The API may die between the cancellation and its notification, and notifications are lost while
+/// a connection is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_of_which_nobody_tells_stops_the_run_too() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -98,7 +99,7 @@ async fn a_cancellation_of_which_nobody_tells_stops_the_run_too() -> Result<()> 
     let mut transaction = system.tenants.begin(tenant).await?;
     control::cancel(&mut transaction, ids[0]).await?;
     transaction.commit().await?;
-    eventually(PATIENCE, "its lease has ended, and no other", async || {
+    eventually(PATIENCE, "only the lease of the cancelled job has ended", async || {
         (system.index.leased_in(&shard(), &ids).await.ok()? == [false, true]).then_some(())
     })
     .await;
@@ -117,7 +118,7 @@ async fn a_run_that_ends_after_its_cancellation_does_not_complete_the_job() -> R
     sink.wait_for("running", PATIENCE).await;
     let mut transaction = system.tenants.begin(tenant).await?;
     control::cancel(&mut transaction, id).await?;
-    // The holder is not told, and finishes.
+    // The holder gets no notification, and finishes the run.
     transaction.commit().await?;
     sink.release("running");
     worker.stop().await?;
@@ -169,7 +170,7 @@ async fn another_tenants_job_is_not_there_to_be_steered() -> Result<()> {
     Ok(())
 }
 
-/// Otherwise who cancels his long runs in time would always be served first.
+/// Otherwise a tenant that cancels its long runs in time would always be served first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_is_charged_with_what_it_used() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -181,13 +182,13 @@ async fn a_cancelled_run_is_charged_with_what_it_used() -> Result<()> {
     cancel(&system, tenant, long).await?;
     unleased(&system, long).await;
     worker.stop().await?;
-    // Divided by the tenant's weight, which is 8 at the most.
+    // Divided by the tenant's weight, which is at most 8.
     let charged_ms = virtual_time(&system, tenant).await?;
     assert!(charged_ms >= 300.0 / 8.0, "{charged_ms} ms of virtual time");
     Ok(())
 }
 
-/// Rows are counted as PostgreSQL counts them, in the transaction that read them.
+/// Rows are counted by PostgreSQL, in the transaction that read them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
     let system = TestSystem::start().await?;

@@ -1,4 +1,5 @@
-//! What the tests of the engine share: looking into the ledger and the index, jobs that call back, and a worker process.
+//! Shared helpers of the engine's tests: access to the ledger and the index, callback jobs, and
+//! worker processes.
 
 use std::{io::Write as _, time::Duration};
 
@@ -25,9 +26,9 @@ use tests::{
 };
 use uuid::Uuid;
 
-/// For what happens within a second on an idle machine.
+/// For events that take up to a second on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Long enough that no lease runs out by itself.
+/// Long enough that no lease expires unintentionally.
 pub const LEASE: Duration = Duration::from_secs(30);
 
 /// The queue of the test-only kinds.
@@ -35,7 +36,7 @@ pub fn queue() -> QueueName {
     "default".parse().expect("a valid name")
 }
 
-/// The same where it is not split.
+/// The only shard of that queue if it is not split.
 pub fn shard() -> Shard {
     Shard::whole(queue())
 }
@@ -45,7 +46,7 @@ pub fn callback(system: &TestSystem, tenant: TenantId, sink: &HttpSink, token: &
     system.job(tenant, "callback", &json!({ "url": sink.url(), "token": token }))
 }
 
-/// Enqueues a job that has cost two workers their life: its next run is its last chance.
+/// Enqueues a job that has crashed two workers: its next run is an exclusive run.
 pub async fn enqueue_suspect(system: &TestSystem, job: &NewJob) -> Result<()> {
     let mut transaction = system.tenants.begin(job.tenant).await?;
     Producer::enqueue_in(&mut transaction, std::slice::from_ref(job)).await?;
@@ -55,7 +56,7 @@ pub async fn enqueue_suspect(system: &TestSystem, job: &NewJob) -> Result<()> {
     Ok(())
 }
 
-/// The tokens in the order in which they arrived.
+/// The tokens in order of arrival.
 pub fn tokens(sink: &HttpSink) -> Vec<String> {
     let token = |body: &[u8]| {
         let body: Value = serde_json::from_slice(body).ok()?;
@@ -79,7 +80,7 @@ pub fn errors(job: &JobRecord) -> Vec<String> {
     entries.iter().map(|entry| entry["error"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Waits until the index is built and this many jobs could be started.
+/// Waits until the index is built and this many jobs are available.
 pub async fn indexed(system: &TestSystem, jobs: u64) {
     eventually(PATIENCE, &format!("{jobs} jobs are in the index"), async || {
         let status = system.index.status(&queue()).await.ok()?;
@@ -89,15 +90,16 @@ pub async fn indexed(system: &TestSystem, jobs: u64) {
     .await;
 }
 
-/// Has an empty index built, and nobody left who would correct it: for tests that lease and settle by hand, of whose doings the
-/// ledger knows nothing.
+/// Builds an empty index and leaves no scheduler running that would correct it: for tests that
+/// lease and settle manually, without the ledger.
 pub async fn build_index(system: &TestSystem) {
     let scheduler = system.scheduler();
     indexed(system, 0).await;
     scheduler.stop().await;
 }
 
-/// Waits until the index keeps all its invariants: at rest it is exact, so a scenario ends with this.
+/// Waits until the index keeps all its invariants: it is exact when idle, so a scenario ends with
+/// this check.
 pub async fn index_holds(system: &TestSystem) {
     let mut checker = Checker::new(system.system.clone(), system.index.clone(), LEASE);
     let mut last = None;
@@ -108,7 +110,7 @@ pub async fn index_holds(system: &TestSystem) {
     assert!(holds.await.is_some(), "the index does not keep its invariants: {last:?}");
 }
 
-/// Takes everything that the index has, as a flush of its Redis would.
+/// Deletes the whole index, like a flush of its Redis.
 pub async fn lose_index(system: &TestSystem) -> Result<()> {
     let mut connection = redis(system).await?;
     let pattern = format!("{}:{{{}*", system.prefix, queue());
@@ -116,12 +118,12 @@ pub async fn lose_index(system: &TestSystem) -> Result<()> {
     Ok(redis::cmd("DEL").arg(keys).query_async(&mut connection).await?)
 }
 
-/// The root of the keys of [`shard`].
+/// The prefix of the keys of [`shard`].
 pub fn root(system: &TestSystem) -> String {
     format!("{}:{{{}}}", system.prefix, queue())
 }
 
-/// A tenant's virtual time, in ms, in the ring or outside.
+/// A tenant's virtual time, in ms, whether the tenant is active or not.
 pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> {
     let mut connection = redis(system).await?;
     let mut asked = async |command: &str, key: &str| -> Result<Option<f64>> {
@@ -133,7 +135,7 @@ pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> 
     in_ring.or(asked("HGET", "vtimes").await?).context("the index does not know the tenant")
 }
 
-/// The index through a proxy, for who waits this long for an answer.
+/// The index through a proxy, with this response time-out.
 pub async fn far_index(system: &TestSystem, response_timeout: Duration) -> Result<(Index, TcpProxy)> {
     let mut url: url::Url = system.redis_url.parse()?;
     let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
@@ -144,12 +146,12 @@ pub async fn far_index(system: &TestSystem, response_timeout: Duration) -> Resul
     Ok((Index::open(&IndexSettings { url: url.into(), prefix, response_timeout, shards })?, proxy))
 }
 
-/// A connection to look behind the index.
+/// A connection for direct access to the index.
 pub async fn redis(system: &TestSystem) -> Result<redis::aio::MultiplexedConnection> {
     Ok(redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?)
 }
 
-/// A row of the ledger, as nobody but the engine sees it.
+/// A row of the ledger with the columns that only the engine sees.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Row {
     pub state: String,
@@ -157,11 +159,12 @@ pub struct Row {
     pub failures: i16,
     pub crashes: i16,
     pub finalized_at: Option<DateTime<Utc>>,
-    /// The transaction that wrote this version of the row: another one after any update, even one that changes nothing.
+    /// The transaction that wrote this version of the row: it changes with any update, even one
+    /// without effect.
     pub written_by: String,
 }
 
-/// The ledger, seen as its owner.
+/// A connection to the ledger as its owner.
 pub struct Ledger(pub PgConnection);
 
 impl Ledger {
@@ -176,13 +179,13 @@ impl Ledger {
         Ok(row.bind(id).fetch_one(&mut self.0).await?)
     }
 
-    /// How many jobs are in this state after this many attempts.
+    /// The number of jobs in this state after this many attempts.
     pub async fn count(&mut self, state: &str, attempt: i32) -> Result<i64> {
         let count = sqlx::query_scalar("select count(*) from jobs where state::text = $1 and attempt = $2");
         Ok(count.bind(state).bind(attempt).fetch_one(&mut self.0).await?)
     }
 
-    /// Adds jobs of an hour ago whose rows lie in the order of their ids.
+    /// Inserts jobs of an hour ago whose rows are in the order of their ids.
     pub async fn fill(&mut self, tenant: TenantId, state: &str, jobs: u64) -> Result<()> {
         let fill = format!(
             "insert into jobs (id, tenant_id, queue, kind, args, state, priority, max_attempts, finalized_at)
@@ -195,7 +198,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Has PostgreSQL take note of how many jobs there are; it plans statements anew then.
+    /// Updates PostgreSQL's statistics of the table of jobs, which makes it plan statements again.
     pub async fn analyze(&mut self) -> Result<()> {
         let used: Vec<String> =
             sqlx::query_scalar("select distinct tableoid::regclass::text from jobs").fetch_all(&mut self.0).await?;
@@ -205,7 +208,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// How many rows of the table of jobs were read so far, as PostgreSQL counts them; what a connection read is told when it ends.
+    /// The number of rows read from the table of jobs so far, by PostgreSQL's statistics; a
+    /// connection's reads are included once it has ended.
     pub async fn rows_read(&mut self) -> Result<i64> {
         let read = "select coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::int8 from pg_stat_user_tables where relname like 'jobs\\_2%'";
         Ok(sqlx::query_scalar(read).fetch_one(&mut self.0).await?)
@@ -222,7 +226,7 @@ impl Ledger {
         .await;
     }
 
-    /// Waits until this many jobs are completed, and says how many of them took one attempt.
+    /// Waits until this many jobs are completed, and returns how many of them took one attempt.
     pub async fn completed(&mut self, jobs: i64) -> i64 {
         eventually(2 * PATIENCE, &format!("{jobs} jobs are completed"), async || {
             let counts = sqlx::query_as::<_, (i64, i64)>(
@@ -240,7 +244,7 @@ pub fn worker_process(system: &TestSystem, slots: usize, lease: Duration) -> Res
     worker_spec(system, slots, lease)?.start()
 }
 
-/// As `worker_process`, to be added to.
+/// The spec of `worker_process`, which the caller may extend.
 pub fn worker_spec(system: &TestSystem, slots: usize, lease: Duration) -> Result<ProcessSpec> {
     Ok(process_spec(system, "worker")?
         .env("ROTA_LEASE_MS", lease.as_millis().to_string())
@@ -249,7 +253,8 @@ pub fn worker_spec(system: &TestSystem, slots: usize, lease: Duration) -> Result
         .env("SMTP_URL", format!("file:{}", system.mails.path().display())))
 }
 
-/// A scheduler in a process of its own, at the pace of `TestSystem::scheduler`, to be added to.
+/// The spec of a scheduler process with the intervals of `TestSystem::scheduler`, which the caller
+/// may extend.
 pub fn scheduler_spec(system: &TestSystem) -> Result<ProcessSpec> {
     Ok(process_spec(system, "scheduler")?
         .env("ROTA_TICK_MS", "100")
@@ -257,7 +262,7 @@ pub fn scheduler_spec(system: &TestSystem) -> Result<ProcessSpec> {
         .env("METRICS_PORT", "0"))
 }
 
-/// One of the processes on the system's stores, to be added to.
+/// The spec of a process on the system's stores, which the caller may extend.
 pub fn process_spec(system: &TestSystem, name: &str) -> Result<ProcessSpec> {
     Ok(ProcessSpec::binary(name)?
         .env("ENVIRONMENT", "test")
@@ -268,12 +273,12 @@ pub fn process_spec(system: &TestSystem, name: &str) -> Result<ProcessSpec> {
         .env("ROTA_TEST_KINDS", "1"))
 }
 
-/// Waits until somebody holds the job.
+/// Waits until a worker holds the job.
 pub async fn leased(system: &TestSystem, id: Uuid) {
     lease(system, id, true).await;
 }
 
-/// Waits until nobody holds the job.
+/// Waits until no worker holds the job.
 pub async fn unleased(system: &TestSystem, id: Uuid) {
     lease(system, id, false).await;
 }
@@ -285,8 +290,8 @@ async fn lease(system: &TestSystem, id: Uuid, held: bool) {
     .await;
 }
 
-/// Tells why a test proves nothing on this machine.
+/// Reports why a test is skipped on this machine.
 pub fn skipped(reason: &str) {
-    // A closed stream is nobody's concern.
+    // A closed stream does not matter.
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }

@@ -1,4 +1,4 @@
-//! Rows that the index was never told of are found.
+//! The sweep finds rows that were never pushed to the index.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn a_job_that_was_committed_and_never_pushed_runs() -> Result<()> {
     let system = TestSystem::start().await?;
     let tenant = system.tenant("acme").await?;
     let (_scheduler, _worker) = (system.scheduler(), system.worker(1, LEASE));
-    // Not before the index is whole: a rebuild would find the row too.
+    // Not before the index is complete: a rebuild would find the row, too.
     indexed(&system, 0).await;
     let epoch = system.index.status(&super::support::queue()).await?.epoch;
     let job = system.job(tenant, "noop", &json!({}));
@@ -29,11 +29,12 @@ async fn a_job_that_was_committed_and_never_pushed_runs() -> Result<()> {
     Producer::enqueue_in(&mut transaction, &[job]).await?;
     transaction.commit().await?;
     reaches(&system, tenant, id, "completed").await;
-    assert_eq!(system.index.status(&super::support::queue()).await?.epoch, epoch, "it was swept, not rebuilt");
+    assert_eq!(system.index.status(&super::support::queue()).await?.epoch, epoch, "swept, not rebuilt");
     Ok(())
 }
 
-/// A plan that was made while all of the table waited is kept, and rows lie in the order of their ids: the primary key looked cheap.
+/// A plan made while the whole table waited is kept. With rows in the order of their ids, the
+/// primary key looks cheap to that plan.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_reads_no_finished_jobs() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -55,7 +56,8 @@ async fn a_sweep_reads_no_finished_jobs() -> Result<()> {
     })
     .await?;
     let jobs = i64::try_from(JOBS)?;
-    // The first sweep reads them all, and the update twice, which may be told later.
+    // The first sweep reads all rows, and the update reads them twice; its statistics may be
+    // flushed later.
     assert!(read < 5 * jobs, "{read} rows of {jobs} were read");
     Ok(())
 }

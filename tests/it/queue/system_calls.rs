@@ -1,5 +1,5 @@
-//! An API that is killed at its first, second, third … message to anyone, wherever that is: in a handshake, before a commit, between
-//! commit and push, between push and answer.
+//! An API that is killed at its first, second, third … message to any peer, wherever that is: in a
+//! handshake, before a commit, between commit and push, between push and response.
 
 use std::{path::Path, time::Duration};
 
@@ -14,14 +14,15 @@ use tokio::net::TcpStream;
 use super::support::{LEASE, Ledger, PATIENCE, indexed, process_spec, skipped};
 
 const STRACE: &str = "/usr/bin/strace";
-/// More messages than a request and the start before it need.
+/// More messages than the start and one request send.
 const MOST_MESSAGES: usize = 60;
 
-/// Listens, or is dead already; `when` is the message at which it is killed.
+/// Returns an API that listens or has already died; `when` is the number of the message at which it
+/// is killed.
 async fn start(app: &TestApp, port: u16, when: usize) -> Result<ProcessUnderTest> {
     let inject = format!("inject=sendto,writev,sendmsg:signal=SIGKILL:when={when}");
     let strace = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto,writev,sendmsg", "-e", &inject];
-    // If strace ends first, the API must not stay behind.
+    // If strace ends first, the API must end, too.
     let leash = ["/usr/bin/setpriv", "--pdeathsig", "KILL"];
     let spec = process_spec(&app.system, "api")?.arg("serve").env("PORT", port.to_string());
     let spec = spec.env("TOKIO_WORKER_THREADS", "1").env("RUST_LOG", "error");
@@ -30,7 +31,7 @@ async fn start(app: &TestApp, port: u16, when: usize) -> Result<ProcessUnderTest
         let ended = api.exit_status().ok()?.is_some();
         (ended || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).then_some(())
     });
-    ensure!(listening.await.is_some(), "it neither listens nor ends");
+    ensure!(listening.await.is_some(), "the API neither listens nor ends");
     Ok(api)
 }
 
@@ -53,7 +54,8 @@ async fn killed_at_any_message_a_repeated_request_makes_one_job() -> Result<()> 
         let victim = ApiClient::new(&format!("http://127.0.0.1:{port}"), Some(&key));
         let first = victim.post_once("/api/v1/jobs", &when.to_string(), &body).await.ok();
         requests += 1;
-        // The push comes after the answer; what is not dead a moment later has passed all its messages.
+        // The push comes after the response; an API that still lives shortly afterwards has sent
+        // all its messages.
         let dead =
             poll_until(Duration::from_millis(300), async || api.exit_status().ok()?.is_some().then_some(())).await;
         let repeated = tenant.api.post_once("/api/v1/jobs", &when.to_string(), &body).await?;
@@ -68,7 +70,7 @@ async fn killed_at_any_message_a_repeated_request_makes_one_job() -> Result<()> 
         kills += 1;
     }
     ensure!(kills > 5, "only {kills} kills: was nothing sent?");
-    ensure!(kills < MOST_MESSAGES, "it was still being killed at message {MOST_MESSAGES}");
+    ensure!(kills < MOST_MESSAGES, "the API was still killed at message {MOST_MESSAGES}");
     let completed = Ledger::open(&app.system).await?.completed(requests).await;
     assert_eq!(completed, requests);
     worker.stop().await?;

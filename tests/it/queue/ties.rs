@@ -1,4 +1,5 @@
-//! What hangs on a job's end, seen from below: in the index, at a rescue, and in the rows of jobs that hang on nothing.
+//! Follow-up of a job's end at the level of the engine: in the index, at a rescue, and for jobs
+//! without relations.
 
 use std::time::Duration;
 
@@ -49,14 +50,14 @@ async fn a_waiting_dependent_is_in_no_index_however_it_is_built() -> Result<()> 
     let tenant = system.tenant("acme").await?;
     let root = system.enqueue(vec![noop(&system, tenant)]).await?[0];
     let dependent = system.enqueue(vec![after(&system, tenant, &[root])]).await?[0];
-    // Rebuild, sweep and crawl come by, and promotion too.
+    // The scheduler rebuilds, sweeps, crawls and promotes.
     let _scheduler = system.scheduler();
     indexed(&system, 1).await;
     let mut connection = redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?;
     let key = format!("{}:{{default}}:meta", system.prefix);
     redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
     indexed(&system, 1).await;
-    eventually(PATIENCE, "the sweep has come by", async || {
+    eventually(PATIENCE, "the sweep has passed", async || {
         let old: bool = sqlx::query_scalar("select inserted_at < now() - interval '3 seconds' from jobs where id = $1")
             .bind(dependent)
             .fetch_one(&mut Ledger::open(&system).await.ok()?.0)
@@ -66,7 +67,7 @@ async fn a_waiting_dependent_is_in_no_index_however_it_is_built() -> Result<()> 
     })
     .await;
     assert_eq!(system.index.depth(&queue()).await?.available, 1);
-    // Should the index know it all the same, the judge does not let it run.
+    // If the index contains the job anyway, the check at fetch does not let it run.
     let ledger_view = system.state(tenant, dependent).await?;
     assert_eq!(ledger_view.map(|job| job.state.as_str()), Some("scheduled"));
     let waiting = shared::queue::WaitingJob {
@@ -92,7 +93,7 @@ async fn poison_frees_the_key_and_cancels_who_waits() -> Result<()> {
     assert_eq!(hooks_of(&mut ledger, root).await?, hooks::UNIQUE_KEY | hooks::DEPENDENTS);
     sqlx::query("update jobs set crashes = 2 where id = $1").bind(root).execute(&mut ledger.0).await?;
     indexed(&system, 1).await;
-    // A holder that is never heard of again.
+    // A holder that never settles.
     let holder = Consumer::new(system.system.clone(), system.index.clone(), Duration::from_secs(1));
     let leases = holder.fetch(&shard(), 1).await?.leases;
     assert_eq!(leases.len(), 1);
@@ -104,7 +105,7 @@ async fn poison_frees_the_key_and_cancels_who_waits() -> Result<()> {
     Ok(())
 }
 
-/// The end of a run whose lease knew of no hooks, because they came while it ran.
+/// A run that was leased before its follow-up flags were set.
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_that_come_during_a_run_are_seen_at_its_end() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -125,7 +126,7 @@ async fn hooks_that_come_during_a_run_are_seen_at_its_end() -> Result<()> {
     assert_eq!(records.aftermath.waiting.iter().map(|(_, job)| job.id).collect::<Vec<_>>(), [dependent]);
     let again = finish::record(&system.system, &finishes).await?;
     assert!(again.recorded.values().all(|recorded| *recorded == Recorded::RefusedFinal), "{:?}", again.recorded);
-    assert_eq!(again.aftermath, finish::Records::default().aftermath, "it happens once");
+    assert_eq!(again.aftermath, finish::Records::default().aftermath, "the follow-up happens once");
     Ok(())
 }
 
@@ -167,7 +168,7 @@ async fn ties_of_a_business_transaction_are_committed_with_it() -> Result<()> {
     Ok(())
 }
 
-/// Repeats that are committed together with a request that is refused are not told that it did the work.
+/// Repeats that share a commit with a refused request must not report success.
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_of_a_refused_request_are_refused_like_it() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -180,7 +181,7 @@ async fn repeats_of_a_refused_request_are_refused_like_it() -> Result<()> {
             system.producer.enqueue(EnqueueRequest { jobs, idempotency: Some(idempotency) })
         });
         for answer in try_join_all(answers).await? {
-            let Enqueued::CreatedExcept(refused) = answer else { bail!("told of a job that never was: {answer:?}") };
+            let Enqueued::CreatedExcept(refused) = answer else { bail!("no such job exists: {answer:?}") };
             assert_eq!(refused[0].refusal, Refusal::Duplicate { holder });
         }
     }

@@ -1,4 +1,4 @@
-//! Following single jobs: what happens to them is announced, and nothing of anybody else's.
+//! Following single jobs: their changes are announced, and no other job's.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn connected(system: &TestSystem, stop: &CancellationToken) -> Notices {
 async fn next(notices: &mut Notices) -> (Uuid, JobChange) {
     match timeout(PATIENCE, notices.next()).await {
         Ok(Some(Notice::Changed(id, change))) => (id, change),
-        other => panic!("no change was heard: {other:?}"),
+        other => panic!("no change was announced: {other:?}"),
     }
 }
 
@@ -48,7 +48,7 @@ async fn a_followed_job_announces_each_step_and_others_do_not() -> Result<()> {
     indexed(&system, 2).await;
     let worker = system.worker(1, LEASE);
     assert_eq!(next(&mut notices).await, (id, JobChange::Leased));
-    assert_eq!(next(&mut notices).await, (id, JobChange::WaitsAgain), "it failed and is retried");
+    assert_eq!(next(&mut notices).await, (id, JobChange::WaitsAgain), "the job failed and is retried");
     sink.release("followed");
     assert_eq!(next(&mut notices).await, (id, JobChange::Leased));
     assert_eq!(next(&mut notices).await, (id, JobChange::Finished));
@@ -86,15 +86,15 @@ async fn following_ends_by_itself() -> Result<()> {
     let ids = system.enqueue((0..2).map(job).collect()).await?;
     indexed(&system, 2).await;
     system.index.watch(&queue(), tenant, ids[0], Duration::from_millis(1)).await?;
-    // The other one keeps the set of followed jobs alive beyond the first one's span.
+    // The second job keeps the set of followed jobs alive beyond the span of the first.
     system.index.watch(&queue(), tenant, ids[1], SPAN).await?;
-    // Twenty of its spans, on any clock.
+    // Twenty of its spans, by any clock.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let worker = system.worker(1, LEASE);
     for id in &ids {
         reaches(&system, tenant, *id, "completed").await;
     }
-    assert_eq!(next(&mut notices).await, (ids[1], JobChange::Leased), "the first one is not announced any more");
+    assert_eq!(next(&mut notices).await, (ids[1], JobChange::Leased), "the first job is no longer announced");
     worker.stop().await?;
     stop.cancel();
     Ok(())

@@ -1,4 +1,5 @@
-//! The walls between tenants, tried from inside the database as the role that the API and the handlers have.
+//! Isolation between tenants, tested from inside the database with the role of the API and the
+//! handlers.
 
 mod reading;
 mod schema;

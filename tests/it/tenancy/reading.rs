@@ -1,4 +1,4 @@
-//! Another tenant's rows cannot be seen, whatever the transaction says of itself.
+//! Another tenant's rows cannot be read, whatever the transaction sets.
 
 use anyhow::Result;
 use shared::queue::inspect;
@@ -12,8 +12,8 @@ async fn a_tenant_sees_its_own_rows_and_no_others() -> Result<()> {
     for (table, _) in world.tables().await? {
         let (mut own, mut foreign) =
             (world.system.tenants.begin(world.acme).await?, world.system.tenants.begin(world.other).await?);
-        assert_eq!(visible(&mut own, &table).await?, 1, "{table}: its own row");
-        // The other tenant has a row of itself in `tenants` alone.
+        assert_eq!(visible(&mut own, &table).await?, 1, "{table}: the tenant's own row");
+        // In `tenants` the other tenant has a row, too; everywhere else it has none.
         let expected = i64::from(table == "tenants");
         assert_eq!(visible(&mut foreign, &table).await?, expected, "{table}: another's rows");
     }
@@ -25,8 +25,8 @@ async fn without_a_tenant_nothing_is_seen_and_nothing_breaks() -> Result<()> {
     let mut world = World::new().await?;
     let mut app = PgConnection::connect(&world.system.urls.app).await?;
     for (table, _) in world.tables().await? {
-        assert_eq!(visible(&mut app, &table).await?, 0, "{table}: the setting was never made");
-        // What is left of a `set local` after its transaction.
+        assert_eq!(visible(&mut app, &table).await?, 0, "{table}: the setting is missing");
+        // The value of the setting after the transaction of a `set local`.
         let mut empty = app.begin().await?;
         sqlx::query("select set_config('rota.tenant_id', '', true)").execute(&mut *empty).await?;
         assert_eq!(visible(&mut empty, &table).await?, 0, "{table}: the setting is empty");
@@ -47,7 +47,7 @@ async fn a_connection_forgets_its_tenant_with_the_transaction() -> Result<()> {
     Ok(())
 }
 
-/// Row level security of the parent does not hold for a partition that is named itself.
+/// A partition named directly is not covered by the row level security of its parent.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_cannot_be_named() -> Result<()> {
     let mut world = World::new().await?;
@@ -77,7 +77,7 @@ async fn a_foreign_job_is_not_found_and_not_listed() -> Result<()> {
     Ok(())
 }
 
-/// The machinery's role reads what it was granted, and none of the tenants' own business.
+/// The system role reads what it was granted, and none of the tenants' business data.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_machinery_has_no_door_to_a_tenants_business() -> Result<()> {
     let world = World::new().await?;

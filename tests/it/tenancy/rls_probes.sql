@@ -1,5 +1,5 @@
--- Holes in the isolation of tenants: every row is a finding. Partitions are checked one by one, as they carry flags of
--- their own; they need no policy, since nobody but the owner may name them.
+-- Violations of tenant isolation: every row is a finding. Partitions are checked one by one, since
+-- each has its own flags; they need no policy, since only the owner may name them.
 with tenant_table as (
     select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relispartition
     from pg_class c
@@ -30,7 +30,7 @@ union all
 select 'unprivileged role owns a tenant table', name from tenant_table
 where pg_get_userbyid(relowner) in ('rota_app', 'rota_system')
 union all
--- A primary key of ids that are unique in the world tells nobody anything.
+-- A primary key of globally unique ids reveals nothing.
 select 'unique does not lead with the tenant', i.indexrelid::regclass || ' on ' || t.name
 from tenant_table t
 join pg_index i on i.indrelid = t.oid and i.indisunique and not i.indisprimary

@@ -1,4 +1,4 @@
-//! The schema itself: no table, role, function or index with a hole in it.
+//! The schema itself: no table, role, function or index breaks the isolation.
 
 use anyhow::Result;
 use sqlx::{Connection as _, PgConnection};
@@ -16,7 +16,7 @@ async fn the_schema_has_no_holes() -> Result<()> {
     Ok(())
 }
 
-/// A check that finds nothing in a bad schema would find nothing in ours.
+/// Proves that the probes work: a bad schema yields every finding.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_hole_is_found() -> Result<()> {
     let system = TestSystem::start().await?;

@@ -1,4 +1,4 @@
-//! Two tenants in one database, the first with a row in every table there is for tenants.
+//! Two tenants in one database, the first with a row in every tenant table.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -9,9 +9,9 @@ use tests::system::TestSystem;
 pub struct World {
     pub system: TestSystem,
     pub owner: PgConnection,
-    /// Has rows.
+    /// The tenant with rows.
     pub acme: TenantId,
-    /// Has none.
+    /// A tenant without rows.
     pub other: TenantId,
 }
 
@@ -49,8 +49,8 @@ impl World {
         Ok(Self { system, owner, acme, other })
     }
 
-    /// Every table with a tenant's rows, with the column that says whose they are. Fails if one of them has no row of `acme`:
-    /// a table that was added needs its line in `ROWS`.
+    /// Every tenant table, with the column that holds the tenant. Fails if a table has no row of
+    /// `acme`: a new table needs its line in `ROWS`.
     pub async fn tables(&mut self) -> Result<Vec<(String, &'static str)>> {
         let names: Vec<String> = sqlx::query_scalar(
             "select c.table_name::text from information_schema.columns c join information_schema.tables t using (table_schema, table_name)
@@ -65,14 +65,14 @@ impl World {
         for (table, column) in &tables {
             let count = format!("select count(*) from {table} where {column} = '{}'", self.acme);
             let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut self.owner).await?;
-            ensure!(rows > 0, "the test gives {table} no row");
+            ensure!(rows > 0, "{table} has no row; add one to ROWS");
         }
         ensure!(tables.len() >= 11, "only {tables:?}");
         Ok(tables)
     }
 }
 
-/// How many rows of a table this connection sees.
+/// The number of rows of a table visible to this connection.
 pub async fn visible(connection: &mut PgConnection, table: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(connection).await
 }

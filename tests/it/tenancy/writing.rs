@@ -1,11 +1,12 @@
-//! Another tenant's rows cannot be changed, deleted or added to.
+//! Another tenant's rows cannot be changed, deleted or added.
 
 use anyhow::Result;
 use sqlx::AssertSqlSafe;
 
 use super::world::World;
 
-/// Either the table's grants refuse the statement, or row level security lets it match no row.
+/// Either the grants of the table refuse the statement, or row level security leaves it no matching
+/// row.
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_rows_are_neither_updated_nor_deleted() -> Result<()> {
     let mut world = World::new().await?;
@@ -27,7 +28,7 @@ async fn foreign_rows_are_neither_updated_nor_deleted() -> Result<()> {
     Ok(())
 }
 
-/// A copy of the row, made by another tenant and in the owner's name, and the own row given away.
+/// Writes a row under the other tenant's id, and moves an own row to the other tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_row_is_written_in_anothers_name() -> Result<()> {
     let world = World::new().await?;

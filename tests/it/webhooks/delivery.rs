@@ -1,4 +1,4 @@
-//! One message: signed, tried again, given up, held, and sent once more.
+//! One message: signed, retried, given up, held, and redelivered.
 
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ async fn an_endpoint_that_fails_for_days_is_disabled_and_one_that_failed_for_les
     Ok(())
 }
 
-/// The log is bounded, the count is not.
+/// The log of attempts is bounded, the count is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_keeps_the_newest_attempts() -> Result<()> {
     running!(app, api);
@@ -164,9 +164,10 @@ async fn the_log_keeps_the_newest_attempts() -> Result<()> {
     Ok(())
 }
 
-/// The message is delivered a moment before its job is final: until then it is under way.
+/// Waits until the message can be redelivered: it counts as delivered slightly before its job is
+/// final.
 async fn redeliver(api: &ApiClient, path: &str) {
-    eventually(PATIENCE, "it is sent again", async || {
+    eventually(PATIENCE, "the message is sent again", async || {
         let answer = api.act(&format!("{path}/redeliver")).await.ok()?;
         (answer.status == 202).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Endpoints: what is accepted, how many there may be, and that a secret is shown once.
+//! Endpoints: validation, their limit, and secrets shown only once.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -103,9 +103,9 @@ async fn a_rotation_signs_with_both_secrets_until_the_old_one_runs_out() -> Resu
     send_test(&api, &endpoint).await?;
     let one = sink.wait_for(2, PATIENCE).await.remove(1);
     one.verify(&new)?;
-    assert!(one.verify(&endpoint.secret).is_err(), "the old secret ran out");
+    assert!(one.verify(&endpoint.secret).is_err(), "the old secret has expired");
 
-    // Five may be valid at once: this one and four more.
+    // Five secrets may be valid at once: this one and four more.
     for rotation in 0..5 {
         let answer = api.act(&format!("{}/rotate-secret", endpoint.path)).await?;
         assert_eq!(answer.status, if rotation < 4 { 200 } else { 409 }, "{rotation}: {}", answer.text);
@@ -113,7 +113,7 @@ async fn a_rotation_signs_with_both_secrets_until_the_old_one_runs_out() -> Resu
     Ok(())
 }
 
-/// The role of the API writes secrets and cannot read one, not even its own tenant's.
+/// The role of the API writes secrets and cannot read any, not even its own tenant's.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tenants_role_cannot_read_a_secret() -> Result<()> {
     let app = TestApp::start().await?;

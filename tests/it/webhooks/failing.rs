@@ -1,4 +1,5 @@
-//! Endpoints that fail: one for each URL, tried by one message at a time, and nobody else's concern.
+//! Failing endpoints: one per URL, probed by one message at a time, without effect on other
+//! tenants.
 
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ async fn an_endpoint_that_fails_is_tried_by_one_message_at_a_time_until_it_works
     let sink = WebhookSink::start(vec![fails; 1_000]).await?;
     let endpoint = endpoint(&api, &sink).await?;
     let mut owner = PgConnection::connect(&app.system.urls.owner).await?;
-    // A long pause between two tries, so that the test decides when there is one.
+    // Moves the next probe far into the future, so that the test decides when it happens.
     for _ in 0..5 {
         send_test(&api, &endpoint).await?;
     }
@@ -70,7 +71,7 @@ async fn an_endpoint_that_fails_is_tried_by_one_message_at_a_time_until_it_works
     for _ in 0..30 {
         paths.push(send_test(&api, &endpoint).await?);
     }
-    let jobs: Vec<String> = eventually(PATIENCE, "all of them wait", async || {
+    let jobs: Vec<String> = eventually(PATIENCE, "all messages wait", async || {
         let page = api.get("/api/v1/jobs?kind=deliver_webhook&state=scheduled&limit=200").await.ok()?;
         let items = page.body["items"].as_array()?.clone();
         (items.len() >= 30).then(|| items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect())
@@ -84,7 +85,7 @@ async fn an_endpoint_that_fails_is_tried_by_one_message_at_a_time_until_it_works
     let explained = api.get(&format!("/api/v1/jobs/{}/explain", jobs[0])).await?;
     assert_eq!(explained.ok(200)["reason"], "endpoint_failing", "{}", explained.text);
 
-    // Its time has come: of all that wait, one is sent.
+    // The probe is due: of all waiting messages, one is sent.
     sqlx::query("update webhook_endpoints set probe_at = now()").execute(&mut owner).await?;
     let path = send_test(&api, &endpoint).await?;
     super::delivery_in(&api, &path, "pending", 1).await;
@@ -102,9 +103,9 @@ async fn a_success_closes_the_breaker() -> Result<()> {
         paths.push(send_test(&api, &endpoint).await?);
     }
     sink.wait_for(5, PATIENCE).await;
-    // The try after 10 s succeeds, and the others follow.
+    // The probe after 10 s succeeds, and the other messages follow.
     for path in &paths {
-        eventually(Duration::from_mins(2), "it is delivered", async || {
+        eventually(Duration::from_mins(2), "the message is delivered", async || {
             let delivery = api.get(path).await.ok()?.body;
             (delivery["state"] == "delivered").then_some(())
         })
@@ -116,7 +117,7 @@ async fn a_success_closes_the_breaker() -> Result<()> {
     Ok(())
 }
 
-/// A receiver that is slow takes a part of the slots, across all of its tenant's endpoints.
+/// A slow receiver takes only a part of the slots, across all endpoints of its tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_has_five_messages_in_flight() -> Result<()> {
     let app = TestApp::start().await?;
@@ -129,14 +130,14 @@ async fn a_tenant_has_five_messages_in_flight() -> Result<()> {
     }
     let _scheduler = app.system.scheduler();
     let (limiter, queue) = (Limiter::new(app.system.system.clone(), app.system.index.clone()), "webhooks".parse()?);
-    eventually(PATIENCE, "the cap is known to the index", async || {
+    eventually(PATIENCE, "the index has the cap", async || {
         (limiter.reconcile(std::slice::from_ref(&queue)).await.ok()? == 0).then_some(())
     })
     .await;
     let _worker = app.system.worker(20, LEASE);
     sink.wait_for(5, PATIENCE).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(sink.received().len(), 5, "the sixth waits for one of the five");
+    assert_eq!(sink.received().len(), 5, "the sixth message waits for one of the five");
     let waits: Vec<Value> =
         api.get("/api/v1/jobs?kind=deliver_webhook&state=available&limit=200").await?.ok(200)["items"]
             .as_array()

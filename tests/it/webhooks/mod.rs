@@ -15,7 +15,7 @@ use tests::{
     webhook_sink::WebhookSink,
 };
 
-/// For anything that must happen; only a failure takes so long.
+/// For anything that must happen; only a failing test takes this long.
 const PATIENCE: Duration = Duration::from_secs(40);
 const LEASE: Duration = Duration::from_secs(10);
 const ENDPOINTS: &str = "/api/v1/webhook-endpoints";
@@ -26,21 +26,21 @@ struct Endpoint {
     secret: String,
 }
 
-/// Makes an endpoint for the sink.
+/// Creates an endpoint for the sink.
 async fn endpoint(api: &ApiClient, sink: &WebhookSink) -> Result<Endpoint> {
     let answer = api.post(ENDPOINTS, &json!({ "url": sink.url() })).await?;
     let secret = answer.ok(201)["secret"].as_str().unwrap_or_default().to_owned();
     Ok(Endpoint { path: format!("{ENDPOINTS}/{}", answer.id()), secret })
 }
 
-/// Has a test message sent and returns the path of its delivery.
+/// Sends a test message and returns the path of its delivery.
 async fn send_test(api: &ApiClient, endpoint: &Endpoint) -> Result<String> {
     let answer: Answer = api.act(&format!("{}/test", endpoint.path)).await?;
     answer.ok(202);
     Ok(format!("{}/deliveries/{}", endpoint.path, answer.id()))
 }
 
-/// Waits until a delivery is in a state after so many attempts, and returns it.
+/// Waits until a delivery is in this state after this many attempts, and returns it.
 async fn delivery_in(api: &ApiClient, path: &str, state: &str, attempts: usize) -> Value {
     eventually(PATIENCE, &format!("the delivery is {state} after {attempts} attempts"), async || {
         let answer = api.get(path).await.ok()?;
@@ -50,7 +50,7 @@ async fn delivery_in(api: &ApiClient, path: &str, state: &str, attempts: usize) 
     .await
 }
 
-/// A tenant's client on an API with a scheduler and a worker.
+/// A tenant's client of an API with a scheduler and a worker.
 macro_rules! running {
     ($app:ident, $api:ident) => {
         let $app = TestApp::start().await?;

@@ -1,4 +1,5 @@
-//! From a job's end to a message: which ends are told, to whom, and that the two are committed together.
+//! From a job's end to a message: which ends are published, to which endpoints, and that both are
+//! committed together.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -14,9 +15,9 @@ use super::{ENDPOINTS, LEASE, PATIENCE, endpoint, running};
 
 const JOBS: &str = "/api/v1/jobs";
 
-/// Workers know of an endpoint two seconds after it was made: asks them until an end is told.
+/// Workers learn of a new endpoint within two seconds: submits jobs until an end is published.
 async fn heard(api: &ApiClient, sink: &WebhookSink) {
-    eventually(PATIENCE, "the worker knows of the endpoint", async || {
+    eventually(PATIENCE, "the worker has loaded the endpoint", async || {
         submit(api, &json!({ "kind": "noop" })).await.ok()?;
         (!sink.received().is_empty()).then_some(())
     })
@@ -29,9 +30,9 @@ async fn submit(api: &ApiClient, job: &Value) -> Result<Uuid> {
     Ok(answer.id())
 }
 
-/// The message that tells of this job.
+/// The message about this job.
 async fn message(sink: &WebhookSink, job: Uuid) -> Received {
-    eventually(PATIENCE, "the job's end is told", async || {
+    eventually(PATIENCE, "the job's end is published", async || {
         sink.received().into_iter().find(|one| one.json()["data"]["id"] == job.to_string())
     })
     .await
@@ -59,7 +60,7 @@ async fn each_kind_of_end_is_told_with_a_signature() -> Result<()> {
         assert_eq!((&body["type"], &body["data"]["state"]), (&json!(event), &json!(state)), "{body}");
         assert_eq!((&body["data"]["attempt"], &body["data"]["queue"]), (&json!(1), &json!("default")));
         assert!(body["data"]["finalized_at"].is_string() && body["timestamp"] == body["data"]["finalized_at"]);
-        let error = (state == "discarded").then_some(json!("failure 1 of 1, as asked"));
+        let error = (state == "discarded").then_some(json!("failure 1 of 1, as requested"));
         assert_eq!(body["data"].get("error"), error.as_ref(), "{body}");
     }
     let shown = api.get(&format!("{}/deliveries?state=delivered&limit=200", endpoint.path)).await?;
@@ -77,7 +78,7 @@ async fn an_endpoint_hears_of_what_it_asked_for_and_of_its_own_tenant() -> Resul
     api.post(ENDPOINTS, &choice).await?.ok(201);
     heard(&api, &all).await;
     let foreign = submit(&other, &json!({ "kind": "noop" })).await?;
-    eventually(PATIENCE, "the other tenant's job is done", async || {
+    eventually(PATIENCE, "the other tenant's job is completed", async || {
         let job = other.get(&format!("{JOBS}/{foreign}")).await.ok()?;
         (job.body["state"] == "completed").then_some(())
     })
@@ -97,7 +98,7 @@ async fn an_endpoint_hears_of_what_it_asked_for_and_of_its_own_tenant() -> Resul
     Ok(())
 }
 
-/// Both or neither: a cancellation that is not committed is not told.
+/// Both or neither: a cancellation that is not committed publishes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
     let app = TestApp::start().await?;
@@ -116,13 +117,14 @@ async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
     transaction.commit().await?;
     let shown = tenant.api.get(&deliveries).await?.ok(200)["items"].clone();
     assert_eq!((&shown[0]["event_type"], &shown[0]["job_id"]), (&json!("job.cancelled"), &json!(job.to_string())));
-    // Its job was not announced: the sweep finds it.
+    // The delivery's job was not pushed to the index: the sweep finds it.
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
     message(&sink, job).await;
     Ok(())
 }
 
-/// A dependent that comes after the failure is cancelled, which is told; the failure is not told again.
+/// A dependent submitted after its dependency ended unsuccessfully is cancelled, which is
+/// published; the earlier end is not published again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_told_once_whoever_comes_to_wait_for_it_later() -> Result<()> {
     let app = TestApp::start().await?;
@@ -135,6 +137,6 @@ async fn an_end_is_told_once_whoever_comes_to_wait_for_it_later() -> Result<()> 
     let cancelled = submit(&api, &json!({ "kind": "noop", "after": [failed] })).await?;
     let shown = api.get(&format!("{}/deliveries", endpoint.path)).await?.ok(200)["items"].clone();
     let told: Vec<&Value> = shown.as_array().into_iter().flatten().map(|delivery| &delivery["job_id"]).collect();
-    assert_eq!(told, [&json!(cancelled), &json!(failed)], "the newest first");
+    assert_eq!(told, [&json!(cancelled), &json!(failed)], "newest first");
     Ok(())
 }

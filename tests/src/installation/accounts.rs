@@ -1,6 +1,7 @@
-//! What came of it all, counted where the effects are: at the mail server, and in the ledger.
+//! What a run produced, counted where the effects are: at the mail server and in the ledger.
 //!
-//! Invariant: the mails are judged against the list of recipients that the test made itself, never against what Rota says.
+//! Invariant: mails are compared with the list of recipients that the test made, never with what
+//! Rota reports.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
@@ -10,27 +11,28 @@ use sqlx::{Connection as _, PgConnection};
 use super::Installation;
 use crate::smtp_sink::Duplicate;
 
-/// The mails that arrived, against those that were to arrive.
+/// The mails that arrived, compared with those expected.
 #[derive(Debug)]
 pub struct Mails {
-    /// Who should have one and has none.
+    /// Recipients without their mail.
     pub missing: Vec<String>,
-    /// Who has one and should not.
+    /// Addresses that received a mail and should not have.
     pub unexpected: Vec<String>,
-    /// Who has more than one.
+    /// Recipients with more than one mail.
     pub duplicates: Vec<Duplicate>,
 }
 
 impl Mails {
-    /// How many mails there are too many.
+    /// The number of surplus mails.
     pub fn repeats(&self) -> usize {
         self.duplicates.iter().map(|duplicate| duplicate.count - 1).sum()
     }
 
-    /// Everyone has a mail, and no more than `allowed` repeats happened, each recognisable by its Message-ID.
+    /// Every recipient has a mail, and at most `allowed_repeats` repeats happened, each with the
+    /// same Message-ID.
     pub fn ensure_once(&self, allowed_repeats: usize) -> Result<()> {
         ensure!(self.missing.is_empty(), "no mail for {:?}", self.missing);
-        ensure!(self.unexpected.is_empty(), "mail for strangers: {:?}", self.unexpected);
+        ensure!(self.unexpected.is_empty(), "mail for unexpected addresses: {:?}", self.unexpected);
         ensure!(self.repeats() <= allowed_repeats, "{} repeats: {:?}", self.repeats(), self.duplicates);
         let recognisable = self.duplicates.iter().all(|duplicate| duplicate.same_message_id);
         ensure!(recognisable, "a repeat has another Message-ID: {:?}", self.duplicates);
@@ -39,7 +41,7 @@ impl Mails {
 }
 
 impl Installation {
-    /// Compares the mails with the addresses (in lower case) that were to get one.
+    /// Compares the mails with the expected addresses (in lower case).
     pub fn mails(&self, wanted: &[String]) -> Mails {
         let recipients = self.sink.recipients();
         let has = |list: &[String], address: &String| list.binary_search(address).is_ok();
@@ -66,7 +68,7 @@ impl Installation {
         Ok(sqlx::query_scalar("select count(*) from jobs where attempt > 1").fetch_one(&mut owner).await?)
     }
 
-    /// How many jobs wait or run.
+    /// The number of jobs that wait or run.
     pub async fn open_jobs(&self) -> Result<i64> {
         let jobs = self.jobs().await?;
         let waiting = |state: &str| matches!(state, "scheduled" | "available" | "retryable");
@@ -74,7 +76,7 @@ impl Installation {
     }
 }
 
-/// Numbered leads, as a CSV and as the addresses in it.
+/// Numbered leads: as CSV, and as the list of their addresses.
 pub fn leads_csv(prefix: &str, numbers: Range<usize>) -> (String, Vec<String>) {
     let mut csv = String::from("email,first_name\n");
     let addresses: Vec<String> = numbers.map(|number| format!("{prefix}{number}@example.com")).collect();

@@ -1,6 +1,6 @@
-//! A tenant's program that talks to the API.
+//! A tenant's client of the API.
 //!
-//! Invariant: an answer of any status is an answer; only no answer is an error.
+//! Invariant: a response with any status is a result; only the lack of a response is an error.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,16 +20,16 @@ pub struct ApiClient {
     key: String,
 }
 
-/// What came back.
+/// A response, read in full.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    /// `Null` if the body is no JSON.
+    /// `Null` if the body is not JSON.
     pub body: Value,
 }
 
 impl Answer {
-    /// The body, if the status is the one that was expected.
+    /// Returns the body if the status is `status`, otherwise an error.
     pub fn expect(self, status: u16) -> Result<Value> {
         ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.body);
         Ok(self.body)
@@ -54,13 +54,14 @@ impl ApiClient {
         self.send(self.http.post(self.url(path)).json(body)).await
     }
 
-    /// Posts a text that need not be JSON, as if it were.
+    /// Posts text that may be invalid JSON, with the content type of JSON.
     pub async fn post_text(&self, path: &str, body: &str) -> Result<Answer> {
         let request = self.http.post(self.url(path)).header("content-type", "application/json");
         self.send(request.body(body.to_owned())).await
     }
 
-    /// Posts a text as JSON and reads the answer to its end, but does not look into it: for a flood, beside which something is measured.
+    /// Posts text as JSON and reads the response in full without parsing it. For floods during a
+    /// measurement.
     pub async fn post_status(&self, path: &str, body: &str) -> Result<StatusCode> {
         let request = self.http.post(self.url(path)).header("content-type", "application/json");
         let answer = request.header("x-api-key", &self.key).body(body.to_owned()).send().await?;
@@ -69,7 +70,8 @@ impl ApiClient {
         Ok(status)
     }
 
-    /// Posts under an idempotency key, so that it may be repeated until there is an answer.
+    /// Posts under an idempotency key, so that the request can be repeated until a response
+    /// arrives.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("idempotency-key", key).json(body)).await
     }
@@ -79,24 +81,26 @@ impl ApiClient {
         self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv.to_owned())).await
     }
 
-    /// Posts a CSV file as it comes.
+    /// Posts a CSV file as a stream.
     pub async fn upload_stream(&self, path: &str, csv: reqwest::Body) -> Result<Answer> {
         self.send(self.http.post(self.url(path)).header("content-type", "text/csv").body(csv)).await
     }
 
-    /// Where the API listens, for clients that speak in bytes.
+    /// The address of the API, for clients that write raw bytes.
     pub fn address(&self) -> Result<SocketAddr> {
         self.base_url.trim_start_matches("http://").parse().context("the API is at an address of this machine")
     }
 
-    /// What a mail program sends when its unsubscribe button is clicked (RFC 8058): no key, no cookies, this form.
+    /// Sends the request that a mail program makes for its unsubscribe button (RFC 8058): this
+    /// form, without a key and without cookies.
     pub async fn one_click(&self, link: &str) -> Result<StatusCode> {
         let form = "List-Unsubscribe=One-Click";
         let request = self.http.post(link).header("content-type", "application/x-www-form-urlencoded").body(form);
         Ok(request.send().await?.status())
     }
 
-    /// Drafts a campaign with a personal subject and text, and fills it with leads. Returns its path.
+    /// Creates a campaign with a personalised subject and text, and uploads its leads. Returns its
+    /// path.
     pub async fn campaign(&self, name: &str, leads_csv: &str) -> Result<String> {
         let campaign = self.post("campaigns", &draft(name)).await?.expect(201)?;
         let path = format!("campaigns/{}", campaign["id"].as_str().context("a campaign has an id")?);
@@ -104,7 +108,7 @@ impl ApiClient {
         Ok(path)
     }
 
-    /// Drafts, fills and starts a campaign in one request. Returns its path.
+    /// Creates a campaign with its leads and starts it, all in one request. Returns its path.
     pub async fn campaign_at_once(&self, name: &str, leads_csv: &str) -> Result<String> {
         let mut draft = draft(name);
         draft["leads_csv"] = leads_csv.into();
@@ -118,7 +122,7 @@ impl ApiClient {
         self.post(&format!("{path}/send"), &json!({})).await?.expect(202)
     }
 
-    /// Waits for a campaign to look as `judge` wants, through any time in which the API is away.
+    /// Waits until `judge` accepts the campaign; the API may be unavailable meanwhile.
     pub async fn campaign_when(
         &self,
         path: &str,
@@ -133,7 +137,7 @@ impl ApiClient {
         .await
     }
 
-    /// Waits for a campaign to be completed and returns its progress.
+    /// Waits until a campaign is completed and returns its progress.
     pub async fn completed(&self, path: &str, timeout: Duration) -> Value {
         let completed = |campaign: &Value| campaign["state"] == "completed";
         self.campaign_when(path, timeout, "the campaign is completed", completed).await["progress"].clone()

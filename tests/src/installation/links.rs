@@ -1,6 +1,8 @@
-//! A misbehaving network: one proxy between each kind of process and each store, so that a test can delay or cut any link.
+//! A faulty network: one proxy between each kind of process and each store, so that a test can
+//! delay or cut any link.
 //!
-//! Invariant: every connection of a role to a store goes through its link. Until a test sets a mode, links forward unchanged.
+//! Invariant: every connection from a role to a store goes through its link. Links forward
+//! unchanged until a test sets a mode.
 
 use std::net::SocketAddr;
 
@@ -21,7 +23,7 @@ pub struct Links {
     pub scheduler: Link,
 }
 
-/// How one kind of process reaches its stores.
+/// The links from one kind of process to its stores.
 #[derive(Debug)]
 pub struct Link {
     pub postgres: TcpProxy,

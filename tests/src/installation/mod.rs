@@ -1,7 +1,9 @@
-//! Rota as it is installed: the real binaries, stores of its own, a mail server that counts, and a tenant with a key.
+//! Rota as installed: the real binaries, private stores, a mail server that counts, and a tenant
+//! with a key.
 //!
-//! Invariant: nothing is shared with other tests, so every fault may be injected into every part; and the roles get the
-//! variables of `.env.sample` and nothing else. `faults` breaks things, `client` is the tenant, `accounts` judges the end.
+//! Invariant: nothing is shared with other tests, so every fault may be injected into every part;
+//! the roles get the variables of `.env.sample` and nothing else. `faults` breaks things, `client`
+//! acts as the tenant, `accounts` checks the result.
 
 mod accounts;
 mod client;
@@ -27,18 +29,19 @@ use crate::{
     smtp_sink::{SinkOptions, SmtpSink},
 };
 
-/// A debug build on a busy machine; what hangs for longer is broken.
+/// For a debug build on a busy machine; a process that takes longer is broken.
 pub const READY_TIMEOUT: Duration = Duration::from_mins(1);
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a test wants different.
+/// Settings that a test may change.
 #[derive(Debug)]
 pub struct InstallationOptions {
-    /// Worker processes. None: then nothing is sent, which is enough for a test of the API, and there is no scheduler.
+    /// Worker processes. With 0 there is no scheduler either and nothing is sent, which is enough
+    /// for a test of the API.
     pub workers: usize,
-    /// Mails accepted a second at most, so that a campaign lasts long enough to be shot at.
+    /// Limit on mails accepted per second, so that a campaign lasts long enough to inject faults.
     pub mails_per_second: Option<u32>,
-    /// Further variables, for all roles.
+    /// Additional variables for all roles.
     pub env: Vec<(&'static str, String)>,
 }
 
@@ -48,32 +51,32 @@ impl Default for InstallationOptions {
     }
 }
 
-/// All parts. They end in the order of the fields, the processes before what they are connected to.
+/// All parts. Fields drop in order: the processes before the servers they are connected to.
 #[derive(Debug)]
 pub struct Installation {
     pub api: Role,
     pub workers: Vec<Role>,
     pub scheduler: Option<Role>,
-    /// Where the mails arrive.
+    /// The mail server.
     pub sink: SmtpSink,
-    /// Between every process and its stores.
+    /// Proxies between every process and its stores.
     pub links: Links,
     pub redis: PrivateRedis,
     pub postgres: PrivatePostgres,
-    /// The tenant that the tests are.
+    /// The tenant of the tests.
     pub tenant: ApiClient,
-    /// Another tenant, for what the first one must not do to it.
+    /// A second tenant, to test isolation from the first.
     pub neighbour: ApiClient,
 }
 
 impl Installation {
-    /// Everything ready, two workers, mails as fast as they come.
+    /// Starts everything and waits until it is ready: two workers, no limit on mails.
     pub async fn start() -> Result<Self> {
         Self::start_with(InstallationOptions::default()).await
     }
 
     pub async fn start_with(options: InstallationOptions) -> Result<Self> {
-        // Crashes here are those of processes, which lose nothing that was written; syncing would test the disk.
+        // Only processes crash here, which loses no written data; syncing would test the disk.
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
         let redis = PrivateRedis::new(RedisOptions::default()).await?;
         let links = Links::start(&postgres, &redis).await?;
@@ -135,7 +138,7 @@ impl Installation {
         std::iter::once(&mut self.api).chain(&mut self.workers).chain(&mut self.scheduler)
     }
 
-    /// The processes that have ended although nobody told them to.
+    /// The processes that ended without being stopped by the test.
     pub fn ended_by_themselves(&mut self) -> Result<Vec<String>> {
         let mut ended = Vec::new();
         for role in self.roles() {
@@ -147,7 +150,7 @@ impl Installation {
     }
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to completion and returns its output.
 async fn run(spec: ProcessSpec) -> Result<String> {
     let mut process = spec.start()?;
     let status = process.wait_exit(COMMAND_TIMEOUT).await?;

@@ -1,6 +1,6 @@
-//! One of the long-running processes, and how it is stopped and started again.
+//! One of the long-running processes, and how to stop it and start it again.
 //!
-//! Invariant: after `restart…` it answers its readiness probe.
+//! Invariant: after `restart…` the readiness probe succeeds.
 
 use anyhow::{Result, ensure};
 
@@ -21,27 +21,27 @@ impl Role {
         Ok(Self { name: name.to_owned(), process: spec.start()?, ready_url })
     }
 
-    /// Where it says whether it takes work.
+    /// The URL of the readiness probe.
     pub fn ready_url(&self) -> &str {
         &self.ready_url
     }
 
-    /// Waits until it takes work.
+    /// Waits until the readiness probe succeeds.
     pub async fn ready(&mut self) -> Result<()> {
         self.process.wait_ready(&self.ready_url, READY_TIMEOUT).await
     }
 
-    /// Kills it with SIGKILL and starts it again.
+    /// Kills the process with SIGKILL and starts it again.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
         self.process.restart().await?;
         self.ready().await
     }
 
-    /// Ends it with SIGTERM, which it must obey with exit status 0, and starts it again.
+    /// Stops the process with SIGTERM, requires exit status 0, and starts it again.
     pub async fn terminate_and_restart(&mut self) -> Result<()> {
         self.process.sigterm()?;
         let status = self.process.wait_exit(READY_TIMEOUT).await?;
-        ensure!(status.success(), "{} answered SIGTERM with {status}", self.name);
+        ensure!(status.success(), "{} exited after SIGTERM with {status}", self.name);
         self.process.restart().await?;
         self.ready().await
     }

@@ -1,6 +1,7 @@
-//! The few statements that the harness itself runs, as the owner.
+//! The few statements that the harness runs as the owner.
 //!
-//! Invariant: everything here may run in many test processes at once, and losing such a race is success.
+//! Invariant: all of them may run in many test processes at once; losing such a race counts as
+//! success.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::Credentials;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const DUPLICATE_OBJECT: &str = "42710";
-/// What a creation that loses by a hair reports instead.
+/// Reported instead if two sessions create the same object at the same moment.
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// Runs one statement on a connection of its own.
@@ -25,7 +26,7 @@ pub(super) async fn execute(url: &str, statement: String) -> Result<()> {
     timeout(TIMEOUT, work).await.context("PostgreSQL does not answer")?.context("administer PostgreSQL")
 }
 
-/// Makes the role if it is missing; one that exists keeps its password.
+/// Creates the role if it is missing; an existing role keeps its password.
 pub(super) async fn ensure_role(url: &str, credentials: &Credentials) -> Result<()> {
     let role = identifier(&credentials.role);
     let password = credentials.password.replace('\'', "''");
@@ -36,7 +37,7 @@ pub(super) async fn ensure_role(url: &str, credentials: &Credentials) -> Result<
 }
 
 pub(super) async fn create_database(url: &str, name: &str) -> Result<()> {
-    // Nobody is ever connected to template0, which would make the copy fail.
+    // Open connections to the template make the copy fail, and `template0` never has any.
     execute(url, format!("create database {} template template0", identifier(name))).await
 }
 

@@ -1,8 +1,9 @@
-//! Real PostgreSQL for tests: a database of one's own on the shared server, or a whole server to be killed.
+//! Real PostgreSQL for tests: a private database on the shared server, or a private server that can
+//! be killed.
 //!
-//! `SharedServer` is quick and for most tests; `PrivatePostgres` is for those that stop or crash it. Invariant: both
-//! hand out three URLs with the three roles that production has, so no test can run as a superuser by accident.
-//! Migrations are not run here.
+//! `SharedServer` is fast and suits most tests; `PrivatePostgres` is for tests that stop or crash
+//! the server. Invariant: both return three URLs with the three roles that production has, so no
+//! test runs as a superuser by accident. Migrations are not run here.
 
 mod admin;
 mod private;
@@ -14,14 +15,14 @@ pub use shared_server::{SharedServer, TestDatabase};
 use anyhow::Result;
 use url::Url;
 
-/// One database as the three roles see it.
+/// One database, with a URL for each of the three roles.
 #[derive(Clone, Debug)]
 pub struct DatabaseUrls {
     /// For `DATABASE_OWNER_URL`.
     pub owner: String,
     /// For `DATABASE_URL`, role `rota_app` unless the environment names another.
     pub app: String,
-    /// For `DATABASE_SYSTEM_URL`, role `rota_system` likewise.
+    /// For `DATABASE_SYSTEM_URL`, role `rota_system` unless the environment names another.
     pub system: String,
 }
 
@@ -33,7 +34,7 @@ impl DatabaseUrls {
     }
 }
 
-/// A role and the password it logs in with.
+/// A role and its password.
 #[derive(Clone, Debug)]
 struct Credentials {
     role: String,
@@ -41,7 +42,7 @@ struct Credentials {
 }
 
 impl Credentials {
-    /// The same in every test of a cluster, since roles belong to the cluster.
+    /// The same in every test, since roles belong to the whole cluster.
     fn for_tests(role: &str) -> Self {
         Self { role: role.to_owned(), password: "rota_test".to_owned() }
     }

@@ -1,9 +1,9 @@
-//! A PostgreSQL cluster of one's own, to be stopped, crashed and started again.
+//! A private PostgreSQL cluster that can be stopped, crashed and started again.
 //!
-//! Invariant: the data directory survives every stop, so what was committed before `stop_immediate` must be there
-//! after `start`; with `fsync` off (never the default) that is no claim about power cuts.
-//! Binaries are looked for in `PG_BIN`, in `/usr/lib/postgresql/*/bin`, in `PATH`. PostgreSQL refuses to run as root;
-//! then it runs as user `postgres`.
+//! Invariant: the data directory survives every stop, so everything committed before
+//! `stop_immediate` must be present after `start`. With `fsync` off (never the default) this does
+//! not cover power failures. Binaries are searched in `PG_BIN`, in `/usr/lib/postgresql/*/bin` and
+//! in `PATH`. PostgreSQL refuses to run as root; it then runs as user `postgres`.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -30,13 +30,13 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DATABASE: &str = "rota";
 
-/// The output of `initdb`, which takes a second, kept as long as a cluster of this process uses it.
+/// The output of `initdb`, which takes a second, kept while a cluster of this process uses it.
 static TEMPLATE: Mutex<Weak<TempDir>> = Mutex::const_new(Weak::new());
 
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     pub fsync: bool,
-    /// Further settings, such as `("max_connections", "20")`.
+    /// Additional settings, such as `("max_connections", "20")`.
     pub settings: Vec<(String, String)>,
 }
 
@@ -46,20 +46,20 @@ impl Default for PostgresOptions {
     }
 }
 
-/// The cluster; it is crashed and its files are removed at `Drop`.
+/// The cluster; crashed on `Drop`, and its files removed.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     options: PostgresOptions,
     port: u16,
     urls: DatabaseUrls,
     child: Option<ManagedChild>,
-    // Below the child: it must have ended before its files go.
+    // After the child, which must have ended before its files are removed.
     directory: TempDir,
     _template: Arc<TempDir>,
 }
 
 impl PrivatePostgres {
-    /// A running cluster with an empty database `rota` and the roles `rota_app` and `rota_system`.
+    /// Starts a cluster with an empty database `rota` and the roles `rota_app` and `rota_system`.
     pub async fn new(options: PostgresOptions) -> Result<Self> {
         let template = template().await?;
         let directory = directory()?;
@@ -85,18 +85,18 @@ impl PrivatePostgres {
         self.port
     }
 
-    /// Starts it on the same port and data, and returns when it answers. It must be stopped.
+    /// Starts a stopped cluster on the same port and data, and returns once it accepts queries.
     pub async fn start(&mut self) -> Result<()> {
         let url = self.urls.owner.clone();
         self.start_until_answers(&url).await
     }
 
-    /// As `pg_ctl stop -m immediate`: a crash, as far as the data know.
+    /// Like `pg_ctl stop -m immediate`: a crash from the point of view of the data.
     pub async fn stop_immediate(&mut self) -> Result<()> {
         self.stop(Signal::SIGQUIT).await
     }
 
-    /// As `pg_ctl stop -m fast`: transactions are rolled back, the shutdown is clean.
+    /// Like `pg_ctl stop -m fast`: transactions are rolled back, the shutdown is clean.
     pub async fn stop_fast(&mut self) -> Result<()> {
         self.stop(Signal::SIGINT).await
     }
@@ -106,7 +106,7 @@ impl PrivatePostgres {
         self.start().await
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub fn log(&self) -> Result<String> {
         std::fs::read_to_string(self.log_path()).context("read PostgreSQL's log")
     }
@@ -121,7 +121,7 @@ impl PrivatePostgres {
         let mut child = ManagedChild::spawn(&mut self.command()?, Signal::SIGQUIT)?;
         let outcome = poll_until(START_TIMEOUT, async || match child.exit_status() {
             Ok(None) => answers(url).await.then_some(Ok(())),
-            Ok(Some(status)) => Some(Err(anyhow::anyhow!("it ended with {status}"))),
+            Ok(Some(status)) => Some(Err(anyhow::anyhow!("PostgreSQL ended with {status}"))),
             Err(error) => Some(Err(error)),
         });
         let outcome = outcome.await.unwrap_or_else(|| bail!("no answer within {START_TIMEOUT:?}"));
@@ -161,14 +161,15 @@ async fn template() -> Result<Arc<TempDir>> {
     let template = directory()?;
     let mut initdb = unprivileged(&tool("initdb")?, template.path());
     initdb.arg("-D").arg(template.path().join("data"));
-    // Trust, because a debug build needs tens of milliseconds for each SCRAM login; it listens on loopback alone.
+    // Trust authentication, because each SCRAM login costs tens of milliseconds in a debug build;
+    // the server listens only on loopback.
     run(initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"])).await?;
     let template = Arc::new(template);
     *kept = Arc::downgrade(&template);
     Ok(template)
 }
 
-/// A temporary directory that the server's user owns.
+/// A temporary directory owned by the server's user.
 fn directory() -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("rota-postgres-").tempdir()?;
     if Uid::effective().is_root() {
@@ -178,7 +179,7 @@ fn directory() -> Result<TempDir> {
     Ok(directory)
 }
 
-/// `setpriv` and not `runuser`, because it becomes the program, and signals go to the right process.
+/// `setpriv` rather than `runuser`: it execs the program, so signals reach the right process.
 fn unprivileged(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     if Uid::effective().is_root() {
@@ -206,7 +207,7 @@ fn tool(name: &str) -> Result<PathBuf> {
     candidates.find(|file| file.is_file()).with_context(|| format!("no {name} in PG_BIN, /usr/lib/postgresql or PATH"))
 }
 
-/// Newest version first.
+/// The binary folders, newest version first.
 fn debian_folders() -> Vec<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();

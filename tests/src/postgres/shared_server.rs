@@ -1,7 +1,8 @@
 //! A database per test on the server of `DATABASE_OWNER_URL`.
 //!
-//! Invariant: a database is dropped with its handle, whoever is still connected. If `DATABASE_URL` and
-//! `DATABASE_SYSTEM_URL` are set, their roles and passwords are used, so tests and a development set-up share a server.
+//! Invariant: a database is dropped with its handle, even with open connections. If `DATABASE_URL`
+//! and `DATABASE_SYSTEM_URL` are set, their roles and passwords are used, so tests and a
+//! development set-up can share a server.
 
 use anyhow::{Context, Result};
 use url::Url;
@@ -26,13 +27,13 @@ impl SharedServer {
         })
     }
 
-    /// As `from_env`, with the test roles.
+    /// Like `from_env`, with the test roles.
     pub fn new(owner_url: &str) -> Result<Self> {
         let owner = Url::parse(owner_url)?;
         Ok(Self { owner, app: Credentials::for_tests("rota_app"), system: Credentials::for_tests("rota_system") })
     }
 
-    /// An empty database with a unique name, and the roles if they are missing.
+    /// Creates an empty database with a unique name, and the roles if they are missing.
     pub async fn create_database(&self) -> Result<TestDatabase> {
         let server_url = self.owner.as_str();
         for credentials in [&self.app, &self.system] {
@@ -45,7 +46,7 @@ impl SharedServer {
     }
 }
 
-/// Dropped on the server when dropped here.
+/// A database that is dropped on the server with this handle.
 #[derive(Debug)]
 pub struct TestDatabase {
     name: String,
@@ -66,8 +67,8 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (url, name) = (std::mem::take(&mut self.server_url), std::mem::take(&mut self.name));
-        // A thread, because the test's runtime may be the one that is being dropped. Best effort: a server that is
-        // gone must not turn a failing test into an abort.
+        // A thread, because the test's runtime may be the one that is shutting down. Best effort: a
+        // missing server must not turn a failing test into an abort.
         let dropping = std::thread::spawn(move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(admin::drop_database(&url, &name))

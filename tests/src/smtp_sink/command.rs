@@ -1,6 +1,7 @@
-//! Reading the arguments of MAIL and RCPT.
+//! Parses the arguments of MAIL and RCPT.
 //!
-//! Invariant: what is not an address in angle brackets is refused, since a sink that guesses hides a client's bug.
+//! Invariant: anything but an address in angle brackets is refused, since a lenient sink would hide
+//! a bug of the client.
 
 /// Splits `FROM:<a@b> SIZE=9` into the address and the parameters.
 pub(super) fn path<'a>(rest: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {

@@ -1,7 +1,8 @@
 //! The accepted messages, in order of acceptance and by recipient.
 //!
-//! Invariant: a message is here, and in the journal if there is one, before its 250 is written; so what a client
-//! believes delivered is always counted, whoever is killed when.
+//! Invariant: a message is stored here, and in the journal if there is one, before its 250 is
+//! written. A message that a client counts as delivered is therefore always counted, whichever
+//! process is killed at whatever time.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -67,7 +68,7 @@ impl Mailbox {
             serde_json::to_writer(&mut lines, &line)?;
             lines.push(b'\n');
         }
-        // One write, so that a killed sink leaves whole lines.
+        // A single write, so that a killed sink leaves only whole lines.
         journal.lock().unwrap_or_else(PoisonError::into_inner).write_all(&lines)
     }
 
@@ -97,7 +98,7 @@ impl Mailbox {
         duplicates
     }
 
-    /// Whether `wanted` messages were there within `patience`.
+    /// Returns whether `wanted` messages arrived within `patience`.
     pub async fn reached(&self, wanted: usize, patience: Duration) -> bool {
         let mut count = self.count.subscribe();
         timeout(patience, count.wait_for(|count| *count >= wanted)).await.is_ok()

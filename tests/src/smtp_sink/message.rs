@@ -1,27 +1,27 @@
 //! What the sink keeps of an accepted message.
 //!
-//! Invariant: `raw` is byte for byte what the client meant, after dot-unstuffing and without the final dot; to look
-//! inside MIME parts give it to `mail_parser`.
+//! Invariant: `raw` is byte for byte the client's message, after dot-unstuffing and without the
+//! final dot. Use `mail_parser` to read its MIME parts.
 
 use std::time::SystemTime;
 
-/// One accepted message. Several recipients of one transaction share it.
+/// One accepted message, shared by all recipients of its transaction.
 #[derive(Clone, Debug)]
 pub struct ReceivedMessage {
     /// Envelope sender, empty for bounces.
     pub from: String,
-    /// Envelope recipients, as the client wrote them.
+    /// Envelope recipients, as written by the client.
     pub to: Vec<String>,
     pub raw: Vec<u8>,
-    /// With its angle brackets.
+    /// Including the angle brackets.
     pub message_id: Option<String>,
     pub received_at: SystemTime,
-    /// Whether it came over TLS.
+    /// Whether the message was received over TLS.
     pub tls: bool,
 }
 
 impl ReceivedMessage {
-    /// The first header of that name, unfolded, encoded words left as they are.
+    /// The first header with that name, unfolded; encoded words are not decoded.
     pub fn header(&self, name: &str) -> Option<String> {
         header(&self.raw, name)
     }
@@ -32,12 +32,12 @@ impl ReceivedMessage {
     }
 }
 
-/// A recipient who has more than one message.
+/// A recipient with more than one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     pub recipient: String,
     pub count: usize,
-    /// Whether all of them carry one and the same Message-ID, as a repeat after a lost acknowledgement must.
+    /// Whether all of them have the same Message-ID, as a repeat after a lost acknowledgement must.
     pub same_message_id: bool,
 }
 

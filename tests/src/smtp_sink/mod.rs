@@ -1,8 +1,8 @@
-//! A real SMTP server on loopback that keeps what it accepts and misbehaves as told.
+//! A real SMTP server on loopback that keeps what it accepts and injects faults on command.
 //!
-//! Invariant: a message counts exactly if the sink would have answered 250, whether or not that answer arrived; so
-//! `count`, `duplicates` and the journal are the truth about effects.
-//! Faults are `Rule`s, see `script`; the dialogue is in `session`, the stored messages in `mailbox`.
+//! Invariant: a message counts exactly if the sink would have answered 250, whether or not that
+//! reply arrived; so `count`, `duplicates` and the journal are the truth about effects. Faults are
+//! `Rule`s, see `script`; the dialogue is in `session`, the stored messages in `mailbox`.
 
 mod command;
 mod mailbox;
@@ -35,16 +35,16 @@ use script::Script;
 
 #[derive(Debug, Default)]
 pub struct SinkOptions {
-    /// 0, the default, lets the kernel choose.
+    /// With 0, the default, the kernel chooses the port.
     pub port: u16,
-    /// Offer STARTTLS with this certificate.
+    /// Offers STARTTLS with this certificate.
     pub tls: Option<TestTls>,
-    /// Append one JSON line `{to, message_id, at}` per recipient of each accepted message.
+    /// Appends one JSON line `{to, message_id, at}` per recipient of each accepted message.
     pub journal: Option<PathBuf>,
     pub accept_per_second: Option<u32>,
 }
 
-/// The running server; it and its connections end at `Drop`.
+/// The running server; stopped with its connections on `Drop`.
 #[derive(Debug)]
 pub struct SmtpSink {
     address: SocketAddr,
@@ -98,7 +98,7 @@ impl SmtpSink {
         self.shared.mailbox.by_recipient(address)
     }
 
-    /// Everyone who has a message, in lower case, sorted, each once.
+    /// All recipients with a message, in lower case, sorted, without repeats.
     pub fn recipients(&self) -> Vec<String> {
         self.shared.mailbox.recipients()
     }
@@ -111,7 +111,7 @@ impl SmtpSink {
     /// Waits, without polling, until at least `count` messages are accepted.
     ///
     /// # Panics
-    /// When `timeout` passes first.
+    /// If `timeout` passes first.
     pub async fn wait_for(&self, count: usize, timeout: Duration) {
         let reached = self.shared.mailbox.reached(count, timeout).await;
         assert!(reached, "SMTP sink: {} of {count} messages within {timeout:?}", self.count());
@@ -122,27 +122,27 @@ impl SmtpSink {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Adds a fault behind those already there.
+    /// Adds a fault after the existing ones.
     pub fn inject(&self, rule: Rule) {
         self.shared.script.add(rule);
     }
 
-    /// Forgets all faults and lets hanging sessions go on.
+    /// Removes all faults and resumes hanging sessions.
     pub fn clear_faults(&self) {
         self.shared.script.clear();
     }
 
-    /// How often a rule struck at this stage.
+    /// How often a rule was applied at this stage.
     pub fn injected(&self, stage: Stage) -> u64 {
         self.shared.script.injected(stage)
     }
 
-    /// Stops (or starts again) offering STARTTLS, as an attacker in the middle would.
+    /// Stops (or resumes) offering STARTTLS, as a man in the middle would.
     pub fn strip_starttls(&self, strip: bool) {
         self.shared.starttls_stripped.store(strip, Ordering::Relaxed);
     }
 
-    /// Holds every reply back for so long; zero to stop.
+    /// Delays every reply; zero turns the delay off.
     pub fn set_reply_delay(&self, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.shared.reply_delay_ms.store(delay_ms, Ordering::Relaxed);
@@ -186,12 +186,12 @@ impl Shared {
     }
 }
 
-/// Sessions live in the set, so aborting this task ends them too.
+/// The set owns the sessions, so aborting this task ends them too.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut sessions = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: let sessions end instead of spinning.
+            // Most likely out of file descriptors: sleep until sessions end instead of spinning.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };

@@ -1,7 +1,9 @@
-//! An upper bound on how many messages the sink accepts in a second, to make a campaign last long enough to be shot at.
+//! A limit on the messages that the sink accepts per second, so that a campaign lasts long enough
+//! to inject faults.
 //!
-//! Invariant: bodies are asked for at least one interval apart, over all connections together, so a client that waits for its
-//! turn has sent nothing that could be accepted behind its back.
+//! Invariant: the sink requests message bodies at least one interval apart, over all connections
+//! together. A client that waits has sent no complete message, so nothing can be accepted after its
+//! death.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// No bound for `None` or 0.
+    /// `None` or 0 is no limit.
     pub fn per_second(rate: Option<u32>) -> Self {
         let interval = rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
         Self { interval, next: Mutex::new(Instant::now()) }

@@ -1,8 +1,9 @@
 //! Which fault happens when: rules that a test adds and clears while the sink runs.
 //!
-//! Invariant: the first rule that matches and is not used up applies, and only that one; each application is counted
-//! under its stage, so that a test can compare repeats with the acknowledgements it lost.
-//! `session` asks at every stage; see there for what each fault does on the wire.
+//! Invariant: the first rule that matches and is not used up applies, and only that rule. Each
+//! application is counted under its stage, so a test can compare repeats with the acknowledgements
+//! that were lost. `session` consults the rules at every stage; see there for the effect of each
+//! fault on the wire.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Where in the dialogue a fault strikes: just before the sink would answer, or `InsideData` once bytes arrive.
+/// The point in the dialogue at which a fault applies: just before the sink would reply, or for
+/// `InsideData` once bytes arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     Greeting,
@@ -25,17 +27,17 @@ pub enum Stage {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answer so instead; 421, and any refusal at the greeting, also closes.
+    /// Sends this reply instead; 421, and any refusal at the greeting, also closes the connection.
     Reply { code: u16, text: String },
-    /// Say nothing until the rules are cleared, then go on.
+    /// Sends nothing until the rules are cleared, then continues.
     Hang,
-    /// Reset the connection without an answer.
+    /// Resets the connection without a reply.
     Cut,
-    /// At the end of data: keep the message, then reset instead of answering 250.
+    /// At the end of data: keeps the message, then resets the connection instead of replying 250.
     LoseReply,
-    /// At the end of data: keep the message, then answer with these octets.
+    /// At the end of data: keeps the message, then replies with these octets.
     KeepAndSay(&'static [u8]),
-    /// Answer as usual, later.
+    /// Sends the usual reply after this delay.
     Delay(Duration),
 }
 
@@ -45,7 +47,7 @@ impl Fault {
     }
 }
 
-/// One fault and the conditions under which it happens. Without conditions it always does.
+/// One fault and its conditions. Without conditions it always applies.
 #[derive(Clone, Debug)]
 pub struct Rule {
     stage: Stage,
@@ -60,21 +62,23 @@ impl Rule {
         Self { stage, fault, recipient: None, nth: None, remaining: None }
     }
 
-    /// Only for this recipient, or with `@domain` for those of this domain; before `Rcpt` no recipient is known, and the rule does not match.
+    /// Only for this recipient, or with `@domain` for all of this domain. Before `Rcpt` no
+    /// recipient is known, so the rule does not match.
     #[must_use]
     pub fn to(mut self, recipient: &str) -> Self {
         self.recipient = Some(recipient.to_ascii_lowercase());
         self
     }
 
-    /// Only for the nth `MAIL` of the sink's life (from 1), or before the first `MAIL` the nth connection.
+    /// Only for the nth `MAIL` since the sink started (from 1), or before the first `MAIL` for the
+    /// nth connection.
     #[must_use]
     pub fn nth(mut self, nth: u64) -> Self {
         self.nth = Some(nth);
         self
     }
 
-    /// At most so often.
+    /// At most this many times.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.remaining = Some(times);
@@ -124,14 +128,14 @@ impl Script {
         self.state().injected.get(&stage).copied().unwrap_or(0)
     }
 
-    /// The fault that applies here, if any, together with what ends it if it is a hang.
+    /// The fault that applies here, if any, with the receiver that is notified when a hang ends.
     pub fn next(&self, stage: Stage, nth: u64, recipients: &[String]) -> Option<(Fault, watch::Receiver<()>)> {
         let mut script = self.state();
         let rule = script.rules.iter_mut().find(|rule| rule.matches(stage, nth, recipients))?;
         rule.remaining = rule.remaining.map(|times| times - 1);
         let fault = rule.fault.clone();
         *script.injected.entry(stage).or_default() += 1;
-        // Subscribed under the lock: a `clear` that comes next is seen by this receiver.
+        // Subscribed under the lock, so this receiver sees any later `clear`.
         Some((fault, self.cleared.subscribe()))
     }
 }

@@ -1,7 +1,8 @@
-//! One client's SMTP dialogue (RFC 5321), with a question to the script at every stage.
+//! One client's SMTP dialogue (RFC 5321), which consults the script at every stage.
 //!
-//! Invariant: faults strike before the sink acts, so a refused or cut message is never stored; the one exception,
-//! `LoseReply`, is what it is for. `wire` moves the bytes, `script` decides, `mailbox` keeps.
+//! Invariant: faults apply before the sink acts, so a refused or cut message is never stored; the
+//! exceptions, `LoseReply` and `KeepAndSay`, store it on purpose. `wire` moves the bytes, `script`
+//! decides, `mailbox` keeps.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::wire::{Socket, Wire};
 
 const MAX_MESSAGE_BYTES: usize = 25 * 1024 * 1024;
 
-/// What becomes of the connection after a command.
+/// What happens to the connection after a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Continue,
@@ -28,7 +29,7 @@ enum Step {
     StartTls,
 }
 
-/// What the script has left of the usual answer.
+/// What is left of the usual reply after the script was consulted.
 enum Verdict {
     Proceed,
     LoseReply,
@@ -51,7 +52,7 @@ struct Session<'a, S> {
     transaction: Option<Transaction>,
 }
 
-/// Talks until the client leaves or a fault ends it.
+/// Runs the dialogue until the client disconnects or a fault ends it.
 pub(super) async fn serve(stream: TcpStream, sink: Arc<Shared>, connection: u64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut plain = Session::new(Wire::new(stream), &sink, connection, false);
@@ -203,11 +204,12 @@ impl<'a, S: Socket> Session<'a, S> {
         if let Verdict::Answered(step) = self.consult(Stage::Data, &to).await? {
             return Ok(step);
         }
-        // Here and not behind the body: a message that is complete has to be kept, even if its client is killed meanwhile.
+        // Paced before the body, not after it: a complete message must be kept even if its client
+        // is killed meanwhile.
         self.sink.pace.wait().await;
         self.reply(354, "End with a dot on a line").await;
         self.wire.wait_for_input().await?;
-        // A refusal in the middle of a body can only be said behind it.
+        // A refusal in the middle of the body can only be sent after the body.
         let inside = self.sink.script.next(Stage::InsideData, self.nth(), &to);
         if let Some((Fault::Cut, _)) = inside {
             return Ok(Step::Reset);
@@ -266,7 +268,7 @@ impl<'a, S: Socket> Session<'a, S> {
         self.wire.flush().await?;
         match fault {
             Fault::Delay(delay) => sleep(delay).await,
-            // An error means that the sink is gone, and this task with it in a moment.
+            // An error means that the sink is being dropped, and this task with it.
             Fault::Hang => drop(cleared.changed().await),
             Fault::LoseReply => return Ok(Verdict::LoseReply),
             Fault::KeepAndSay(octets) => return Ok(Verdict::Say(octets)),
@@ -285,7 +287,7 @@ impl<'a, S: Socket> Session<'a, S> {
     }
 
     async fn reply(&mut self, code: u16, text: &str) -> Step {
-        // A client that left is noticed at the next read.
+        // A disconnected client is noticed at the next read.
         let _ = self.linger().await;
         self.wire.reply(code, text);
         Step::Continue

@@ -1,4 +1,4 @@
-//! The sink against lettre, and against raw bytes where lettre is too polite.
+//! The sink against lettre, and against raw bytes where lettre follows the protocol too closely.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -34,7 +34,7 @@ async fn send(sink: &SmtpSink, to: &str) -> Result<(), lettre::transport::smtp::
     transport(sink, Tls::None).send(mail(to, "<1@sender.test>")).await.map(drop)
 }
 
-/// Sends all bytes at once and reads until the sink hangs up.
+/// Sends all bytes at once and reads until the sink closes the connection.
 async fn raw(sink: &SmtpSink, bytes: &str) -> String {
     let mut stream = TcpStream::connect(sink.address()).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
@@ -155,7 +155,7 @@ async fn replies_come_late_when_told() {
     assert!(start.elapsed() >= Duration::from_millis(100));
     sink.set_reply_delay(Duration::ZERO);
     sink.inject(Rule::at(Stage::Mail, Fault::Delay(60 * SECOND)));
-    // lettre's own time-out ends with the connecting, so the caller has to bound the rest.
+    // lettre's own time-out covers only connecting, so the caller has to bound the rest.
     tokio::time::timeout(SECOND / 5, send(&sink, "a@x.test")).await.unwrap_err();
 }
 
@@ -208,8 +208,9 @@ async fn waiting_in_vain_says_how_many_came() {
     SmtpSink::start().await.unwrap().wait_for(1, Duration::from_millis(10)).await;
 }
 
-/// 10,000 mails of 2 KB over four connections: 3 s of processor time for both ends together. The bound is far lower,
-/// because the machine may be busy with other tests; a Nagle stall of 40 ms a mail would still break it.
+/// 10,000 mails of 2 KB over four connections take 3 s of processor time for both ends together.
+/// The bound is much lower because the machine may be busy with other tests; a Nagle stall of 40 ms
+/// per mail would still fail it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_up_with_ten_thousand_mails() {
     let sink = Arc::new(SmtpSink::start().await.unwrap());
@@ -236,7 +237,7 @@ fn dialogue(numbers: std::ops::Range<u32>) -> String {
     text + "QUIT\r\n"
 }
 
-/// Waits for each reply, as clients without pipelining do.
+/// Waits for each reply, like a client without pipelining.
 async fn polite(sink: &SmtpSink, numbers: std::ops::Range<u32>) {
     let mut stream = TcpStream::connect(sink.address()).await.unwrap();
     stream.set_nodelay(true).unwrap();

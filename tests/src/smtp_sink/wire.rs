@@ -1,7 +1,9 @@
-//! Bytes of one SMTP connection: lines in, replies out, the body with its dots undone, the switch to TLS, the reset.
+//! Bytes of one SMTP connection: lines in, replies out, the dot-unstuffed body, the switch to TLS,
+//! the reset.
 //!
-//! Invariants: replies leave before the sink waits for more input, and not earlier, so pipelined commands are
-//! answered together and in order; only CR LF dot CR LF ends a body; plain bytes that came before TLS are forgotten.
+//! Invariants: replies are sent before the sink waits for more input, and no earlier, so pipelined
+//! commands are answered together and in order; only CR LF dot CR LF ends a body; plaintext bytes
+//! received before the TLS handshake are discarded.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// RFC 5321 asks for 512 and 1,000; more than this is an attack or a bug.
+/// RFC 5321 requires 512 and 1,000; a longer line is an attack or a bug.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
@@ -39,7 +41,7 @@ pub(super) struct Wire<S> {
 }
 
 impl Wire<TcpStream> {
-    /// Shakes hands as the server; whatever was pipelined behind STARTTLS is dropped unread.
+    /// Performs the TLS handshake as the server; input pipelined after STARTTLS is dropped unread.
     pub async fn upgrade(self, tls: Arc<ServerConfig>) -> io::Result<Wire<TlsStream<TcpStream>>> {
         let stream = TlsAcceptor::from(tls).accept(self.stream.into_inner()).await?;
         Ok(Wire::new(stream))
@@ -55,7 +57,7 @@ impl<S: Socket> Wire<S> {
         self.replies.extend_from_slice(format!("{code} {text}\r\n").as_bytes());
     }
 
-    /// Octets as they are.
+    /// Writes octets unchanged.
     pub fn raw(&mut self, octets: &[u8]) {
         self.replies.extend_from_slice(octets);
     }
@@ -77,7 +79,7 @@ impl<S: Socket> Wire<S> {
         Ok(())
     }
 
-    /// The next command without its line end; `None` when the client has hung up.
+    /// The next command without its line ending; `None` if the client has closed the connection.
     pub async fn read_line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         self.read_raw_line(&mut line).await?;
@@ -87,13 +89,14 @@ impl<S: Socket> Wire<S> {
         Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()))
     }
 
-    /// Waits until the client has sent something, without taking it.
+    /// Waits until the client has sent something, without consuming it.
     pub async fn wait_for_input(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.fill_buf().await.map(drop)
     }
 
-    /// The body up to the final dot. Of one larger than `max_bytes` the rest is read and dropped, and `None` returned.
+    /// Reads the body up to the final dot. The rest of a body larger than `max_bytes` is read and
+    /// dropped, and `None` returned.
     pub async fn read_body(&mut self, max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
         let mut body = Vec::new();
         let mut line = Vec::new();
@@ -125,13 +128,13 @@ impl<S: Socket> Wire<S> {
         Ok(())
     }
 
-    /// Ends the connection with RST, and with it whatever was still on its way. Replies not flushed are lost.
+    /// Ends the connection with RST, which discards all data in flight. Unflushed replies are lost.
     pub fn reset(self) {
-        // Failing to set it only makes the end polite.
+        // If this fails, the connection merely closes normally.
         let _ = SockRef::from(self.stream.get_ref().tcp()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Says the last replies and hangs up.
+    /// Sends the last replies and closes the connection.
     pub async fn close(mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await

@@ -1,4 +1,4 @@
-//! Every mode, seen from the client.
+//! Every mode, as seen by the client.
 
 use super::*;
 use tokio::time::timeout;

@@ -1,8 +1,10 @@
-//! Ends of tenants whose rows are locked: written apart from those of others, a task for each such tenant.
+//! Outcomes of tenants whose rows are locked: one task per such tenant writes them, apart from the
+//! shared batches.
 //!
-//! Invariant: an end that is set aside keeps its lease, which is renewed, until it is written. A tenant is set aside until its ends have
-//! met no lock for [`PERIOD`]; so a lock that lasts holds up a shared batch once. A worker that stops does not wait for these ends: their
-//! leases run out, and the jobs are rescued.
+//! Invariant: an outcome that is set aside keeps its lease, which is renewed, until it is written.
+//! A tenant stays set aside until its outcomes have met no lock for [`PERIOD`], so a long-held lock
+//! delays a shared batch only once. A stopping worker does not wait for these outcomes: their
+//! leases expire, and the jobs are rescued.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -21,11 +23,11 @@ use crate::ends::MAX_BATCH;
 
 /// How long a tenant stays set aside after its last lock.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Before ends that met a lock are tried again.
+/// Pause before outcomes that met a lock are retried.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Ends of one tenant that are kept here. The lease of one more is given up.
+/// Outcomes kept per tenant. Beyond this, an outcome is dropped and its lease is no longer renewed.
 const MAX_WAITING: usize = 10_000;
-/// Tenants whose ends are written at the same time, each on a connection of its own.
+/// Tenants whose outcomes are written at the same time, each on its own connection.
 const TURNS: usize = 2;
 
 /// The tenants that are set aside.
@@ -34,15 +36,15 @@ pub(super) struct Aside {
     turns: Semaphore,
 }
 
-/// The ends of one tenant.
+/// The outcomes of one tenant.
 struct Queue {
     ends: VecDeque<WithHooks>,
     until: Instant,
-    /// Whether a task writes them.
+    /// Whether a task is writing them.
     is_served: bool,
 }
 
-/// Nobody is set aside yet.
+/// No tenant is set aside.
 impl Default for Aside {
     fn default() -> Self {
         Self { tenants: Mutex::default(), turns: Semaphore::new(TURNS) }
@@ -50,7 +52,7 @@ impl Default for Aside {
 }
 
 impl Aside {
-    /// Takes the ends of tenants that are set aside out of a batch.
+    /// Removes the outcomes of tenants that are set aside from a batch.
     pub(super) fn divert(writing: &Arc<Writing>, mut batch: Vec<WithHooks>) -> Vec<WithHooks> {
         let aside = writing.aside.now();
         if aside.is_empty() {
@@ -62,7 +64,7 @@ impl Aside {
         batch
     }
 
-    /// Sets aside an end that met a lock, and with it its tenant.
+    /// Sets aside an outcome that met a lock, together with its tenant.
     pub(super) fn put(writing: &Arc<Writing>, end: WithHooks) {
         Self::push(writing, end, Some(Instant::now() + PERIOD));
     }
@@ -77,7 +79,7 @@ impl Aside {
         });
         queue.until = until.unwrap_or(queue.until);
         if queue.ends.len() >= MAX_WAITING {
-            tracing::error!(job_id = %lease.id, tenant = %lease.tenant, "the end of a job is given up: too many others meet a lock");
+            tracing::error!(job_id = %lease.id, tenant = %lease.tenant, "dropping the outcome of a job: too many outcomes of its tenant meet a lock");
             writing.holdings.leave([(lease.id, lease.token)]);
             return;
         }
@@ -98,7 +100,8 @@ impl Aside {
             let turn = writing.aside.turns.acquire().await;
             let locked = write(&writing, batch, None).await;
             drop(turn);
-            // One end that is blocked can spoil a batch; alone, it spoils nothing.
+            // One locked outcome can fail a whole batch, so the next batch is smaller; a batch of
+            // one affects no other outcome.
             most = if locked == size { (size / 4).max(1) } else { MAX_BATCH };
             if locked > 0 {
                 sleep(PAUSE).await;
@@ -106,7 +109,7 @@ impl Aside {
         }
     }
 
-    /// What is written next; nothing, and the task is over, if nothing waits.
+    /// Returns the next batch. An empty batch ends the task.
     fn take(&self, tenant: TenantId, most: usize) -> Vec<WithHooks> {
         let mut tenants = self.tenants();
         let Some(queue) = tenants.get_mut(&tenant) else { return Vec::new() };
@@ -123,7 +126,7 @@ impl Aside {
         tenants.iter().filter(|(_, queue)| now < queue.until).map(|(tenant, _)| *tenant).collect()
     }
 
-    /// A panic while the lock is held leaves a table that is still whole.
+    /// A panic while the lock is held leaves a consistent table.
     fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Queue>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }

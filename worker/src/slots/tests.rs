@@ -1,4 +1,4 @@
-//! Who gets a slot, and when.
+//! Which tenant gets a slot, and when.
 
 use futures::future::FutureExt as _;
 use tokio::time::timeout;
@@ -16,13 +16,13 @@ fn tenant(number: u128) -> TenantId {
     TenantId::new(Uuid::from_u128(number))
 }
 
-/// As if all had been taken, and one after the other had come free.
+/// Sets the state as if all slots had been taken and became free one after the other.
 fn ends_came_often(slots: &Slots<usize>) {
     let mut state = slots.shared.lock();
     (state.between_ends, state.ended_at) = (Duration::ZERO, Instant::now());
 }
 
-/// Enters a job, which is to begin at once.
+/// Adds a job and expects it to start at once.
 fn begin(slots: &Slots<usize>, tenant: TenantId, job: usize) -> Slot<usize> {
     let mut slot = slots.enter(tenant, job).expect("a slot is free");
     assert_eq!(slot.next(), Some(job));
@@ -36,12 +36,13 @@ async fn the_tenant_with_the_fewest_running_is_next_whoever_came_first() {
     let mut held: Vec<_> = (0..3).map(|job| begin(&slots, busy, job)).collect();
     assert!(slots.enter(busy, 3).is_none() && slots.enter(quiet, 4).is_none());
     assert_eq!(held[0].next(), Some(4));
-    assert_eq!(held[0].next(), Some(3), "then it is the other's turn");
+    assert_eq!(held[0].next(), Some(3), "the next slot goes to the other tenant");
     assert_eq!(held[0].next(), None);
     assert_eq!(slots.busy_and_free(), (2, 1));
 }
 
-/// Handlers that block their threads keep slots from beginning, not a tenant that came later from being next.
+/// Handlers that block their threads delay the start of jobs, but not the choice of the tenant: a
+/// tenant that arrived later can still be next.
 #[tokio::test]
 async fn whose_job_it_is_shows_when_the_slot_has_a_thread() {
     let slots = slots(3, Duration::from_micros(1));
@@ -64,15 +65,16 @@ async fn who_waits_no_more_costs_no_slot() {
     assert_eq!(slots.take_out().len(), 2);
     assert_eq!(taken.next(), None);
     assert_eq!(slots.busy_and_free(), (0, 1));
-    assert_eq!(taken.next(), None, "it is given back once");
+    assert_eq!(taken.next(), None, "the slot is released once");
     drop(taken);
     assert_eq!(slots.busy_and_free(), (0, 1));
     drop(slots.enter(tenant(1), 3));
-    let mut due = timeout(PATIENCE, slots.due()).await.expect("the slot is free, and one waits");
+    let mut due = timeout(PATIENCE, slots.due()).await.expect("the slot is free, and a job waits");
     assert_eq!(due.next(), Some(3));
 }
 
-/// Jobs of an hour start one a millisecond: those that were given back must not count.
+/// For jobs of one hour the pace is one start per millisecond: jobs taken out before they start
+/// must not count.
 #[tokio::test]
 async fn who_waits_no_more_uses_up_no_start() {
     let (slots, busy) = (slots(2, Duration::from_hours(1)), tenant(1));
@@ -80,10 +82,11 @@ async fn who_waits_no_more_uses_up_no_start() {
     assert!((2..5_002).all(|job| slots.enter(busy, job).is_none()));
     assert_eq!(slots.take_out().len(), 5_000);
     drop(short);
-    assert!(slots.enter(busy, 5_002).is_some(), "the slot is not kept for those who left");
+    assert!(slots.enter(busy, 5_002).is_some(), "no start was used up by jobs that were taken out");
 }
 
-/// 20 slots and jobs of 5 ms are 4 starts a millisecond, so 5 at once at the most.
+/// With 20 slots and jobs of 5 ms, 4 slots become free per millisecond, so at most 5 jobs start at
+/// once.
 #[tokio::test]
 async fn slots_that_come_free_together_are_filled_one_after_the_other() {
     let slots = slots(20, Duration::from_millis(5));
@@ -93,27 +96,27 @@ async fn slots_that_come_free_together_are_filled_one_after_the_other() {
     assert!((20..40).all(|job| slots.enter(busy, job).is_none()));
     let last = held.pop();
     drop(held);
-    // Long enough for more starts than may be saved up.
+    // Longer than the time over which unused starts accumulate.
     std::thread::sleep(5 * TICK);
     let mut begun = Vec::new();
     while let Some(mut slot) = slots.due().now_or_never() {
         assert!(slot.next().is_some());
         begun.push(slot);
     }
-    assert!((1..=12).contains(&begun.len()), "{} began at once", begun.len());
-    // A tenant with nothing running does not wait for that.
+    assert!((1..=12).contains(&begun.len()), "{} jobs started at once", begun.len());
+    // A tenant without running jobs is not paced.
     drop(begin(&slots, tenant(2), 40));
     drop(last);
     while begun.len() < 19 {
         let mut slot =
-            timeout(PATIENCE, slots.due()).await.expect("in the end all start but what is left to newcomers");
+            timeout(PATIENCE, slots.due()).await.expect("in the end all jobs start except in the reserved slot");
         assert!(slot.next().is_some());
         begun.push(slot);
     }
     assert_eq!(slots.busy_and_free(), (19, 1));
 }
 
-/// Who comes next finds a slot, until nobody has come for a while.
+/// Newly active tenants find a free slot, until none has arrived for a while.
 #[tokio::test]
 async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
     let slots = slots(20, Duration::from_micros(1));
@@ -121,12 +124,12 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
     let mut held: Vec<_> = (0..18).map(|job| begin(&slots, busy, job)).collect();
     drop(begin(&slots, quiet, 18));
     held.push(begin(&slots, busy, 19));
-    assert!(slots.enter(busy, 20).is_none(), "it is left");
+    assert!(slots.enter(busy, 20).is_none(), "the slot is reserved");
     drop(begin(&slots, quiet, 21));
-    assert!(slots.due().now_or_never().is_none(), "it is left again");
+    assert!(slots.due().now_or_never().is_none(), "the slot is reserved again");
     let came_at = Instant::now();
     let mut last = loop {
-        assert!(came_at.elapsed() < PATIENCE, "nobody else came");
+        assert!(came_at.elapsed() < PATIENCE, "the reservation did not end");
         ends_came_often(&slots);
         if let Some(slot) = slots.due().now_or_never() {
             break slot;
@@ -137,23 +140,23 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
     assert!(came_at.elapsed() > LATELY / 2, "{:?}", came_at.elapsed());
 }
 
-/// Whoever came would wait for the end of one of them.
+/// Without a reserved slot, a newly active tenant would wait for the end of a long run.
 #[tokio::test]
 async fn one_slot_of_twenty_is_left_to_newcomers_while_runs_are_long() {
     let slots = slots(20, Duration::from_hours(1));
     let (busy, quiet) = (tenant(1), tenant(2));
     for job in 0..100 {
-        assert_eq!(begin(&slots, quiet, job).next(), None, "so often ends come, but beside free slots");
+        assert_eq!(begin(&slots, quiet, job).next(), None, "runs end often, but beside free slots");
     }
-    assert_eq!(slots.left_to_newcomers(), 1, "nobody else's job is worth fetching for it");
+    assert_eq!(slots.left_to_newcomers(), 1, "no other tenant's job is worth fetching for the reserved slot");
     let mut held: Vec<_> = (0..19).map(|job| begin(&slots, busy, job)).collect();
-    assert!(slots.enter(busy, 19).is_none() && slots.due().now_or_never().is_none(), "it is left");
+    assert!(slots.enter(busy, 19).is_none() && slots.due().now_or_never().is_none(), "the slot is reserved");
     let newcomer = begin(&slots, quiet, 20);
     assert!(!slots.are_soon_free());
     drop(newcomer);
     assert!(slots.are_soon_free());
     std::thread::sleep(2 * TICK);
-    assert_eq!(held[0].next(), Some(19), "a slot that comes free beside it is not");
+    assert_eq!(held[0].next(), Some(19), "a second free slot is not reserved");
 }
 
 #[tokio::test]
@@ -178,7 +181,7 @@ async fn an_average_of_the_past_does_not_stop_short_jobs() {
     for job in 2..102 {
         assert!(slots.enter(busy, job).is_none());
         drop(slot);
-        slot = timeout(PATIENCE, slots.due()).await.expect("one a millisecond at least");
+        slot = timeout(PATIENCE, slots.due()).await.expect("at least one start per millisecond");
         assert_eq!(slot.next(), Some(job));
     }
 }

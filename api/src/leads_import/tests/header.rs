@@ -42,7 +42,7 @@ async fn refuses_what_has_two_readings() {
         ("email,Email\n", vec![], "would both become the variable \"email\""),
         ("email,loop\n", vec![], "reserved"),
         ("email,a\n", vec![("tenant", "a")], "reserved"),
-        ("email,a\n", vec![("First", "a")], "cannot name a variable"),
+        ("email,a\n", vec![("First", "a")], "is not a valid variable name"),
         ("email,a\n", vec![("b", "c")], "columns found: \"email\", \"a\""),
         ("email,a\n", vec![("b", "a"), ("c", "a")], "twice"),
         ("email,\"a\n", vec![], "cannot be read"),

@@ -1,10 +1,12 @@
-//! Files made to harm: none panics, hangs or grows beyond the limits, and every row is accounted for.
+//! Malicious files: none causes a panic, a hang or growth beyond the limits, and every row is
+//! counted.
 
 use std::fmt::Write as _;
 
 use super::*;
 
-/// Lines that each leave a quote open, whether they begin inside one or not, are scanned a bounded number of times.
+/// Lines that each leave a quote open, whether or not they begin inside one, are read a bounded
+/// number of times.
 #[tokio::test]
 async fn quotes_made_to_never_close_cost_linear_time() {
     let text = "email,a,b\n".to_owned() + &"a\",\",\n".repeat(90_000);
@@ -41,7 +43,7 @@ async fn long_rows_make_short_batches() {
     assert_eq!(sizes, [75, 75, 50]);
 }
 
-/// A generator of its own, so that a failure repeats: xorshift64*.
+/// A generator with a fixed seed, so that failures can be reproduced: xorshift64*.
 struct Hostile(u64);
 
 impl Hostile {

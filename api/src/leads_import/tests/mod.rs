@@ -1,4 +1,4 @@
-//! The importer as its caller sees it: whole files in, batches and a report out.
+//! The importer as its caller uses it: whole files in, batches and a report out.
 
 mod header;
 mod hostile;
@@ -156,7 +156,7 @@ async fn duplicates_across_batches_come_again_flagged() {
 async fn refuse_hands_out_nothing_after_a_bad_row_but_reports_all() {
     let text = "email\na@example.com\nbad\nb@example.com\nworse\nc@example.com\n";
     let (rows, report) = import(text.as_bytes(), 1, refuse()).await.unwrap();
-    assert_eq!(rows.len(), 1, "handed out before the bad row was reached");
+    assert_eq!(rows.len(), 1, "returned before the bad row was reached");
     assert!(report.refused);
     assert_eq!(counts(&report), [5, 3, 0, 2]);
     let (_, report) = import(b"email\na@example.com\n", 1, refuse()).await.unwrap();

@@ -1,7 +1,8 @@
-//! `/api/v1/campaigns/{id}/leads`: import a CSV of leads into a campaign.
+//! `/api/v1/campaigns/{id}/leads`: imports a CSV file of leads into a campaign.
 //!
-//! Invariant: an import is one transaction, so a file that breaks off, is refused, or is too large leaves nothing behind. The
-//! transaction begins when the whole file is on our disk and was read once without a fault: no connection waits for a client.
+//! Invariant: an import is one transaction, so a file that is cut off, rejected or too large leaves
+//! nothing behind. The transaction begins after the whole file is on disk and was read once without
+//! an error, so no connection waits for a client.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,37 +32,38 @@ use crate::{
     uploads::{SpoolError, Spooled, TooMany},
 };
 
-/// A file of 100,000 rows with a dozen columns is some 20 MB.
+/// A file of 100,000 rows with a dozen columns is about 20 MB.
 pub const MAX_BYTES: usize = 128 << 20;
 /// How long an upload may take.
 pub const TIME_LIMIT: Duration = Duration::from_mins(10);
 const ROWS_A_STATEMENT: usize = 1_000;
-/// How long the rows of one file may take to be written: some ten times what the largest file takes.
+/// Time limit for writing the rows of one file: about ten times what the largest file takes.
 const WRITE_LIMIT: Duration = Duration::from_mins(2);
 
-/// How a file is to be read.
+/// How to read a file.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
-    /// `skip` (the default) leaves bad rows out and reports them; `refuse` imports nothing if there is one.
+    /// `skip` (the default) leaves bad rows out and reports them; `refuse` imports nothing if any
+    /// row is bad.
     #[param(inline)]
     on_error: Option<OnError>,
-    /// `comma`, `semicolon`, `tab` or `pipe`; found from the header if left out.
+    /// `comma`, `semicolon`, `tab` or `pipe`; detected from the header if omitted.
     #[param(inline)]
     delimiter: Option<Delimiter>,
-    /// A JSON object of variable name to column name, for columns whose names do not say what they are,
-    /// such as `{"email":"Kontakt"}`.
+    /// A JSON object that maps a variable name to a column name, for columns that are not
+    /// recognised by their names, such as `{"email":"Kontakt"}`.
     mapping: Option<String>,
 }
 
-/// Imports leads from a CSV file and adds them to a campaign that has not been started.
+/// Imports leads from a CSV file into a campaign that has not been started.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/leads", operation_id = "import_leads", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id"), ImportQuery),
-    request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; 100,000 rows at most"),
-    responses((status = 200, body = ImportReport, description = "What was imported, and which rows were not"),
-        (status = 409, description = "The campaign was started before"),
-        (status = 422, description = "The file was refused; the report says why"),
-        (status = 429, description = "`too_many_in_flight`: two imports of the tenant are under way")))]
+    request_body(content = String, content_type = "text/csv", description = "UTF-8, with a header; at most 100,000 rows"),
+    responses((status = 200, body = ImportReport, description = "The numbers of imported and merged rows, and the bad rows"),
+        (status = 409, description = "The campaign has already been started"),
+        (status = 422, description = "The file was rejected; `detail` or `report` says why"),
+        (status = 429, description = "`too_many_in_flight`: two imports of the tenant are in progress")))]
 pub async fn import(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
@@ -76,7 +78,8 @@ pub async fn import(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = must_take_leads(&mut transaction, id).await?;
     drop(transaction);
-    // Nobody looks at what a scheduled campaign lacks when its time comes.
+    // The columns of a scheduled campaign are checked now, because nothing checks them when it
+    // starts.
     let needed = match campaign.state.as_str() {
         "scheduled" => columns::needed(&state, permit.tenant(), campaign).await?,
         _ => Vec::new(),
@@ -103,14 +106,15 @@ async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<Campaig
         .detail(format!("the campaign is {}; leads can be added until it is sent", campaign.state)))
 }
 
-/// Reads the file to its end without a transaction: what refuses it is told before anything is written.
+/// Reads the whole file without a transaction, so that errors are reported before anything is
+/// written.
 async fn judge(spooled: &mut Spooled, options: ImportOptions) -> Result<(), Problem> {
     let mut reader = LeadsReader::open(spooled.reader().await?, options).await?;
     while !reader.next_batch(ROWS_A_STATEMENT).await?.is_empty() {}
     accepted(reader.finish()).map(drop)
 }
 
-/// What the client did wrong with its body is told as of any body.
+/// An error in a client's body is reported as for any other body.
 fn upload_problem(error: SpoolError) -> Problem {
     match error {
         SpoolError::Client(cause) => body_problem(&*cause),
@@ -118,7 +122,7 @@ fn upload_problem(error: SpoolError) -> Problem {
     }
 }
 
-/// Imports from any source inside a transaction; a refusal leaves the roll-back to the caller.
+/// Imports from any source within a transaction; after an error the caller must roll it back.
 pub(super) async fn import_into(
     transaction: &mut TenantTx,
     clock: &Clock,
@@ -137,7 +141,7 @@ pub(super) async fn import_into(
     accepted(reader.finish())
 }
 
-/// The report of a file that was not refused.
+/// Returns the report unless the file was rejected.
 fn accepted(report: ImportReport) -> Result<ImportReport, Problem> {
     if !report.refused {
         return Ok(report);
@@ -177,14 +181,14 @@ impl ImportQuery {
         let mapping: BTreeMap<String, String> = match &self.mapping {
             Some(text) => serde_json::from_str(text).map_err(|error| {
                 Problem::new(ProblemCode::InvalidQuery)
-                    .detail(format!("mapping: a JSON object of variable to column: {error}"))
+                    .detail(format!("mapping: expected a JSON object that maps variables to columns: {error}"))
             })?,
             None => BTreeMap::new(),
         };
-        // Each entry is looked for among the columns.
+        // Each entry is searched for among the columns.
         if mapping.len() > ImportLimits::default().columns {
             return Err(Problem::new(ProblemCode::InvalidQuery)
-                .detail(format!("mapping: {} columns at most", ImportLimits::default().columns)));
+                .detail(format!("mapping: at most {} columns", ImportLimits::default().columns)));
         }
         Ok(ImportOptions {
             delimiter: self.delimiter,
@@ -201,7 +205,7 @@ impl From<TooMany> for Problem {
     }
 }
 
-/// The file is on our disk or in memory: what cannot be read of it is our fault.
+/// The file is on disk or in memory, so a failure to read it is not the client's fault.
 impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         if error.is_from_the_file() {

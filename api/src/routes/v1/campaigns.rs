@@ -1,4 +1,4 @@
-//! `/api/v1/campaigns`: draft, preview, send, pause, resume, cancel, and see how far it is.
+//! `/api/v1/campaigns`: drafts, previews, sends, pauses, resumes, cancels and shows campaigns.
 
 pub(super) mod columns;
 mod launch;
@@ -32,10 +32,12 @@ use crate::{
     state::AppState,
 };
 
-/// Drafts a campaign; with `leads_csv` and `send` it is filled and started in the same transaction.
+/// Drafts a campaign.
+///
+/// With `leads_csv` and `send` the campaign is also filled and started in the same transaction.
 #[utoipa::path(post, path = "/api/v1/campaigns", operation_id = "create_campaign", tag = "campaigns", request_body = CampaignDraft,
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body makes no second campaign")),
-    responses((status = 201, body = CampaignView, description = "The campaign", headers(("Location" = String, description = "Where the campaign can be seen"))),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body creates no second campaign")),
+    responses((status = 201, body = CampaignView, description = "The campaign", headers(("Location" = String, description = "The path of the campaign"))),
         (status = 409, description = "`send`: the campaign has no recipient")))]
 pub async fn create(
     permit: Permit<CampaignsWrite>,
@@ -70,7 +72,8 @@ async fn draft(
         if let Some(again) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
             return Ok(again);
         }
-        // What cannot be written to the first recipient would fail for everyone, and leaves no draft behind.
+        // If the mail to the first recipient cannot be rendered, all mails would fail; no draft is
+        // left behind.
         let letter = Letter::rehearse(state, transaction, &new, draft.leads_csv.as_deref()).await?;
         needed = letter.write(state, None).await?.needed;
     }
@@ -93,7 +96,7 @@ async fn draft(
     Ok(response)
 }
 
-/// Lists campaigns, the newest first.
+/// Lists campaigns, newest first.
 #[utoipa::path(get, path = "/api/v1/campaigns", operation_id = "list_campaigns", tag = "campaigns", params(CampaignQuery),
     responses((status = 200, body = PageBody<CampaignView>, description = "A page of campaigns")))]
 pub async fn list(
@@ -108,7 +111,7 @@ pub async fn list(
     Ok(page.page(campaigns.into_iter().map(CampaignView::from).collect(), |view: &CampaignView| view.id, &uri))
 }
 
-/// Shows a campaign and how far it is.
+/// Shows a campaign and its progress.
 #[utoipa::path(get, path = "/api/v1/campaigns/{id}", operation_id = "get_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
     responses((status = 200, body = CampaignView, description = "The campaign")))]
 pub async fn show(
@@ -120,9 +123,9 @@ pub async fn show(
     CampaignView::read(&mut transaction, id).await.map(Json)
 }
 
-/// Writes the mail as one recipient would get it, without sending it.
+/// Renders the mail to one recipient without sending it.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/preview", operation_id = "preview_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    request_body = PreviewRequest, responses((status = 200, body = Preview, description = "The mail"), (status = 409, description = "The campaign has no such recipient"), (status = 422, description = "A template cannot be filled; the problem says where")))]
+    request_body = PreviewRequest, responses((status = 200, body = Preview, description = "The mail"), (status = 409, description = "The campaign has no such recipient"), (status = 422, description = "A template cannot be rendered; `errors` says where")))]
 pub async fn preview(
     permit: Permit<CampaignsRead>,
     State(state): State<AppState>,
@@ -139,9 +142,9 @@ pub async fn preview(
     Ok(Json(Preview { warnings, ..preview }))
 }
 
-/// Starts sending, now or at a time.
+/// Starts sending, now or at a given time.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/send", operation_id = "send_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    request_body = SendRequest, responses((status = 202, body = CampaignView, description = "It is being sent, or scheduled"), (status = 409, description = "It was started before, or has no recipient")))]
+    request_body = SendRequest, responses((status = 202, body = CampaignView, description = "The campaign is being sent, or scheduled"), (status = 409, description = "The campaign was started before, or has no recipient")))]
 pub async fn send(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
@@ -151,9 +154,11 @@ pub async fn send(
     launch(&state, permit.tenant(), id, &["draft"], request.send_at.map(Timestamp::get)).await
 }
 
-/// Stops sending for now. Mails that are being handed over at this moment still go out.
+/// Pauses sending.
+///
+/// Mails that are being handed over at this moment still go out.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/pause", operation_id = "pause_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    responses((status = 200, body = CampaignView, description = "It is paused"), (status = 409, description = "It is not being sent")))]
+    responses((status = 200, body = CampaignView, description = "The campaign is paused"), (status = 409, description = "The campaign is not being sent")))]
 pub async fn pause(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
@@ -164,9 +169,11 @@ pub async fn pause(
     changed_view(transaction, id, changed).await
 }
 
-/// Goes on sending to those who have no mail yet; a campaign whose time is still to come is scheduled again.
+/// Resumes sending to recipients that have no mail yet.
+///
+/// A campaign whose time is still to come is scheduled again.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/resume", operation_id = "resume_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    responses((status = 202, body = CampaignView, description = "It is being sent again, or scheduled again"), (status = 409, description = "It is not paused, or has no recipient"), (status = 422, description = "The mail to the first recipient cannot be written")))]
+    responses((status = 202, body = CampaignView, description = "The campaign is being sent again, or scheduled again"), (status = 409, description = "The campaign is not paused, or has no recipient"), (status = 422, description = "The mail to the first recipient cannot be rendered")))]
 pub async fn resume(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
@@ -175,14 +182,14 @@ pub async fn resume(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let campaign = campaigns::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     drop(transaction);
-    // A time that has passed while it was paused means now.
+    // If its time passed while the campaign was paused, it starts now.
     let send_at = campaign.send_at.filter(|&at| at > state.clock.now());
     launch(&state, permit.tenant(), id, &["paused"], send_at).await
 }
 
-/// Stops sending for good.
+/// Cancels a campaign: it sends nothing more.
 #[utoipa::path(post, path = "/api/v1/campaigns/{id}/cancel", operation_id = "cancel_campaign", tag = "campaigns", params(("id" = Uuid, Path, description = "The campaign's id")),
-    responses((status = 200, body = CampaignView, description = "It is cancelled"), (status = 409, description = "It is final already")))]
+    responses((status = 200, body = CampaignView, description = "The campaign is cancelled"), (status = 409, description = "The campaign is already final")))]
 pub async fn cancel(
     permit: Permit<CampaignsSend>,
     State(state): State<AppState>,
@@ -193,7 +200,8 @@ pub async fn cancel(
     changed_view(transaction, id, changed).await
 }
 
-/// The answer to a repeat of a request with an idempotency key; otherwise the key is reserved for `id`.
+/// Returns the response to a repeated request with an idempotency key; otherwise reserves the key
+/// for `id`.
 async fn reserve(
     transaction: &mut TenantTx,
     idempotency: Option<&Idempotency>,

@@ -1,8 +1,9 @@
 //! Which jobs a credential may cancel and retry.
 //!
-//! Invariant: `jobs:control` is enough for the tenant's own jobs. A job that Rota made for something else (the sending of a
-//! campaign, a message of a webhook endpoint) is controlled with the permission for that thing too, so that nobody stops a
-//! campaign who may not stop campaigns. Which permission that is, the kind says: [`jobs::job::Job::CONTROL`].
+//! Invariant: `jobs:control` suffices for jobs that the tenant submitted. A job that Rota created
+//! for another resource (the sending of a campaign, a message to a webhook endpoint) also requires
+//! the permission for that resource: a credential that may not stop a campaign cannot cancel its
+//! jobs. The kind declares this permission: [`jobs::job::Job::CONTROL`].
 
 use jobs::registry::{Kind, Registry};
 use shared::{authz::Permission, db::TenantTx, queue::control};
@@ -18,7 +19,8 @@ pub(super) fn closed_kinds(registry: &Registry, permit: &Permit<JobsControl>) ->
     registry.iter().filter(|kind| lacking(kind, permit).is_some()).map(|kind| kind.name.to_owned()).collect()
 }
 
-/// Refuses if the job is of a kind that the credential may not control. A credential with all permissions pays nothing.
+/// Rejects a job whose kind the credential may not control. A credential with all permissions costs
+/// no query.
 pub(super) async fn require(
     registry: &Registry,
     permit: &Permit<JobsControl>,
@@ -34,13 +36,13 @@ pub(super) async fn require(
     }
 }
 
-/// Refuses if jobs of this kind are not the credential's to control.
+/// Rejects a kind whose jobs the credential may not control.
 pub(super) fn require_kind(registry: &Registry, permit: &Permit<JobsControl>, kind: &str) -> Result<(), Problem> {
     match registry.get(kind).and_then(|kind| lacking(kind, permit)) {
         None => Ok(()),
         Some(permission) => Err(Problem::new(ProblemCode::Forbidden)
             .detail(format!(
-                "jobs of the kind {kind} belong to something else: the API key lacks the scope {permission}"
+                "controlling jobs of the kind {kind} also requires the scope {permission}, which the API key lacks"
             ))
             .member("scope", permission.as_str())),
     }

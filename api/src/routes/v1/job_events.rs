@@ -1,4 +1,4 @@
-//! `/api/v1/jobs/{id}/events`: what happens to a job, as server-sent events.
+//! `/api/v1/jobs/{id}/events`: the changes of a job, as server-sent events.
 
 use axum::{
     extract::State,
@@ -21,32 +21,34 @@ use crate::{
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
-/// When to try again for a place, in seconds.
+/// Seconds to wait before a retry when a stream limit is reached.
 const TRY_AGAIN: u64 = 10;
 
-/// One event of a stream of server-sent events (the HTML standard's `text/event-stream`): before OpenAPI 3.2 the schema of a stream describes
-/// each of its events.
+/// One event of a stream of server-sent events (`text/event-stream` of the HTML standard). Before
+/// OpenAPI 3.2 the schema of a stream describes each of its events.
 #[derive(ToSchema)]
 #[schema(example = json!({"event": "job", "id": "5f1d2c0a9b3e47d188aa01c2", "retry": 3000, "data": "{\"state\":\"running\"}"}))]
-#[expect(dead_code, reason = "only described: the stream itself is written as it comes")]
+#[expect(dead_code, reason = "described in the document only: the stream writes its events directly")]
 pub struct JobEvent {
     /// `job`.
     event: String,
     /// A version of the job, for `Last-Event-ID`.
     id: String,
-    /// After how many ms to connect again when the stream breaks off.
+    /// Milliseconds to wait before reconnecting after a break.
     retry: u64,
     /// The job as GET shows it, without its args, as JSON.
     data: String,
 }
 
-/// Follows a job. The stream begins with the job as it is, has an event whenever it has changed, and ends after the event of
-/// its final state. Changes in quick succession may be one event.
+/// Follows a job as a stream of server-sent events.
+///
+/// The stream begins with the current state of the job, has an event for each change, and ends
+/// after the event of the final state. Changes in quick succession may be merged into one event.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", operation_id = "follow_job", tag = "jobs",
     params(("id" = Uuid, Path, description = "The job's id"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen: if the job is as it was then, nothing is sent until it changes")),
-    responses((status = 200, content_type = "text/event-stream", body = JobEvent, description = "Events named `job`, each with the job as GET shows it, without its args; the event's id is a version of that"),
-        (status = 204, description = "The job is final, and the client knows it: there is nothing to come back for"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen: if the job has not changed since, nothing is sent until it does")),
+    responses((status = 200, content_type = "text/event-stream", body = JobEvent, description = "Events named `job`, each with the job as GET shows it, without its args; the event's id is a version of that data"),
+        (status = 204, description = "The job is final and the client has its final state: do not reconnect"),
         ))]
 pub async fn follow(
     permit: Permit<JobsRead>,
@@ -67,7 +69,7 @@ pub async fn follow(
     let heartbeat = KeepAlive::new().interval(state.events.limits().heartbeat);
     let credential = (permit.tenant(), presented_key(&headers).unwrap_or_default().to_owned());
     let follower = Follower::new(state, seat, credential, (id, queue), told);
-    // No proxy may keep events back.
+    // No proxy may buffer or cache events.
     let headers = [(CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
     Ok((headers, Sse::new(follower.into_stream()).keep_alive(heartbeat)).into_response())
 }
@@ -75,7 +77,7 @@ pub async fn follow(
 fn no_seat(full: Full) -> Problem {
     match full {
         Full::Tenant => Problem::new(ProblemCode::RateLimited)
-            .detail("the tenant has as many open streams as it may; close some, or ask for the jobs now and then"),
+            .detail("the tenant has reached its limit of open streams; close some, or poll the jobs"),
         Full::Process => Problem::new(ProblemCode::Unavailable),
     }
     .retry_after(TRY_AGAIN)

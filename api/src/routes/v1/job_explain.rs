@@ -22,26 +22,26 @@ use crate::{
 pub struct JobExplanation {
     /// The job's id.
     id: Uuid,
-    /// Its state, as the job itself shows it.
+    /// The state, as the job itself shows it.
     #[schema(value_type = ShownState)]
     state: &'static str,
     /// Null for a job that runs or is final.
     reason: Option<Reason>,
-    /// The same for people.
+    /// The reason in words.
     detail: String,
-    /// Its place among your jobs that could start in its queue, from 1.
+    /// The position among your jobs in its queue that could start, from 1.
     position: Option<u64>,
-    /// How many of them come before it.
+    /// How many of those jobs come before it.
     ahead_of_it: Option<u64>,
-    /// From when on it may run.
+    /// The earliest start.
     run_at: DateTime<Utc>,
-    /// About when it starts, if things go on as they are; null if that depends on somebody's doing.
+    /// The estimated start under current conditions; null if it does not depend on time alone.
     estimated_start_at: Option<DateTime<Utc>>,
 }
 
-/// Says why a job waits, with one reason, and about when it starts.
+/// Explains why a job waits, with one reason, and estimates its start.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", operation_id = "explain_job", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
-    responses((status = 200, body = JobExplanation, description = "Why it waits")))]
+    responses((status = 200, body = JobExplanation, description = "The reason why the job waits")))]
 pub async fn explain(
     permit: Permit<JobsRead>,
     State(state): State<AppState>,

@@ -1,4 +1,4 @@
-//! `/api/v1/job-kinds`: what can be asked for.
+//! `/api/v1/job-kinds`: the kinds that can be submitted.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -10,18 +10,18 @@ use crate::{
     state::AppState,
 };
 
-/// A kind of job.
+/// A job kind.
 #[derive(Serialize, ToSchema)]
 pub struct JobKindView {
     /// Its name.
     kind: &'static str,
     /// What it does.
     description: &'static str,
-    /// Where its jobs wait.
+    /// The queue in which its jobs wait.
     queue: String,
-    /// Failures after which a job is discarded, unless the job says otherwise.
+    /// Failures after which a job is discarded, unless the job sets another number.
     max_attempts: i16,
-    /// How long a run may take, in seconds.
+    /// Time limit of a run, in seconds.
     timeout_seconds: u64,
     /// The JSON schema of its args.
     #[schema(value_type = Object)]
@@ -34,7 +34,7 @@ pub struct JobKinds {
     items: Vec<JobKindView>,
 }
 
-/// Lists the kinds of job with the schema of their args.
+/// Lists the job kinds with the schemas of their args.
 #[utoipa::path(get, path = "/api/v1/job-kinds", operation_id = "list_job_kinds", tag = "jobs", responses((status = 200, body = JobKinds, description = "All kinds")))]
 pub async fn list(_permit: Permit<JobsRead>, State(state): State<AppState>) -> Json<JobKinds> {
     let items = state.registry.submittable().map(|kind| JobKindView {

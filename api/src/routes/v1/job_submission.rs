@@ -1,7 +1,7 @@
-//! A job as clients ask for it, and the row that it becomes.
+//! A job as clients submit it, and its conversion to a row.
 //!
-//! Invariant: what is wrong with a submission is found here, before anything is written, but for what only the ledger knows (ties). The
-//! last check decodes the args as a worker will.
+//! Invariant: the errors of a submission are found here, before anything is written, except those
+//! that only the ledger can find (relations). The last check decodes the args as a worker will.
 
 use jobs::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -26,50 +26,52 @@ use crate::{
     problem::{FieldError, Problem, ProblemCode},
 };
 
-/// A job that is asked for.
+/// A job to submit.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSubmission {
-    /// What it does; see `job-kinds`.
+    /// The job's kind; see `job-kinds`.
     #[schema(example = "noop")]
     pub kind: String,
-    /// The kind's arguments, as its schema in `job-kinds` says; `{}` if left out.
+    /// The kind's arguments, according to its schema in `job-kinds`; default `{}`.
     #[schema(value_type = Option<Object>)]
     pub args: Option<Box<RawValue>>,
-    /// Its place among the tenant's own jobs: 1 (first) to 4 (last); 2 if left out.
+    /// The priority among the tenant's own jobs: 1 (first) to 4 (last); default 2.
     #[schema(value_type = Option<i16>, minimum = 1, maximum = 4)]
     pub priority: Option<Priority>,
-    /// When it may run at the earliest; at once if left out.
+    /// The earliest start; at once if omitted.
     pub run_at: Option<Timestamp>,
-    /// Failures after which it is discarded, 1 to 100; the kind's own number if left out.
+    /// Failures after which the job is discarded, 1 to 100; the kind's own number if omitted.
     #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<i16>,
-    /// No run begins after this: the job is discarded instead.
+    /// No run begins after this time: the job is discarded instead.
     pub expires_at: Option<Timestamp>,
     /// A key that only one of the tenant's jobs holds at a time.
     pub unique: Option<UniqueSubmission>,
-    /// Jobs that must be final before this one runs, 100 at most; in a batch also earlier jobs of it, as `"#0"` for the first.
+    /// Jobs that must be final before this one runs, at most 100; in a batch also earlier jobs of
+    /// the batch, such as `"#0"` for the first.
     #[schema(max_items = 100)]
     #[serde(default, deserialize_with = "optional_few::<100, _, _>")]
     pub after: Option<Vec<JobReference>>,
-    /// What becomes of this job if one of those is discarded or cancelled; `cancel` if left out.
+    /// What happens to this job if one of those is discarded or cancelled; default `cancel`.
     pub on_dependency_failure: Option<FailurePolicy>,
 }
 
-/// A job that was committed.
+/// A committed job.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct JobAccepted {
     /// The job's id.
     pub id: Uuid,
-    /// What it does.
+    /// The job's kind.
     pub kind: String,
-    /// Where it waits.
+    /// The queue in which the job waits.
     pub queue: String,
-    /// `available`, or `scheduled` if its time is yet to come or it waits for other jobs.
+    /// `available`, or `scheduled` if its time is still to come or it waits for other jobs.
     pub state: JobState,
 }
 
-/// Judges a submission and makes the row that is to be committed. `earlier` are the jobs before it in a batch.
+/// Validates a submission and builds the row to commit. `earlier` has the ids of the jobs before it
+/// in a batch, `None` for a rejected one.
 pub(super) fn new_job(
     registry: &Registry,
     clock: &Clock,
@@ -92,7 +94,7 @@ pub(super) fn new_job(
     }
     let max_attempts = submission.max_attempts.unwrap_or(kind.max_attempts);
     if !(1..=100).contains(&max_attempts) {
-        let error = FieldError { pointer: "/max_attempts".into(), detail: "max_attempts is 1 to 100".into() };
+        let error = FieldError { pointer: "/max_attempts".into(), detail: "max_attempts must be 1 to 100".into() };
         return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
     }
     Ok(NewJob {
@@ -103,7 +105,8 @@ pub(super) fn new_job(
         args,
         priority: submission.priority.unwrap_or(Priority::DEFAULT),
         max_attempts,
-        // The past means now: it neither overtakes the tenant's older jobs nor counts as a long wait.
+        // A past time means now: the job neither overtakes the tenant's older jobs nor counts as a
+        // long wait.
         run_at: submission.run_at.map(Timestamp::get).filter(|run_at| *run_at > clock.now()),
         expires_at: submission.expires_at.map(Timestamp::get),
         args_version: kind.args_version,
@@ -111,12 +114,12 @@ pub(super) fn new_job(
     })
 }
 
-/// Before they are parsed: a tree takes many times the memory of its text.
+/// Checked before parsing: a tree takes many times the memory of its text.
 fn check_args_size(bytes: usize, limit: usize) -> Result<(), Problem> {
     if bytes <= limit {
         return Ok(());
     }
-    let detail = format!("the args have {bytes} bytes, and {limit} are permitted");
+    let detail = format!("the args have {bytes} bytes; the limit is {limit}");
     let error = FieldError { pointer: "/args".into(), detail };
     Err(Problem::new(ProblemCode::InvalidArgs).errors(vec![error]))
 }
@@ -129,7 +132,7 @@ fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
 }
 
 impl JobSubmission {
-    /// One with the kind's own settings.
+    /// A submission with the kind's own settings.
     pub(super) fn plain(kind: String, args: Option<Box<RawValue>>) -> Self {
         Self {
             kind,

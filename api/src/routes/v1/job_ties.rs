@@ -1,7 +1,8 @@
-//! What ties a submitted job to others, as clients write it: `unique`, `after`, `on_dependency_failure`, `expires_at`.
+//! The relations of a submitted job, as clients write them: `unique`, `after`,
+//! `on_dependency_failure`, `expires_at`.
 //!
-//! Invariant: what can be judged without the ledger is judged here, with its place in the body; the rest comes back from the
-//! commit as a refusal and is told in the same form.
+//! Invariant: everything that can be checked without the ledger is checked here, with its position
+//! in the body; the ledger's rejections result from the commit and are reported in the same form.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct UniqueSubmission {
     /// 1 to 255 characters.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00]*$")]
     pub key: String,
-    /// How long it is held.
+    /// How long the key is held.
     #[serde(default)]
     pub until: Until,
 }
@@ -40,7 +41,7 @@ pub enum Until {
     /// Until the job is completed, discarded or cancelled.
     #[default]
     Final,
-    /// For so many seconds from now on, up to 30 days, whatever becomes of the job.
+    /// For this many seconds from now, at most 30 days, whatever happens to the job.
     Seconds(PeriodSeconds),
 }
 
@@ -50,13 +51,14 @@ pub enum Until {
 #[schema(minimum = 1, maximum = 2_592_000)]
 pub struct PeriodSeconds(u32);
 
-/// A job to wait for: its id, or in a batch `#` and the place of an earlier job of it, from 0.
+/// A job to wait for: its id, or in a batch `#` and the index of an earlier job of the batch, from
+/// 0.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(transparent)]
 #[schema(pattern = r"^(#[0-9]{1,3}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$", example = "#0")]
 pub struct JobReference(String);
 
-/// What becomes of a job when one that it waits for is discarded or cancelled.
+/// What happens to a job when one that it waits for is discarded or cancelled.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailurePolicy {
@@ -66,7 +68,8 @@ pub enum FailurePolicy {
     Run,
 }
 
-/// The ties of a submission; `earlier` are the ids of the jobs before it in its batch, none where one was refused.
+/// The relations of a submission. `earlier` has the ids of the jobs before it in its batch, `None`
+/// for a rejected one.
 pub(super) fn ties(submission: &JobSubmission, earlier: &[Option<Uuid>]) -> Result<Option<Box<Ties>>, Problem> {
     let unique = submission.unique.as_ref().map(unique_key).transpose()?;
     let after = match &submission.after {
@@ -103,7 +106,7 @@ fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
 
 fn dependencies(texts: &[JobReference], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>, Problem> {
     if texts.len() > MAX_DEPENDENCIES {
-        return Err(wrong("/after".into(), format!("a job waits for {MAX_DEPENDENCIES} jobs at most")));
+        return Err(wrong("/after".into(), format!("a job waits for at most {MAX_DEPENDENCIES} jobs")));
     }
     let (mut ids, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     for (at, JobReference(text)) in texts.iter().enumerate() {
@@ -121,24 +124,24 @@ fn dependency(text: &str, earlier: &[Option<Uuid>]) -> Result<Uuid, &'static str
             let place: usize = Some(place)
                 .filter(|place| place.len() <= 3 && place.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|place| place.parse().ok())
-                .ok_or("after # comes the place of an earlier job of the batch")?;
-            let id = earlier.get(place).ok_or("there is no earlier job at that place of the batch")?;
-            id.ok_or("the job at that place of the batch was refused")
+                .ok_or("expected the index of an earlier job of the batch after #")?;
+            let id = earlier.get(place).ok_or("the batch has no earlier job at that index")?;
+            id.ok_or("the job at that index of the batch was rejected")
         }
-        None => parse_id(text).ok_or("neither the id of a job nor # and the place of an earlier one in the batch"),
+        None => parse_id(text).ok_or("expected the id of a job, or # and the index of an earlier job of the batch"),
     }
 }
 
-/// A job that could never start is a slip.
+/// A job that could never start is a mistake of the client.
 pub(super) fn check_expiry(submission: &JobSubmission, now: DateTime<Utc>) -> Result<(), Problem> {
     let Some(expires_at) = submission.expires_at.map(Timestamp::get) else { return Ok(()) };
     if expires_at <= submission.run_at.map_or(now, |run_at| run_at.get().max(now)) {
-        return Err(wrong("/expires_at".into(), "expires_at is later than now and than run_at".into()));
+        return Err(wrong("/expires_at".into(), "expires_at must be later than now and run_at".into()));
     }
     Ok(())
 }
 
-/// The answer where another job holds the key.
+/// The problem if another job holds the key.
 pub(super) fn duplicate(holder: Uuid) -> Problem {
     Problem::new(ProblemCode::Duplicate)
         .detail(format!("job {holder} holds the unique key"))
@@ -152,9 +155,9 @@ impl From<Refusal> for Problem {
             Refusal::UnknownDependencies { places } => wrong_dependencies(&places, "there is no such job"),
             Refusal::TooManyDependents { places } => wrong_dependencies(
                 &places,
-                &format!("{MAX_DEPENDENTS} jobs wait for that job already, and no more can"),
+                &format!("{MAX_DEPENDENTS} jobs wait for that job already, which is the limit"),
             ),
-            Refusal::DependencyRefused { place } => wrong(format!("/after/{place}"), "that job was refused".into()),
+            Refusal::DependencyRefused { place } => wrong(format!("/after/{place}"), "that job was rejected".into()),
         }
     }
 }

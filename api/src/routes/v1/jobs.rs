@@ -1,4 +1,5 @@
-//! `/api/v1/jobs`: submit a job, see it, list, cancel and redrive. [`super::job_submission`] judges what is submitted.
+//! `/api/v1/jobs`: submits, shows, lists, cancels and redrives jobs. [`super::job_submission`]
+//! validates submissions.
 
 use axum::{
     extract::State,
@@ -33,7 +34,7 @@ use crate::{
 
 const ADDRESS: &str = "/api/v1/jobs";
 
-/// What a list is restricted to.
+/// The filter and the page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -41,24 +42,26 @@ pub struct JobQuery {
     /// Only jobs in this ledger state.
     #[param(inline)]
     state: Option<JobState>,
-    /// Only this kind.
+    /// Only jobs of this kind.
     #[param(pattern = r"^[^\x00]*$")]
     kind: Option<String>,
-    /// Only this queue.
+    /// Only jobs in this queue.
     #[param(pattern = r"^[^\x00]*$")]
     queue: Option<String>,
-    /// How many, 1 to 200; 50 if left out.
+    /// Maximum number of items, 1 to 200; default 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Start of the page: `next_cursor` of the previous page.
     #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     cursor: Option<String>,
 }
 
-/// Submits a job. The answer 202 means that it is committed to disk and will run.
+/// Submits a job.
+///
+/// A 202 means that the job is committed to disk and will run.
 #[utoipa::path(post, path = "/api/v1/jobs", operation_id = "create_job", tag = "jobs", request_body = JobSubmission,
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body is answered like the first request and makes no second job")),
-    responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "Where the job can be seen"))), (status = 409, description = "`duplicate`: the job `job_id` holds the unique key")))]
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body gets the response of the first request and creates no second job")),
+    responses((status = 202, body = JobAccepted, description = "The job is committed", headers(("Location" = String, description = "The path of the job"))), (status = 409, description = "`duplicate`: another job, `job_id`, holds the unique key")))]
 pub async fn create(
     permit: Permit<JobsCreate>,
     State(state): State<AppState>,
@@ -83,7 +86,7 @@ async fn submit(
     let work = move |state: &Parts| new_job(&state.registry, &state.clock, tenant, body, &[]);
     let job = state.examine(tenant, size_bytes, work).await??;
     let accepted = JobAccepted::of(&job, &state.clock);
-    // Stored, as it tells of this moment: later the job's time may have come, or its kind be gone.
+    // Stored, since it describes this moment: later the job may be due, or its kind removed.
     let idempotency = key.idempotency(|| to_raw_value(&accepted).ok());
     let jobs = vec![job];
     state.dependencies.admit(&state.stores.tenants, tenant, &jobs).await?;
@@ -98,7 +101,8 @@ async fn submit(
     }
 }
 
-/// The answer of an earlier request. One of the release before left none behind, so it is made from the job.
+/// Replays the response to an earlier request. The previous release stored none, so it is then
+/// built from the job.
 async fn replayed(
     state: &AppState,
     tenant: TenantId,
@@ -130,7 +134,7 @@ pub async fn show(
     job.map(Json).ok_or_else(|| ProblemCode::NotFound.into())
 }
 
-/// Lists jobs, the newest first.
+/// Lists jobs, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(JobQuery),
     responses((status = 200, body = PageBody<JobRecord>, description = "A page of jobs", headers(("Link" = String, description = "The next page, if there is one")))))]
 pub async fn list(
@@ -146,9 +150,11 @@ pub async fn list(
     Ok(page.page(jobs, |job| job.id, &uri))
 }
 
-/// Cancels a job that waits or runs. A running one is told at once, and can no longer complete.
+/// Cancels a waiting or running job.
+///
+/// The worker of a running job is notified at once, and the job can no longer complete.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
-    responses((status = 200, body = JobRecord, description = "The job, cancelled"), (status = 409, description = "It is final already")))]
+    responses((status = 200, body = JobRecord, description = "The cancelled job"), (status = 409, description = "The job is already final")))]
 pub async fn cancel(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
@@ -162,9 +168,9 @@ pub async fn cancel(
     show(Permit::from(permit), State(state), Path(id)).await
 }
 
-/// Makes a discarded or cancelled job run again.
+/// Retries a discarded or cancelled job.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", operation_id = "retry_job", tag = "jobs", params(("id" = Uuid, Path, description = "The job's id")),
-    responses((status = 200, body = JobRecord, description = "The job, waiting again"), (status = 409, description = "It is neither discarded nor cancelled, or another job holds its unique key")))]
+    responses((status = 200, body = JobRecord, description = "The job, waiting again"), (status = 409, description = "The job is neither discarded nor cancelled, or another job holds its unique key")))]
 pub async fn retry(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,

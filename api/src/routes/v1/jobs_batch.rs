@@ -1,7 +1,8 @@
-//! `/api/v1/jobs/batch`: up to a thousand jobs in one request and one commit, each with a result of its own, and if asked for a
-//! job that runs once all of them are final.
+//! `/api/v1/jobs/batch`: up to a thousand jobs in one request and one commit, each with its own
+//! result, and optionally a job that runs once all of them are final.
 //!
-//! Invariant: an answer, replayed or not, is made the same way: what was found in order here, less what the ledger refused.
+//! Invariant: a response, replayed or not, is built the same way: the jobs that were accepted here,
+//! without those that the ledger rejected.
 
 use axum::{
     extract::State,
@@ -34,69 +35,70 @@ use crate::{
 };
 
 const MAX_JOBS: usize = 1_000;
-/// Places that the result of a refused job tells of: a thousand of them are in one answer, and with a key in the ledger.
+/// Maximum errors in the result of a rejected job: one response has up to a thousand results, and
+/// with an idempotency key the ledger stores it.
 const MAX_ERRORS_PER_JOB: usize = 3;
-/// What it costs to judge a job that is not in order, as bytes of a document that is read.
+/// The cost of checking an invalid job, expressed as bytes of a parsed document.
 const BYTES_OF_A_JOB: usize = 8 * 1024;
 
-/// Jobs that are asked for together.
+/// Jobs to submit together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSubmission {
-    /// 1 to 1,000 jobs. Those that are not in order are refused one by one; the others are committed together.
+    /// 1 to 1,000 jobs. Invalid jobs are rejected one by one; the others are committed together.
     #[schema(min_items = 1, max_items = 1000)]
     #[serde(deserialize_with = "few::<1000, _, _>")]
     jobs: Vec<JobSubmission>,
-    /// A job that runs once, when all others are final, however they ended.
+    /// A job that runs once all others are final, however they ended.
     on_complete: Option<CompletionSubmission>,
 }
 
-/// The job that ends a batch.
+/// The completion job of a batch.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompletionSubmission {
-    /// What it does.
+    /// The job's kind.
     kind: String,
-    /// The kind's arguments; `{}` if left out. The batch is known to the run beside them.
+    /// The kind's arguments; default `{}`. The run has access to the batch as well.
     #[schema(value_type = Option<Object>)]
     args: Option<Box<RawValue>>,
 }
 
-/// What became of the jobs, in their order.
+/// The results of the jobs, in their order.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BatchOutcome {
-    /// How many were committed.
+    /// The number of committed jobs.
     accepted: usize,
-    /// How many were refused.
+    /// The number of rejected jobs.
     rejected: usize,
-    /// Where the batch can be seen, if it has a completion job.
+    /// The id of the batch, if it has a completion job.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_id: Option<Uuid>,
-    /// One for each job.
+    /// One result for each job.
     results: Vec<BatchResult>,
 }
 
-/// What became of one job.
+/// The result of one job.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum BatchResult {
-    /// It is committed.
+    /// The job is committed.
     Accepted {
         /// The job's id.
         id: Uuid,
         /// `available` or `scheduled`.
         state: JobState,
     },
-    /// It was refused.
+    /// The job was rejected.
     Rejected {
-        /// Why, for programs.
+        /// The reason for programs.
         code: ProblemCode,
-        /// Why, for people.
+        /// The reason for people.
         detail: String,
-        /// Where in the job.
+        /// The errors by their position in the job.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<FieldError>,
-        /// Of a duplicate, the job that holds the unique key.
+        /// For a duplicate, the job that holds the unique key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job_id: Option<Uuid>,
     },
@@ -104,8 +106,8 @@ enum BatchResult {
 
 /// Submits up to 1,000 jobs in one commit, with a result for each.
 #[utoipa::path(post, path = "/api/v1/jobs/batch", operation_id = "create_job_batch", tag = "jobs", request_body = BatchSubmission,
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body is answered like the first request and makes no second jobs")),
-    responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was in order; the problem has `results` too")))]
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]{0,253}[!-~])?$", description = "A repeat with the same key and body gets the response of the first request and creates no further jobs")),
+    responses((status = 202, body = BatchOutcome, description = "The accepted jobs are committed"), (status = 422, description = "No job was valid; the problem also has `results`")))]
 pub async fn create(
     permit: Permit<JobsCreate>,
     State(state): State<AppState>,
@@ -171,7 +173,7 @@ fn check_size(count: usize) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/jobs".into(), detail }]))
 }
 
-/// The jobs that are in order, with the completion job behind them, and what is answered if the ledger takes them all.
+/// The valid jobs, followed by the completion job, and the response if the ledger accepts them all.
 fn judge(
     registry: &Registry,
     clock: &Clock,
@@ -210,7 +212,7 @@ fn judge(
     Ok((jobs, outcome))
 }
 
-/// Two jobs of one batch cannot both hold a key: that is a slip, not a race.
+/// Two jobs of one batch cannot both hold a key: this is a mistake of the client, not a race.
 fn unlike(earlier: &[NewJob], job: &JobSubmission) -> Result<(), Problem> {
     let Some(unique) = &job.unique else { return Ok(()) };
     let key_of = |job: &NewJob| Some(job.ties.as_deref()?.unique.as_ref()?.key == unique.key);
@@ -233,12 +235,12 @@ fn replayed(response: Option<Box<RawValue>>, refused: Vec<Refused>) -> Result<Re
 }
 
 impl BatchOutcome {
-    /// The outcome after the ledger refused some of the jobs.
+    /// The outcome after the ledger rejected some of the jobs.
     fn without(mut self, refused: Vec<Refused>) -> Self {
         for refused in refused {
             let is_it =
                 |result: &&mut BatchResult| matches!(result, BatchResult::Accepted { id, .. } if *id == refused.id);
-            // The completion job of a batch that has no job left has no result of its own.
+            // The completion job of a batch without remaining jobs has no result of its own.
             let Some(result) = self.results.iter_mut().find(is_it) else { continue };
             *result = BatchResult::of(&refused.refusal.into());
             self.accepted -= 1;
@@ -250,7 +252,7 @@ impl BatchOutcome {
     fn into_problem(self) -> Problem {
         let results = serde_json::value::to_raw_value(&self.results).expect("results are plain data");
         Problem::new(ProblemCode::InvalidBody)
-            .detail("no job of the batch is in order; results says why")
+            .detail("no job of the batch is valid; results has the reasons")
             .member("accepted", self.accepted)
             .member("rejected", self.rejected)
             .written_member("results", results)

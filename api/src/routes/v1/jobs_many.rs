@@ -1,7 +1,9 @@
-//! `/api/v1/jobs/retry` and `/api/v1/jobs/cancel`: steering all jobs that a filter means, the newest first.
+//! `/api/v1/jobs/retry` and `/api/v1/jobs/cancel`: control of all jobs that match a filter, newest
+//! first.
 //!
-//! Invariant: work is done in chunks of one transaction each, up to a limit that the client knows. A job that changes meanwhile
-//! is judged by its state at that moment, as if it were steered alone.
+//! Invariant: the work is done in chunks of one transaction each, up to a limit that the client
+//! sets. A job that changes in the meantime is treated according to its state at that moment, as if
+//! it were controlled alone.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -28,39 +30,39 @@ const CHUNK: usize = 500;
 const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 10_000;
 
-/// A state from which jobs are retried.
+/// A state from which jobs can be retried.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenUp {
-    /// It failed too often, or for good.
+    /// The job failed too often, or permanently.
     Discarded,
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
 }
 
-/// A state from which jobs are cancelled; one that runs is in the state that it waited in.
+/// A state from which jobs can be cancelled; a running job is in the state in which it waited.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unfinished {
-    /// Its time is still to come, or other jobs are.
+    /// The job's time is still to come, or it waits for other jobs.
     Scheduled,
-    /// It waits for a worker.
+    /// The job waits for a worker.
     Available,
-    /// It failed and waits for its next attempt.
+    /// The job failed and waits for its next attempt.
     Retryable,
 }
 
-/// Which jobs are meant; all members that are given must fit.
+/// A filter for jobs; all given members must match.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManyFilter<S> {
-    /// In this ledger state.
+    /// Only jobs in this ledger state.
     state: S,
-    /// Only this kind.
+    /// Only jobs of this kind.
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(pattern = r"^[^\x00]*$")]
     kind: Option<String>,
-    /// Only this queue.
+    /// Only jobs in this queue.
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(pattern = r"^[^\x00]*$")]
     queue: Option<String>,
@@ -74,37 +76,37 @@ pub struct ManyFilter<S> {
     error: Option<String>,
 }
 
-/// Jobs to steer together.
+/// Jobs to control together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManySubmission<S> {
-    /// Which jobs.
+    /// The filter for the jobs.
     filter: ManyFilter<S>,
-    /// Only count them.
+    /// Whether to only count the jobs.
     #[serde(default)]
     dry_run: bool,
-    /// How many at most, the newest first: 1 to 10,000; 1,000 if left out.
+    /// Maximum number of jobs, newest first: 1 to 10,000; default 1,000.
     #[schema(minimum = 1, maximum = 10000)]
     limit: Option<usize>,
 }
 
-/// What was steered.
+/// The result of controlling jobs together.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct ManyOutcome {
-    /// How many the filter meant, counted up to the limit.
+    /// Jobs that match the filter, counted up to the limit.
     matched: usize,
-    /// How many wait again, or are cancelled; 0 in a dry run.
+    /// Jobs that wait again or are cancelled; 0 in a dry run.
     changed: usize,
-    /// How many were left as they are because another job holds their unique key by now.
+    /// Jobs left unchanged because another job holds their unique key by now.
     key_held: usize,
-    /// How many fit the filter but were left out, counted up to the limit: they belong to campaigns or webhooks, which the API key
-    /// may not control.
+    /// Jobs that match the filter but were left out, counted up to the limit: they belong to
+    /// campaigns or webhooks, which the API key may not control.
     not_permitted: usize,
 }
 
-/// Makes discarded or cancelled jobs run again.
+/// Retries discarded or cancelled jobs.
 #[utoipa::path(post, path = "/api/v1/jobs/retry", operation_id = "retry_jobs", tag = "jobs", request_body = ManySubmission<GivenUp>,
-    responses((status = 200, body = ManyOutcome, description = "How many were meant and how many wait again")))]
+    responses((status = 200, body = ManyOutcome, description = "How many jobs matched and how many wait again")))]
 pub async fn retry(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
@@ -123,7 +125,7 @@ pub async fn retry(
 
 /// Cancels waiting and running jobs.
 #[utoipa::path(post, path = "/api/v1/jobs/cancel", operation_id = "cancel_jobs", tag = "jobs", request_body = ManySubmission<Unfinished>,
-    responses((status = 200, body = ManyOutcome, description = "How many were meant and how many are cancelled")))]
+    responses((status = 200, body = ManyOutcome, description = "How many jobs matched and how many are cancelled")))]
 pub async fn cancel(
     permit: Permit<JobsControl>,
     State(state): State<AppState>,
@@ -140,7 +142,7 @@ pub async fn cancel(
     Ok(Json(steering.outcome))
 }
 
-/// The way through the jobs that a filter means.
+/// Iterates over the jobs that match a filter.
 struct Steering<'a> {
     state: &'a AppState,
     tenant: TenantId,
@@ -159,7 +161,7 @@ impl<'a> Steering<'a> {
     ) -> Result<Self, Problem> {
         let limit = submission.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(wrong("/limit", format!("limit is 1 to {MAX_LIMIT}")));
+            return Err(wrong("/limit", format!("limit must be 1 to {MAX_LIMIT}")));
         }
         let filter = submission.filter;
         let filter = SteerFilter {
@@ -180,7 +182,8 @@ impl<'a> Steering<'a> {
         Ok(new)
     }
 
-    /// Counts what the filter means apart from the credential's rights. A filter by kind has passed the check of that kind.
+    /// Counts the matching jobs that the credential may not control. A filter by kind has passed
+    /// the check of that kind.
     async fn count_left_out(&mut self) -> Result<(), Problem> {
         if self.filter.kind.is_some() || self.filter.kinds_left_out.is_empty() {
             return Ok(());
@@ -194,7 +197,8 @@ impl<'a> Steering<'a> {
         Ok(())
     }
 
-    /// The next chunk with the transaction in which it is to be steered; `None` at the end, which in a dry run is at once.
+    /// The next chunk with the transaction in which to change it; `None` at the end, which a dry
+    /// run reaches at once.
     async fn next(&mut self) -> Result<Option<(TenantTx, Vec<Uuid>)>, Problem> {
         let mut transaction = self.state.stores.tenants.begin(self.tenant).await?;
         if self.dry_run {

@@ -1,7 +1,7 @@
-//! `/api/v1/suppressions`: addresses that the tenant's campaigns do not write to, and how to take one off.
+//! `/api/v1/suppressions`: addresses that the tenant's campaigns do not write to.
 //!
-//! Invariant: an entry that a person made by unsubscribing is removed only by a request that says so; a removed address gets the
-//! mails that are queued from then on.
+//! Invariant: the entry of a recipient who unsubscribed is removed only by a request that confirms
+//! it; a removed address receives the mails that are queued from then on.
 
 mod types;
 
@@ -26,7 +26,7 @@ use crate::{
     state::AppState,
 };
 
-/// Lists suppressed addresses, the newest first.
+/// Lists suppressed addresses, newest first.
 #[utoipa::path(get, path = "/api/v1/suppressions", operation_id = "list_suppressions", tag = "suppressions", params(SuppressionQuery),
     responses((status = 200, body = PageBody<SuppressionView>, description = "A page of suppressed addresses")))]
 pub async fn list(
@@ -43,10 +43,12 @@ pub async fn list(
     Ok(page.page(found.into_iter().map(SuppressionView::from).collect(), |view| view.id, &uri))
 }
 
-/// Suppresses an address. One that is on the list already stays there for its first reason.
+/// Suppresses an address.
+///
+/// An address that is already on the list keeps its first reason.
 #[utoipa::path(post, path = "/api/v1/suppressions", operation_id = "create_suppression", tag = "suppressions", request_body = NewSuppressionBody,
     responses((status = 201, body = SuppressionView, description = "The address is suppressed"),
-        (status = 200, body = SuppressionView, description = "It was suppressed before")))]
+        (status = 200, body = SuppressionView, description = "The address was already suppressed")))]
 pub async fn create(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
@@ -85,11 +87,11 @@ pub async fn show(
     find(&mut transaction, &id).await.map(|entry| Json(entry.into()))
 }
 
-/// Takes an address off the list, so that the next campaign writes to it again.
+/// Removes an address from the list; the next campaign writes to it again.
 #[utoipa::path(delete, path = "/api/v1/suppressions/{id}", operation_id = "delete_suppression", tag = "suppressions",
     params(("id" = String, Path, description = "The entry's id, or the address"), SuppressionRemoval),
-    responses((status = 204, description = "It is off the list"),
-        (status = 409, description = "The person unsubscribed, and the request does not say that they want mail again")))]
+    responses((status = 204, description = "The address is no longer on the list"),
+        (status = 409, description = "The recipient unsubscribed, and the request does not confirm that they want mail again")))]
 pub async fn delete(
     permit: Permit<CampaignsWrite>,
     State(state): State<AppState>,
@@ -99,16 +101,16 @@ pub async fn delete(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let entry = find(&mut transaction, &id).await?;
     if entry.reason == SuppressionReason::Unsubscribed.as_str() && !removal.confirm_unsubscribed {
-        let detail = "the person unsubscribed; repeat with ?confirm_unsubscribed=true if they asked for mail again";
+        let detail = "the recipient unsubscribed; repeat with ?confirm_unsubscribed=true if they want mail again";
         return Err(Problem::new(ProblemCode::Conflict).detail(detail).member("reason", entry.reason));
     }
     suppressions::remove(&mut transaction, entry.id).await?;
     transaction.commit().await?;
-    tracing::info!(suppression = %entry.id, reason = entry.reason, "an address was taken off the suppression list");
+    tracing::info!(suppression = %entry.id, reason = entry.reason, "an address was removed from the suppression list");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// By id or address; what is neither is not there.
+/// Finds an entry by id or address; any other text is not found.
 async fn find(transaction: &mut TenantTx, id_or_address: &str) -> Result<Suppression, Problem> {
     let id: Option<Uuid> = id_or_address.parse().ok();
     let key = EmailAddress::parse(id_or_address).ok().map(|address| address.key());

@@ -1,7 +1,7 @@
-//! `/api/v1/unsubscribe/{token}`: where the links in mails lead. The token is the credential.
+//! `/api/v1/unsubscribe/{token}`: the target of the links in mails. The token is the credential.
 //!
-//! Invariant: looking changes nothing (mail scanners follow links), only a POST does; and any token that is not ours is the
-//! same 404.
+//! Invariant: a GET changes nothing (mail scanners follow links), only a POST does; and every
+//! invalid token gets the same 404.
 
 use axum::{extract::State, response::Html};
 use jobs::unsubscribe::Unsubscriber;
@@ -22,15 +22,17 @@ use crate::{
 const ASK: &str = include_str!("unsubscribe/ask.html");
 const DONE: &str = include_str!("unsubscribe/done.html");
 
-/// Asks whether all mail from this sender is to end.
-#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", operation_id = "show_unsubscribe_page", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+/// Shows a page to confirm the end of all mail from this sender.
+#[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", operation_id = "show_unsubscribe_page", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
 pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     who(&state, &token).map(|_| Html(ASK))
 }
 
-/// Ends all mail from this sender to this address: by the button, or by a mail program's one click (RFC 8058).
-#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", operation_id = "unsubscribe", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "From the mail")),
+/// Ends all mail from this sender to this address.
+///
+/// Used by the button of the page and by one-click unsubscription in mail programs (RFC 8058).
+#[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", operation_id = "unsubscribe", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "The address is on the suppression list")))]
 pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
     let who = who(&state, &token)?;

@@ -1,4 +1,5 @@
-//! `/api/v1/webhook-endpoints/{id}/deliveries`: what was sent to an endpoint, how it was answered, and sending it again.
+//! `/api/v1/webhook-endpoints/{id}/deliveries`: the messages to an endpoint, the responses to them,
+//! and redelivery.
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -25,14 +26,14 @@ use crate::{
     state::AppState,
 };
 
-/// A delivery as it stands.
+/// A delivery.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeliveryView {
     /// The `webhook-id` of every attempt.
     id: Uuid,
     /// The `type` of the message.
     event_type: String,
-    /// Whose end it tells of; `null` in a test.
+    /// The job whose end the message reports; `null` in a test.
     job_id: Option<Uuid>,
     /// `pending`, `delivered`, `failed` (given up) or `held` (the endpoint is disabled).
     state: String,
@@ -42,48 +43,51 @@ pub struct DeliveryView {
     next_attempt_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     delivered_at: Option<DateTime<Utc>>,
-    /// What is sent; left out in lists.
+    /// The message; omitted in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
-    /// The newest 20 attempts: at, status, `duration_ms`, error, and the first KiB of the answer; left out in lists.
+    /// The newest 20 attempts: at, status, `duration_ms`, error, and the first KiB of the response;
+    /// omitted in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<LoggedAttempt>>)]
     attempts: Option<serde_json::Value>,
 }
 
-/// Which state a delivery is in.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum DeliveryState {
-    /// To be sent.
+    /// The message will be sent.
     Pending,
-    /// Answered with success.
+    /// The endpoint responded with success.
     Delivered,
-    /// Given up.
+    /// The delivery was given up.
     Failed,
-    /// Waits for its endpoint to be enabled.
+    /// The delivery waits for its endpoint to be enabled.
     Held,
 }
 
-/// What the list is restricted to.
+/// The filter and the page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DeliveryQuery {
-    /// Only this state: pending, delivered, failed, held.
+    /// Only deliveries in this state: pending, delivered, failed, held.
     #[param(inline)]
     state: Option<DeliveryState>,
-    /// How many, 1 to 200; 50 if left out.
+    /// Maximum number of items, 1 to 200; default 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Start of the page: `next_cursor` of the previous page.
     #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     cursor: Option<String>,
 }
 
-/// Lists an endpoint's deliveries, the newest first. They are kept for 30 days.
+/// Lists an endpoint's deliveries, newest first.
+///
+/// Deliveries are kept for 30 days.
 #[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries", operation_id = "list_webhook_deliveries", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), DeliveryQuery),
     responses((status = 200, body = PageBody<DeliveryView>, description = "A page of deliveries")))]
@@ -102,7 +106,7 @@ pub async fn list(
     Ok(page.page(found.into_iter().map(DeliveryView::from).collect(), |view| view.id, &uri))
 }
 
-/// Shows a delivery with its message and the answers to it.
+/// Shows a delivery with its message and the responses to it.
 #[utoipa::path(get, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}", operation_id = "get_webhook_delivery", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), ("delivery_id" = Uuid, Path, description = "The delivery's id")),
     responses((status = 200, body = DeliveryView, description = "The delivery")))]
@@ -116,11 +120,11 @@ pub async fn show(
     Ok(Json(DeliveryView::read(&mut transaction, id, delivery_id).await?))
 }
 
-/// Sends a message again, with the same `webhook-id`, whatever became of it.
+/// Sends a message again, with the same `webhook-id`, unless its delivery is pending.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver", operation_id = "redeliver_webhook", tag = "webhooks",
     params(("id" = Uuid, Path, description = "The endpoint's id"), ("delivery_id" = Uuid, Path, description = "The delivery's id")),
-    responses((status = 202, body = DeliveryView, description = "The delivery, which is under way again"),
-        (status = 409, description = "It is under way, or the endpoint is disabled")))]
+    responses((status = 202, body = DeliveryView, description = "The delivery, which is pending again"),
+        (status = 409, description = "The delivery is already pending, or the endpoint is disabled")))]
 pub async fn redeliver(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -132,7 +136,7 @@ pub async fn redeliver(
     must_be_enabled(&endpoint)?;
     let jobs = [delivery_job(&state.clock, permit.tenant(), delivery_id)];
     if deliveries::send_again(&mut transaction, &[delivery_id], &[jobs[0].id]).await? == 0 {
-        return Err(Problem::new(ProblemCode::Conflict).detail("the message is under way").member("state", "pending"));
+        return Err(Problem::new(ProblemCode::Conflict).detail("the delivery is pending").member("state", "pending"));
     }
     Producer::enqueue_in(&mut transaction, &jobs).await?;
     let view = DeliveryView::read(&mut transaction, id, delivery_id).await?;
@@ -142,7 +146,7 @@ pub async fn redeliver(
 }
 
 impl DeliveryView {
-    /// A delivery in full, as the transaction sees it.
+    /// A delivery with all its members, as the transaction sees it.
     pub(super) async fn read(transaction: &mut TenantTx, endpoint: Uuid, id: Uuid) -> Result<Self, Problem> {
         let summary = deliveries::find(transaction, endpoint, id).await?.ok_or(ProblemCode::NotFound)?;
         let log = deliveries::log(transaction, id).await?.ok_or(ProblemCode::NotFound)?;

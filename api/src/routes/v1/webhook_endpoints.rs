@@ -1,6 +1,7 @@
-//! `/api/v1/webhook-endpoints`: where a tenant wants to hear of its jobs' ends.
+//! `/api/v1/webhook-endpoints`: URLs that receive a message when jobs of the tenant end.
 //!
-//! A secret is shown once, in the answer of the request that made it. Their messages are [`super::webhook_deliveries`].
+//! A secret is shown once, in the response to the request that created it.
+//! [`super::webhook_deliveries`] shows the messages.
 
 mod secrets;
 mod switches;
@@ -34,13 +35,15 @@ use crate::{
     state::AppState,
 };
 
-/// Endpoints that a tenant may have.
+/// Maximum number of endpoints of a tenant.
 const MAX_ENDPOINTS: i64 = 20;
 
-/// Makes an endpoint. Its secret is in this answer and nowhere else.
+/// Creates an endpoint.
+///
+/// Its secret is in this response and nowhere else.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints", operation_id = "create_webhook_endpoint", tag = "webhooks", request_body = NewEndpointBody,
     responses((status = 201, body = EndpointView, description = "The endpoint, with its secret"),
-        (status = 409, description = "The tenant has as many endpoints as it may, or one with this URL: `endpoint_id`")))]
+        (status = 409, description = "The tenant has reached its limit of endpoints, or another endpoint, `endpoint_id`, has this URL")))]
 pub async fn create(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -51,7 +54,7 @@ pub async fn create(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     must_be_only_one(&mut transaction, &new).await?;
     if !endpoints::create(&mut transaction, &new, MAX_ENDPOINTS).await? {
-        let detail = format!("a tenant has {MAX_ENDPOINTS} webhook endpoints at the most");
+        let detail = format!("a tenant has at most {MAX_ENDPOINTS} webhook endpoints");
         return Err(Problem::new(ProblemCode::Conflict).detail(detail).member("limit", MAX_ENDPOINTS));
     }
     webhook_secrets::add(&mut transaction, new.id, ids::new_id(&state.clock), &secret).await?;
@@ -61,7 +64,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, location, Json(EndpointView::with_secret(endpoint, &secret))).into_response())
 }
 
-/// Lists endpoints, the newest first.
+/// Lists endpoints, newest first.
 #[utoipa::path(get, path = "/api/v1/webhook-endpoints", operation_id = "list_webhook_endpoints", tag = "webhooks", params(EndpointQuery),
     responses((status = 200, body = PageBody<EndpointView>, description = "A page of endpoints")))]
 pub async fn list(
@@ -88,11 +91,11 @@ pub async fn show(
     found(endpoints::find(&mut transaction, id).await?)
 }
 
-/// Changes what is named in the body, and leaves the rest.
+/// Changes the members given in the body; the others stay unchanged.
 #[utoipa::path(patch, path = "/api/v1/webhook-endpoints/{id}", operation_id = "update_webhook_endpoint", tag = "webhooks", request_body = EndpointChanges,
     params(("id" = Uuid, Path, description = "The endpoint's id")),
-    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"),
-        (status = 409, description = "Another endpoint has this URL: `endpoint_id`")))]
+    responses((status = 200, body = EndpointView, description = "The changed endpoint"),
+        (status = 409, description = "Another endpoint, `endpoint_id`, has this URL")))]
 pub async fn update(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -109,9 +112,11 @@ pub async fn update(
     found(changed)
 }
 
-/// Deletes an endpoint. What was to be sent there is not sent.
+/// Deletes an endpoint.
+///
+/// Its pending messages are not sent.
 #[utoipa::path(delete, path = "/api/v1/webhook-endpoints/{id}", operation_id = "delete_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
-    responses((status = 204, description = "It is gone")))]
+    responses((status = 204, description = "The endpoint is deleted")))]
 pub async fn delete(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,
@@ -125,7 +130,7 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A second endpoint of one URL would be sent every message twice.
+/// With two endpoints of the same URL, every message would be sent there twice.
 async fn must_be_only_one(transaction: &mut TenantTx, endpoint: &NewEndpoint) -> Result<(), Problem> {
     match endpoints::holder_of_url(transaction, endpoint).await? {
         None => Ok(()),
@@ -135,7 +140,7 @@ async fn must_be_only_one(transaction: &mut TenantTx, endpoint: &NewEndpoint) ->
     }
 }
 
-/// A disabled endpoint is sent nothing, so what asks for a message is refused.
+/// Rejects a disabled endpoint, to which no message is sent.
 pub(super) fn must_be_enabled(endpoint: &Endpoint) -> Result<(), Problem> {
     match &endpoint.disabled_reason {
         None => Ok(()),

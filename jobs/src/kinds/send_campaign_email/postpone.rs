@@ -1,7 +1,8 @@
-//! A mail that was not taken and may be later: whose matter that is, and when to try again.
+//! A mail that was not accepted but may be later: which side is responsible, and when to retry.
 //!
-//! Invariant: what is the relay's or our own matter never counts against a recipient. What counts is judged by time, so that an
-//! outage of hours at the recipient's side costs no mail (RFC 5321 §4.5.4.1), and by how often the mail may have been taken.
+//! Invariant: problems of the relay or of Rota never count against a recipient. Other failures are
+//! bounded by time, so that an outage of hours at the recipient's side costs no mail (RFC 5321
+//! §4.5.4.1), and by the number of times that the mail may have been accepted.
 
 use std::time::Duration;
 
@@ -24,17 +25,18 @@ use crate::{
     ports::mail::{Blame, MailError},
 };
 
-/// A recipient whose side asks for a later try, or does not answer.
+/// For recipients whose side requests a later retry or does not respond.
 const PATIENCE_WITH_RECIPIENTS: TimeDelta = TimeDelta::days(5);
-/// A refusal that speaks of us; people look after what pauses their campaign within a day.
+/// For refusals that concern the sender; the operator of a paused campaign reacts within a day.
 const PATIENCE_WITH_REFUSALS: TimeDelta = TimeDelta::days(1);
-/// Each of these may have put a mail into the mailbox.
+/// Maximum number of attempts without a final reply; each may have delivered the mail.
 const MAX_UNANSWERED: i16 = 3;
-/// Recipients refused alike after which the campaign is paused.
+/// Number of equal refusals after which the campaign is paused.
 const MANY: i32 = 10;
 
 impl SendCampaignEmail {
-    /// Notes a failure that a retry may mend and decides about the retry. `date` is the one in the mail.
+    /// Records a failure that a retry may resolve, and decides about the retry. `date` is the
+    /// mail's date.
     pub(super) async fn postpone(
         &self,
         context: &JobContext,
@@ -78,23 +80,24 @@ impl SendCampaignEmail {
         }
         transaction.commit().await?;
         if paused {
-            tracing::warn!(campaign = %self.campaign_id, refusal, "a campaign is paused: the relay refuses many of its mails alike");
+            tracing::warn!(campaign = %self.campaign_id, refusal, "a campaign is paused: the relay refuses many of its mails for the same reason");
         }
         Err(JobError::Retry(error.into()))
     }
 
-    /// The campaign rests until the relay is back; this recipient gets a new job then.
+    /// Pauses the campaign until the relay is back; resuming it creates a new job for this
+    /// recipient.
     async fn wait_for_relay(&self, context: &JobContext, error: &MailError) -> Result<Success, JobError> {
         let mut transaction = context.begin().await?;
         let summary = error.summary();
         let paused = campaign_pauses::pause_for_relay(&mut transaction, self.campaign_id, &summary).await?;
-        // Paused already, or cancelled: the next look at its state decides.
+        // Already paused or cancelled: the next run decides by the campaign's state.
         let Some(generation) = paused else { return Ok(Success::Snooze(soon(error))) };
         let resuming = ResumeCampaign { campaign_id: self.campaign_id, generation };
         let jobs = [new_job(&context.environment().clock, context.tenant(), &resuming)];
         Producer::enqueue_in(&mut transaction, &jobs).await?;
         tracing::warn!(campaign = %self.campaign_id, relay = summary, "a campaign is paused until the relay is back");
-        let reason = "the mail server is away, the campaign is paused until it is back";
+        let reason = "the mail server is unavailable, the campaign is paused until it is back";
         recipients::finish(&mut transaction, self.recipient_id, "pending", Some(reason)).await?;
         context.commit_and_announce(transaction, &jobs).await?;
         Ok(Success::Cancel(reason.into()))
@@ -112,7 +115,7 @@ fn is_hopeless(context: &JobContext, addressee: &Addressee, error: &MailError) -
         || (error.after_data() && addressee.unanswered + 1 >= MAX_UNANSWERED)
 }
 
-/// When a connection may be free or the relay back, with jitter.
+/// Delay until a connection may be free or the relay may be back, with jitter.
 fn soon(error: &MailError) -> Duration {
     let hint = error.retry_in().unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
     hint.mul_f64(rand::rng().random_range(1.0..=2.0))

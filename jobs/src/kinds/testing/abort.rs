@@ -1,4 +1,4 @@
-//! `abort`: Ends the worker process at once, as a bug in native code does.
+//! `abort`: Aborts the worker process, as a bug in native code would.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,14 +9,14 @@ use crate::{
     job::{Job, JobError, Success},
 };
 
-/// Ends the worker process at once, as a bug in native code does.
+/// Aborts the worker process, as a bug in native code would.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Abort {}
 
 impl Job for Abort {
     const KIND: &'static str = "abort";
-    const DESCRIPTION: &'static str = "Ends the worker process at once, as a bug in native code does.";
+    const DESCRIPTION: &'static str = "Aborts the worker process, as a bug in native code would.";
     const QUEUE: &'static str = QUEUE;
 
     async fn run(self, _context: &JobContext) -> Result<Success, JobError> {

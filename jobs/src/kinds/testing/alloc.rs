@@ -13,7 +13,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alloc {
-    /// How much, in MiB.
+    /// Amount in MiB.
     mib: usize,
 }
 

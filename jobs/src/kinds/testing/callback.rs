@@ -1,6 +1,6 @@
 //! `callback`: POSTs a token to a URL, so that an effect can be counted from outside.
 //!
-//! The guard of all outbound requests holds here too, with this machine permitted besides the public internet.
+//! The guard of all outbound requests applies here too; it also permits loopback addresses.
 
 use std::sync::LazyLock;
 
@@ -22,9 +22,9 @@ static OUTBOUND: LazyLock<Result<Outbound, reqwest::Error>> = LazyLock::new(Outb
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
-    /// Where to.
+    /// The URL.
     url: String,
-    /// What is sent, as `{"token": …}`.
+    /// The token, sent as `{"token": …}`.
     token: String,
 }
 

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fail {
-    /// How many times.
+    /// Number of failures.
     times: i16,
 }
 
@@ -22,14 +22,14 @@ impl Job for Fail {
     const DESCRIPTION: &'static str = "Fails a number of times, then succeeds.";
     const QUEUE: &'static str = QUEUE;
 
-    /// Short, so that tests need not wait.
+    /// Short, so that tests do not have to wait.
     fn retry_delay(_failures: u32) -> std::time::Duration {
         std::time::Duration::from_millis(100)
     }
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
         if context.failures() < self.times {
-            return Err(anyhow::anyhow!("failure {} of {}, as asked", context.failures() + 1, self.times).into());
+            return Err(anyhow::anyhow!("failure {} of {}, as requested", context.failures() + 1, self.times).into());
         }
         Ok(Success::Done)
     }

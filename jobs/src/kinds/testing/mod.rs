@@ -1,5 +1,6 @@
-//! Kinds with which anyone can measure throughput, fairness and faults from outside. Only with `ROTA_TEST_KINDS`, and
-//! never in production. Running one twice is harmless: that is what they are for.
+//! Kinds for measuring throughput, fairness and faults from outside. They exist only with
+//! `ROTA_TEST_KINDS`, never in production. Running one twice is harmless, because they exist for
+//! that purpose.
 
 mod abort;
 mod alloc;
@@ -13,7 +14,7 @@ mod stamp;
 
 use crate::registry::Kind;
 
-/// Where all of them wait.
+/// The queue of all test-only kinds.
 const QUEUE: &str = "default";
 
 /// The test-only kinds.
@@ -30,7 +31,7 @@ pub fn all() -> Vec<Kind> {
     ]
 }
 
-/// How many names and queues [`many`] uses.
+/// Number of names and of queues that [`many`] uses.
 const MANY: (usize, usize) = (1_000, 10);
 
 /// `sleep` as `sleep_0` to `sleep_999`, in the queues `test_0` to `test_9`.

@@ -13,11 +13,11 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noop {
-    /// Ignored: it makes the job as large as a real one.
+    /// Ignored; makes the job as large as a real one.
     #[serde(default)]
     #[expect(dead_code, reason = "only its size matters")]
     pad: String,
-    /// Tells a measuring program of the run.
+    /// Where to report the run.
     stamp: Option<Stamp>,
 }
 

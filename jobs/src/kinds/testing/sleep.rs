@@ -1,4 +1,4 @@
-//! `sleep`: Waits without using a processor; on request it reports progress and leaves a result.
+//! `sleep`: Waits without using a processor; optionally reports progress and returns a result.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
-    /// How long, in milliseconds.
+    /// Duration in milliseconds.
     ms: u64,
-    /// Tells a measuring program of the run.
+    /// Where to report the run.
     stamp: Option<Stamp>,
-    /// Into how many parts it is divided, each of which is reported as progress.
+    /// Number of equal parts; progress is reported after each.
     #[schemars(range(min = 1, max = 100))]
     steps: Option<u8>,
     /// Size of the result, in bytes of JSON.

@@ -1,4 +1,4 @@
-//! `spin`: Uses a processor, and looks at the cancellation token now and then.
+//! `spin`: Keeps a processor busy and polls the cancellation token.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,22 +9,22 @@ use crate::{
     job::{Job, JobError, Success},
 };
 
-/// Uses a processor, and looks at the cancellation token now and then.
+/// Keeps a processor busy and polls the cancellation token.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spin {
-    /// How long, in milliseconds.
+    /// Duration in milliseconds.
     ms: u64,
-    /// Whether it keeps a thread of the runtime, as a kind with a bug does, and does not look at the token.
+    /// Whether to block a runtime thread and ignore the token, as a kind with a bug would.
     #[serde(default)]
     blocks: bool,
-    /// Tells a measuring program of the run.
+    /// Where to report the run.
     stamp: Option<Stamp>,
 }
 
 impl Job for Spin {
     const KIND: &'static str = "spin";
-    const DESCRIPTION: &'static str = "Uses a processor, and looks at the cancellation token now and then.";
+    const DESCRIPTION: &'static str = "Keeps a processor busy and polls the cancellation token.";
     const QUEUE: &'static str = QUEUE;
 
     async fn run(self, context: &JobContext) -> Result<Success, JobError> {
@@ -34,7 +34,8 @@ impl Job for Spin {
             spin(ms, || false);
             return Ok(Success::Done);
         }
-        // On a thread of its own: a kind that computes must not hold up the others of the process.
+        // On a separate thread, because a kind that computes must not delay the others in the
+        // process.
         tokio::task::spawn_blocking(move || spin(ms, || cancelled.is_cancelled()))
             .await
             .map_err(anyhow::Error::from)?;

@@ -1,7 +1,8 @@
-//! Telling a measuring program when a run began and ended, without the cost and the delay of an HTTP request.
+//! Reports the start and end of a run to a measuring program, without the cost and delay of an HTTP
+//! request.
 //!
-//! Invariant: the time is taken before the datagram is made, so sending and receiving it are no part of what is measured; and
-//! nothing leaves the machine.
+//! Invariant: the time is taken before the datagram is built, so sending and receiving it are not
+//! part of the measurement; and nothing leaves the machine.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -11,17 +12,18 @@ use shared::clock::Clock;
 
 use crate::context::JobContext;
 
-/// Where to, and what to say. A datagram is `start TOKEN UNIX_NANOSECONDS`, and `end …` when the run is over, cancelled ones too.
+/// Where to report a run, and as which job. A datagram is `start TOKEN UNIX_NANOSECONDS`, and
+/// `end …` when the run is over, also if it was cancelled.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
-    /// A UDP port of this machine.
+    /// A UDP port on this machine.
     port: u16,
-    /// What tells this job from others.
+    /// Identifies this job.
     token: u64,
 }
 
-/// Stamps the end when it is dropped.
+/// Reports the end of the run when it is dropped.
 pub struct Stamped {
     socket: UdpSocket,
     token: u64,
@@ -29,7 +31,8 @@ pub struct Stamped {
 }
 
 impl Stamp {
-    /// Stamps the start. Without a socket there is no stamp: whoever measures notices that.
+    /// Reports the start. Without a socket nothing is reported, which the measuring program
+    /// notices.
     pub fn start(&self, context: &JobContext) -> Option<Stamped> {
         let clock = context.environment().clock.clone();
         let started_ns = unix_ns(&clock);
@@ -43,7 +46,7 @@ impl Stamp {
 
 impl Stamped {
     fn send(&self, event: &str, at_ns: i64) {
-        // A datagram that nobody hears is no fault of the job.
+        // A datagram without a receiver is not a failure of the job.
         let _ = self.socket.send(format!("{event} {} {at_ns}", self.token).as_bytes());
     }
 }

@@ -1,20 +1,22 @@
-//! Mail addresses in the form that SMTP carries.
+//! Mail addresses in the form that SMTP uses.
 //!
-//! Invariant: an accepted address has an ASCII domain and no character that could end a command or a header. The
-//! rules are narrower than RFC 5321 on purpose: quoted local parts and address literals (`a@[10.0.0.1]`) are
-//! refused, since no customer list has them and attackers do.
+//! Invariant: an accepted address has an ASCII domain and no character that could end a command or
+//! a header. The rules are deliberately narrower than RFC 5321: quoted local parts and address
+//! literals (`a@[10.0.0.1]`) are refused, since real recipient lists do not contain them and
+//! attackers use them.
 
 use lettre::Address;
 use url::Host;
 
 use super::error::InvalidAddress;
 
-/// Octets in an address and in its local part (RFC 5321 §4.5.3.1, erratum 1690).
+/// Maximum octets of an address and of its local part (RFC 5321 §4.5.3.1, erratum 1690).
 const MAX_ADDRESS_BYTES: usize = 254;
 const MAX_LOCAL_BYTES: usize = 64;
 
-/// The address as it is stored and compared: trimmed, the domain in lower case and as A-labels (`xn--…`).
-/// The local part is kept as written, because only its own mail server may judge it.
+/// The address in the form that is stored and compared: trimmed, with the domain in lower case and
+/// in A-labels (`xn--…`). The local part is kept as written, because only its own mail server may
+/// interpret it.
 pub fn normalize_address(raw: &str) -> Result<String, InvalidAddress> {
     let (local, domain) = raw.trim().rsplit_once('@').ok_or(InvalidAddress("it has no @"))?;
     check_local(local)?;
@@ -26,9 +28,9 @@ pub fn normalize_address(raw: &str) -> Result<String, InvalidAddress> {
     Ok(address)
 }
 
-/// [`normalize_address`], as the type that the SMTP commands take.
+/// Like [`normalize_address`], but returns the type used in SMTP commands.
 pub(super) fn parse(raw: &str) -> Result<Address, InvalidAddress> {
-    normalize_address(raw)?.parse().map_err(|_| InvalidAddress("it has characters that no address has"))
+    normalize_address(raw)?.parse().map_err(|_| InvalidAddress("it contains characters not allowed in an address"))
 }
 
 fn check_local(local: &str) -> Result<(), InvalidAddress> {
@@ -36,17 +38,18 @@ fn check_local(local: &str) -> Result<(), InvalidAddress> {
         return Err(InvalidAddress("the part before the @ must have 1 to 64 bytes"));
     }
     if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
-        return Err(InvalidAddress("a dot stands at an end of the part before the @, or twice"));
+        return Err(InvalidAddress("a dot may not begin or end the part before the @, nor follow another dot"));
     }
     if local.chars().any(|c| c.is_control() || c.is_whitespace() || "\"(),:;<>@[\\]".contains(c)) {
-        return Err(InvalidAddress("the part before the @ has a blank or a character that must be quoted"));
+        return Err(InvalidAddress("the part before the @ contains white space or a character that must be quoted"));
     }
     Ok(())
 }
 
 fn ascii_domain(domain: &str) -> Result<String, InvalidAddress> {
     const MALFORMED: InvalidAddress = InvalidAddress("the part after the @ is not a domain");
-    // The host parser of URLs decodes percent signs and drops tabs; an address has neither.
+    // The host parser of URLs decodes percent signs and drops tabs; addresses must not contain
+    // either.
     if domain.contains('%') || domain.chars().any(char::is_control) {
         return Err(MALFORMED);
     }

@@ -1,8 +1,9 @@
-//! One mail over one session, command by command.
+//! The SMTP dialogue of one mail on one session, command by command.
 //!
-//! Invariant: a mail counts as taken exactly if a 2xx line answers its final dot; [`Progress::after_data`] is set before
-//! the dot is written, so that no way of failing afterwards passes for a mail that cannot double.
-//! What a refusal means is in [`super::verdict`].
+//! Invariant: a mail counts as accepted exactly if a 2xx line answers its final dot.
+//! [`Progress::after_data`] is set before the dot is written, so that every later failure is
+//! reported as one after which a repeat may cause a duplicate. [`super::verdict`] interprets
+//! refusals.
 
 use deadpool::managed::Pool;
 
@@ -14,13 +15,13 @@ use super::{
     session::Session,
 };
 
-/// How far a mail has come: what the deadline reports when it strikes.
+/// How far a mail has come, for the error when the deadline passes.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub stage: MailStage,
-    /// The final dot is being written, or was: the relay may take the mail.
+    /// Whether the final dot is being or was written, so that the relay may accept the mail.
     pub after_data: bool,
-    /// The code of a final reply whose end has not come.
+    /// The code of a final reply that has not ended yet.
     pub heard: Option<u16>,
 }
 
@@ -32,8 +33,8 @@ impl Progress {
 
 /// Sends `mail` over a pooled connection and returns the relay's last reply.
 ///
-/// A kept connection that the relay has closed meanwhile costs the mail nothing: as long as not even MAIL FROM was
-/// accepted, the next connection is tried, and at the latest a fresh one decides.
+/// A pooled connection that the relay has closed since its last use does not fail the mail: as long
+/// as MAIL FROM was not accepted, the next connection is tried, and in the end a new one decides.
 pub(super) async fn deliver(
     pool: &Pool<Connector>,
     mail: &BuiltMail,
@@ -51,7 +52,7 @@ pub(super) async fn deliver(
     }
 }
 
-/// True for the failures of a connection that had been closed, or was about to be, before the mail began.
+/// Whether the connection was already closed, or about to be, before the mail began.
 fn was_stale(error: &MailError) -> bool {
     matches!(error, MailError::Transient { stage: MailStage::Sender, code: None | Some(421), .. })
 }
@@ -71,12 +72,13 @@ async fn converse(connection: &mut Connection, mail: &BuiltMail, progress: &mut 
     outcome
 }
 
-/// The extensions that the mail needs. Bodies are always ASCII here; only an address can need more.
+/// The extensions that the mail needs. Bodies are always ASCII here; only an address can require
+/// one.
 fn mail_parameters(session: &Session, mail: &BuiltMail) -> Result<&'static str, MailError> {
     match (mail.needs_utf8, session.takes_utf8()) {
         (false, _) => Ok(""),
         (true, true) => Ok(" SMTPUTF8 BODY=8BITMIME"),
-        (true, false) => Err(MailError::invalid("an address is not ASCII and the relay does not know SMTPUTF8")),
+        (true, false) => Err(MailError::invalid("an address is not ASCII and the relay does not support SMTPUTF8")),
     }
 }
 
@@ -99,7 +101,8 @@ async fn transact(
     finish(session, mail, progress).await
 }
 
-/// Requires a reply of the right class. A 250 where a 354 belongs means that the relay and we are out of step.
+/// Requires a reply of the right class. A 250 in place of a 354 means that commands and replies are
+/// out of step.
 async fn expect(
     session: &mut Session,
     mail: &BuiltMail,
@@ -117,8 +120,9 @@ async fn expect(
     Err(MailError::refused(stage, &reply, Some(&mail.to)))
 }
 
-/// Sends all of the message but the final dot. A reply that comes before the dot is not one to the message: a 2xx there is
-/// no receipt, and a refusal in the middle of the message ends the session.
+/// Sends all of the message except the final dot. A reply that arrives before the dot does not
+/// belong to the message: a 2xx is not a receipt, and a refusal in the middle of the message ends
+/// the session.
 async fn send_body(session: &mut Session, mail: &BuiltMail) -> Result<(), MailError> {
     let written = session.write(&dot_stuffed(&mail.octets)).await;
     if written.is_ok() && !session.has_spoken().await {
@@ -128,16 +132,17 @@ async fn send_body(session: &mut Session, mail: &BuiltMail) -> Result<(), MailEr
         (Some(reply), _) if matches!(reply.class(), 4 | 5) => {
             Err(MailError::refused(MailStage::Body, &reply, Some(&mail.to)))
         }
-        (Some(_), _) => Err(MailError::transient(MailStage::Body, "the relay answered before the end of the message")),
+        (Some(_), _) => Err(MailError::transient(MailStage::Body, "the relay replied before the end of the message")),
         (None, Err(error)) => Err(MailError::transient(MailStage::Body, error)),
         (None, Ok(())) => Err(MailError::transient(MailStage::Body, "the relay closed the connection")),
     }
 }
 
-/// Sends the final dot and reads what the relay makes of the mail.
+/// Sends the final dot and reads the relay's reply to the mail.
 ///
-/// If any line of the reply is a 2xx, the mail is taken. A relay that says both 250 and 451 may or may not send it on; the
-/// repeat of a mail that was taken is the worse mistake, since it is made again with every attempt.
+/// If any line of the reply is a 2xx, the mail counts as accepted. A relay that replies with both
+/// 250 and 451 may or may not forward the mail; treating an accepted mail as failed is the worse
+/// mistake, since every attempt then sends it again.
 async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
     let reply = match session.write(b".\r\n").await {
         Ok(()) => session.read(&mut progress.heard).await,
@@ -150,13 +155,13 @@ async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress
         }
         Ok(reply) => {
             session.lose_step();
-            Err(lost_reply(Some(reply.code), &format!("the relay is out of step, it answered {}", reply.code)))
+            Err(lost_reply(Some(reply.code), &format!("unexpected reply {} from the relay", reply.code)))
         }
         Err(why) => Err(lost_reply(None, &why.to_string())),
     }
 }
 
-/// The relay may have the mail, and nobody knows.
+/// No final reply: the relay may or may not have accepted the mail.
 pub(super) fn lost_reply(code: Option<u16>, reason: &str) -> MailError {
     MailError::Transient {
         stage: MailStage::Reply,
@@ -173,7 +178,8 @@ fn receipt(reply: &Reply) -> String {
     excerpt(&format!("{} {}", reply.code, reply.text()))
 }
 
-/// The message as DATA carries it (RFC 5321 §4.5.2), ended by CRLF, without the final dot.
+/// The message in the form required by DATA (RFC 5321 §4.5.2), terminated by CRLF, without the
+/// final dot.
 fn dot_stuffed(octets: &[u8]) -> Vec<u8> {
     let mut stuffed = Vec::with_capacity(octets.len() + 64);
     for line in octets.split_inclusive(|&octet| octet == b'\n') {

@@ -1,8 +1,8 @@
-//! What can go wrong with a mail, in the three classes that a job has to tell apart.
+//! Mail errors, in the three classes that a job has to distinguish.
 //!
-//! Invariant: no text made here carries a password or the recipient's address, and none is longer than
-//! [`MAX_REPLY_CHARS`] of foreign text; [`MailError::summary`] has no foreign text at all and is what logs carry.
-//! Which reply falls into which class is decided in [`super::verdict`].
+//! Invariant: no text created here contains a password or the recipient's address, and none
+//! contains more than [`MAX_REPLY_CHARS`] of foreign text; [`MailError::summary`] contains no
+//! foreign text and is used in logs. [`super::verdict`] assigns replies to classes.
 
 use std::{fmt, time::Duration};
 
@@ -15,17 +15,17 @@ use super::{
     verdict::{EnhancedCode, Verdict, judge},
 };
 
-/// Foreign text (a relay's reply) kept in an error, in characters.
+/// Maximum characters of foreign text (a relay's reply) in an error.
 pub const MAX_REPLY_CHARS: usize = 300;
-/// What stands in the place of an address.
+/// Replaces an address.
 const RECIPIENT: &str = "<recipient>";
-/// A shorter local part may be any word.
+/// A shorter local part may be an ordinary word.
 const MIN_LOCAL_BYTES: usize = 3;
 
-/// Where in the life of one mail a failure happened.
+/// The step of sending a mail at which a failure happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MailStage {
-    /// Waiting for a connection that others use.
+    /// Waiting for a connection that is in use.
     Wait,
     /// Opening a connection.
     Connect,
@@ -39,7 +39,7 @@ pub enum MailStage {
     Sender,
     /// RCPT TO.
     Recipient,
-    /// DATA, before the relay says 354.
+    /// DATA, before the relay's 354.
     Data,
     /// Sending the message itself.
     Body,
@@ -67,23 +67,25 @@ impl fmt::Display for MailStage {
     }
 }
 
-/// Whose matter a failure is that a retry may mend. Only [`Blame::Recipient`] and [`Blame::Sender`] count against a mail.
+/// The side responsible for a failure that a retry may resolve. Only [`Blame::Recipient`] and
+/// [`Blame::Sender`] count against a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The relay takes nothing from anyone: unreachable, no TLS, no greeting, credentials refused.
+    /// The relay accepts no mail at all: unreachable, no TLS, no greeting, credentials refused.
     Relay,
-    /// The relay is reachable, but its connections are in use, or the recipient's domain does not answer just now.
+    /// The relay is reachable, but its connections are in use, or the recipient's domain does not
+    /// respond at the moment.
     Busy,
     /// The relay refuses this sender: policy, relaying, blocks, the sequence of commands.
     Sender,
-    /// The recipient's side asks for a later try, or the dialogue broke off.
+    /// The recipient's side requests a later retry, or the dialogue was interrupted.
     Recipient,
 }
 
-/// Why a mail was not (known to be) taken.
+/// Why a mail was not accepted, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// Final for this recipient: the relay will answer the same to a repeat.
+    /// Final for this recipient: the relay will give the same reply to a repeat.
     #[error("rejected by the relay at {stage} with {code}: {message}")]
     Rejected {
         stage: MailStage,
@@ -91,46 +93,49 @@ pub enum MailError {
         code: u16,
         enhanced: Option<EnhancedCode>,
         message: String,
-        /// The reply says that there is no such mailbox, for no mail; otherwise it speaks of this mail.
+        /// Whether the reply reports that the mailbox does not exist; otherwise it concerns this
+        /// mail only.
         mailbox_dead: bool,
     },
-    /// Worth a retry.
+    /// A retry may succeed.
     #[error("not sent, may be retried, at {stage}: {reason}")]
     Transient {
         stage: MailStage,
-        /// The SMTP reply code if the relay gave one.
+        /// The SMTP reply code, if the relay sent one.
         code: Option<u16>,
         enhanced: Option<EnhancedCode>,
         reason: String,
-        /// The whole message had gone out and no reply to it was read: the relay may have taken it, so a
-        /// repeat (with the same Message-ID) may double. False whenever a double is impossible.
+        /// The whole message was sent and no reply to it was read. The relay may have accepted it,
+        /// so a repeat (with the same Message-ID) may cause a duplicate. False whenever a duplicate
+        /// is impossible.
         after_data: bool,
         blame: Blame,
-        /// When a connection may be free, or the relay is looked for again.
+        /// When a connection may be free, or the next check of the relay is due.
         retry_in: Option<Duration>,
     },
-    /// Final: no message can be made of this (a malformed address, a bad Message-ID). Nothing was sent.
+    /// Final: no message can be built (a malformed address, an invalid Message-ID). Nothing was
+    /// sent.
     #[error("the mail cannot be built: {reason}")]
     Invalid { reason: String },
 }
 
 impl MailError {
-    /// True if the relay may have taken the message although the send failed.
+    /// Whether the relay may have accepted the message although sending failed.
     pub fn after_data(&self) -> bool {
         matches!(self, Self::Transient { after_data: true, .. })
     }
 
-    /// True if octets of the message itself have left, so that a repeat must be the same mail.
+    /// Whether octets of the message itself were sent, so that a repeat must be identical.
     pub fn message_was_seen(&self) -> bool {
         self.stage().is_some_and(|stage| matches!(stage, MailStage::Body | MailStage::Reply))
     }
 
-    /// True if a repeat cannot succeed, so that the recipient is to be given up.
+    /// Whether a repeat cannot succeed, so that the recipient must be given up.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Transient { .. })
     }
 
-    /// Whose matter it is; `None` if it is final.
+    /// The responsible side; `None` if the error is final.
     pub fn blame(&self) -> Option<Blame> {
         match self {
             Self::Transient { blame, .. } => Some(*blame),
@@ -151,7 +156,7 @@ impl MailError {
         }
     }
 
-    /// Class, stage and codes, without a word of the relay's: for logs, and to see which refusals are alike.
+    /// Class, stage and codes, without the relay's text: for logs, and to compare refusals.
     pub fn summary(&self) -> String {
         let (class, stage, code, enhanced) = match self {
             Self::Rejected { stage, code, enhanced, .. } => ("rejected", stage, Some(*code), enhanced),
@@ -177,7 +182,7 @@ impl MailError {
         Self::Invalid { reason: reason.into() }
     }
 
-    /// A failure without a reply, before the whole message was out.
+    /// A failure without a reply, before the whole message was sent.
     pub(super) fn transient(stage: MailStage, reason: impl fmt::Display) -> Self {
         let blame = match stage {
             MailStage::Wait => Blame::Busy,
@@ -188,7 +193,7 @@ impl MailError {
         Self::Transient { stage, code: None, enhanced: None, reason, after_data: false, blame, retry_in: None }
     }
 
-    /// As [`Self::transient`], with the time to the next try.
+    /// Like [`Self::transient`], with the time until the next attempt.
     pub(super) fn not_now(stage: MailStage, why: &str, retry_in: Duration) -> Self {
         let mut error = Self::transient(stage, format!("{why}; again in {} ms", retry_in.as_millis()));
         if let Self::Transient { retry_in: hint, .. } = &mut error {
@@ -197,7 +202,7 @@ impl MailError {
         error
     }
 
-    /// When a connection may be free, or the relay is looked for again, if that is known.
+    /// When a connection may be free, or the next check of the relay is due, if known.
     pub fn retry_in(&self) -> Option<Duration> {
         match self {
             Self::Transient { retry_in, .. } => *retry_in,
@@ -209,7 +214,7 @@ impl MailError {
         Self::transient(stage, why)
     }
 
-    /// A reply that refuses, or one that does not belong here. `recipient` is kept out of its text.
+    /// A reply that refuses, or an unexpected one. `recipient` is removed from its text.
     pub(super) fn refused(stage: MailStage, reply: &Reply, recipient: Option<&Address>) -> Self {
         let text = reply.text();
         let enhanced = EnhancedCode::find(&text);
@@ -220,26 +225,27 @@ impl MailError {
                 let mailbox_dead = verdict == Verdict::MailboxDead;
                 return Self::Rejected { stage, code, enhanced, message, mailbox_dead };
             }
-            Verdict::TryLater => (Blame::Recipient, "the relay asks for a later try"),
-            Verdict::SenderRefused => (Blame::Sender, "the relay refuses us"),
-            Verdict::RelayRefuses => (Blame::Relay, "the relay refuses us"),
+            Verdict::TryLater => (Blame::Recipient, "the relay requests a later retry"),
+            Verdict::SenderRefused => (Blame::Sender, "the relay refuses the sender"),
+            Verdict::RelayRefuses => (Blame::Relay, "the relay refuses the session"),
         };
         let reason = format!("{whom} with {code}: {message}");
         Self::Transient { stage, code: Some(code), enhanced, reason, after_data: false, blame, retry_in: None }
     }
 }
 
-/// A mail address that cannot be used, and why.
+/// The text is not a usable mail address, for this reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a mail address: {0}")]
 pub struct InvalidAddress(pub(super) &'static str);
 
-/// What is wrong with `SMTP_URL` or the settings beside it. Never repeats the URL: it may hold a password.
+/// An error in `SMTP_URL` or the related settings. It never contains the URL, which may contain a
+/// password.
 #[derive(Debug, thiserror::Error)]
 pub enum MailConfigError {
     #[error("SMTP_URL must be file:DIRECTORY, smtp://HOST or smtps://HOST: {0}")]
     Malformed(String),
-    #[error("SMTP_URL asks for tls={0}: TLS is either required or none, it is never downgraded on the way")]
+    #[error("SMTP_URL sets tls={0}: TLS is either required or none, it is never downgraded")]
     Tls(String),
     #[error("SMTP_URL: unknown setting `{0}`; known are tls and ca")]
     UnknownSetting(String),
@@ -249,12 +255,12 @@ pub enum MailConfigError {
     Settings(&'static str),
 }
 
-/// Foreign text on one line and of bounded length.
+/// Foreign text, on one line and truncated.
 pub(super) fn excerpt(text: &str) -> String {
     foreign_text::cleaned(&one_line(text, MAX_REPLY_CHARS), RECIPIENT, MAX_REPLY_CHARS)
 }
 
-/// The relay's words without the recipient: relays repeat the address, or the part before its @ alone.
+/// The relay's text without the recipient: relays repeat the address, or only its local part.
 pub(super) fn redacted(text: &str, recipient: Option<&Address>) -> String {
     let text = excerpt(text);
     let Some(local) = recipient.map(Address::user).filter(|local| local.len() >= MIN_LOCAL_BYTES) else { return text };

@@ -1,7 +1,8 @@
-//! Mails as `.eml` files in a folder: what development and demos use in place of a relay.
+//! Writes mails as `.eml` files to a folder, which development and demos use instead of a relay.
 //!
-//! Invariant: the folder has one complete `.eml` per Message-ID. A file is written under a dot name and renamed, so a
-//! crash leaves no half mail, and a repeat of a mail overwrites the first copy instead of adding one.
+//! Invariant: the folder has one complete `.eml` per Message-ID. A file is written under a hidden
+//! name and renamed, so a crash leaves no partial mail, and a repeated mail overwrites the first
+//! copy instead of adding another.
 
 use std::{
     io,
@@ -17,10 +18,10 @@ use super::{
     message::BuiltMail,
 };
 
-/// Characters of a Message-ID kept in a file name; beyond, a digest tells names apart.
+/// Maximum characters of a Message-ID in a file name; longer ids are distinguished by a digest.
 const MAX_STEM_CHARS: usize = 120;
 
-/// Writes the mail into `folder`, which is made if it is missing. Returns the path of the file.
+/// Writes the mail to `folder`, which is created if it is missing. Returns the path of the file.
 pub(super) async fn store(folder: &Path, mail: &BuiltMail) -> Result<String, MailError> {
     let path = folder.join(file_name(&mail.message_id));
     write(folder, &path, &mail.octets)
@@ -36,7 +37,7 @@ async fn write(folder: &Path, path: &Path, octets: &[u8]) -> io::Result<()> {
     fs::rename(&unfinished.0, path).await
 }
 
-/// Removes the file under its dot name when writing failed or was abandoned; after the rename it finds nothing.
+/// Removes the hidden file if writing failed or was abandoned; after the rename it does not exist.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
@@ -45,11 +46,12 @@ impl Drop for Unfinished {
     }
 }
 
-/// A name that a person recognises, made of characters that every file system takes.
+/// A recognisable name, of characters that every file system accepts.
 fn file_name(message_id: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
     let plain = message_id.len() <= MAX_STEM_CHARS && !message_id.starts_with('.') && message_id.chars().all(safe);
-    // Upper case is digested too: on some file systems `A@x` and `a@x` are one name.
+    // Ids with upper case get a digest too, because some file systems treat `A@x` and `a@x` as the
+    // same name.
     if plain && !message_id.bytes().any(|b| b.is_ascii_uppercase()) {
         return format!("{message_id}.eml");
     }

@@ -1,7 +1,8 @@
-//! Whether the relay can be used at all: a circuit breaker for all mails of the process.
+//! Whether the relay is usable: a circuit breaker for all mails of the process.
 //!
-//! Invariant: while the relay is away, one attempt at a time finds out whether it is back, with pauses that double up to the
-//! longest; all others fail at once instead of holding a slot for a time-out. An outage says nothing of any mail.
+//! Invariant: while the relay is unavailable, one attempt at a time checks whether it is back, with
+//! pauses that double up to a maximum; all other mails fail immediately instead of occupying a slot
+//! until the time-out. An outage does not count against any mail.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,10 +12,11 @@ use std::{
 use tokio::time::Instant;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// A relay that took a mail so lately is there: it limits connections, or had a hiccup.
+/// A relay that has answered within this time is available: it limits connections or had a brief
+/// problem.
 const RECENTLY: Duration = Duration::from_secs(2);
 
-/// What is known of the relay.
+/// Known state of the relay.
 #[derive(Debug)]
 pub(super) struct RelayHealth {
     longest_pause: Duration,
@@ -34,10 +36,10 @@ struct Outage {
     next: Instant,
 }
 
-/// The relay is away.
+/// The relay is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Away {
-    /// Until the next attempt.
+    /// Time until the next attempt.
     pub retry_in: Duration,
 }
 
@@ -50,7 +52,7 @@ impl RelayHealth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an attempt pass if the relay is there, or if it is time to look.
+    /// Admits an attempt if the relay is available or the next check is due.
     pub fn admit(&self) -> Result<(), Away> {
         let now = Instant::now();
         let mut state = self.state();
@@ -63,7 +65,8 @@ impl RelayHealth {
         Ok(())
     }
 
-    /// The relay could not be used. True if that is an outage: not if another connection to it works.
+    /// Records that the relay could not be used. Returns whether that is an outage; it is not if
+    /// another connection to the relay works.
     pub fn failed(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
@@ -74,14 +77,14 @@ impl RelayHealth {
         true
     }
 
-    /// The relay answered a command of a mail.
+    /// Records that the relay answered a command of a mail.
     pub fn answered(&self) {
         let mut state = self.state();
         state.outage = None;
         state.last_answer = Some(Instant::now());
     }
 
-    /// How long it has been away.
+    /// Duration of the current outage.
     pub fn away_for(&self) -> Option<Duration> {
         self.state().outage.as_ref().map(|outage| outage.since.elapsed())
     }

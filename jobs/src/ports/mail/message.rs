@@ -1,8 +1,9 @@
-//! From an [`OutgoingMail`] to the octets that go over the wire.
+//! Builds the octets of an [`OutgoingMail`].
 //!
-//! Invariant: the same `OutgoingMail` gives the same octets, so that a repeat after a crash is recognisably the same
-//! mail; and no field of it can add a header or a recipient. Free text is cleaned by [`super::text`] before lettre
-//! sees it, because lettre panics on a line break in a display name.
+//! Invariant: the same `OutgoingMail` produces the same octets, so that a repeat after a crash is
+//! recognisable as the same mail; and no field of it can add a header or a recipient.
+//! [`super::text`] cleans free text before lettre receives it, because lettre panics on a line
+//! break in a display name.
 
 use chrono::{DateTime, Utc};
 use lettre::{
@@ -18,13 +19,13 @@ use uuid::Uuid;
 
 use super::{address, error::MailError, text};
 
-/// Characters of a display name that are kept; far below the 998 octets of a header line, which a text without blanks could not be
-/// folded to.
+/// Maximum characters of a display name; well below the 998 octets of a header line, since text
+/// without spaces cannot be folded.
 const MAX_NAME_CHARS: usize = 120;
 const MAX_MESSAGE_ID_BYTES: usize = 200;
 const MAX_URL_BYTES: usize = 900;
 
-/// An address and the name shown for it. The address is checked when the mail is built.
+/// An address and its display name. The address is validated when the mail is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
     pub address: String,
@@ -46,20 +47,22 @@ impl Mailbox {
 /// One mail to one recipient, before it is built.
 #[derive(Debug, Clone)]
 pub struct OutgoingMail {
-    /// `left@right`, without angle brackets. Must be the same on every repeat: it is how a double is recognised.
+    /// `left@right`, without angle brackets. It must be the same on every repeat, because
+    /// duplicates are recognised by it.
     pub message_id: String,
     pub from: Mailbox,
     pub to: Mailbox,
-    /// Folded to one line of at most 240 characters.
+    /// Reduced to one line of at most 240 characters.
     pub subject: String,
     pub text: String,
-    /// With it the mail is `multipart/alternative`.
+    /// If set, the mail is `multipart/alternative`.
     pub html: Option<String>,
-    /// Becomes `List-Unsubscribe`, and for an http(s) URL the one-click header of RFC 8058 beside it.
+    /// Sets `List-Unsubscribe`, and for an http(s) URL also the one-click header of RFC 8058.
     pub list_unsubscribe: Option<Url>,
-    /// Becomes `Date`: of the first attempt that may have been seen, to keep repeats identical.
+    /// Sets `Date`: the date of the first attempt that may have been seen, so that repeats are
+    /// identical.
     pub date: DateTime<Utc>,
-    /// Becomes `X-Rota-Campaign`.
+    /// Sets `X-Rota-Campaign`.
     pub campaign: Option<Uuid>,
 }
 
@@ -70,7 +73,8 @@ pub(super) struct BuiltMail {
     pub from: Address,
     pub to: Address,
     pub octets: Vec<u8>,
-    /// An address has characters beyond ASCII, so that the relay must know SMTPUTF8 (RFC 6531).
+    /// Whether an address has non-ASCII characters, so that the relay must support SMTPUTF8 (RFC
+    /// 6531).
     pub needs_utf8: bool,
 }
 
@@ -117,8 +121,8 @@ impl OutgoingMail {
     }
 }
 
-/// A header whose value the caller has checked: printable ASCII, short enough for one line. lettre would fold or
-/// encode a long URL or Message-ID, which some receivers do not undo.
+/// A header whose value the caller has validated: printable ASCII, short enough for one line.
+/// lettre would fold or encode a long URL or Message-ID, which some receivers do not undo.
 fn header(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), value.clone(), value)
 }
@@ -158,7 +162,7 @@ fn checked_url(url: &Url) -> Result<&str, MailError> {
     let usable = matches!(url.scheme(), "https" | "http" | "mailto")
         && text.len() <= MAX_URL_BYTES
         && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
-    if usable { Ok(text) } else { Err(MailError::invalid("the unsubscribe link cannot stand in a header")) }
+    if usable { Ok(text) } else { Err(MailError::invalid("the unsubscribe link is not valid in a header")) }
 }
 
 fn alternative(message_id: &str, text: &str, html: &str) -> MultiPart {

@@ -1,4 +1,4 @@
-//! Whatever text arrives, a mail has the headers we gave it and no other.
+//! A mail has the expected headers and no others, whatever its texts contain.
 
 use mail_parser::{HeaderName as Parsed, MessageParser};
 

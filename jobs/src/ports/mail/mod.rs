@@ -1,9 +1,10 @@
-//! The mail port: one way to hand a mail to a relay or, in development, to a folder.
+//! The mail port: hands a mail to a relay or, in development, to a folder.
 //!
-//! Invariant: [`Mailer::send`] always answers within its deadline, and its answer says whether a retry can help and
-//! whether a repeat could double. Read on in `relay` (the way of one mail), `dialogue` and `reply` (SMTP), `verdict` (which
-//! reply means what), `share` and `health` (what tenants share), `target` (when TLS is required), `message` (what a mail
-//! looks like), and in `docs/decisions/0003-mail.md` for the reasons.
+//! Invariant: [`Mailer::send`] always returns within its deadline, and its result says whether a
+//! retry can succeed and whether a repeat could cause a duplicate. Next: `relay` (the path of one
+//! mail), `dialogue` and `reply` (SMTP), `verdict` (the meaning of replies), `share` and `health`
+//! (what tenants share), `target` (when TLS is required), `message` (the form of a mail), and
+//! `docs/decisions/0003-mail.md` for the reasons.
 
 mod address;
 mod dialogue;
@@ -40,19 +41,21 @@ pub use self::{
 };
 use self::{pool::Connector, relay::RelayLink, target::Target};
 
-/// How mails are sent, beside where to (`SMTP_URL`).
+/// How mails are sent, apart from the destination (`SMTP_URL`).
 #[derive(Debug, Clone)]
 pub struct MailSettings {
-    /// Connections to the relay at most, at least 1. `ROTA_SMTP_CONNECTIONS`, default 4.
+    /// Maximum number of connections to the relay, at least 1. `ROTA_SMTP_CONNECTIONS`, default 4.
     pub connections: usize,
-    /// For one whole send, from the connection to the relay's last reply. `ROTA_MAIL_TIMEOUT_MS`, default 15 s.
+    /// Time-out of a whole send, from the connection to the relay's last reply.
+    /// `ROTA_MAIL_TIMEOUT_MS`, default 15 s.
     pub timeout: Duration,
-    /// Between two looks at a relay that is away, at most. `ROTA_RELAY_PROBE_MS`, default 30 s.
+    /// Maximum time between two checks of an unavailable relay. `ROTA_RELAY_PROBE_MS`,
+    /// default 30 s.
     pub relay_probe: Duration,
-    /// After so long without the relay it is given up for the time being: campaigns are paused until it is back.
-    /// `ROTA_RELAY_PATIENCE_MS`, default 1 min.
+    /// Outage after which campaigns are paused until the relay is back. `ROTA_RELAY_PATIENCE_MS`,
+    /// default 1 min.
     pub relay_patience: Duration,
-    /// The name said in EHLO; the machine's host name if `None`.
+    /// The name sent in EHLO; the machine's host name if `None`.
     pub hello_name: Option<String>,
 }
 
@@ -68,15 +71,15 @@ impl Default for MailSettings {
     }
 }
 
-/// Proof that a mail was taken.
+/// Proof that a mail was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailReceipt {
     pub message_id: String,
-    /// What the relay said (`250 2.0.0 queued as 4F1…`), or the path of the file.
+    /// The relay's reply (`250 2.0.0 queued as 4F1…`), or the path of the file.
     pub reply: String,
 }
 
-/// Sends mails. A clone is cheap and shares the connections.
+/// Sends mails. Clones are cheap and share the connections.
 #[derive(Clone)]
 pub struct Mailer {
     way: Arc<Way>,
@@ -92,8 +95,9 @@ enum Way {
 }
 
 impl Mailer {
-    /// A mailer for `smtp_url`: `file:DIRECTORY`, `smtp://[user:password@]host[:port][?tls=required|none][&ca=FILE]`
-    /// or `smtps://…`. Opens no connection yet; the CA file is read at once.
+    /// A mailer for `smtp_url`: `file:DIRECTORY`,
+    /// `smtp://[user:password@]host[:port][?tls=required|none][&ca=FILE]` or `smtps://…`. Opens no
+    /// connection yet, but reads the CA file.
     pub fn from_url(smtp_url: &str, settings: MailSettings) -> Result<Self, MailConfigError> {
         if settings.connections == 0 {
             return Err(MailConfigError::Settings("at least one connection is needed"));
@@ -112,21 +116,21 @@ impl Mailer {
         Ok(Self { way: Arc::new(way), timeout, relay_patience, relay_probe })
     }
 
-    /// Hands one mail of a tenant over and waits for the answer. On `Ok` the relay has taken responsibility for the mail,
-    /// or the file is complete.
+    /// Sends one mail of a tenant and waits for the result. On `Ok` the relay has taken
+    /// responsibility for the mail, or the file is complete.
     pub async fn send(&self, tenant: TenantId, mail: &OutgoingMail) -> Result<MailReceipt, MailError> {
         let built = mail.build()?;
         let reply = match self.way.as_ref() {
             Way::Relay(relay) => relay.send(tenant, &built).await?,
             Way::Folder(folder) => match timeout(self.timeout, folder::store(folder, &built)).await {
                 Ok(outcome) => outcome?,
-                Err(_) => return Err(MailError::transient(MailStage::File, "the folder does not take the mail")),
+                Err(_) => return Err(MailError::transient(MailStage::File, "writing the file took too long")),
             },
         };
         Ok(MailReceipt { message_id: built.message_id, reply })
     }
 
-    /// Finds out whether the relay can be used.
+    /// Checks whether the relay is usable.
     pub async fn probe(&self) -> Result<(), MailError> {
         match self.way.as_ref() {
             Way::Folder(_) => Ok(()),
@@ -134,7 +138,7 @@ impl Mailer {
         }
     }
 
-    /// Whether the relay has been away for so long that what is to be sent should rest.
+    /// Whether the relay has been unavailable for so long that sending should pause.
     pub fn is_relay_given_up(&self) -> bool {
         match self.way.as_ref() {
             Way::Folder(_) => false,
@@ -142,7 +146,7 @@ impl Mailer {
         }
     }
 
-    /// Between two looks at a relay that is away, at most.
+    /// Maximum time between two checks of an unavailable relay.
     pub const fn relay_probe(&self) -> Duration {
         self.relay_probe
     }

@@ -1,8 +1,8 @@
-//! Open connections to one relay, kept for the next mail.
+//! The pool of open connections to one relay.
 //!
-//! Invariant: a connection goes back to the pool only between two mails. A lease dropped in the middle of a dialogue,
-//! by an error, by the deadline or because the job was cancelled, closes its connection: the next mail on it would be
-//! answered with the replies to this one.
+//! Invariant: a connection returns to the pool only between two mails. A lease that is dropped in
+//! the middle of a dialogue, after an error, at the deadline or because the job was cancelled,
+//! closes its connection: otherwise the next mail would read the replies to this one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,32 +23,32 @@ use super::{
     target::{Encryption, Relay},
 };
 
-/// A connection idle for longer is asked whether it still lives before a mail is trusted to it.
+/// A connection that was idle for longer is checked before a mail is sent over it.
 const PROBE_AFTER_IDLE: Duration = Duration::from_secs(3);
-/// A probe not answered by then is a dead connection.
+/// A check that is not answered within this time means that the connection is dead.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One SMTP connection and where it stands.
+/// One SMTP connection and its state.
 pub(super) struct Connection {
     pub session: Session,
     pub standing: Standing,
-    /// At least one mail went over it before: the relay may have closed it in the meantime.
+    /// Whether a mail was sent over it before; the relay may have closed it since.
     pub reused: bool,
     idle_since: Instant,
 }
 
-/// Where a connection stands in the dialogue.
+/// State of a connection within the dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Between two mails.
     Ready,
-    /// A command was refused: RSET makes it ready again.
+    /// A command was refused; RSET makes the connection ready again.
     NeedsReset,
-    /// Inside a mail, or broken: of no further use.
+    /// In the middle of a mail, or broken; not reusable.
     Occupied,
 }
 
-/// Makes connections to one relay.
+/// Opens connections to one relay.
 pub(super) struct Connector {
     relay: Relay,
     door: Option<TlsDoor>,
@@ -94,7 +94,7 @@ impl managed::Manager for Connector {
     }
 }
 
-/// A connection taken out of the pool for one mail.
+/// A connection taken from the pool for one mail.
 pub(super) struct Lease(Option<Object<Connector>>);
 
 impl Lease {
@@ -125,7 +125,7 @@ impl Drop for Lease {
 
 fn tls_door(relay: &Relay) -> Result<TlsDoor, MailConfigError> {
     let name = ServerName::try_from(relay.host.clone())
-        .map_err(|_| MailConfigError::Malformed("the host is not a name that a certificate can carry".to_owned()))?;
+        .map_err(|_| MailConfigError::Malformed("the host is not a name that a certificate can contain".to_owned()))?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions")

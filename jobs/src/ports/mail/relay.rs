@@ -1,7 +1,7 @@
-//! Mails to a relay: shares, health, connections and the deadline around one dialogue.
+//! Sends mails to a relay: shares, health, connections and the deadline of one dialogue.
 //!
-//! Invariant: a send ends within the wait for a connection plus its time-out, and whatever it ends with is noted in
-//! [`super::health`] and [`super::share`] before it is returned.
+//! Invariant: a send ends within the wait for a connection plus its time-out, and its outcome is
+//! recorded in [`super::health`] and [`super::share`] before it is returned.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{
     share::{Pass, Shares},
 };
 
-/// A relay with its connections.
+/// A relay and its connections.
 pub(super) struct RelayLink {
     pool: Pool<Connector>,
     shares: Shares,
@@ -27,7 +27,8 @@ pub(super) struct RelayLink {
 }
 
 impl RelayLink {
-    /// Last in, first out: under light load one connection stays warm and the others age out.
+    /// The pool is last in, first out: under light load one connection stays in use and the others
+    /// age out.
     pub fn new(connector: Connector, connections: usize, timeout: Duration, longest_pause: Duration) -> Self {
         let pool = Pool::builder(connector)
             .max_size(connections)
@@ -38,7 +39,7 @@ impl RelayLink {
         Self { pool, shares, health, timeout }
     }
 
-    /// Hands over one mail.
+    /// Sends one mail.
     pub async fn send(&self, tenant: TenantId, mail: &BuiltMail) -> Result<String, MailError> {
         let pass = self.shares.enter(tenant, mail.to.domain()).await.map_err(|busy| {
             MailError::not_now(MailStage::Wait, "no connection is free for this mail", busy.retry_in)
@@ -51,12 +52,12 @@ impl RelayLink {
         self.note(outcome, &pass, hung)
     }
 
-    /// Finds out whether the relay can be used, without a mail.
+    /// Checks whether the relay is usable, without a mail.
     pub async fn probe(&self) -> Result<(), MailError> {
         self.health.admit().map_err(away)?;
         let found = timeout(self.timeout, Lease::take(&self.pool)).await;
         let found =
-            found.unwrap_or_else(|_| Err(MailError::transient(MailStage::Connect, "the relay does not answer")));
+            found.unwrap_or_else(|_| Err(MailError::transient(MailStage::Connect, "the relay does not respond")));
         match found {
             Ok(_) => {
                 self.health.answered();
@@ -96,7 +97,7 @@ impl RelayLink {
     fn timed_out(&self, progress: &Progress) -> Result<String, MailError> {
         let ms = self.timeout.as_millis();
         match (progress.stage, progress.heard) {
-            // The end of the reply was still missing, but not what it says.
+            // Only the end of the reply was missing; its code is known.
             (MailStage::Reply, Some(code)) if code / 100 == 2 => Ok(code.to_string()),
             (MailStage::Reply, code) => Err(lost_reply(code, &format!("the relay did not answer within {ms} ms"))),
             (MailStage::Connect, _) => {
@@ -108,5 +109,5 @@ impl RelayLink {
 }
 
 fn away(away: Away) -> MailError {
-    MailError::not_now(MailStage::Connect, "the relay is away", away.retry_in)
+    MailError::not_now(MailStage::Connect, "the relay is unavailable", away.retry_in)
 }

@@ -1,11 +1,13 @@
-//! One reply of a relay, read as leniently as it can be understood.
+//! Reads one reply of a relay, as leniently as possible.
 //!
-//! Invariant: the first three digits decide, and whatever follows them, in any octets and of any length, is only text.
-//! Memory is bounded ([`MAX_LINE_BYTES`], [`MAX_LINES`]), and once a code was read the end of the reply is waited for
-//! briefly: a relay that has said `250` must not be sent the same mail again because the rest of its line is odd.
+//! Invariant: the first three digits decide; the rest, in any octets and of any length, is only
+//! text. Memory is bounded ([`MAX_LINE_BYTES`], [`MAX_LINES`]), and once a code was read the wait
+//! for the end of the reply is short: a relay that has replied `250` must not be sent the same mail
+//! again because the rest of its line is malformed.
 //!
-//! RFC 5321 §4.2.1 wants one code on all lines of a reply. Where they differ, the first line counts; what that means
-//! after the final dot and for a refusal is decided by [`super::verdict`] from [`Reply::accepts`] and [`Reply::is_consistent`].
+//! RFC 5321 §4.2.1 requires the same code on all lines of a reply. If they differ, the first line
+//! counts; [`super::verdict`] decides from [`Reply::accepts`] and [`Reply::is_consistent`] what
+//! that means after the final dot and for a refusal.
 
 use std::{io, time::Duration};
 
@@ -14,39 +16,40 @@ use tokio::{
     time::timeout,
 };
 
-/// Octets of a line that are kept; the rest of the line is read and dropped.
+/// Maximum octets of a line that are kept; the rest of the line is read and dropped.
 const MAX_LINE_BYTES: usize = 512;
-/// Lines of a reply that are kept.
+/// Maximum lines of a reply that are kept.
 const MAX_LINES: usize = 100;
-/// A longer reply counts as ended.
+/// A reply ends at this length at the latest.
 const MAX_REPLY_BYTES: usize = 256 * 1024;
-/// For the rest of a reply after its code was read.
+/// Wait for the rest of a reply after its code was read.
 const REST_PATIENCE: Duration = Duration::from_secs(5);
-/// For a code behind lines that have none.
+/// Wait for a code after lines without one.
 const NOISE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A reply that was understood.
+/// A reply with a code.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     /// The first three digits.
     pub code: u16,
-    /// The text of each line, without code, at most [`MAX_LINES`].
+    /// The text of each line, without the code; at most [`MAX_LINES`] lines.
     pub lines: Vec<String>,
-    /// A line of it has a 2xx code.
+    /// Whether any line has a 2xx code.
     pub accepts: bool,
-    /// All codes of it are of one class (2xx, 4xx, …).
+    /// Whether all codes belong to the same class (2xx, 4xx, …).
     pub is_consistent: bool,
-    /// It had an end. After a reply that had none, nothing more can be understood on its connection.
+    /// Whether the reply was complete. After an incomplete one, the connection's further input
+    /// cannot be interpreted.
     pub is_whole: bool,
 }
 
 impl Reply {
-    /// 2 for 250.
+    /// The first digit of the code: 2 for 250.
     pub fn class(&self) -> u16 {
         self.code / 100
     }
 
-    /// All lines as one.
+    /// All lines, joined.
     pub fn text(&self) -> String {
         self.lines.join(" ")
     }
@@ -63,7 +66,8 @@ pub(super) enum NoReply {
     Io(#[from] io::Error),
 }
 
-/// Reads one reply. `heard` is set as soon as the code is known, for a caller whose deadline ends the reading.
+/// Reads one reply. `heard` is set as soon as the code is known, for a caller whose deadline
+/// interrupts the read.
 pub(super) async fn read_reply<R: AsyncBufRead + Unpin>(
     source: &mut R,
     heard: &mut Option<u16>,
@@ -94,20 +98,20 @@ pub(super) async fn read_reply<R: AsyncBufRead + Unpin>(
     }
 }
 
-/// A reply while it is read.
+/// A reply being read.
 #[derive(Default)]
 struct Draft {
-    /// The line being read, as far as it is kept.
+    /// The current line, up to the kept length.
     line: Vec<u8>,
     codes: Vec<u16>,
     lines: Vec<String>,
-    /// A line without a code came before any with one.
+    /// Whether a line without a code was seen before any line with one.
     noise: bool,
     read_bytes: usize,
 }
 
 impl Draft {
-    /// The code, also of a first line that has not ended yet.
+    /// The code, also from a first line that has not ended yet.
     fn code(&self) -> Option<u16> {
         self.codes.first().copied().or_else(|| CodedLine::parse(&self.line).map(|line| line.code))
     }
@@ -119,7 +123,8 @@ impl Draft {
         }
     }
 
-    /// Takes octets up to the end of the reply; returns how many, and whether the reply is whole.
+    /// Consumes octets up to the end of the reply; returns their number and whether the reply is
+    /// complete.
     fn take(&mut self, octets: &[u8]) -> (usize, bool) {
         let mut used = 0;
         for part in octets.split_inclusive(|&octet| octet == b'\n') {
@@ -134,7 +139,7 @@ impl Draft {
         (used, false)
     }
 
-    /// True if the line was the last of a reply.
+    /// Whether the line was the last one of the reply.
     fn end_line(&mut self) -> bool {
         let line = std::mem::take(&mut self.line);
         if line.trim_ascii().is_empty() {
@@ -162,7 +167,7 @@ impl Draft {
         }
     }
 
-    /// What was read counts if it has a code, for there is no more to come.
+    /// Ends the reply early: if it has a code, it counts, because nothing more will arrive.
     fn cut_short(mut self, otherwise: NoReply) -> Result<Reply, NoReply> {
         self.end_line();
         self.reply(false).ok_or(otherwise)
@@ -180,11 +185,13 @@ impl Draft {
     }
 }
 
-/// `250-text` is one of several lines; anything else behind the digits (`250 text`, `250`, `250\ttext`, `250text`) the last.
+/// `250-text` is one of several lines; anything else after the digits (`250 text`, `250`,
+/// `250\ttext`, `250text`) marks the last one.
 struct CodedLine<'a> {
     code: u16,
     is_continued: bool,
-    /// What follows the digits is a separator or nothing: a later line that begins with an IP address is only text.
+    /// Whether the digits are followed by a separator or nothing; otherwise a later line, such as
+    /// one that begins with an IP address, is only text.
     is_separated: bool,
     text: &'a [u8],
 }

@@ -1,4 +1,5 @@
-//! A relay for tests that says at each step what its script says, and remembers what it was told.
+//! A relay for tests that replies at each step according to its script, and records what it
+//! receives.
 
 use std::{
     collections::HashMap,
@@ -15,25 +16,26 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What the relay does at a step.
+/// The relay's action at a step.
 #[derive(Clone, Copy)]
 pub(super) enum Act {
     Say(&'static str),
-    /// These octets, without a line end of ours.
+    /// These octets, without an added line end.
     Raw(&'static [u8]),
     Hang,
     Close,
 }
 
-/// Steps are named by the client's verb; `CONNECT` is the greeting and `.` the reply to the message.
+/// Steps are named after the client's verb; `CONNECT` is the greeting and `.` the reply to the
+/// message.
 #[derive(Clone, Default)]
 pub(super) struct Script {
     pub acts: HashMap<&'static str, Act>,
-    /// Lines of the EHLO reply beyond the first.
+    /// Lines of the EHLO reply after the first.
     pub offers: Vec<&'static str>,
     /// Closes the connection after this many octets of a message.
     pub cut_message_at: Option<usize>,
-    /// Closes a connection, without a word, when it has taken so many mails.
+    /// Closes a connection without a reply once it has accepted this many mails.
     pub mails_per_connection: Option<usize>,
     pub tls: Option<TlsAcceptor>,
     pub implicit_tls: bool,
@@ -51,12 +53,12 @@ impl Script {
     }
 }
 
-/// What the relay saw.
+/// Records what the relay received.
 #[derive(Default)]
 pub(super) struct Seen {
     pub connections: AtomicUsize,
     messages: Mutex<Vec<String>>,
-    /// Every line that came in clear, verbs and all.
+    /// Every line received in clear, including commands.
     clear_lines: Mutex<Vec<String>>,
 }
 
@@ -83,7 +85,7 @@ impl ScriptedRelay {
 
     pub fn start_at(address: SocketAddr, script: Script) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        // Small, so that a relay which stops reading stops a large mail half-way.
+        // Small, so that a relay that stops reading stops a large mail half-way.
         socket.set_recv_buffer_size(8_192).expect("settable");
         socket.set_reuseaddr(true).expect("settable");
         socket.bind(address).expect("a free port");
@@ -183,7 +185,7 @@ impl Session {
         self.io.flush().await.ok()
     }
 
-    /// Octet by octet, so that nothing depends on the packets in which they arrive.
+    /// One octet at a time, so that nothing depends on packet boundaries.
     async fn raw(&mut self, octets: &[u8]) -> Option<()> {
         for octet in octets {
             self.io.write_all(&[*octet]).await.ok()?;

@@ -1,8 +1,9 @@
-//! An SMTP session: commands out, replies in, from the greeting to the authentication.
+//! An SMTP session: sends commands and reads replies, from the greeting to the authentication.
 //!
-//! Invariant: with TLS asked for, nothing but EHLO and STARTTLS leaves in clear, and nothing that arrived in clear is read
-//! after the handshake: octets that a man in the middle appends to the relay's `220` would pass for the relay's own.
-//! A session that is not [`Session::is_in_step`] must not be used again. What goes over it is in [`super::dialogue`].
+//! Invariant: if TLS is required, only EHLO and STARTTLS are sent in clear, and nothing that
+//! arrived in clear is read after the handshake: octets that a man in the middle appends to the
+//! relay's `220` would otherwise pass for the relay's own. A session that is not
+//! [`Session::is_in_step`] must not be used again. [`super::dialogue`] uses the session.
 
 use std::{io, time::Duration};
 
@@ -20,7 +21,7 @@ use super::{
     target::{Credentials, Encryption},
 };
 
-/// For what a relay has said right before it closed the connection on us.
+/// Wait for a reply that the relay may have sent just before it closed the connection.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A session with a relay.
@@ -30,7 +31,7 @@ pub(super) struct Session {
     in_step: bool,
 }
 
-/// What the relay said that it can do, as far as we can use it.
+/// The extensions that the relay offers, as far as they are used here.
 #[derive(Debug, Default)]
 struct Offers {
     starttls: bool,
@@ -38,7 +39,7 @@ struct Offers {
     auth: Option<Mechanism>,
 }
 
-/// A way to say who we are, the better one last.
+/// An authentication mechanism; the preferred one comes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Mechanism {
     Login,
@@ -56,7 +57,7 @@ impl Mechanism {
 }
 
 impl Offers {
-    /// From the lines of an EHLO reply; what is not understood is left out.
+    /// Parses the lines of an EHLO reply; unknown extensions are ignored.
     fn of(lines: &[String]) -> Self {
         let mut offers = Self::default();
         let (mut smtputf8, mut eight_bit) = (false, false);
@@ -77,7 +78,7 @@ impl Offers {
 }
 
 impl Session {
-    /// Connects, encrypts as asked and introduces us.
+    /// Connects, encrypts if required, and sends EHLO.
     pub async fn open(
         address: (&str, u16),
         tls: Option<(&TlsDoor, Encryption)>,
@@ -98,7 +99,7 @@ impl Session {
         Self { io: BufReader::new(stream), offers: Offers::default(), in_step: true }
     }
 
-    /// Reads the greeting and introduces us.
+    /// Reads the greeting and sends EHLO.
     async fn greet(mut self, hello: &ClientId) -> Result<Self, MailError> {
         let greeting = self.read(&mut None).await.map_err(|why| MailError::unanswered(MailStage::Hello, &why))?;
         if greeting.class() != 2 {
@@ -120,7 +121,7 @@ impl Session {
         Ok(self)
     }
 
-    /// Returns the stream right before the handshake.
+    /// Returns the stream just before the TLS handshake.
     async fn start_tls(mut self) -> Result<Stream, MailError> {
         if !self.offers.starttls {
             let reason = "the relay does not offer STARTTLS and TLS is required, so no mail was sent to it";
@@ -139,7 +140,8 @@ impl Session {
         Ok(self.io.into_inner())
     }
 
-    /// Says who we are. The relay's words are left out of errors: some repeat what was tried.
+    /// Authenticates. The relay's text is not included in errors, because some relays repeat the
+    /// credentials.
     pub async fn authenticate(&mut self, credentials: &Credentials) -> Result<(), MailError> {
         let (user, password) = (&credentials.user, &credentials.password);
         let (mut line, answers) = match self.offers.auth {
@@ -148,7 +150,7 @@ impl Session {
             }
             Some(Mechanism::Login) => ("AUTH LOGIN".to_owned(), vec![user, password]),
             None => {
-                let why = "the relay offers no AUTH mechanism that we speak";
+                let why = "the relay offers no supported AUTH mechanism";
                 return Err(MailError::transient(MailStage::Authenticate, why));
             }
         };
@@ -166,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Whether an address with characters beyond ASCII can be used (RFC 6531).
+    /// Whether non-ASCII addresses can be used (RFC 6531).
     pub fn takes_utf8(&self) -> bool {
         self.offers.utf8
     }
@@ -180,7 +182,8 @@ impl Session {
         self.in_step = false;
     }
 
-    /// Sends a command and reads its reply. A relay that closes the connection may have said why just before.
+    /// Sends a command and reads its reply. A relay that closes the connection may have sent the
+    /// reason just before.
     pub async fn command(&mut self, line: &str) -> Result<Reply, NoReply> {
         match self.write(format!("{line}\r\n").as_bytes()).await {
             Ok(()) => self.read(&mut None).await,
@@ -202,16 +205,16 @@ impl Session {
         written
     }
 
-    /// Reads the next reply and notes whether more can be understood after it.
+    /// Reads the next reply and records whether further replies can be interpreted.
     pub async fn read(&mut self, heard: &mut Option<u16>) -> Result<Reply, NoReply> {
         let reply = read_reply(&mut self.io, heard).await;
         self.in_step &= reply.as_ref().is_ok_and(|reply| reply.is_whole && reply.is_consistent && reply.code != 421);
         reply
     }
 
-    /// Whether the relay has said something that nothing asked for, or has closed the connection.
+    /// Whether the relay has sent an unsolicited reply or closed the connection.
     pub async fn has_spoken(&mut self) -> bool {
-        // Lets the runtime see what has arrived.
+        // Lets the runtime process input that has arrived.
         tokio::task::yield_now().await;
         loop {
             let blank = match timeout(Duration::ZERO, self.io.fill_buf()).await {
@@ -223,7 +226,7 @@ impl Session {
         }
     }
 
-    /// What the relay said before it left, if anything.
+    /// The reply that the relay sent before it closed the connection, if any.
     pub async fn last_words(&mut self) -> Option<Reply> {
         self.in_step = false;
         timeout(LAST_WORDS, self.read(&mut None)).await.ok()?.ok()

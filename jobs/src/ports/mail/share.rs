@@ -1,8 +1,10 @@
-//! Who may use the relay's connections: a share for each tenant, and a brake for a domain that does not answer.
+//! Admission to the relay's connections: a share for each tenant, and a brake for domains that do
+//! not respond.
 //!
-//! Invariant: one tenant never holds all connections, if there are four or more; nobody waits for one longer than
-//! [`PATIENCE`], because waiting holds a worker's slot; and a recipient domain whose mails hang gets one attempt at a time,
-//! with growing pauses, from the tenant who writes to it. A failure here is no failure of the mail.
+//! Invariant: one tenant never holds all connections, if there are four or more. No mail waits for
+//! a connection longer than [`PATIENCE`], because waiting occupies a worker's slot. A recipient
+//! domain whose mails hang gets one attempt at a time, with growing pauses, from the tenant that
+//! writes to it. A refusal here does not count as a failure of the mail.
 
 use std::{
     collections::HashMap,
@@ -16,15 +18,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// For a free connection.
+/// Maximum wait for a free connection.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Hangs in a row after which a domain is braked.
+/// Consecutive hangs after which a domain is braked.
 const HANGS: u32 = 2;
 const LONGEST_BRAKE: Duration = Duration::from_mins(5);
-/// Tenants and domains remembered; beyond, those in no use are dropped.
+/// Maximum number of tracked tenants and domains; beyond it, unused entries are removed.
 const REMEMBERED: usize = 10_000;
 
-/// A tenant and the domain that its mail goes to.
+/// A tenant and the recipient domain.
 type Way = (TenantId, String);
 
 /// The shares of one relay.
@@ -32,7 +34,7 @@ type Way = (TenantId, String);
 pub(super) struct Shares {
     all: Arc<Semaphore>,
     per_tenant: usize,
-    /// Of the first brake.
+    /// Duration of the first brake.
     pause: Duration,
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
     hanging: Mutex<HashMap<Way, Hanging>>,
@@ -44,14 +46,14 @@ struct Hanging {
     next: Instant,
 }
 
-/// The right to one connection.
+/// The permit for one connection.
 #[derive(Debug)]
 pub(super) struct Pass {
     way: Way,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
-/// No connection now.
+/// No connection is available now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Busy {
     pub retry_in: Duration,
@@ -68,7 +70,7 @@ impl Shares {
         }
     }
 
-    /// Waits a moment for a connection that this tenant may use for a mail to this domain.
+    /// Waits briefly for a connection that this tenant may use for a mail to this domain.
     pub async fn enter(&self, tenant: TenantId, domain: &str) -> Result<Pass, Busy> {
         let way = (tenant, domain.to_ascii_lowercase());
         self.pass_the_brake(&way)?;
@@ -81,12 +83,12 @@ impl Shares {
         }
     }
 
-    /// The mail was answered, in whatever way.
+    /// Records that the mail was answered, whether accepted or refused.
     pub fn answered(&self, pass: &Pass) {
         locked(&self.hanging).remove(&pass.way);
     }
 
-    /// The mail ran into its deadline.
+    /// Records that the mail reached its deadline.
     pub fn hung(&self, pass: &Pass) {
         let mut hanging = locked(&self.hanging);
         if hanging.len() >= REMEMBERED {
@@ -106,7 +108,7 @@ impl Shares {
         if now < entry.next {
             return Err(Busy { retry_in: entry.next - now });
         }
-        // One looks; the others wait for what it finds.
+        // This mail tries the domain; the others wait for its result.
         entry.next = now + self.brake(entry.in_a_row);
         Ok(())
     }

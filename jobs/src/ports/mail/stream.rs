@@ -1,7 +1,8 @@
-//! The wire under an SMTP session: TCP without Nagle's delay, and TLS around it when the target asks for it.
+//! The transport of an SMTP session: TCP without Nagle's algorithm, with TLS if the target requires
+//! it.
 //!
-//! Invariant: a stream is either plain for its whole life or encrypted from the handshake on; what may be said before the
-//! handshake is decided in [`super::session`].
+//! Invariant: a stream is either plain for its whole life or encrypted from the handshake on;
+//! [`super::session`] decides what is sent before the handshake.
 
 use std::{
     io,
@@ -17,14 +18,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerNam
 
 use super::error::{MailError, MailStage};
 
-/// How TLS is to be spoken to one relay.
+/// The TLS settings for one relay.
 #[derive(Clone)]
 pub(super) struct TlsDoor {
     pub connector: TlsConnector,
     pub name: ServerName<'static>,
 }
 
-/// An open wire to a relay.
+/// An open connection to a relay.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -35,12 +36,13 @@ impl Stream {
     pub async fn connect(address: (&str, u16)) -> Result<Self, MailError> {
         let failed = |error: io::Error| MailError::transient(MailStage::Connect, error);
         let tcp = TcpStream::connect(address).await.map_err(failed)?;
-        // With Nagle the final dot waits for the delayed ACK of the body: 22 mails a second instead of 1,400.
+        // With Nagle's algorithm the final dot waits for the delayed ACK of the body: 22 mails a
+        // second instead of 1,400.
         tcp.set_nodelay(true).map_err(failed)?;
         Ok(Self::Plain(tcp))
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake.
     pub async fn encrypt(self, door: &TlsDoor) -> Result<Self, MailError> {
         let Self::Plain(tcp) = self else { return Ok(self) };
         let tls = door.connector.connect(door.name.clone(), tcp).await;

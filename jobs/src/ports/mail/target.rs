@@ -1,7 +1,7 @@
-//! What `SMTP_URL` says: a folder, or a relay and how to trust it.
+//! Parses `SMTP_URL`: a folder, or a relay and how to trust it.
 //!
-//! Invariant: a relay that is not on this machine is spoken to in clear only if the URL says `tls=none` in so many
-//! words. Errors and `Debug` never show the password.
+//! Invariant: mail goes in clear to a relay on another machine only if the URL explicitly says
+//! `tls=none`. Errors and `Debug` output never contain the password.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::error::MailConfigError;
 
-/// Where mails go.
+/// The destination of mails.
 #[derive(Debug)]
 pub(super) enum Target {
     Folder(PathBuf),
@@ -28,18 +28,18 @@ pub(super) enum Encryption {
     Implicit,
 }
 
-/// A relay as the URL names it.
+/// The relay described by the URL.
 #[derive(Debug)]
 pub(super) struct Relay {
     pub host: String,
     pub port: u16,
     pub encryption: Encryption,
     pub credentials: Option<Credentials>,
-    /// A PEM file with the only root to trust, for relays with a private authority.
+    /// A PEM file with the only trusted root, for relays with a private certificate authority.
     pub ca: Option<PathBuf>,
 }
 
-/// Who we are to the relay.
+/// Credentials for the relay.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub user: String,
@@ -73,7 +73,7 @@ fn parse_folder(folder: &str) -> Result<PathBuf, MailConfigError> {
 fn parse_relay(smtp_url: &str) -> Result<Relay, MailConfigError> {
     let url = Url::parse(smtp_url).map_err(|error| malformed(&error.to_string()))?;
     if !matches!(url.scheme(), "smtp" | "smtps") {
-        return Err(malformed("the scheme is none of these"));
+        return Err(malformed("the scheme is not one of these"));
     }
     if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
         return Err(malformed("nothing but ?settings may follow the host (is a / or # in the password not encoded?)"));
@@ -101,7 +101,7 @@ fn default_port(encryption: Encryption) -> u16 {
     }
 }
 
-/// The host as DNS and certificates write it: A-labels, no brackets around IPv6.
+/// The host in the form used by DNS and certificates: A-labels, no brackets around IPv6.
 fn parse_host(url: &Url) -> Result<String, MailConfigError> {
     let raw = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| malformed("the host is missing"))?;
     let decoded = decode(raw)?;

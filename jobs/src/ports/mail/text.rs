@@ -1,18 +1,20 @@
-//! Cleaning of text that other people wrote before it enters a mail.
+//! Cleans text from tenants and leads before it enters a mail.
 //!
-//! Invariant: what [`one_line`] returns can neither start a new header nor hide characters: no control character,
-//! no line or paragraph separator, no bidirectional override is left in it.
+//! Invariant: the result of [`one_line`] can neither start a new header nor hide characters: it
+//! contains no control character, no line or paragraph separator, and no bidirectional override.
 
-/// Characters of a subject that are kept; far below the 998 octets of a header line, which a text without blanks could not be folded to.
+/// Maximum characters of a subject; well below the 998 octets of a header line, since text without
+/// spaces cannot be folded.
 const MAX_SUBJECT_CHARS: usize = 240;
 
-/// A subject as the recipient sees it: the one function for the preview and for the mail.
+/// The subject that the recipient sees, for both preview and mail.
 pub(crate) fn subject(raw: &str) -> String {
     one_line(raw, MAX_SUBJECT_CHARS)
 }
 
-/// Folds `raw` to one line of at most `max_chars` characters: every run of blanks and control characters becomes
-/// one space, ends are trimmed, characters that reorder the text around them are dropped.
+/// Reduces `raw` to one line of at most `max_chars` characters: every run of white space and
+/// control characters becomes one space, the ends are trimmed, and characters that reorder the
+/// surrounding text are dropped.
 pub(crate) fn one_line(raw: &str, max_chars: usize) -> String {
     let mut line = String::with_capacity(raw.len().min(max_chars.saturating_mul(4)));
     let mut chars = 0;
@@ -36,8 +38,9 @@ pub(crate) fn one_line(raw: &str, max_chars: usize) -> String {
     line
 }
 
-/// A body with CRLF line ends and no other control character. A lone CR or LF in a body is how mails are smuggled past
-/// relays that disagree about line ends. lettre would convert too, but in quadratic time.
+/// A body with CRLF line ends and no other control characters. A lone CR or LF in a body allows
+/// smuggling mails past relays that disagree about line ends. lettre would convert line ends too,
+/// but in quadratic time.
 pub(super) fn body(raw: &str) -> String {
     let mut clean = String::with_capacity(raw.len());
     let mut chars = raw.chars().peekable();

@@ -1,25 +1,26 @@
-//! What a reply means: will a repeat of this mail help, and does its mailbox exist?
+//! Interprets replies: can a repeat of the mail succeed, and does the mailbox exist?
 //!
-//! Invariant: a mailbox is called dead only by a reply that speaks of the mailbox. Everything that speaks of us (policy,
-//! relaying, blocks, authentication, the sequence of commands) or of this one mail (its size, a full mailbox) leaves the
-//! address usable. Where a reply can be read in two ways, the reading that suppresses nobody holds.
+//! Invariant: a mailbox counts as dead only after a reply that concerns the mailbox. Replies that
+//! concern the sender (policy, relaying, blocks, authentication, the sequence of commands) or this
+//! one mail (its size, a full mailbox) leave the address usable. If a reply is ambiguous, the
+//! reading that does not suppress the address applies.
 
 use std::fmt;
 
 use super::{error::MailStage, reply::Reply};
 
-/// What is to be done about a refusal.
+/// The consequence of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// No repeat helps, to no mail: the mailbox is not there.
+    /// No mail to this address can succeed: the mailbox does not exist.
     MailboxDead,
-    /// No repeat of this mail to this mailbox helps; another mail may be taken.
+    /// No repeat of this mail to this mailbox can succeed; another mail may be accepted.
     MailRefused,
-    /// A repeat may help: the recipient's side asks for a later try.
+    /// A repeat may succeed: the recipient's side requests a later retry.
     TryLater,
-    /// A repeat may help once something of ours has changed.
+    /// A repeat may succeed once something on the sender's side has changed.
     SenderRefused,
-    /// The relay takes nothing from us at all.
+    /// The relay accepts nothing from this client.
     RelayRefuses,
 }
 
@@ -32,7 +33,7 @@ pub struct EnhancedCode {
 }
 
 impl EnhancedCode {
-    /// The first one in a text: `5.1.1 …`, `#5.1.1`, `(5.1.1)`; an IP address is none.
+    /// The first code in a text: `5.1.1 …`, `#5.1.1`, `(5.1.1)`; an IP address does not count.
     pub fn find(text: &str) -> Option<Self> {
         text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(Self::parse)
     }
@@ -51,7 +52,7 @@ impl fmt::Display for EnhancedCode {
     }
 }
 
-/// Of a reply that refuses, at the stage of the command it answers.
+/// The verdict on a reply that refuses a command at this stage.
 pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
     use MailStage::{
         Authenticate, Body, Connect, Data, File, Hello, Recipient, Reply as FinalReply, Sender, Tls, Wait,
@@ -61,7 +62,7 @@ pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCo
         Sender if reply.class() == 5 => Verdict::SenderRefused,
         Sender | File => Verdict::TryLater,
         Recipient | Data | Body | FinalReply => match reply.class() {
-            // A refusal that contradicts itself is nobody's end.
+            // A refusal that contradicts itself is not final.
             5 if reply.is_consistent => permanent(stage, reply, enhanced),
             _ => Verdict::TryLater,
         },
@@ -70,7 +71,8 @@ pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCo
 
 fn permanent(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
     match (reply.code, enhanced) {
-        // These speak of commands and credentials, whatever stands behind them (RFC 5321 §4.2.2, RFC 4954 §6).
+        // These concern commands and credentials, whatever text follows (RFC 5321 §4.2.2, RFC 4954
+        // §6).
         (500 | 502..=504 | 521 | 530..=538 | 555, _) => Verdict::SenderRefused,
         (_, Some(code)) if code.class == 5 && code.subject > 0 => by_enhanced_code(code),
         // A permanent reply code with a transient enhanced one.
@@ -85,9 +87,10 @@ fn by_enhanced_code(code: EnhancedCode) -> Verdict {
         (1, 1 | 2 | 3 | 6 | 10) | (2, 1) => Verdict::MailboxDead,
         // The sender's address.
         (1, 7 | 8) | (5 | 7, _) => Verdict::SenderRefused,
-        // Other words on the address, a full mailbox, a mail too large, a form that cannot be delivered.
+        // Other statuses of the address, a full mailbox, a mail too large, a format that cannot be
+        // delivered.
         (1 | 2 | 6, _) | (3, 4) => Verdict::MailRefused,
-        // Systems and routes on the way, which are mended.
+        // Systems and routes on the way, which can be repaired.
         _ => Verdict::TryLater,
     }
 }
@@ -100,7 +103,7 @@ fn by_code(stage: MailStage, code: u16, text: &str) -> Verdict {
     }
 }
 
-/// Many relays refuse for any reason with a bare 550, and say why in words.
+/// Many relays refuse for any reason with a bare 550 and give the reason in words.
 fn by_words(text: &str) -> Verdict {
     const OF_US: [&str; 31] = [
         "relay",

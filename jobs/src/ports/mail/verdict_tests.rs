@@ -1,4 +1,4 @@
-//! The table of verdicts: what each reply at each stage leads to.
+//! The table of verdicts: the consequence of each reply at each stage.
 
 use super::{
     EnhancedCode,
@@ -19,7 +19,7 @@ fn verdict(stage: MailStage, line: &str) -> Verdict {
 #[test]
 fn the_table() {
     for (stage, line, expected) in [
-        // The mailbox is not there.
+        // The mailbox does not exist.
         (Recipient, "550 5.1.1 no such user", MailboxDead),
         (Recipient, "550 5.1.2 no such domain", MailboxDead),
         (Recipient, "501 5.1.3 bad address syntax", MailboxDead),
@@ -33,7 +33,7 @@ fn the_table() {
         (Recipient, "550", MailboxDead),
         (Data, "550 5.1.1 no such user", MailboxDead),
         (FinalReply, "550 5.1.1 no such user", MailboxDead),
-        // It is about us.
+        // The reply concerns the sender.
         (Recipient, "554 5.7.1 Relay access denied", SenderRefused),
         (Recipient, "550 5.7.1 Client host blocked", SenderRefused),
         (Recipient, "550 5.7.26 DMARC", SenderRefused),
@@ -54,7 +54,7 @@ fn the_table() {
         (Data, "554 no", SenderRefused),
         (FinalReply, "550 spam", SenderRefused),
         (FinalReply, "554 5.7.1 spam", SenderRefused),
-        // It is about this mail to this mailbox.
+        // The reply concerns this mail to this mailbox.
         (Recipient, "552 5.2.2 over quota", MailRefused),
         (Recipient, "550 5.2.2 mailbox full", MailRefused),
         (Recipient, "550 mailbox full", MailRefused),
@@ -75,7 +75,7 @@ fn the_table() {
         (Recipient, "699 what", TryLater),
         (FinalReply, "451 later", TryLater),
         (Sender, "451 later", TryLater),
-        // The relay takes nothing from us.
+        // The relay accepts nothing from this client.
         (Hello, "554 go away", RelayRefuses),
         (Hello, "421 later", RelayRefuses),
         (Authenticate, "535 5.7.8 bad credentials", RelayRefuses),

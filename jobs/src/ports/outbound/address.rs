@@ -1,8 +1,10 @@
-//! Which addresses a request on a tenant's behalf may go to: the public internet, and what the operator allows beside it.
+//! The addresses that a request on a tenant's behalf may go to: the public internet, and networks
+//! that the operator allows.
 //!
-//! Invariant: an address that carries another (IPv4 inside IPv6, by mapping, 6to4 or NAT64) is judged by both. The ranges are those
-//! of the IANA special-purpose registries (RFC 6890 and its updates) that are not globally reachable, and the metadata
-//! services of clouds where they lie outside of these.
+//! Invariant: an address that contains another one (IPv4 inside IPv6, by mapping, 6to4 or NAT64) is
+//! checked as both. The ranges are those of the IANA special-purpose registries (RFC 6890 and its
+//! updates) that are not globally reachable, and the metadata services of clouds outside of these
+//! ranges.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,7 +18,7 @@ const REFUSED_V4: [&str; 17] = [
     "10.0.0.0/8",       // private
     "100.64.0.0/10",    // carrier-grade NAT; Alibaba's metadata
     "127.0.0.0/8",      // loopback
-    "168.63.129.16/32", // Azure's host, public by its range alone
+    "168.63.129.16/32", // Azure's host, in a range that is otherwise public
     "169.254.0.0/16",   // link-local; the metadata of most clouds
     "172.16.0.0/12",    // private
     "192.0.0.0/24",     // protocol assignments; Oracle's metadata
@@ -31,7 +33,8 @@ const REFUSED_V4: [&str; 17] = [
     "255.255.255.255/32",
 ];
 
-/// All of IPv6 that is reachable is global unicast, which these are cut from; what is outside is refused with them.
+/// All reachable IPv6 addresses are global unicast. The refused ranges lie within it, and
+/// everything outside is refused too.
 const GLOBAL_V6: &str = "2000::/3";
 const REFUSED_V6: [&str; 3] = [
     "2001::/23",     // protocol assignments, Teredo, ORCHID
@@ -74,7 +77,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if RANGES.nat64.contains(&address) {
         return is_public_v4(last(12));
     }
-    // 6to4 (2002::/16) carries its router's address behind the prefix.
+    // 6to4 (2002::/16) has its router's address after the prefix.
     let inside = (octets[..2] == [0x20, 0x02]).then(|| last(2));
     RANGES.global_v6.contains(&address)
         && !RANGES.refused_v6.iter().any(|range| range.contains(&address))

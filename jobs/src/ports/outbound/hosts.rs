@@ -1,7 +1,8 @@
-//! Requests in flight to each host, whoever's endpoints are there.
+//! Requests in flight per host, across all tenants' endpoints.
 //!
-//! Invariant: this process has at most [`PER_HOST`] requests at one host, so a host that answers slowly, or that many tenants name, costs
-//! so many slots and no more. Nobody waits here: a job that finds the host busy gives its slot back.
+//! Invariant: this process has at most [`PER_HOST`] requests to one host, so a host that responds
+//! slowly, or that many tenants use, occupies that many slots at most. Nothing waits here: a job
+//! that finds the host busy releases its slot.
 
 use std::{
     collections::HashMap,
@@ -11,21 +12,22 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
-/// Requests at one host at a time, in this process.
+/// Maximum number of concurrent requests to one host from this process.
 pub const PER_HOST: usize = 10;
-/// Beyond so many known hosts, those without a request are forgotten.
+/// Once this many hosts are tracked, those without a request are removed.
 const FORGET_FROM: usize = 1_024;
 
-/// The hosts. Cheap to clone.
+/// The tracked hosts. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
 
-/// The right to one request to a host, until it is dropped.
+/// The permit for one request to a host, until it is dropped.
 #[derive(Debug)]
-pub struct HostPermit(#[expect(dead_code, reason = "its drop is what it is for")] OwnedSemaphorePermit);
+pub struct HostPermit(#[expect(dead_code, reason = "held only for its drop")] OwnedSemaphorePermit);
 
 impl Hosts {
-    /// A permit for the host of this URL; `None` while it has as many requests as it may.
+    /// A permit for the host of this URL; `None` if the host already has the maximum number of
+    /// requests.
     pub(super) fn take(&self, url: &str) -> Option<HostPermit> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= FORGET_FROM {
@@ -36,7 +38,8 @@ impl Hosts {
     }
 }
 
-/// The host as a receiver would count it: names that differ in their case or a final dot are one, ports are not told apart.
+/// The host as its receiver would count it: names that differ only in case or a final dot are the
+/// same, and ports are ignored.
 fn host_of(url: &str) -> String {
     let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_ascii_lowercase));
     host.map_or_else(String::new, |host| host.trim_end_matches('.').to_owned())
@@ -53,7 +56,7 @@ mod tests {
             (0..PER_HOST).map(|at| hosts.take(&format!("https://Example.com:{}/{at}", 443 + at))).collect();
         assert!(held.iter().all(Option::is_some));
         assert!(hosts.take("https://example.com./other").is_none());
-        assert!(hosts.take("https://example.org/").is_some(), "another host is no concern of it");
+        assert!(hosts.take("https://example.org/").is_some(), "another host has its own limit");
         held.pop();
         assert!(hosts.take("https://example.com/").is_some());
     }

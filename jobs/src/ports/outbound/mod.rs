@@ -1,8 +1,9 @@
-//! Requests to addresses that tenants chose, where a request must not become a way into our own network (SSRF).
+//! Requests to URLs that tenants choose, guarded against access to private networks (SSRF).
 //!
-//! Invariant: nothing is asked before [`Target`] has judged the URL and, where the host is a name, [`resolver`] the
-//! addresses that the connection then goes to. Redirects are not followed, proxies of the environment not used, and an answer is
-//! read up to [`MAX_ANSWER_BYTES`] within [`TIMEOUT`]. Its head is the answer; what of its body does not come is not missed.
+//! Invariant: no request is sent before [`Target`] has checked the URL and, if the host is a name,
+//! [`resolver`] the addresses that the connection then uses. Redirects are not followed, proxies
+//! from the environment are not used, and a response is read up to [`MAX_ANSWER_BYTES`] within
+//! [`TIMEOUT`]. The head of the response decides; an incomplete body is ignored.
 
 mod address;
 mod hosts;
@@ -28,21 +29,21 @@ pub use self::{
     target::{Target, TargetError},
 };
 
-/// For everything from the look-up to the end of the answer.
+/// Time-out of the whole request, from the DNS look-up to the end of the response.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
-/// As above, for the test-only kinds.
+/// Time-out for the test-only kinds.
 const TEST_TIMEOUT: Duration = Duration::from_mins(1);
-/// More of an answer is not read.
+/// Maximum bytes of a response that are read.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// What is kept of an answer.
+/// Maximum bytes of a response that are kept.
 const KEPT_ANSWER_BYTES: usize = 1_024;
 
-/// Where requests may go beside the public internet by https.
+/// Destinations allowed in addition to the public internet over https.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboundPolicy {
-    /// Whether `http` will do.
+    /// Whether `http` is allowed.
     pub allow_http: bool,
-    /// Networks that are permitted although they are not public.
+    /// Networks that are allowed although they are not public.
     pub allowed_networks: Vec<IpNet>,
 }
 
@@ -52,7 +53,7 @@ impl From<&OutboundConfig> for OutboundPolicy {
     }
 }
 
-/// Asks where tenants say. Cheap to clone.
+/// Sends requests to URLs that tenants choose. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbound {
     client: Client,
@@ -61,25 +62,25 @@ pub struct Outbound {
     timeout: Duration,
 }
 
-/// An answer, as far as it was read.
+/// A response, as far as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status.
+    /// The HTTP status.
     pub status: u16,
-    /// How its body begins, for people to read.
+    /// The beginning of the body, for humans.
     pub beginning: String,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// The URL is not asked.
+    /// The URL is refused.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The name leads where no request may go.
+    /// The name resolves to an address that is not permitted.
     #[error(transparent)]
     Forbidden(#[from] ForbiddenAddress),
-    /// It took too long.
+    /// The time-out passed.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
     /// The connection failed.
@@ -88,17 +89,18 @@ pub enum OutboundError {
 }
 
 impl Outbound {
-    /// A client under this policy, which looks names up as the operating system does.
+    /// A client with this policy, which resolves names through the operating system.
     pub fn new(policy: OutboundPolicy) -> Result<Self, reqwest::Error> {
         Self::with_lookup(policy, Arc::new(SystemLookup))
     }
 
-    /// A client that looks names up another way.
+    /// A client that resolves names in another way.
     pub fn with_lookup(policy: OutboundPolicy, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
         Self::build(policy, lookup, TIMEOUT)
     }
 
-    /// For the test-only kinds: whoever measures from outside has a server on this machine, and lets it be slow.
+    /// A client for the test-only kinds. Measuring programs run a server on this machine, which may
+    /// be slow.
     pub(crate) fn for_test_kinds() -> Result<Self, reqwest::Error> {
         let allowed_networks =
             vec![Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into(), Ipv6Net::from(Ipv6Addr::LOCALHOST).into()];
@@ -106,7 +108,7 @@ impl Outbound {
         Self::build(policy, Arc::new(SystemLookup), TEST_TIMEOUT)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the guarded client is made here")]
+    #[expect(clippy::disallowed_methods, reason = "this is the guarded client")]
     fn build(policy: OutboundPolicy, lookup: Arc<dyn Lookup>, timeout: Duration) -> Result<Self, reqwest::Error> {
         let policy = Arc::new(policy);
         let client = Client::builder()
@@ -114,26 +116,27 @@ impl Outbound {
             .dns_resolver(resolver::GuardedResolver { lookup, policy: Arc::clone(&policy) })
             .redirect(redirect::Policy::none())
             .no_proxy()
-            // Every request is a connection of its own, so that each is judged by what its name means now.
+            // Every request opens its own connection, so that each one is checked against the
+            // name's current addresses.
             .pool_max_idle_per_host(0)
             .timeout(timeout)
             .build()?;
         Ok(Self { client, policy, hosts: Hosts::default(), timeout })
     }
 
-    /// The right to a request to the host of this URL, to be held for as long as it takes; `None` while the host has as many requests
-    /// of this process as it may.
+    /// The permit for a request to the host of this URL, to be held while the request runs; `None`
+    /// if the host already has the maximum number of requests from this process.
     pub fn permit(&self, url: &str) -> Option<HostPermit> {
         self.hosts.take(url)
     }
 
-    /// Posts a body and reads how the answer begins.
+    /// Posts a body and reads the beginning of the response.
     pub async fn post(&self, url: &str, headers: HeaderMap, body: String) -> Result<Answer, OutboundError> {
         let target = Target::parse(url, &self.policy)?;
         self.send(self.client.post(target.url().clone()).headers(headers).body(body)).await
     }
 
-    /// Gets and reads how the answer begins.
+    /// Sends a GET request and reads the beginning of the response.
     pub async fn get(&self, url: &str) -> Result<Answer, OutboundError> {
         let target = Target::parse(url, &self.policy)?;
         self.send(self.client.get(target.url().clone())).await
@@ -146,8 +149,9 @@ impl Outbound {
     }
 }
 
-/// Reads the body, so that the other side sees its answer taken, but no more of it than is reasonable. It is for people to read: the
-/// other side has acted by its status, and would act again if a body that breaks off or does not end counted as no answer.
+/// Reads the body, so that the server sees its response accepted, but only up to a limit. The body
+/// is for humans: the server has acted according to its status, and would act again if a body that
+/// breaks off or never ends counted as no response.
 async fn beginning(mut answer: Response) -> String {
     let (mut kept, mut read) = (Vec::new(), 0);
     while read < MAX_ANSWER_BYTES
@@ -157,7 +161,7 @@ async fn beginning(mut answer: Response) -> String {
         let missing = KEPT_ANSWER_BYTES.saturating_sub(kept.len());
         kept.extend_from_slice(&chunk[..chunk.len().min(missing)]);
     }
-    // PostgreSQL's jsonb holds no NUL.
+    // PostgreSQL's jsonb does not allow NUL.
     String::from_utf8_lossy(&kept).replace('\0', "\u{fffd}")
 }
 

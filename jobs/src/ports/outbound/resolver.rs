@@ -1,7 +1,8 @@
-//! Looking names up, once for each connection, and refusing those that lead where no request may go.
+//! Resolves names, once per connection, and refuses those that resolve to an address that is not
+//! permitted.
 //!
-//! Invariant: the client connects to the addresses that were judged here and asks nobody again, so a name that answers
-//! differently the second time (DNS rebinding) gains nothing.
+//! Invariant: the client connects to the addresses checked here without another look-up, so a name
+//! that resolves differently the second time (DNS rebinding) gains nothing.
 
 use std::{
     io,
@@ -14,16 +15,16 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{OutboundPolicy, address};
 
-/// Answers with the addresses of a name.
+/// A future of the addresses of a name.
 pub type LookedUp = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Looks names up; a fake one stands in tests.
+/// Resolves names; tests replace it.
 pub trait Lookup: Send + Sync + 'static {
     /// The addresses of this name.
     fn lookup(&self, name: &str) -> LookedUp;
 }
 
-/// As the operating system does it.
+/// Resolves names through the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemLookup;
 
@@ -37,12 +38,13 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// A name leads where no request may go. Which address it was is not told: inside our network the name may mean something else.
+/// A name resolves to an address that is not permitted. The address is not included, because in a
+/// private network the name may have another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the name leads to an address that is not permitted")]
+#[error("the name resolves to an address that is not permitted")]
 pub struct ForbiddenAddress;
 
-/// The client's way to addresses.
+/// Resolves names for the HTTP client and checks the addresses.
 #[derive(Clone)]
 pub(super) struct GuardedResolver {
     pub(super) lookup: Arc<dyn Lookup>,
@@ -54,7 +56,7 @@ impl Resolve for GuardedResolver {
         let (looked_up, policy) = (self.lookup.lookup(name.as_str()), Arc::clone(&self.policy));
         Box::pin(async move {
             let addresses = looked_up.await?;
-            // One bad address is enough: a name that mixes them means no good.
+            // One forbidden address is enough: a name that mixes them is suspicious.
             if !addresses.iter().all(|&address| address::is_permitted(address, &policy.allowed_networks)) {
                 return Err(ForbiddenAddress.into());
             }

@@ -1,7 +1,8 @@
-//! Which URLs a request on a tenant's behalf may go to, as far as the text tells.
+//! The URLs that a request on a tenant's behalf may go to, as far as the text decides.
 //!
-//! Invariant: a [`Target`] has a scheme that is permitted, a host, no user, no fragment, a port at which no other protocol is at
-//! home, and, if its host is an address, one that is permitted. A host that is a name is judged when it is looked up.
+//! Invariant: a [`Target`] has a permitted scheme, a host, no user, no fragment, a port that no
+//! other protocol uses, and, if its host is an address, a permitted one. A host name is checked
+//! when it is resolved.
 
 use std::net::IpAddr;
 
@@ -9,8 +10,8 @@ use url::{Host, Url};
 
 use super::{OutboundPolicy, address};
 
-/// Browsers send no request to these (<https://fetch.spec.whatwg.org/#port-blocking>): a text protocol that listens there might take
-/// a body for commands.
+/// Browsers send no requests to these ports (<https://fetch.spec.whatwg.org/#port-blocking>): a
+/// text protocol on such a port might interpret a body as commands.
 const REFUSED_PORTS: [u16; 83] = [
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
     110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
@@ -19,29 +20,29 @@ const REFUSED_PORTS: [u16; 83] = [
 ];
 const MAX_URL_BYTES: usize = 2_048;
 
-/// A URL that may be asked, if its host turns out to be somewhere permitted.
+/// A URL that may be requested if its host resolves to permitted addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target(Url);
 
-/// Why a URL is not asked.
+/// Why a URL is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It is no absolute URL with a host.
+    /// Not an absolute URL with a host.
     #[error("not a URL of the form https://host/path")]
     NotAUrl,
-    /// It is longer than anybody needs.
+    /// The URL is too long.
     #[error("the URL is longer than {MAX_URL_BYTES} bytes")]
     TooLong,
-    /// It would not be encrypted, or is something else altogether.
+    /// The scheme is not encrypted, or is not HTTP at all.
     #[error("the scheme must be https")]
     Scheme,
-    /// Credentials in a URL end up in logs; signatures take their place.
+    /// Credentials in a URL appear in logs; signatures replace them.
     #[error("the URL must not contain a user name or password")]
     UserInfo,
     /// A fragment is never sent.
     #[error("the URL must not have a fragment")]
     Fragment,
-    /// Another protocol is at home there.
+    /// Another protocol uses the port.
     #[error("port {0} is not permitted")]
     Port(u16),
     /// The address is not on the public internet.
@@ -50,7 +51,7 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Judges a URL.
+    /// Parses and checks a URL.
     pub fn parse(text: &str, policy: &OutboundPolicy) -> Result<Self, TargetError> {
         if text.len() > MAX_URL_BYTES {
             return Err(TargetError::TooLong);
@@ -87,8 +88,8 @@ impl Target {
         &self.0
     }
 
-    /// The URL as it is compared with others: spellings that lead to one place are one (a final dot of the host, an empty query,
-    /// characters that are escaped without need, RFC 3986 section 6.2.2).
+    /// The URL in the form used for comparison: equivalent spellings have the same key (a final dot
+    /// of the host, an empty query, unnecessary escapes, RFC 3986 section 6.2.2).
     pub fn key(&self) -> String {
         let url = &self.0;
         let host = url.host_str().unwrap_or_default().trim_end_matches('.');
@@ -98,7 +99,7 @@ impl Target {
     }
 }
 
-/// Characters that need no escape stand for themselves; other escapes are in capitals.
+/// Replaces unnecessary escapes by their characters, and writes other escapes in upper case.
 fn unescaped(text: &str) -> String {
     let mut parts = text.split('%');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    /// The forms in which an address can be written.
+    /// All spellings of an address.
     #[test]
     fn a_forbidden_address_is_known_in_every_spelling() {
         for host in [

@@ -1,4 +1,4 @@
-//! The guard over real connections on loopback, with names that answer as the test wants.
+//! The guard with real connections on loopback, and names that resolve as the test specifies.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::*;
 
-/// Answers each look-up with the next of its lists, and with the last one from then on.
+/// Returns the next of its lists for each look-up, and the last one from then on.
 struct Scripted {
     answers: Mutex<Vec<Vec<IpAddr>>>,
     asked: AtomicUsize,
@@ -38,14 +38,14 @@ impl Lookup for Scripted {
     }
 }
 
-/// 127.0.0.2 stands for the public internet, 127.0.0.1 for our own network.
+/// 127.0.0.2 stands for the public internet, 127.0.0.1 for a private network.
 fn outbound(lookup: Arc<dyn Lookup>) -> Outbound {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let policy = OutboundPolicy { allow_http: true, allowed_networks: vec!["127.0.0.2/32".parse().unwrap()] };
     Outbound::with_lookup(policy, lookup).unwrap()
 }
 
-/// Answers every connection with `answer`, counts them.
+/// Sends `answer` on every connection and counts the connections.
 async fn server(address: &str, answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((address, 0)).await.unwrap();
     let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -79,7 +79,8 @@ async fn a_name_is_looked_up_once_and_connected_to_where_it_led() {
     let url = format!("http://rebinding.test:{}/", address.port());
     assert_eq!(post(&outbound, &url).await.unwrap(), Answer { status: 200, beginning: "thanks".into() });
     assert_eq!((names.asked.load(Ordering::SeqCst), accepted.load(Ordering::SeqCst)), (1, 1));
-    // The second answer leads inside: it is judged anew, and no connection of before is used again.
+    // The second look-up returns a private address: it is checked again, and no earlier connection
+    // is reused.
     assert!(matches!(post(&outbound, &url).await, Err(OutboundError::Forbidden(_))));
     assert_eq!((names.asked.load(Ordering::SeqCst), accepted.load(Ordering::SeqCst)), (2, 1));
 }
@@ -95,7 +96,7 @@ async fn one_forbidden_address_among_good_ones_is_enough() {
     }
     assert_eq!(at_good.load(Ordering::SeqCst), 0);
     let nobody = tokio::time::timeout(Duration::from_millis(50), inside.accept()).await;
-    assert!(nobody.is_err(), "nobody came inside");
+    assert!(nobody.is_err(), "no connection to the private address");
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn an_answer_is_read_within_bounds() {
     assert!(!answer.beginning.contains('\0'));
 }
 
-/// The status says what the other side did, whatever becomes of the body.
+/// The status says what the server did, whether or not the body is complete.
 #[tokio::test]
 async fn an_answer_whose_body_breaks_off_is_an_answer() {
     let outbound = outbound(Scripted::new(&[&["127.0.0.2"]]));
@@ -130,7 +131,7 @@ async fn an_answer_whose_body_breaks_off_is_an_answer() {
     }
     let (address, _) = server("127.0.0.2", "HTTP/1.1 200 OK\r\ncontent-le".into()).await;
     let cut = post(&outbound, &format!("http://{address}/")).await;
-    assert!(matches!(cut, Err(OutboundError::Failed(_))), "half a head is none: {cut:?}");
+    assert!(matches!(cut, Err(OutboundError::Failed(_))), "half a head is not a response: {cut:?}");
 }
 
 #[tokio::test]

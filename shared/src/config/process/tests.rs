@@ -1,4 +1,5 @@
-//! What whole configurations accept, refuse and say. The sections test their own types.
+//! What complete configurations accept and refuse, and their messages. The sections test their own
+//! types.
 
 use super::super::{Environment, LogFormat, MailTransport, QueueFilter};
 use super::*;

@@ -1,9 +1,10 @@
-//! What 500 idle sockets and 500 half-sent heads cost a good client: nothing that can be measured.
+//! The effect of 500 idle sockets and 500 half-sent heads on a good client: none that can be
+//! measured.
 
 use super::*;
 
-/// Sends requests to the two servers in turn, so that whatever else the machine does meets both alike, and returns
-/// the 90th and the 99th percentile of each.
+/// Alternates requests between the two servers, so that other load on the machine affects both
+/// equally, and returns the 90th and the 99th percentile of each.
 async fn percentiles(servers: [&Server; 2]) -> [[Duration; 2]; 2] {
     let mut streams = [servers[0].connect().await, servers[1].connect().await];
     let mut times = [Vec::new(), Vec::new()];
@@ -21,7 +22,8 @@ async fn percentiles(servers: [&Server; 2]) -> [[Duration; 2]; 2] {
     })
 }
 
-/// Starts a server on a thread of its own, so that what it does for bad clients is no burden on another.
+/// Starts a server on its own thread, so that its work for bad clients does not affect another
+/// server.
 async fn start_apart() -> Server {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -38,7 +40,8 @@ async fn start_apart() -> Server {
     receiver.await.unwrap()
 }
 
-/// Both percentiles of a server left alone and of one with 1,000 bad clients, which then must drain all the same.
+/// Both percentiles of an undisturbed server and of one with 1,000 bad clients, which must then
+/// still drain.
 async fn pester() -> [[Duration; 2]; 2] {
     let (quiet, pestered) = (start_apart().await, start_apart().await);
     let mut sockets = Vec::new();
@@ -57,8 +60,9 @@ async fn pester() -> [[Duration; 2]; 2] {
 #[tokio::test]
 async fn idle_sockets_and_half_heads_slow_nobody_and_do_not_block_the_drain() {
     open_files::raise_limit();
-    // On a busy machine every hundredth request waits for a processor, on the core of the one server or the other. A
-    // round in which both percentiles agree is enough: a server that its bad clients slow down has none.
+    // On a busy machine every hundredth request waits for a processor, on either server's core. One
+    // round in which both percentiles agree is enough: a server slowed down by bad clients has no
+    // such round.
     let mut rounds = Vec::new();
     while rounds.len() < 6 {
         let [alone, pestered] = pester().await;

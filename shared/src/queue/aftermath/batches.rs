@@ -1,7 +1,7 @@
 //! Batches: counted down as their jobs become final, until the completion job may run.
 //!
-//! Invariant: `pending + completed + discarded + cancelled = total` (the schema checks it), and a batch that is finished is not
-//! counted again.
+//! Invariant: `pending + completed + discarded + cancelled = total` (the schema checks it), and a
+//! finished batch is not counted again.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::Final;
 use crate::queue::{JobState, ties::hooks};
 
-/// Counts these jobs; returns the completion jobs of the batches that are finished, each to be freed of one thing it waits for.
+/// Counts these jobs. Returns the completion jobs of batches that are finished now, with the number
+/// of dependencies to release: one, the batch.
 pub(super) async fn count_down(
     connection: &mut PgConnection,
     ended: &[Final],
@@ -48,7 +49,8 @@ pub(super) async fn count_down(
     Ok(finished.into_iter().map(|job| (job, 1)).collect())
 }
 
-/// Counts jobs that are redriven as pending again, in batches that are not finished. Returns the batches that took them back.
+/// Counts redriven jobs as pending again, in batches that are not finished. Returns the batches
+/// that count them again.
 pub(in crate::queue) async fn reopen(
     connection: &mut PgConnection,
     redriven: &[(Uuid, Uuid, JobState)],
@@ -83,7 +85,7 @@ fn member_of(job: &Final) -> Option<Uuid> {
     job.batch_id.filter(|_| job.hooks & hooks::BATCH != 0)
 }
 
-/// One row for each batch, as the columns that `unnest` takes.
+/// One row for each batch, as the column arrays for `unnest`.
 #[derive(Default)]
 struct Counts {
     tenants: Vec<Uuid>,

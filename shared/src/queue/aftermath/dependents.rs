@@ -1,7 +1,8 @@
-//! Jobs that wait for others: which rows an end can touch, and what becomes of them.
+//! Jobs that depend on others: which rows the end of a job can touch, and what happens to them.
 //!
-//! Invariant: `waits_for` counts the rows of `job_dependencies` that are left (and the batch, for its completion job). A row is there as
-//! long as the job it names is not final, or is noted in `job_cascades`: a transaction touches a bounded number of jobs.
+//! Invariant: `waits_for` counts the remaining rows of `job_dependencies` (plus the batch, for its
+//! completion job). A row exists as long as the dependency is not final, or is recorded in
+//! `job_cascades`: a transaction touches a bounded number of jobs.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Jobs that one transaction releases or cancels beside those that end by themselves. The rest is left to [`crate::queue::cascade`].
+/// Jobs that one transaction releases or cancels, in addition to the jobs whose end it writes. The
+/// rest is left to [`crate::queue::cascade`].
 pub(in crate::queue) const STEP: i64 = 200;
 
 /// The jobs that a transaction may change.
@@ -22,14 +24,15 @@ pub(in crate::queue) const STEP: i64 = 200;
 pub(in crate::queue) struct Locked(Vec<Uuid>);
 
 impl Locked {
-    /// Jobs that the transaction inserts.
+    /// Jobs that the transaction inserts itself.
     pub(in crate::queue) fn own(jobs: impl Iterator<Item = Uuid>) -> Self {
         Self(jobs.collect())
     }
 }
 
-/// Locks, in the order of their ids, the jobs that are about to end, the nearest of those that wait for them, and the completion jobs of
-/// their batches. `fails` says which will not complete: from there a cascade of cancellations may run.
+/// Locks, in the order of their ids, the jobs that are about to end, the nearest of their
+/// dependents, and the completion jobs of their batches. `fails` marks the jobs that will not
+/// complete: a cascade of cancellations may start there.
 pub(in crate::queue) async fn lock(
     connection: &mut PgConnection,
     ids: &[Uuid],
@@ -64,8 +67,8 @@ pub(in crate::queue) async fn lock(
     Ok(Locked(locked))
 }
 
-/// Takes the ended jobs out of the way of those that wait for them. Returns all jobs that ended, those that were cancelled by
-/// the failure of another included. Only jobs that are locked are touched.
+/// Removes the ended jobs from the dependencies of others. Returns all jobs that ended, including
+/// those cancelled because a dependency failed. Touches locked jobs only.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     ended: Vec<Final>,
@@ -82,7 +85,7 @@ pub(super) async fn settle(
     Ok(all)
 }
 
-/// A job that ended while it waited is nobody's dependent any more.
+/// Deletes the dependencies of jobs that ended while they waited.
 async fn forget_own(connection: &mut PgConnection, ended: &[Final]) -> Result<(), sqlx::Error> {
     let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) =
         ended.iter().filter(|job| job.waits_for > 0).map(|job| (job.tenant, job.id)).unzip();
@@ -99,7 +102,8 @@ async fn forget_own(connection: &mut PgConnection, ended: &[Final]) -> Result<()
     Ok(())
 }
 
-/// One step of the cascade: returns the jobs that it cancelled. What it leaves is noted in `job_cascades`.
+/// One step of the cascade: returns the jobs that it cancelled. Remaining dependents are recorded
+/// in `job_cascades`.
 async fn advance(
     connection: &mut PgConnection,
     ended: &[Final],
@@ -143,7 +147,7 @@ async fn advance(
     cancel(connection, &cancelled, aftermath).await
 }
 
-/// Lowers `waits_for` by what each job no longer waits for; those that are free to run wait for nothing else from now on.
+/// Lowers `waits_for` by the number of released dependencies; a job that reaches 0 may run.
 pub(super) async fn release(
     connection: &mut PgConnection,
     free: &BTreeMap<Uuid, i16>,
@@ -153,7 +157,7 @@ pub(super) async fn release(
         return Ok(());
     }
     let (ids, counts): (Vec<Uuid>, Vec<i16>) = free.iter().map(|(id, count)| (*id, *count)).unzip();
-    // It became eligible now: its place in the lane and its waiting time count from here.
+    // The job becomes eligible now: its position in the flow and its waiting time count from here.
     let rows = sqlx::query!(
         "update jobs j set
            waits_for = j.waits_for - i.count,

@@ -1,4 +1,4 @@
-//! Whether the index and the ledger agree about what waits.
+//! Compares the waiting jobs of the index with those of the ledger.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,19 +19,20 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// A message that is under way for longer than this between commit and index is drift.
+/// A push in transit for longer than this after its commit counts as drift.
 const UNDER_WAY: Duration = Duration::from_millis(1_500);
-/// Looks at what is missing, as long as each finds less of it than the one before: so long may a backlog that came faster than it could be
-/// pushed be under way.
+/// Maximum number of comparisons. They continue while each finds fewer missing jobs than the
+/// previous one: a backlog submitted faster than it can be pushed is in transit for longer.
 const LOOKS: usize = 40;
-/// Pages of the ledger for a sample.
+/// Pages of the ledger in a sample.
 const SAMPLED_PAGES: usize = 2;
-/// What is due later than this need not be in the index yet, whatever the promoter's pace and the clocks.
+/// A job due later than this may still be missing from the index, given the promoter's interval and
+/// clock differences.
 const NEAR_MS: i64 = 30_000;
-/// Jobs of one call.
+/// Jobs per call.
 const AT_ONCE: usize = 250;
 
-/// What waits in the ledger.
+/// Waiting jobs in the ledger.
 #[derive(Default)]
 struct Waiting {
     all: HashSet<Uuid>,
@@ -110,7 +111,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Tenants with work in their flows take part.
+    /// Checks that tenants with jobs in their flows are active or throttled.
     async fn check_tenants(
         &self,
         queue: &QueueName,
@@ -140,7 +141,7 @@ impl Checker {
         self.absent(queue, &members, mode).await
     }
 
-    /// Which of the jobs the index does not have.
+    /// Returns the jobs that the index does not have.
     async fn absent(
         &self,
         queue: &QueueName,

@@ -1,8 +1,9 @@
-//! Whether a lease is still this process's.
+//! Whether this process still holds a lease.
 //!
-//! Invariant: an attempt that was read from the ledger is this lease's only if the lease was held after the read: a rescue claims the
-//! lease before it raises the attempt. So a lease is either young enough by this process's own monotonic clock, counted from before it can
-//! have begun, or it is renewed after the read and before the run.
+//! Invariant: an attempt number read from the ledger belongs to this lease only if the lease was
+//! still held after the read, because a rescue claims the lease before it raises the attempt. So a
+//! lease is either young enough by this process's own monotonic clock, counted from before the
+//! lease can have started, or it is renewed after the read and before the run.
 
 use std::{
     collections::HashSet,
@@ -19,7 +20,8 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// How long ago leases may have begun: counted on the monotonic clock from before they were asked for, or longer.
+/// Upper bound on the age of leases, counted on the monotonic clock from before they were
+/// requested.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Age {
     from: Instant,
@@ -41,13 +43,13 @@ impl Age {
         self.before.saturating_add(self.from.elapsed()) > span
     }
 
-    /// When it will be this span.
+    /// When the age reaches this span.
     pub(super) fn reaches(self, span: Duration) -> Instant {
         self.from + span.saturating_sub(self.before)
     }
 }
 
-/// What a lease is held by.
+/// Token and validity of a lease.
 #[derive(Clone, Copy)]
 pub(super) struct Hold {
     pub(super) token: LeaseToken,
@@ -56,25 +58,27 @@ pub(super) struct Hold {
 }
 
 impl Lease {
-    /// Whether the lease is so young that it is not in doubt.
+    /// Whether the lease is so young that it is certainly held.
     pub fn is_young(&self) -> bool {
         Instant::now() < self.sure_until
     }
 
-    /// Whether the run of a lease that is not young any more may begin: it is renewed now. With an index that cannot say whose it is, it may not.
+    /// Renews a lease that is no longer young, and returns whether its run may start. It may not if
+    /// the index cannot confirm the holder.
     pub async fn is_own(&self, index: &Index) -> Result<bool, redis::RedisError> {
         let asked = Instant::now();
         let Renewed { state, lost, unheld } =
             index.renew(&self.shard, self.lasts, &[self.held(Duration::ZERO)]).await?;
         let is_own = matches!(state, IndexState::Ready | IndexState::Grace) && lost.is_empty() && unheld.is_empty();
-        // An answer that took as long as a lease says nothing any more.
+        // A response that took as long as the lease lasts proves nothing.
         Ok(is_own && asked.elapsed() < self.lasts)
     }
 }
 
 impl Consumer {
-    /// Extends leases and returns those that are lost. What the index has forgotten is asserted if the ledger still waits for that run, and
-    /// `may_assert` says that its end is not under way to the index.
+    /// Extends leases and returns the lost ones. A lease that the index has forgotten is asserted
+    /// if the ledger still expects that run and `may_assert` confirms that its end is not on its
+    /// way to the index.
     pub async fn renew(
         &self,
         shard: &Shard,
@@ -92,13 +96,14 @@ impl Consumer {
         let asserted: Vec<HeldLease> = forgotten.filter(is_asserted).copied().collect();
         lost.extend(unwanted);
         if !asserted.is_empty() {
-            tracing::warn!(%shard, jobs = asserted.len(), "the index had forgotten leases; their holder asserts them");
+            tracing::warn!(%shard, jobs = asserted.len(), "the index had forgotten leases; asserting them");
             lost.extend(self.index.assert(shard, self.lease, &asserted).await?.lost);
         }
         Ok(lost)
     }
 
-    /// Which of these runs, by id and attempt, the ledger no longer waits for: they were cancelled, or taken for dead.
+    /// Which of these runs, by id and attempt, the ledger no longer expects: the job is final, or
+    /// its attempt was raised.
     pub async fn unwanted(&self, ids: &[Uuid], attempts: &[i32]) -> Result<Vec<Uuid>, sqlx::Error> {
         sqlx::query_scalar!(
             r#"select i.id as "id!" from unnest($1::uuid[], $2::int4[]) as i (id, attempt)
@@ -111,8 +116,8 @@ impl Consumer {
         .await
     }
 
-    /// Renews what was leased so long ago that it may be another's, after its rows were read. Returns how old it is now, and what is not this
-    /// process's any more.
+    /// Renews leases that are so old that another process may hold them, after their rows were
+    /// read. Returns their new age, and the jobs that this process no longer holds.
     pub(super) async fn renew_old(
         &self,
         shard: &Shard,

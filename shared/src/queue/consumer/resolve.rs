@@ -1,4 +1,5 @@
-//! The ledger's word on what the index proposed: what is to be run is kept, the rest is settled.
+//! The ledger's decision on jobs that the index proposed: leases of jobs that must run are kept,
+//! the others are settled.
 
 use foldhash::HashMap;
 use uuid::Uuid;
@@ -10,11 +11,12 @@ use super::{
 };
 use crate::queue::{LeaseToken, Shard, expiry, index::FetchedIds};
 
-/// The clocks of Redis, which promotes jobs, and of PostgreSQL differ a little.
+/// Allowed difference between the clock of Redis, which promotes jobs, and that of PostgreSQL.
 const TOLERANCE_MS: i64 = 1_000;
 
 impl Consumer {
-    /// Judges what is still this process's. Nobody has renewed it since it was leased; in the second half of its time it must be.
+    /// Keeps the leases that this process still holds. They were not renewed since the fetch, so
+    /// after half of the lease duration they are renewed here.
     pub(super) async fn keep(
         &self,
         shard: &Shard,
@@ -33,15 +35,16 @@ impl Consumer {
         Ok(Fetched { taken, ..self.judge(shard, hold, fetched, rows).await })
     }
 
-    /// Keeps what is to be run now, in the order of the index, and settles the rest.
+    /// Keeps the leases of jobs that must run now, in the order of the index, and settles the
+    /// others.
     async fn judge(&self, shard: &Shard, hold: Hold, fetched: FetchedIds, rows: &mut HashMap<Uuid, Row>) -> Fetched {
         let (FetchedIds { state, ids, next, now_ms }, token) = (fetched, hold.token);
-        // The rows are of now, and a grant may have been under way for long.
+        // The rows are current, but a direct dispatch may have been in transit for long.
         let now_ms = self.index.now_ms(now_ms);
         let (mut leases, mut rest, mut expired) = (Vec::with_capacity(ids.len()), Vec::new(), Vec::new());
         for leased in &ids {
             match rows.remove(&leased.id) {
-                // It waits for other jobs: the index should not know it yet.
+                // It waits for other jobs, so it should not be in the index yet.
                 Some(row) if row.waits_for != 0 => rest.push(leased.unrun(token, None)),
                 Some(row) if !row.is_final && row.is_expired() => {
                     expired.push(leased.id);
@@ -50,7 +53,8 @@ impl Consumer {
                 Some(row) if !row.is_final && row.due_in_ms() <= TOLERANCE_MS => {
                     leases.push(row.into_lease(shard, hold, leased.priority));
                 }
-                // By the clock that promotes it: by the other it would be due there at once, and come again and again.
+                // The time is given in the clock of Redis, which promotes the job: by PostgreSQL's
+                // clock it could be due there at once, and be proposed again and again.
                 Some(row) if !row.is_final => {
                     rest.push(leased.unrun(token, Some((now_ms + row.due_in_ms(), leased.priority))));
                 }
@@ -60,22 +64,24 @@ impl Consumer {
         if !rest.is_empty()
             && let Err(error) = self.index.settle(shard, &rest).await
         {
-            // Their leases run out. Those of the others must not, so they are not given up with them.
-            tracing::debug!(%shard, %error, "leases of jobs that are not to run could not be settled");
+            // These leases will expire. The kept leases must not, so they are returned despite the
+            // error.
+            tracing::debug!(%shard, %error, "failed to settle leases of jobs that must not run");
         }
         if !expired.is_empty() {
             let consumer = self.clone();
-            // Not waited for: nobody renews the other leases before they are returned.
+            // Not awaited: the other leases are not renewed before they are returned.
             tokio::spawn(async move { consumer.discard(&expired).await });
         }
         Fetched { state, leases, taken: ids.len(), next }
     }
 
-    /// Their time is over, so they are not run. If the ledger cannot be told now, the scheduler's sweep does it.
+    /// Discards jobs that expired before a run. If the ledger cannot be written now, the
+    /// scheduler's sweep discards them.
     async fn discard(&self, expired: &[Uuid]) {
         match expiry::discard(&self.db, expired).await {
             Ok((_, aftermath)) => aftermath.announce(&self.index).await,
-            Err(error) => tracing::debug!(jobs = expired.len(), %error, "expired jobs could not be discarded"),
+            Err(error) => tracing::debug!(jobs = expired.len(), %error, "failed to discard expired jobs"),
         }
     }
 }

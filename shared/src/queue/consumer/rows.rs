@@ -15,7 +15,7 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Rows that take longer are taken for lost, and what was leased is handed back.
+/// A read that takes longer counts as lost, and the leases are released.
 const ANSWERED: Duration = Duration::from_secs(10);
 
 pub(super) struct Row {
@@ -42,8 +42,9 @@ impl Consumer {
     pub(super) async fn read(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
         let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::default()) };
         faults::reach(Point::AfterLeaseBeforeRead).await?;
-        // The bounds leave out partitions: of the list alone, each id would be looked for in each of them. What can be reckoned from a row is
-        // reckoned here, because PostgreSQL takes longer for it than for the look-up.
+        // The bounds exclude partitions: with the list alone, each id would be looked up in every
+        // partition. Values that follow from a row are computed here, because PostgreSQL takes
+        // longer for them than for the lookup.
         let read = async |connection: &mut PgConnection| {
             sqlx::query_as!(
                 Row,

@@ -1,7 +1,9 @@
-//! Giving back what was leased by fetches whose answers never came: their jobs have not begun, so they cost no attempt.
+//! Releases jobs that were leased by fetches whose responses never arrived: the jobs have not
+//! started, so this costs no attempt.
 //!
-//! Invariant: nobody uses the answer of a fetch that has failed, and Redis refuses it if it comes to it only then, so what is held under
-//! its token after that is held by nobody.
+//! Invariant: the response to a failed fetch is never used, and Redis refuses a fetch that it
+//! processes only after the caller's time-out. So no process uses the leases under the token of a
+//! failed fetch.
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,8 @@ use uuid::Uuid;
 use super::{Consumer, FetchError};
 use crate::queue::{LeaseToken, Priority, Settlement, Shard};
 
-/// Those before an outage matter; what is asked during it leases nothing.
+/// Tokens kept per shard, the first ones: fetches before an outage matter, those during it lease
+/// nothing.
 const REMEMBERED: usize = 64;
 
 /// Tokens of failed fetches, by shard. Cheap to clone.
@@ -33,14 +36,15 @@ impl Unanswered {
         if shards.is_empty() { Vec::new() } else { shards.remove(shard).unwrap_or_default() }
     }
 
-    /// A panic while the lock is held leaves a map that is still whole.
+    /// A panic while the lock is held leaves the map consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<Shard, Vec<LeaseToken>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Consumer {
-    /// After a fetch that was answered: gives back, beside it, what those before it leased unheard.
+    /// After a fetch that was answered: releases, in a separate task, the jobs leased by earlier
+    /// fetches whose responses were lost.
     pub(super) fn recover(&self, shard: &Shard) {
         let tokens = self.unanswered.take(shard);
         if tokens.is_empty() {
@@ -50,9 +54,9 @@ impl Consumer {
         tokio::spawn(async move {
             match consumer.give_back(&shard, &tokens).await {
                 Ok(0) => {}
-                Ok(jobs) => tracing::info!(%shard, jobs, "jobs of fetches that were not answered are given back"),
+                Ok(jobs) => tracing::info!(%shard, jobs, "released jobs of fetches that received no response"),
                 Err(error) => {
-                    tracing::debug!(%shard, %error, "jobs of fetches that were not answered could not be given back yet");
+                    tracing::debug!(%shard, %error, "failed to release jobs of fetches that received no response");
                     consumer.unanswered.note(&shard, tokens);
                 }
             }

@@ -1,17 +1,17 @@
-//! Which jobs a filter means: for cancelling and redriving many.
+//! Selects the jobs that match a filter, for cancelling or redriving many.
 //!
-//! Invariant: ids come in pages by descending id, each page after the last one's end, so that a job that cannot be steered is
-//! passed once and never asked for again.
+//! Invariant: ids are read in pages of descending order, each page after the end of the previous
+//! one, so that a job that cannot be cancelled or redriven is skipped once and not selected again.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{db::TenantTx, queue::JobState};
 
-/// What jobs are steered together.
+/// Which jobs are cancelled or redriven together.
 #[derive(Clone, Debug)]
 pub struct SteerFilter {
-    /// In one of these ledger states.
+    /// Only these ledger states.
     pub states: Vec<JobState>,
     /// Only this kind.
     pub kind: Option<String>,
@@ -27,7 +27,8 @@ pub struct SteerFilter {
     pub error: Option<String>,
 }
 
-/// `$among` says in the statement what the states have in common, so that it can be answered from an index over just those.
+/// `$among` names the possible states in the statement, so that a partial index over just those can
+/// be used.
 macro_rules! matching {
     ($transaction:expr, $filter:expr, $before:expr, $limit:expr, $among:literal) => {{
         let (tenant, states) = (*$transaction.tenant().as_uuid(), $filter.state_names());
@@ -54,7 +55,7 @@ macro_rules! matching {
     }};
 }
 
-/// The newest ids before `before` that the filter means, `limit` at most.
+/// The newest ids before `before` that match the filter, `limit` at most.
 pub async fn next_matching(
     transaction: &mut TenantTx,
     filter: &SteerFilter,
@@ -62,13 +63,13 @@ pub async fn next_matching(
     limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     if filter.states.iter().all(|state| matches!(state, JobState::Discarded | JobState::Cancelled)) {
-        // From `jobs_given_up`: what was completed, nearly all there is, is not read.
+        // Served by the index `jobs_given_up`: completed jobs, the vast majority, are not read.
         return matching!(transaction, filter, before, limit, "state in ('discarded', 'cancelled')");
     }
     matching!(transaction, filter, before, limit, "state in ('scheduled', 'available', 'retryable')")
 }
 
-/// How many jobs the filter means, counted up to `limit`.
+/// Number of jobs that match the filter, counted up to `limit`.
 pub async fn count_matching(
     transaction: &mut TenantTx,
     filter: &SteerFilter,

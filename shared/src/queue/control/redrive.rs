@@ -1,9 +1,11 @@
-//! Making given-up jobs wait again, and taking back what their end had given away.
+//! Makes discarded and cancelled jobs wait again, and restores what their end had released.
 //!
-//! Invariant: a redriven job that held a unique key holds it again, or it is not redriven. A batch that is not finished counts it
-//! as pending again; one that is finished stays so. Jobs that waited for it were released or cancelled when it ended and are
-//! left alone; and what the job itself waited for is over, because asking for it again means now. While some of them
-//! are still to be released or cancelled it is not redriven, so that those which come to wait for the new run are told from them.
+//! Invariant: a redriven job that held a unique key holds it again, or it is not redriven. A batch
+//! that is not finished counts it as pending again; a finished batch stays finished. Dependents
+//! were released or cancelled when the job ended and are left unchanged. Dependencies of the job
+//! itself are dropped, because a redrive runs it now. While some dependents are still to be
+//! released or cancelled the job is not redriven, so that they are not mixed up with dependents of
+//! the new run.
 
 use std::collections::HashMap;
 
@@ -15,16 +17,16 @@ use crate::{
     queue::{JobState, aftermath, ties::hooks},
 };
 
-/// What became of jobs that were to be redriven.
+/// The result of redriving several jobs.
 #[derive(Clone, Debug, Default)]
 pub struct Redriven {
-    /// They wait again.
+    /// Jobs that wait again.
     pub done: Vec<Position>,
-    /// They do not, because another job holds their unique key: the job and the holder.
+    /// Jobs not redriven because another job holds their unique key: the job and the holder.
     pub key_held: HashMap<Uuid, Uuid>,
 }
 
-/// A job that can be redriven, locked.
+/// A job that can be redriven; its row is locked.
 struct Candidate {
     id: Uuid,
     state: JobState,
@@ -33,8 +35,8 @@ struct Candidate {
     batch_id: Option<Uuid>,
 }
 
-/// Makes a discarded or cancelled job wait again, as if it were new but for its number of attempts. After the commit,
-/// call [`super::announce_redriven`].
+/// Makes a discarded or cancelled job wait again, like a new job except for its attempt number.
+/// After the commit, call [`super::announce_redriven`].
 pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
     let mut redriven = redrive_all(transaction, &[id]).await?;
     match (redriven.done.pop(), redriven.key_held.get(&id)) {
@@ -47,8 +49,8 @@ pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sq
     }
 }
 
-/// Makes those of the jobs wait again that are discarded or cancelled. After the commit, [`super::announce_redriven`] is
-/// called for each.
+/// Makes those of the jobs wait again that are discarded or cancelled. After the commit, call
+/// [`super::announce_redriven`] for each.
 pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Redriven, sqlx::Error> {
     let candidates = sqlx::query_as!(
         Candidate,
@@ -80,7 +82,8 @@ pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Red
     Ok(Redriven { done, key_held })
 }
 
-/// Takes the keys that are held until a job's end; returns the jobs whose key is another's by now, with the holder.
+/// Takes the keys that are held until a job's end; returns the jobs whose key another job holds
+/// now, with the holder.
 async fn take_keys(transaction: &mut TenantTx, candidates: &[Candidate]) -> Result<HashMap<Uuid, Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let (mut keys, mut jobs) = (vec![], vec![]);
@@ -93,7 +96,8 @@ async fn take_keys(transaction: &mut TenantTx, candidates: &[Candidate]) -> Resu
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    // Of two that are redriven together and had the same key one after the other, the first takes it.
+    // Of two redriven jobs that held the same key one after the other, the one with the lower id
+    // takes it.
     sqlx::query!(
         "insert into unique_keys as k (tenant_id, key, job_id)
          select $1, key, job_id from (select distinct on (key) key, job_id from unnest($2::text[], $3::uuid[]) as t (key, job_id) order by key, job_id) i
@@ -121,7 +125,8 @@ async fn reopen_batches(transaction: &mut TenantTx, candidates: &[Candidate]) ->
 }
 
 impl Candidate {
-    /// Nobody waits for it any more, and a finished batch does not count it again.
+    /// The follow-up flags after a redrive: no dependents, and no batch unless that counts the job
+    /// again.
     fn hooks_again(&self, reopened: &[Uuid]) -> i16 {
         let counted = self.batch_id.is_some_and(|batch| reopened.contains(&batch));
         let gone = hooks::DEPENDENTS | if counted { 0 } else { hooks::BATCH };

@@ -1,14 +1,15 @@
-//! About when a waiting job starts.
+//! Estimates when a waiting job starts.
 //!
-//! Invariant: an estimate is given only where time alone brings the job to its turn, and it is never in the past.
+//! Invariant: an estimate is given only where time alone leads to a start, and it is never in the
+//! past.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Reason, Standing};
 
-/// What a job is thought to take when none of its tenant's has run yet.
+/// Assumed run time while no job of the tenant has run yet.
 const UNKNOWN_RUN_MS: f64 = 100.0;
-/// Beyond this a number would only look exact.
+/// A larger estimate would only suggest precision.
 const FARTHEST_MS: f64 = 365.0 * 86_400_000.0;
 
 pub(super) fn start(
@@ -36,11 +37,13 @@ pub(super) fn start(
 }
 
 impl Standing {
-    /// By the tenant's share of the slots and the length of its jobs, or by its rate if that is slower.
+    /// By the tenant's share of the slots and the run time of its jobs, or by its rate if that is
+    /// slower.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn wait_ms(&self, ahead: u64) -> f64 {
         let (ahead, weight) = (ahead as f64, f64::from(self.limits.weight));
-        // Workers split their slots evenly over the shards that have work, whatever the weights of those tenants.
+        // Workers split their slots evenly over the shards that have work, regardless of the
+        // tenants' weights.
         let slots = f64::from(self.slots) / f64::from(1 + self.other_shards);
         let share = slots * weight / (weight + self.other_weight);
         let parallel = self.limits.max_running.map_or(share, |cap| share.min(f64::from(cap))).max(f64::MIN_POSITIVE);

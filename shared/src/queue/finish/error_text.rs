@@ -1,17 +1,18 @@
-//! The text of an error as the ledger keeps it.
+//! The text of an error as stored in the ledger.
 //!
-//! Invariant: it is bounded in bytes where it is made, before it is queued, copied or logged: a tenant decides how long an error is, and all
-//! tenants share what writes it.
+//! Invariant: its size in bytes is bounded where it is created, before it is queued, copied or
+//! logged: tenants control the length of an error, and all tenants share the code that writes it.
 
 use std::fmt::{self, Display, Write};
 
-/// Bytes of an error that are kept.
+/// Maximum size of a stored error in bytes.
 pub const MAX_ERROR_BYTES: usize = 2_000;
 
-/// The first [`MAX_ERROR_BYTES`] of what `error` displays, without NUL, which PostgreSQL's text cannot hold. What is beyond is not even formatted.
+/// The first [`MAX_ERROR_BYTES`] of what `error` displays, without NUL, which PostgreSQL's `text`
+/// cannot store. The rest is not even formatted.
 pub fn bounded_text(error: impl Display) -> String {
     let mut text = Bounded(String::new());
-    // It ends early where the bound is reached.
+    // Ends early when the bound is reached.
     let _ = write!(text, "{error:#}");
     text.0
 }
@@ -44,7 +45,7 @@ mod tests {
         assert_eq!(bounded_text("a\0b"), "ab");
     }
 
-    /// An error that would display a gigabyte is not asked for more than is kept.
+    /// An error that would display a gigabyte is formatted only up to the bound.
     #[test]
     fn what_is_beyond_the_bound_is_not_formatted() {
         struct Endless;

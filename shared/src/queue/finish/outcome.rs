@@ -1,4 +1,4 @@
-//! How a run ended, in the words of the ledger.
+//! How a run ended, in the ledger's terms.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::queue::JobState;
 pub enum Outcome {
     /// The work is done.
     Completed {
-        /// What the kind wants to be readable afterwards.
+        /// A result to store for later reading.
         result: Option<Box<RawValue>>,
     },
     /// The run failed and another is due after the delay.
@@ -21,7 +21,7 @@ pub enum Outcome {
         /// How long to wait.
         delay: Duration,
     },
-    /// Not now: again after the delay, and it counts as no failure.
+    /// Not now: the job runs again after the delay, and no failure is counted.
     Snoozed {
         /// How long to wait.
         delay: Duration,
@@ -31,19 +31,19 @@ pub enum Outcome {
         /// What went wrong, for the tenant to read.
         error: String,
     },
-    /// The kind found that the work is not wanted any more.
+    /// The kind found that the work is no longer wanted.
     Cancelled {
         /// Why, for the tenant to read.
         reason: String,
     },
 }
 
-/// Bytes of a result that are kept.
+/// Maximum size of a stored result in bytes.
 pub const MAX_RESULT_BYTES: usize = 64 * 1024;
 
 impl Outcome {
-    /// The work is done and left a result. One that is too large is replaced by a note of its size: the work is done all the
-    /// same, and failing it would do it again.
+    /// A completed run with a result. A result that is too large is replaced by a note of its size:
+    /// the work is done, and a failure would repeat it.
     pub fn completed_with(result: Box<RawValue>) -> Self {
         let bytes = result.get().len();
         let result = if bytes > MAX_RESULT_BYTES { omitted(bytes) } else { result };
@@ -60,7 +60,7 @@ impl Outcome {
         }
     }
 
-    /// The word for logs and metrics.
+    /// The name used by logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Completed { .. } => "completed",
@@ -71,12 +71,12 @@ impl Outcome {
         }
     }
 
-    /// Bytes of text that it brings to the ledger.
+    /// Bytes of text that it adds to the ledger.
     pub fn bytes(&self) -> usize {
         self.error().map_or(0, str::len) + self.result().map_or(0, str::len)
     }
 
-    /// Whether no run follows.
+    /// Whether no further run follows.
     pub const fn is_final(&self) -> bool {
         self.state().is_final()
     }

@@ -1,7 +1,8 @@
-//! The writing of a batch of finishes over several tries, while the ledger comes and goes.
+//! Writes a batch of finishes in several tries while the ledger is intermittently unavailable.
 //!
-//! Invariant: what a try has written is kept with its aftermath, whatever fails after it; and an end whose reply was lost is known
-//! again for what it is, so that it is not taken for a crash.
+//! Invariant: what one try has written is kept together with its follow-up, whatever fails
+//! afterwards; and a finish whose reply was lost is recognised by the next try, so that it does not
+//! count as a crash.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -17,32 +18,34 @@ use crate::{
     faults::{self, Point},
 };
 
-/// A batch that takes longer is taken for lost, and written again: below the time of a lease.
+/// A batch that takes longer counts as lost and is written again; shorter than a lease.
 const ANSWERED: Duration = Duration::from_secs(20);
 
-/// The writing of a batch of finishes, which may take several tries: what one of them has written is kept, not written again.
+/// A batch of finishes that is written in one or more tries: what one try has written is not
+/// written again.
 #[derive(Debug)]
 pub struct Recording<'a> {
     finishes: Vec<&'a Finish>,
     records: Records,
-    /// Whether an earlier try may have written more than it was told.
+    /// Whether an earlier try may have written more than its replies confirmed.
     in_doubt: bool,
 }
 
 impl<'a> Recording<'a> {
-    /// Of finishes that were not tried yet, at most one for each job.
+    /// A recording of finishes that were not tried yet, at most one for each job.
     pub fn of(finishes: &'a [Finish]) -> Self {
         Self { finishes: finishes.iter().collect(), records: Records::default(), in_doubt: false }
     }
 
-    /// Writes what is not yet written: in one or two statements, and a transaction for the jobs whose end matters to others.
+    /// Writes what is not written yet: in one or two statements, and a transaction for jobs with
+    /// follow-up.
     pub async fn advance(&mut self, connections: &Kept) -> Result<(), sqlx::Error> {
         let tried = self.write_on(connections).await;
         self.in_doubt |= tried.is_err();
         tried
     }
 
-    /// What was written, and what was not, each by itself.
+    /// Returns what was written, and the unwritten finishes, each in a recording of its own.
     pub fn apart(self) -> (Records, Vec<Self>) {
         let Self { finishes, records, in_doubt } = self;
         let open = finishes.into_iter().filter(|finish| !records.recorded.contains_key(&finish.id));
@@ -51,7 +54,7 @@ impl<'a> Recording<'a> {
         (records, alone)
     }
 
-    /// What was written, and what was not, by a key of the jobs.
+    /// Returns what was written, and the unwritten finishes, grouped by a key of their jobs.
     pub fn apart_by<K: Ord>(self, key: impl Fn(Uuid) -> K) -> (Records, Vec<Self>) {
         let (records, open) = self.apart();
         let mut parts = BTreeMap::<K, Self>::new();
@@ -65,7 +68,8 @@ impl<'a> Recording<'a> {
         (records, parts.into_values().collect())
     }
 
-    /// Takes out the ends of jobs whose rows are locked by another transaction, without waiting for it.
+    /// Removes finishes of jobs whose rows another transaction has locked, without waiting for the
+    /// locks. Returns the ids of these jobs.
     pub async fn take_locked(&mut self, connections: &Kept) -> Result<Vec<Uuid>, sqlx::Error> {
         let ids: Vec<Uuid> = self.open().collect();
         let locked = connections.ask(ANSWERED, async |connection| Self::locked(connection, &ids).await).await?;
@@ -83,7 +87,7 @@ impl<'a> Recording<'a> {
         .await
     }
 
-    /// Those that are not written yet.
+    /// The jobs whose finishes are not written yet.
     pub fn open(&self) -> impl Iterator<Item = Uuid> {
         self.finishes.iter().map(|finish| finish.id).filter(|id| !self.records.recorded.contains_key(id))
     }
@@ -92,7 +96,7 @@ impl<'a> Recording<'a> {
         if !connections.asks_in_transactions() {
             return connections.ask(ANSWERED, async |connection| self.write(connection).await).await;
         }
-        // Nothing is written before the commit, so nothing is noted as written before it.
+        // Nothing is written before the commit, so nothing is recorded as written before it.
         let mut tried =
             Self { finishes: self.finishes.clone(), records: self.records.clone(), in_doubt: self.in_doubt };
         connections.ask(ANSWERED, async |connection| tried.write(connection).await).await?;
@@ -129,12 +133,15 @@ impl<'a> Recording<'a> {
 }
 
 impl Finish {
-    /// Whether a row that waits with `attempt` is what this end makes of it, if an earlier try may have written it.
+    /// Whether a row that waits with `attempt` can be the result of this finish, if an earlier try
+    /// may have written it.
     ///
-    /// Up to that try the row had our attempt, and we the lease. What raises it by one is our end; or a rescue, or a cancellation and
-    /// then a redrive. Which of them it was need not be known. In each case our attempt is over and the job waits by its row; and a
-    /// settlement, which tells the index so, counts only as long as the index has the lease under our token. The others end that
-    /// lease or let it run out: before, the settlement does what they are about to do; after, it does nothing.
+    /// Until that try the row had this attempt, and this process held the lease. The attempt was
+    /// raised by one by this finish, by a rescue, or by a cancellation followed by a redrive. Which
+    /// of them it was need not be known: in each case this attempt is over and the job waits as its
+    /// row says. The settlement that reports this to the index applies only while the index has the
+    /// lease under this token. A rescue or a cancellation ends that lease or lets it expire: before
+    /// that, the settlement does what they are about to do; after that, it does nothing.
     pub(super) fn is_followed_by(&self, attempt: i32) -> bool {
         self.outcome.delay().is_some() && attempt == self.attempt + 1
     }

@@ -1,6 +1,7 @@
-//! Announcing what happened to jobs outside of the index: in the ledger, or in a run.
+//! Publishes job changes made outside of the index: in the ledger, or by a run.
 //!
-//! Invariant: like every notice it is a hint; whoever follows a job reads it anew. Without followers it is one look into an empty key.
+//! Invariant: a notification is a hint; a follower reads the job again. Without followers a call
+//! costs one lookup of an empty key.
 
 use redis::RedisError;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use crate::{
 };
 
 impl Index {
-    /// Tells those who follow these jobs that something shown of them changed.
+    /// Notifies followers of these jobs that a visible property changed.
     pub(in crate::queue) async fn announce(
         &self,
         queue: &QueueName,

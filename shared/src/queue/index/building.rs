@@ -1,6 +1,8 @@
-//! Building a queue's index anew: empty it, open it, call it complete. And giving it up, when the queue is split otherwise.
+//! Rebuilding a queue's index: clear it, open it for fetching, mark it complete. Also retiring its
+//! shards when the shard count changes.
 //!
-//! Invariant: each step carries the epoch of its rebuild, and a later epoch refuses it, in every shard for itself.
+//! Invariant: each step carries the epoch of its rebuild, and every shard refuses a step of an
+//! earlier epoch than its own.
 
 use redis::RedisError;
 
@@ -10,7 +12,8 @@ use crate::queue::{QueueName, Shard, keys};
 const LANES_CLEARED_PER_CALL: usize = 500;
 
 impl Index {
-    /// Empties a queue's index and opens the grace; `false` if a leader of a later epoch was here.
+    /// Empties a queue's index and opens the grace; `false` if a leader of a later epoch has
+    /// already done so.
     pub(in crate::queue) async fn clear(&self, queue: &QueueName, epoch: i64) -> Result<bool, RedisError> {
         for shard in self.shards(queue) {
             if !self.clear_shard(&shard, epoch).await? {
@@ -20,8 +23,9 @@ impl Index {
         Ok(true)
     }
 
-    /// Empties what a queue split into `of` was, and has nothing handed out from it any more; `false` if a leader of a later epoch was
-    /// here. The epoch stays behind, so that an earlier leader who wakes up late is refused.
+    /// Empties the shards of a queue split into `of` and retires them, so that they lease nothing;
+    /// `false` if a leader of a later epoch has already done so. The epoch remains, so that an
+    /// earlier leader that resumes late is refused.
     pub(in crate::queue) async fn retire(&self, queue: &QueueName, of: u16, epoch: i64) -> Result<bool, RedisError> {
         for shard in Shard::all(queue, of) {
             if !self.clear_shard(&shard, epoch).await? || !self.advance_shard(&shard, epoch, "state", "retired").await?
@@ -32,13 +36,13 @@ impl Index {
         Ok(true)
     }
 
-    /// Into how many shards a leader has split the queue, if one said so since Redis was lost.
+    /// Shard count that a leader recorded for the queue since the last loss of Redis.
     pub(in crate::queue) async fn built_shards(&self, queue: &QueueName) -> Result<Option<u16>, RedisError> {
         let key = keys::built_shards(self.prefix(), queue);
         redis::cmd("GET").arg(key).query_async(&mut self.connection()).await
     }
 
-    /// Says into how many shards the queue is split from now on.
+    /// Records the queue's shard count.
     pub(in crate::queue) async fn note_shards(&self, queue: &QueueName, count: u16) -> Result<(), RedisError> {
         let key = keys::built_shards(self.prefix(), queue);
         redis::cmd("SET").arg(key).arg(count).query_async(&mut self.connection()).await
@@ -57,12 +61,14 @@ impl Index {
         }
     }
 
-    /// Ends the grace of a rebuild: workers may fetch. `false` if the rebuild was overtaken.
+    /// Ends the grace of a rebuild: workers may fetch. `false` if a later rebuild has begun or
+    /// Redis was lost.
     pub(in crate::queue) async fn open_for_fetching(&self, queue: &QueueName, epoch: i64) -> Result<bool, RedisError> {
         self.advance(queue, epoch, "state", "ready").await
     }
 
-    /// Notes that every page of the ledger has been pushed. `false` if the rebuild was overtaken.
+    /// Records that every page of the ledger has been pushed. `false` if a later rebuild has begun
+    /// or Redis was lost.
     pub(in crate::queue) async fn mark_complete(&self, queue: &QueueName, epoch: i64) -> Result<bool, RedisError> {
         self.advance(queue, epoch, "complete", "1").await
     }

@@ -1,6 +1,7 @@
-//! Checking the invariants of one shard, page by page.
+//! Checks the invariants of one shard, page by page.
 //!
-//! Invariant: one call is bounded, and what it finds is true at that moment, so what it repairs was broken.
+//! Invariant: one call is bounded, and each finding holds at that moment, so a repair only touches
+//! broken entries.
 
 use std::time::Duration;
 
@@ -10,30 +11,30 @@ use uuid::Uuid;
 use super::{Index, millis, scripts::CHECK};
 use crate::{queue::Shard, tenancy::TenantId};
 
-/// A job and whose it is.
+/// A job and its tenant.
 pub(in crate::queue) type Member = (Uuid, TenantId);
 
-/// What one page brought.
+/// Result of one page.
 #[derive(Debug, Default)]
 pub(in crate::queue) struct CheckPage {
-    /// Where the next page begins; 0 at the end.
+    /// Cursor of the next page; 0 at the end.
     pub(in crate::queue) cursor: u64,
-    /// Broken invariants and whom they are about.
+    /// Broken invariants, each with the member it concerns.
     pub(in crate::queue) broken: Vec<(String, Vec<u8>)>,
-    /// Jobs that wait or are held, or tenants, as the check has them.
+    /// Waiting or held jobs, or tenants, depending on the check.
     pub(in crate::queue) seen: Vec<Member>,
 }
 
-/// How a check is done.
+/// Options of a check.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::queue) struct CheckMode {
     pub(in crate::queue) repairs: bool,
-    /// What a lease gets that has none.
+    /// Lease duration given to a held job without a lease.
     pub(in crate::queue) lease: Duration,
 }
 
 impl Index {
-    /// One page of one check; `arguments` as the check wants them.
+    /// Runs one page of one check; `arguments` depend on the check, see `lua/check.lua`.
     pub(in crate::queue) async fn check_page(
         &self,
         shard: &Shard,

@@ -1,6 +1,6 @@
-//! Keeping, asserting, and taking over leases.
+//! Renewing, asserting and claiming leases.
 //!
-//! Invariant: what a rescue has claimed is neither renewed nor settled by its holder.
+//! Invariant: the holder of a lease that a rescue has claimed can neither renew nor settle it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::queue::Shard;
 
 impl Index {
-    /// Ends leases that [`Self::claim_expired`] has claimed.
+    /// Ends leases claimed by [`Self::claim_expired`].
     pub(in crate::queue) async fn settle_rescued(
         &self,
         shard: &Shard,
@@ -27,12 +27,13 @@ impl Index {
         Ok(())
     }
 
-    /// Extends leases that came from this shard.
+    /// Extends leases granted by this shard.
     pub async fn renew(&self, shard: &Shard, lease: Duration, held: &[HeldLease]) -> Result<Renewed, RedisError> {
         self.renew_or_assert(shard, lease, held, false).await
     }
 
-    /// As [`Self::renew`], for leases that the index has forgotten while the ledger still waits for these runs.
+    /// As [`Self::renew`], for leases that the index has lost while the ledger still expects these
+    /// runs to end.
     pub(in crate::queue) async fn assert(
         &self,
         shard: &Shard,
@@ -73,8 +74,9 @@ impl Index {
         Ok(renewed)
     }
 
-    /// Claims leases that ran out, oldest first: their holders can neither renew nor settle them any more. They stay until they are
-    /// [settled](Self::settle_rescued). Without a token where the index has forgotten the holder.
+    /// Claims expired leases, oldest first: their holders can no longer renew or settle them. They
+    /// remain until they are [settled](Self::settle_rescued). The token is `None` if the index has
+    /// lost the holder.
     pub(in crate::queue) async fn claim_expired(
         &self,
         shard: &Shard,

@@ -1,6 +1,7 @@
-//! The index's copy of what operators restrict, and which workers serve a queue.
+//! The index's copy of limits and pauses, and the workers that serve a queue.
 //!
-//! Invariant: a change acts on what waits already: whoever was held off by the old limits is judged anew at the next fetch.
+//! Invariant: a change applies to waiting jobs too: the next fetch evaluates throttled tenants
+//! against the new limits.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,11 +14,11 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// A tenant, its packed limits, and what must be there now to be replaced (`None`: whatever is).
+/// A tenant, its packed limits, and the packed limits they replace (`None`: any).
 pub(in crate::queue) type LimitChange = (TenantId, String, Option<String>);
 
 impl Index {
-    /// Sets a tenant's limits, whatever they are now.
+    /// Sets a tenant's limits unconditionally.
     pub(in crate::queue) async fn limit(
         &self,
         queue: &QueueName,
@@ -27,7 +28,7 @@ impl Index {
         self.limit_in(&self.shard_of(queue, tenant), &[(tenant, packed, None)]).await
     }
 
-    /// Sets limits of tenants who are in this shard.
+    /// Sets limits of tenants in this shard.
     pub(in crate::queue) async fn limit_in(&self, shard: &Shard, changes: &[LimitChange]) -> Result<(), RedisError> {
         for chunk in changes.chunks(MAX_BATCH) {
             let mut call = self.call(&scripts::LIMIT, shard);
@@ -39,7 +40,7 @@ impl Index {
         Ok(())
     }
 
-    /// The limits that a shard's scripts go by, packed, by tenant.
+    /// Packed limits in a shard, by tenant.
     pub(in crate::queue) async fn limits(&self, shard: &Shard) -> Result<HashMap<TenantId, String>, RedisError> {
         let (key, mut cursor, mut found) = (format!("{}:limits", keys::root(self.prefix(), shard)), 0, HashMap::new());
         loop {
@@ -55,7 +56,7 @@ impl Index {
         }
     }
 
-    /// Stops a shard from handing out jobs or lets it go on, if it was as `expected`.
+    /// Pauses or resumes a shard, if its flag equals `expected`.
     pub(in crate::queue) async fn pause(
         &self,
         shard: &Shard,
@@ -67,12 +68,12 @@ impl Index {
         call.arg(flag(paused)).arg(expected.map_or("*", flag)).invoke_async(&mut self.connection()).await
     }
 
-    /// Says that a worker with this many slots serves the queue; to be repeated well within [`WORKER_SILENCE`].
+    /// Heartbeat of a worker with this many slots; repeat well within [`WORKER_SILENCE`].
     pub async fn beat(&self, queue: &QueueName, process: Uuid, slots: usize) -> Result<(), RedisError> {
         self.note_worker(queue, process, slots, WORKER_SILENCE).await
     }
 
-    /// Says that a worker no longer serves the queue, and takes back its offer.
+    /// Records that a worker no longer serves the queue, and removes its ready mark.
     pub async fn leave(&self, queue: &QueueName, process: Uuid, slots: usize) -> Result<(), RedisError> {
         self.note_worker(queue, process, slots, Duration::ZERO).await
     }
@@ -84,7 +85,7 @@ impl Index {
         slots: usize,
         remembered: Duration,
     ) -> Result<(), RedisError> {
-        // In every shard: each tells of its own who serves it.
+        // Every shard has its own record of the workers that serve it.
         let beats = self.shards(queue).map(async |shard| {
             let mut call = self.call(&scripts::BEAT, &shard);
             call.arg(process.as_bytes()).arg(slots).arg(millis(remembered)).arg(process.simple().to_string());

@@ -1,7 +1,8 @@
-//! Until when a caller listens, told in Redis's time.
+//! Redis's clock relative to the process's, and call deadlines in Redis time.
 //!
-//! Invariant: the time that is passed is never later than the caller's own time-out. A Redis that was frozen while the caller gave
-//! up then leases nothing to somebody who is gone. It may be earlier, after a slow answer; that costs one empty answer.
+//! Invariant: a deadline is never later than the caller's own timeout, so a Redis that was frozen
+//! until after the timeout leases nothing to the caller. After a slow response the deadline may be
+//! earlier, which costs one empty fetch.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -10,7 +11,8 @@ use std::{
 
 const UNKNOWN: i64 = i64::MIN;
 
-/// How far Redis's clock is ahead of this process's, at least and at most, by the last answer.
+/// Lower and upper bound on the offset of Redis's clock from this process's, from the last
+/// response.
 pub(super) struct Listening {
     started: Instant,
     ahead_ms: AtomicI64,
@@ -22,12 +24,12 @@ impl Listening {
         Self { started: Instant::now(), ahead_ms: AtomicI64::new(UNKNOWN), at_most_ms: AtomicI64::new(UNKNOWN) }
     }
 
-    /// Whether an answer has told Redis's time.
+    /// Whether a response has provided Redis's time.
     pub(super) fn is_known(&self) -> bool {
         self.ahead_ms.load(Ordering::Relaxed) != UNKNOWN
     }
 
-    /// Redis's time, in ms, at which a call that begins now is given up; 0 while no answer has told Redis's time.
+    /// Deadline of a call that begins now, in ms of Redis time; 0 while Redis's time is unknown.
     pub(super) fn until(&self, patience: Duration) -> i64 {
         match self.ahead_ms.load(Ordering::Relaxed) {
             UNKNOWN => 0,
@@ -37,7 +39,7 @@ impl Listening {
         }
     }
 
-    /// How long ago it was this time of Redis, at the most: for ever, while no answer has told Redis's time.
+    /// Upper bound on the time since `redis_ms`; [`Duration::MAX`] while Redis's time is unknown.
     pub(super) fn age(&self, redis_ms: i64) -> Duration {
         match self.at_most_ms.load(Ordering::Relaxed) {
             UNKNOWN => Duration::MAX,
@@ -47,7 +49,7 @@ impl Listening {
         }
     }
 
-    /// Redis's time by now, at the least, of which `told_ms` is an earlier one.
+    /// Lower bound on Redis's current time; `told_ms` is an earlier time of Redis.
     pub(super) fn now_ms(&self, told_ms: i64) -> i64 {
         match self.ahead_ms.load(Ordering::Relaxed) {
             UNKNOWN => told_ms,
@@ -55,7 +57,8 @@ impl Listening {
         }
     }
 
-    /// Learns from an answer. It was made before it arrived, so Redis is at least this far ahead; and after it was asked for.
+    /// Records a response. Redis read its clock after the request was sent and before the response
+    /// arrived, which bounds the offset from both sides.
     pub(super) fn heard(&self, redis_ms: i64, asked: Instant) {
         self.ahead_ms.store(redis_ms - self.elapsed_ms(Instant::now()), Ordering::Relaxed);
         self.at_most_ms.store(redis_ms - self.elapsed_ms(asked), Ordering::Relaxed);
@@ -90,10 +93,10 @@ mod tests {
         listening.heard(1_000_000, Instant::now());
         std::thread::sleep(Duration::from_millis(20));
         assert!(listening.now_ms(999_000) >= 1_000_019, "{}", listening.now_ms(999_000));
-        assert_eq!(listening.now_ms(2_000_000), 2_000_000, "it was told later");
+        assert_eq!(listening.now_ms(2_000_000), 2_000_000, "a later time is returned unchanged");
     }
 
-    /// An answer that was under way for so long may be that old.
+    /// The age includes the time that the response was in transit.
     #[test]
     fn an_age_is_not_told_too_low() {
         let (listening, under_way) = (Listening::new(), Duration::from_millis(50));

@@ -1,6 +1,7 @@
-//! Looking into the index without changing it.
+//! Reads the index without changing it.
 //!
-//! Invariant: what is seen is a hint, old as soon as it is read; the ledger is asked before anything is done about it.
+//! Invariant: a result is a hint, stale as soon as it is read; callers check the ledger before they
+//! act on it.
 
 use redis::RedisError;
 use uuid::Uuid;
@@ -12,12 +13,12 @@ use crate::{
 };
 
 impl Index {
-    /// Answers when Redis does.
+    /// Returns once Redis responds.
     pub async fn ping(&self) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(&mut self.connection()).await
     }
 
-    /// What the index says of a queue, all its shards together.
+    /// Status of a queue, all its shards combined.
     pub async fn status(&self, queue: &QueueName) -> Result<IndexStatus, RedisError> {
         let mut whole: Option<IndexStatus> = None;
         for shard in self.shards(queue) {
@@ -27,7 +28,7 @@ impl Index {
         Ok(whole.expect("a queue has at least one shard"))
     }
 
-    /// What the index says of one shard.
+    /// Status of one shard.
     pub(in crate::queue) async fn shard_status(&self, shard: &Shard) -> Result<IndexStatus, RedisError> {
         let mut call = self.call(&scripts::STATUS, shard);
         let answer = call.arg(millis(WORKER_SILENCE)).invoke_async(&mut self.connection()).await?;
@@ -57,7 +58,7 @@ impl Index {
         })
     }
 
-    /// Counts the jobs in lanes, a bounded number of tenants a call.
+    /// Counts the jobs in flows, a bounded number of tenants per call.
     pub async fn depth(&self, queue: &QueueName) -> Result<LaneDepth, RedisError> {
         let mut whole = LaneDepth::default();
         for shard in self.shards(queue) {
@@ -84,7 +85,8 @@ impl Index {
         Ok(depth)
     }
 
-    /// Which jobs are held under one of these tokens, page by page; a cursor of 0 begins and ends.
+    /// Jobs held under one of these tokens, page by page; cursor 0 starts the scan, and a returned
+    /// 0 ends it.
     pub(in crate::queue) async fn held_under(
         &self,
         shard: &Shard,
@@ -103,7 +105,7 @@ impl Index {
         Ok((String::from_utf8_lossy(cursor).parse().unwrap_or(0), held.collect()))
     }
 
-    /// Which of the jobs are leased right now.
+    /// Which of the jobs are leased at the moment.
     pub async fn leased(&self, queue: &QueueName, jobs: &[(Uuid, TenantId)]) -> Result<Vec<bool>, RedisError> {
         let mut leased = vec![false; jobs.len()];
         for shard in self.shards(queue) {
@@ -119,7 +121,7 @@ impl Index {
         Ok(leased)
     }
 
-    /// Which of `ids` are leased from this shard right now.
+    /// Which of `ids` are leased from this shard at the moment.
     pub async fn leased_in(&self, shard: &Shard, ids: &[Uuid]) -> Result<Vec<bool>, RedisError> {
         let mut command = redis::cmd("HMGET");
         command.arg(format!("{}:held", keys::root(self.prefix(), shard)));

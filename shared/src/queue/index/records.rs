@@ -1,4 +1,4 @@
-//! What goes into the index and what comes out of it.
+//! Inputs and results of the index.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
@@ -8,25 +8,26 @@ use uuid::Uuid;
 
 use crate::{queue::Priority, tenancy::TenantId};
 
-/// As in `prelude.lua`: a lane's score is priority times this plus `run_at` in ms.
+/// As in `prelude.lua`: a score in a flow is priority times this plus `run_at` in ms.
 const PRIORITY_SPAN: i64 = 1 << 43;
-/// Bytes of a record that `packed.lua` takes apart: for a push and for a settlement the same.
+/// Size of a record that `packed.lua` splits, in bytes; equal for pushes and settlements.
 const PACKED: usize = 41;
-/// Run times that are none, as `settle.lua` has them.
+/// Special run times in a settlement, as in `settle.lua`.
 const UNRUN: f64 = -1.0;
 const RESCUED: f64 = -2.0;
 
-/// Whether the index can be trusted.
+/// Whether the index is usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IndexState {
-    /// Built in this life of Redis; jobs are handed out.
+    /// Built under the current `run_id` of Redis; jobs are leased.
     Ready,
-    /// Being rebuilt: holders may assert their leases, nothing is handed out.
+    /// Being rebuilt: holders may assert their leases, no job is leased.
     Grace,
-    /// Built in another life of Redis, or not at all: waits for the leader.
+    /// Built under another `run_id`, retired, or not built: waits for the leader.
     Stale,
-    /// Redis came to the question when nobody listened any more, or so it seemed; nothing was handed out.
+    /// Redis executed the fetch after its deadline, when the caller may have timed out; no job was
+    /// leased.
     Late,
 }
 
@@ -41,15 +42,16 @@ impl IndexState {
     }
 }
 
-/// Proves who leased a job: random, new for each fetch, so that even the same worker's earlier lease does not pass.
+/// Proves which fetch leased a job: random per fetch, so that an earlier lease of the same worker
+/// does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseToken([u8; 8]);
 
 impl LeaseToken {
-    /// Where nobody's is known. No fetch has it.
+    /// For a lease whose holder is unknown. No fetch uses it.
     pub(in crate::queue) const NONE: Self = Self([0; 8]);
 
-    /// A token nobody else has.
+    /// A unique token.
     pub fn random() -> Self {
         Self(rand::random())
     }
@@ -63,23 +65,24 @@ impl LeaseToken {
     }
 }
 
-/// What happened to a job that somebody follows.
+/// A change of a followed job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobChange {
-    /// A worker holds it.
+    /// A worker leased it.
     Leased,
-    /// Its lease ended and it waits again: a retry, a snooze, a hand-back or a rescue.
+    /// Its lease ended and it waits again: a retry, a snooze, a release or a rescue.
     WaitsAgain,
     /// Its lease ended and it is final.
     Finished,
-    /// It was cancelled, whether it waited or ran.
+    /// It was cancelled while waiting or running.
     Cancelled,
-    /// Something else that is shown of it changed: its progress, what it waits for, that it waits again or that its time was over.
+    /// Another visible property changed: its progress or dependencies, or it was redriven or
+    /// expired.
     Updated,
 }
 
 impl JobChange {
-    /// Reads a message of the events channel: the id's 16 bytes, then one that says what happened.
+    /// Parses a message of the events channel: 16 bytes of id, then one byte for the change.
     pub fn parse(message: &[u8]) -> Option<(Uuid, Self)> {
         let (id, happened) = message.split_at_checked(16)?;
         let change = match happened {
@@ -94,27 +97,28 @@ impl JobChange {
     }
 }
 
-/// A job as the index knows it.
+/// A waiting job in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitingJob {
     /// The job's id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The job's tenant.
     pub tenant: TenantId,
-    /// Its place among the tenant's jobs.
+    /// Its order among the tenant's jobs.
     pub priority: Priority,
-    /// Unix milliseconds from which it may run; `None` is at once by the clock of Redis, whatever other clocks say.
+    /// Earliest start in Unix milliseconds; `None` means at once by Redis's clock, independent of
+    /// other clocks.
     pub run_at_ms: Option<i64>,
 }
 
 impl WaitingJob {
-    /// As a row of the ledger has it.
+    /// From a row of the ledger.
     pub(in crate::queue) fn of_row(id: Uuid, tenant: Uuid, priority: i16, run_at: DateTime<Utc>) -> Self {
         let (tenant, priority) = (TenantId::new(tenant), Priority::from_ledger(priority));
         Self { id, tenant, priority, run_at_ms: Some(run_at.timestamp_millis()) }
     }
 
-    /// As `push.lua` unpacks it.
+    /// In the format that `push.lua` unpacks.
     pub(super) fn pack(&self) -> [u8; PACKED] {
         let run_at = self.run_at_ms.map_or(f64::NEG_INFINITY, double);
         let tenant = self.tenant.as_uuid().as_bytes();
@@ -122,7 +126,7 @@ impl WaitingJob {
     }
 }
 
-/// What is told queue by queue, in its order.
+/// Groups jobs by queue, in their order.
 pub(in crate::queue) fn by_queue<Q: Eq + Hash, J>(jobs: impl IntoIterator<Item = (Q, J)>) -> HashMap<Q, Vec<J>> {
     let mut queues: HashMap<Q, Vec<J>> = HashMap::new();
     for (queue, job) in jobs {
@@ -131,7 +135,7 @@ pub(in crate::queue) fn by_queue<Q: Eq + Hash, J>(jobs: impl IntoIterator<Item =
     queues
 }
 
-/// A leased id with what is needed to give it back unread.
+/// A leased id with the values needed to release it without reading its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::queue) struct LeasedId {
     pub(in crate::queue) id: Uuid,
@@ -139,41 +143,43 @@ pub(in crate::queue) struct LeasedId {
     pub(in crate::queue) run_at_ms: i64,
 }
 
-/// To take one job more than a fetch brings, as soon as it is there.
+/// A ready mark: the worker takes one more job than the fetch returned, as soon as one is
+/// available.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::queue) struct Offer<'a> {
-    /// Where the worker hears of it: the name of a `Subscription`.
+    /// Name of the [`Subscription`](crate::queue::Subscription) that receives the dispatched job.
     pub(in crate::queue) subscription: &'a str,
-    /// Of the lease that would come of it.
+    /// Token of the lease that a direct dispatch creates.
     pub(in crate::queue) token: LeaseToken,
 }
 
-/// A job that was cancelled, for the index.
+/// A cancelled job, for the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CancelledJob {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The job's tenant.
     pub tenant: TenantId,
-    /// Its place among the tenant's jobs.
+    /// Its order among the tenant's jobs.
     pub priority: Priority,
-    /// The last attempt that is not to go on: a redrive makes a later one.
+    /// The last cancelled attempt; a redrive starts a later one.
     pub attempt: i32,
 }
 
-/// Whose jobs a fetch takes, and to whom it offers to take another.
+/// Which tenants a fetch serves, and which its ready mark accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Welcome {
-    /// Whoever is next. If they have fewer than were wanted, the offer is made to whoever comes.
+    /// Tenants in fair order. If they have fewer jobs than requested, the ready mark accepts any
+    /// tenant.
     Next,
-    /// The same; and if they have all that was wanted, the offer is made to a tenant that has nothing waiting now.
+    /// The same; and if they have all requested jobs, the ready mark accepts a newly active tenant.
     NextAndNewcomers,
     /// Only tenants that have nothing running, one job each.
     Newcomers,
 }
 
 impl Welcome {
-    /// As `lua/fetch.lua` is told.
+    /// Value of the argument in `lua/fetch.lua`.
     pub(in crate::queue) const fn as_str(self) -> &'static str {
         match self {
             Self::Next => "next",
@@ -183,17 +189,18 @@ impl Welcome {
     }
 }
 
-/// A job that was leased to a worker because of its offer, unread.
+/// A job leased to a worker by direct dispatch, its row not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub(in crate::queue) leased: LeasedId,
     pub(in crate::queue) token: LeaseToken,
-    /// When, by the clock of Redis, in Unix milliseconds.
+    /// Time of the dispatch by Redis's clock, in Unix milliseconds.
     pub(in crate::queue) at_ms: i64,
 }
 
 impl Grant {
-    /// Reads a message: the token's 8 bytes, the id's 16, then the time and the lane's score as text.
+    /// Parses a message: 8 bytes of token, 16 bytes of id, then the time and the score in the flow
+    /// as text.
     pub(in crate::queue) fn parse(message: &[u8]) -> Option<Self> {
         let (token, rest) = message.split_at_checked(8)?;
         let (id, rest) = rest.split_at_checked(16)?;
@@ -202,18 +209,18 @@ impl Grant {
         Some(Self { leased, token, at_ms: at_ms.parse().ok()? })
     }
 
-    /// Which job it is.
+    /// The job's id.
     pub const fn job(&self) -> Uuid {
         self.leased.id
     }
 
-    /// Takes it for so much older than it is, as if the message had been under way for that long.
+    /// Treats the dispatch as older by this span, as if the message had been in transit that long.
     #[must_use]
     pub fn delayed(self, by: Duration) -> Self {
         Self { at_ms: self.at_ms - i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4), ..self }
     }
 
-    /// The message that [`Self::parse`] reads, as `granting.lua` writes it.
+    /// The message that [`Self::parse`] reads, as written by `granting.lua`.
     #[cfg(test)]
     fn message(&self) -> Vec<u8> {
         let LeasedId { id, priority, run_at_ms } = &self.leased;
@@ -222,62 +229,63 @@ impl Grant {
     }
 }
 
-/// A lease as its holder asserts it.
+/// A lease as renewed or asserted by its holder.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldLease {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
     /// The lease's token.
     pub token: LeaseToken,
-    /// Whose job it is.
+    /// The job's tenant.
     pub tenant: TenantId,
-    /// Which run of the job it is for.
+    /// The attempt it was granted for.
     pub attempt: i32,
-    /// How long its handler has been running, which is charged to the tenant where it is longer than was estimated.
+    /// Run time of its handler so far, charged to the tenant where it exceeds the estimate.
     pub held_for: Duration,
 }
 
-/// What became of leases that were to be renewed.
+/// Result of a renewal.
 #[derive(Debug)]
 pub struct Renewed {
-    /// Whether the index can be trusted.
+    /// Whether the index is usable.
     pub state: IndexState,
-    /// Somebody else's now, or claimed by a rescue.
+    /// Held under another token, or claimed by a rescue.
     pub lost: Vec<Uuid>,
-    /// Nobody's: they were settled, rescued, or forgotten by the index. The ledger knows.
+    /// Without a holder: settled, rescued, or lost by the index. The ledger decides which.
     pub unheld: Vec<Uuid>,
 }
 
-/// What one fetch brought.
+/// Result of one fetch.
 #[derive(Debug)]
 pub(in crate::queue) struct FetchedIds {
     pub(in crate::queue) state: IndexState,
     pub(in crate::queue) ids: Vec<LeasedId>,
     pub(in crate::queue) next: Option<Duration>,
-    /// The time of Redis, in Unix milliseconds.
+    /// Redis's time in Unix milliseconds.
     pub(in crate::queue) now_ms: i64,
 }
 
 /// The end of a lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Settlement {
-    /// The job.
+    /// The job's id.
     pub id: Uuid,
     /// The lease's token; a settlement with another token changes nothing.
     pub token: LeaseToken,
-    /// Worker time used, charged to the tenant; `None` if the job did not run: then only its start is charged.
+    /// Worker time used, charged to the tenant; `None` if the job did not run: then only its start
+    /// is charged.
     pub ran: Option<Duration>,
-    /// Where it waits again, if it does: from these Unix milliseconds on, with this priority.
+    /// If the job waits again: earliest start in Unix milliseconds, and priority.
     pub again: Option<(i64, Priority)>,
 }
 
 impl Settlement {
-    /// As `settle.lua` unpacks it.
+    /// In the format that `settle.lua` unpacks.
     pub(super) fn pack(&self) -> [u8; PACKED] {
         self.packed(self.ran.map_or(UNRUN, |ran| ran.as_secs_f64() * 1_000.0))
     }
 
-    /// The end of a lease that a rescue has claimed.
+    /// As [`Self::pack`], for a lease that a rescue has claimed.
     pub(super) fn pack_rescued(&self) -> [u8; PACKED] {
         self.packed(RESCUED)
     }
@@ -289,34 +297,34 @@ impl Settlement {
     }
 }
 
-/// What the index says of one queue.
+/// Status of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct IndexStatus {
-    /// Whether it can be trusted.
+    /// Whether the index is usable.
     pub state: IndexState,
-    /// The rebuild it comes from.
+    /// Epoch of the rebuild that created it.
     pub epoch: i64,
-    /// Whether that rebuild reached the last page of the ledger.
+    /// Whether that rebuild pushed the last page of the ledger.
     pub complete: bool,
-    /// Tenants that have work waiting.
+    /// Tenants with waiting jobs, throttled ones included.
     pub tenants_waiting: u64,
-    /// Jobs whose time comes within the look-ahead.
+    /// Jobs due within the look-ahead.
     pub due: u64,
-    /// Jobs leased.
+    /// Leased jobs.
     pub leased: u64,
-    /// Tenants whose work may not run now: a cap, a rate or a pause holds it off.
+    /// Tenants throttled by a cap, a rate or a pause.
     pub tenants_parked: u64,
-    /// Whether the queue hands out nothing.
+    /// Whether the queue is paused.
     pub paused: bool,
-    /// Processes that serve it.
+    /// Worker processes that serve the queue.
     pub workers: u64,
-    /// How many jobs they can run at once; they may serve other queues too.
+    /// Sum of their slots; workers may serve other queues too.
     pub slots: u64,
 }
 
 impl IndexStatus {
-    /// One status of two shards: as sound as the worse of them, and not sound at all when they come from different rebuilds. A worker
-    /// serves all shards, so workers and slots are not added up.
+    /// Combines two shards: the state is the worse of both, and stale if they come from different
+    /// rebuilds. A worker serves all shards, so workers and slots are not added up.
     pub(super) fn beside(self, other: Self) -> Self {
         let state = match (self.state, other.state) {
             _ if self.epoch != other.epoch => IndexState::Stale,
@@ -339,17 +347,17 @@ impl IndexStatus {
     }
 }
 
-/// How many jobs of a queue wait in lanes.
+/// Number of jobs in a queue's flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneDepth {
     /// Jobs that a worker could start now.
     pub available: u64,
-    /// The earliest `run_at` (Unix milliseconds) at the head of a lane.
+    /// The earliest `run_at` at the head of a flow, in Unix milliseconds.
     pub oldest_run_at_ms: Option<i64>,
 }
 
 impl LaneDepth {
-    /// Both together.
+    /// Adds the counts, and takes the earlier time.
     pub(super) fn beside(self, other: Self) -> Self {
         Self {
             available: self.available + other.available,
@@ -358,7 +366,7 @@ impl LaneDepth {
     }
 }
 
-/// The fields of a record, one after the other.
+/// Concatenates the fields of a record.
 fn packed<const FIELDS: usize>(fields: [&[u8]; FIELDS]) -> [u8; PACKED] {
     let (mut record, mut end) = ([0; PACKED], 0);
     for field in fields {
@@ -366,7 +374,7 @@ fn packed<const FIELDS: usize>(fields: [&[u8]; FIELDS]) -> [u8; PACKED] {
         end += field.len();
         record[begin..end].copy_from_slice(field);
     }
-    debug_assert_eq!(end, PACKED, "as long as the formats of `push.lua` and `settle.lua`");
+    debug_assert_eq!(end, PACKED, "the length must match the formats of `push.lua` and `settle.lua`");
     record
 }
 
@@ -374,7 +382,7 @@ fn packed_priority(priority: Priority) -> u8 {
     u8::try_from(priority.get()).expect("a priority is 1 to 4")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a time in ms is far below 2^53, and one beyond is in no lane")]
+#[expect(clippy::cast_precision_loss, reason = "a time in ms is far below 2^53, and a later one is in no flow")]
 const fn double(ms: i64) -> f64 {
     ms as f64
 }
@@ -386,7 +394,7 @@ impl LeasedId {
     )]
     pub(super) fn parse(id: &[u8], lane_score: &str) -> Option<Self> {
         let score = lane_score.parse::<f64>().ok()? as i64;
-        // It is leased by now: whatever its score says, it must not be dropped.
+        // The job is already leased, so an invalid score must not drop it.
         let priority = Priority::from_ledger((score / PRIORITY_SPAN) as i16);
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: score % PRIORITY_SPAN })
     }
@@ -444,6 +452,6 @@ mod tests {
         assert!(!READY.beside(IndexStatus { complete: false, ..READY }).complete);
         assert!(!READY.beside(IndexStatus { paused: false, ..READY }).paused);
         let torn = READY.beside(IndexStatus { epoch: 6, ..READY });
-        assert_eq!((torn.state, torn.epoch), (Stale, 6), "of two rebuilds");
+        assert_eq!((torn.state, torn.epoch), (Stale, 6), "shards of two rebuilds are stale");
     }
 }

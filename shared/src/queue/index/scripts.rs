@@ -1,6 +1,6 @@
-//! The scripts, each put together from the parts of `lua/` that it needs.
+//! The scripts, each assembled from the parts of `lua/` that it uses.
 //!
-//! Invariant: what a script needs is bounded by its arguments, never by the backlog.
+//! Invariant: the work of a script is bounded by its arguments, never by the backlog.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,8 @@ pub(super) static PUSH: LazyLock<Script> =
 pub(super) static FETCH: LazyLock<Script> =
     script!("", "fetch", "lanes" "leases" "tenants" "fair_share" "turns" "readiness" "serving" "leasing");
 pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "leases" "tenants" "fair_share");
-// A full memory must not make live holders look dead: renewing changes scores that are there, so it hardly grows anything.
+// Full memory must not make live holders look dead. Renewing changes existing scores, so it needs
+// hardly any memory.
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "leases" "emptied" "tenants");
 pub(super) static CHECK: LazyLock<Script> = script!("", "check", "lanes" "emptied" "tenants");
 pub(super) static EXPIRED: LazyLock<Script> = script!("", "expired", "leases");

@@ -1,7 +1,8 @@
-//! Which shard a call goes to.
+//! Selects the shard that serves a call.
 //!
-//! Invariant: what is about one tenant goes to that tenant's shard alone; a lease is ended and renewed in the shard it came from. A queue
-//! that is not split pays nothing for this: one look into an empty map.
+//! Invariant: a call about one tenant goes to that tenant's shard alone; a lease is renewed and
+//! ended in the shard that granted it. For a queue that is not split this costs one lookup in an
+//! empty map.
 
 use std::future::Future;
 
@@ -16,9 +17,9 @@ use crate::{
 
 /// Items of one call, by shard.
 pub(super) enum Split<T> {
-    /// All of them go to the only shard.
+    /// The queue has one shard, which gets all items.
     Whole(Shard),
-    /// Shards with what goes to them, in its order; those that get nothing are left out.
+    /// Shards with their items in order; shards without items are omitted.
     Parts(Vec<(Shard, Vec<T>)>),
 }
 
@@ -33,7 +34,7 @@ impl Index {
         self.shards.shard_of(queue, tenant)
     }
 
-    /// Into how many shards this process takes a queue to be split.
+    /// The queue's number of shards, by this process's configuration.
     pub(in crate::queue) fn shard_count(&self, queue: &QueueName) -> u16 {
         self.shards.of(queue)
     }
@@ -53,7 +54,8 @@ impl Index {
     }
 }
 
-/// Waits for the calls to all shards, so that one in trouble keeps nothing from the others; then the first error, if there is one.
+/// Waits for the calls to all shards, so that a failing shard does not affect the others; then
+/// returns the first error, if any.
 pub(super) async fn all<F>(calls: impl IntoIterator<Item = F>) -> Result<(), RedisError>
 where
     F: Future<Output = Result<(), RedisError>>,

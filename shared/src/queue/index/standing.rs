@@ -1,7 +1,8 @@
-//! Where one job stands, for [`crate::queue::explain`].
+//! Position of one job in the index, for [`crate::queue::explain`].
 //!
-//! Invariant: one look, so that what it says fits together; old as soon as it is read. Of a queue that is split only the sizes of the
-//! other shards' rings are looked at besides.
+//! Invariant: one script reads everything about the job's shard, so the values are consistent, but
+//! stale once read. From the other shards of a split queue only the numbers of active tenants are
+//! read, in separate calls.
 
 use futures::future::try_join_all;
 use redis::RedisError;
@@ -13,20 +14,20 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Where the index has a job.
+/// Position of a job in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::queue) enum Place {
-    /// A worker holds it.
+    /// Leased by a worker.
     Held,
-    /// It waits in its tenant's lane behind so many.
+    /// In its tenant's flow, behind this many jobs.
     Lane(u64),
-    /// Its time comes within the look-ahead.
+    /// Due within the look-ahead.
     Due,
-    /// It is not there (yet).
+    /// Not in the index (yet).
     Nowhere,
 }
 
-/// What holds a job and its tenant.
+/// What delays a job and its tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::queue) struct Standing {
     pub(in crate::queue) state: IndexState,
@@ -35,22 +36,23 @@ pub(in crate::queue) struct Standing {
     pub(in crate::queue) limits: Limits,
     /// Leases of the tenant.
     pub(in crate::queue) running: u32,
-    /// Starts that the rate permits now, if there is one.
+    /// Starts that the tenant's rate permits now; `None` without a rate.
     pub(in crate::queue) tokens: Option<f64>,
-    /// Moving average of the tenant's run time, ms.
+    /// Moving average of the tenant's run time in ms.
     pub(in crate::queue) average_ms: Option<f64>,
     pub(in crate::queue) workers: u64,
     pub(in crate::queue) slots: u32,
-    /// Other tenants that have work that may run, in all shards.
+    /// Other active tenants, in all shards.
     pub(in crate::queue) other_tenants: u64,
-    /// The sum of the weights of those in the same shard, extrapolated from the first ones.
+    /// Sum of the weights of the other active tenants in the same shard, extrapolated from the
+    /// first ones.
     pub(in crate::queue) other_weight: f64,
-    /// Other shards of the queue that have work that may run: the slots go round between them and this one.
+    /// Other shards of the queue with active tenants; they share the workers' slots with this one.
     pub(in crate::queue) other_shards: u32,
 }
 
 impl Index {
-    /// Where a waiting job of this priority stands.
+    /// Reads the position of a waiting job of this priority.
     pub(in crate::queue) async fn standing(
         &self,
         queue: &QueueName,
@@ -87,7 +89,7 @@ impl Index {
         })
     }
 
-    /// How many tenants the rings of the queue's other shards have, those that have any.
+    /// Numbers of active tenants in the queue's other shards; shards without any are omitted.
     async fn rings_beside(&self, shard: &Shard) -> Result<Vec<u64>, RedisError> {
         let others = self.shards(shard.queue()).filter(|other| other != shard);
         let sizes = others.map(async |other| {

@@ -1,6 +1,7 @@
-//! What a start costs beside the run: measured by a worker, charged by `lua/fair_share.lua`.
+//! Cost of a start in addition to the run: measured by workers, charged by `lua/fair_share.lua`.
 //!
-//! Invariant: a process that does not measure it says nothing, so it never replaces what workers measured.
+//! Invariant: a process that does not measure the cost sends an empty value, which never replaces a
+//! measurement.
 
 use std::{
     sync::{
@@ -12,7 +13,7 @@ use std::{
 
 const NOT_MEASURED: u64 = u64::MAX;
 
-/// What a start costs in worker time, shared by the clones of an [`super::Index`].
+/// Cost of a start in worker time, shared by the clones of an [`super::Index`].
 #[derive(Clone, Debug)]
 pub struct StartCost {
     us: Arc<AtomicU64>,
@@ -25,12 +26,12 @@ impl Default for StartCost {
 }
 
 impl StartCost {
-    /// Sets what was measured.
+    /// Sets the measured cost.
     pub fn set(&self, cost: Duration) {
         self.us.store(u64::try_from(cost.as_micros()).unwrap_or(NOT_MEASURED), Ordering::Relaxed);
     }
 
-    /// In milliseconds, as scripts read it; empty if this process has not measured it.
+    /// In milliseconds, as the scripts read it; empty if this process has not measured it.
     pub(super) fn as_ms(&self) -> String {
         match self.us.load(Ordering::Relaxed) {
             NOT_MEASURED => String::new(),

@@ -1,8 +1,9 @@
 //! The rows of `tenant_limits` and `queue_settings`.
 //!
-//! Invariant: a column that is null says nothing. What holds is looked for in the queue's row, then in the tenant's row for
-//! all queues, then in its tier; [`Standing::limits`] is the only place that does so. In the queue of webhooks there is a cap for everyone,
-//! because how long a run takes there is up to the tenant's receiver.
+//! Invariant: a null column sets nothing. A value is taken from the queue's row, else from the
+//! tenant's row for all queues, else from its tier; only [`Standing::limits`] resolves this. The
+//! webhooks queue has a cap for every tenant, because the tenant's receiver determines how long a
+//! run takes there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,25 +13,26 @@ use uuid::Uuid;
 use super::{Limits, QueueScope, Rate, tier_weight};
 use crate::{db::SystemDb, queue::QueueName, tenancy::TenantId, webhooks::DELIVERY_QUEUE};
 
-/// Messages of one tenant that are sent at a time, unless a row of its says otherwise: a quarter of a worker's slots.
+/// Messages of one tenant sent at the same time, unless one of its rows says otherwise: a quarter
+/// of a worker's slots.
 pub const MAX_DELIVERIES: i32 = 5;
 
-/// What one row says.
+/// The values of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LimitRow {
-    /// Its share beside other tenants.
+    /// Share relative to other tenants.
     pub weight: Option<i32>,
     /// How many of its jobs may run at once.
     pub max_running: Option<i32>,
-    /// How many of its jobs may start in a second.
+    /// How many of its jobs may start per second.
     pub rate_per_second: Option<f64>,
-    /// How many may start at once after a while.
+    /// Starts allowed at once after a time without any.
     pub burst: Option<i32>,
-    /// Whether none may start.
+    /// Whether no job may start.
     pub paused: Option<bool>,
 }
 
-/// A row with what it is about, for operators.
+/// A row with its tenant and queue, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct NamedLimits {
     /// The tenant's slug.
@@ -39,23 +41,24 @@ pub struct NamedLimits {
     pub tenant_id: Uuid,
     /// The queue, or `*` for all.
     pub queue: String,
-    /// What it says.
+    /// The row's values.
     #[serde(flatten)]
     pub row: LimitRow,
 }
 
-/// Everything that the ledger says of limits, at one moment.
+/// All limits in the ledger, as of one read.
 #[derive(Debug, Default)]
 pub struct Standing {
     tiers: HashMap<Uuid, String>,
     rows: HashMap<Uuid, HashMap<String, LimitRow>>,
     paused: HashSet<String>,
-    /// Those who have webhook endpoints.
+    /// Tenants that have webhook endpoints.
     listeners: HashSet<Uuid>,
 }
 
 impl Standing {
-    /// Reads it. Tenants of the least tiers without a row are left out: the default holds for them.
+    /// Reads all limits. Tenants of the lowest tiers without a row are left out: the default
+    /// applies to them.
     pub async fn read(db: &SystemDb) -> Result<Self, sqlx::Error> {
         let tiers = sqlx::query!("select id, tier from tenants where tier not in ('free', 'trial')");
         let rows = sqlx::query!(
@@ -93,12 +96,12 @@ impl Standing {
         self.paused.contains(queue.as_ref())
     }
 
-    /// The tenants for whom something else than the default may hold.
+    /// The tenants whose limits may differ from the default.
     pub fn tenants(&self) -> HashSet<TenantId> {
         self.tiers.keys().chain(self.rows.keys()).chain(&self.listeners).map(|&id| TenantId::new(id)).collect()
     }
 
-    /// What holds for a tenant in a queue.
+    /// The limits in effect for a tenant in a queue.
     pub fn limits(&self, tenant: TenantId, queue: &QueueName) -> Limits {
         let own = |queue: &str| self.rows.get(tenant.as_uuid()).and_then(|rows| rows.get(queue)).copied();
         let rows = [own(queue.as_ref()).unwrap_or_default(), own("*").unwrap_or_default()];
@@ -116,14 +119,15 @@ impl Standing {
     }
 }
 
-/// The tenant of this id or slug.
+/// The tenant with this id or slug.
 pub async fn find_tenant(db: &SystemDb, name: &str) -> Result<Option<TenantId>, sqlx::Error> {
     let id = name.parse::<Uuid>().ok();
     let found = sqlx::query_scalar!("select id from tenants where slug = $1 or id = $2", name, id);
     Ok(found.fetch_optional(db.pool()).await?.map(TenantId::new))
 }
 
-/// Adds to a tenant's row for a scope; what `row` leaves out stays, unless `anew`.
+/// Updates a tenant's row for a scope; values missing from `row` are kept, unless the row is
+/// replaced.
 pub async fn set(
     db: &SystemDb,
     tenant: TenantId,
@@ -155,7 +159,7 @@ pub async fn set(
     .map(drop)
 }
 
-/// Forgets a tenant's row for a scope.
+/// Deletes a tenant's row for a scope.
 pub async fn forget(db: &SystemDb, tenant: TenantId, scope: &QueueScope) -> Result<(), sqlx::Error> {
     sqlx::query!("delete from tenant_limits where tenant_id = $1 and queue = $2", tenant.as_uuid(), scope.to_string())
         .execute(db.pool())
@@ -163,7 +167,7 @@ pub async fn forget(db: &SystemDb, tenant: TenantId, scope: &QueueScope) -> Resu
         .map(drop)
 }
 
-/// Stops a queue, or lets it go on.
+/// Pauses or resumes a queue.
 pub async fn pause_queue(db: &SystemDb, queue: &QueueName, paused: bool) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into queue_settings (queue, paused) values ($1, $2)
@@ -219,7 +223,7 @@ mod tests {
         assert_eq!((limits.weight, limits.max_running, limits.paused), (7, Some(5), false));
         let webhooks: QueueName = DELIVERY_QUEUE.parse().expect("a name");
         assert_eq!(Standing::default().limits(tenant, &webhooks).max_running, Some(MAX_DELIVERIES));
-        assert_eq!(standing.limits(tenant, &webhooks).max_running, Some(5), "its own row for all");
+        assert_eq!(standing.limits(tenant, &webhooks).max_running, Some(5), "its row for all queues");
         let other = standing.limits(tenant, &"other".parse().expect("a name"));
         assert_eq!((other.weight, other.max_running, other.paused), (3, Some(5), true));
     }

@@ -1,7 +1,8 @@
-//! Changing limits, and keeping the index's copy in agreement with the ledger.
+//! Changes limits, and keeps the index's copy consistent with the ledger.
 //!
-//! Invariant: the copy is corrected by comparing and setting: what the index held is read before the ledger, and only what is
-//! still the same is replaced, so a correction never undoes a change that was pushed meanwhile.
+//! Invariant: the copy is corrected by compare-and-set: the index is read before the ledger, and
+//! only values that are still unchanged are replaced, so a correction never undoes a change that
+//! was pushed meanwhile.
 
 use std::collections::HashMap;
 
@@ -23,13 +24,14 @@ use crate::{
 /// Why limits could not be changed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
-    /// Redis did not answer. A change is committed all the same, and the leading scheduler brings it to the index.
+    /// Redis did not answer. A change is committed nevertheless, and the leading scheduler pushes
+    /// it to the index.
     #[error("index: {0}")]
     Index(#[from] redis::RedisError),
-    /// Redis did not answer for one shard; the others' entries were compared.
+    /// Redis did not answer for one shard; the entries of the others were compared.
     #[error("{shard}: index: {error}")]
     Shard {
-        /// The first that failed.
+        /// The first shard that failed.
         shard: Shard,
         /// Why.
         error: redis::RedisError,
@@ -39,22 +41,22 @@ pub enum LimitError {
     Ledger(#[from] sqlx::Error),
 }
 
-/// A queue, for operators.
+/// A queue as shown to operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct QueueOverview {
     /// The queue.
     pub queue: QueueName,
-    /// Whether the ledger says that it hands out nothing.
+    /// Whether the ledger has the queue paused.
     pub paused: bool,
-    /// Into how many shards it is split, as this process was told.
+    /// Number of shards, as configured for this process.
     pub shards: u16,
-    /// What the index says; nothing if Redis is away.
+    /// Status in the index; `None` if Redis is unavailable.
     pub index: Option<IndexStatus>,
-    /// Jobs whose time has come.
+    /// Jobs that a worker could start now.
     pub available: Option<u64>,
 }
 
-/// Both stores, as far as limits go. Cheap to clone.
+/// Access to the limits in both stores. Cheap to clone.
 #[derive(Clone)]
 pub struct Limiter {
     db: SystemDb,
@@ -67,7 +69,7 @@ impl Limiter {
         Self { db, index }
     }
 
-    /// Stops a queue from handing out jobs, or lets it go on.
+    /// Pauses or resumes a queue.
     pub async fn pause_queue(&self, queue: &QueueName, paused: bool) -> Result<(), LimitError> {
         ledger::pause_queue(&self.db, queue, paused).await?;
         for shard in self.index.shards(queue) {
@@ -76,8 +78,9 @@ impl Limiter {
         Ok(())
     }
 
-    /// Changes what a tenant's row for `scope` says, and pushes what follows from it to all of `queues` that it is about.
-    /// With `anew` nothing stays of what the row said before; with an empty `row` besides, the row goes.
+    /// Changes a tenant's row for `scope`, and pushes the resulting limits to those of `queues`
+    /// that the scope covers. A replaced row keeps none of its earlier values; replacing it with an
+    /// empty `row` deletes it.
     pub async fn limit_tenant(
         &self,
         tenant: TenantId,
@@ -102,8 +105,8 @@ impl Limiter {
         Ok(())
     }
 
-    /// Brings the index's copy into agreement with the ledger; returns how many entries were wrong. A shard that fails is no reason for
-    /// the others to wait.
+    /// Corrects the index's copy to match the ledger; returns the number of wrong entries. A
+    /// failing shard does not hold up the others.
     pub async fn reconcile(&self, queues: &[QueueName]) -> Result<u64, LimitError> {
         let (mut copies, mut outcome) = (Vec::with_capacity(queues.len()), Ok(()));
         for shard in queues.iter().flat_map(|queue| self.index.shards(queue)) {
@@ -123,7 +126,7 @@ impl Limiter {
         outcome.map(|()| corrected)
     }
 
-    /// Whether the index takes the shard's queue for paused, and what it knows of tenants.
+    /// Whether the index has the shard's queue paused, and its limits by tenant.
     async fn copy_of(&self, shard: &Shard) -> Result<(bool, HashMap<TenantId, String>), redis::RedisError> {
         Ok((self.index.shard_status(shard).await?.paused, self.index.limits(shard).await?))
     }
@@ -144,7 +147,7 @@ impl Limiter {
         Ok(changes.len() as u64 + u64::from(paused != was_paused))
     }
 
-    /// What is known of queues; of the index nothing while Redis is away.
+    /// An overview of queues; without data of the index while Redis is unavailable.
     pub async fn overview(&self, queues: &[QueueName]) -> Result<Vec<QueueOverview>, LimitError> {
         let standing = Standing::read(&self.db).await?;
         let mut overviews = Vec::with_capacity(queues.len());
@@ -158,7 +161,7 @@ impl Limiter {
     }
 }
 
-/// What a shard's copy says wrongly.
+/// The corrections that a shard's copy needs.
 fn changes(standing: &Standing, shard: &Shard, mut copy: HashMap<TenantId, String>) -> Vec<LimitChange> {
     let mut changes = Vec::new();
     for tenant in standing.tenants().into_iter().filter(|tenant| shard.holds(*tenant)) {

@@ -1,5 +1,6 @@
--- Notes that a worker serves the queue, or that it no longer does. ARGV: process id (16 bytes), slots, for how many ms a silent
--- worker is remembered (0: it leaves), process id as text. Returns 1.
+-- Records that a worker serves the queue, or that it leaves.
+-- ARGV: process id (16 bytes), slots, ms until a silent worker is removed (0: the worker leaves),
+-- process id as text. Returns 1.
 local member, span_ms = ARGV[1] .. ARGV[2], tonumber(ARGV[3])
 if span_ms == 0 then
   if string.sub(redis.call('HGET', meta, 'offer') or '', 1, 32) == ARGV[4] then redis.call('HDEL', meta, 'offer') end

@@ -1,5 +1,6 @@
--- Takes jobs that became final out of the index and tells the holder of a running one up to which attempt it is not wanted.
--- ARGV: id, tenant, priority, attempt for each job. Returns how many were running.
+-- Removes jobs that became final from the index, and notifies the holders of running ones, with the
+-- last cancelled attempt.
+-- ARGV: id, tenant, priority, attempt per job. Returns the number of running jobs.
 local running = 0
 local announce = announcer(now_ms())
 for i = 1, #ARGV, 4 do

@@ -1,13 +1,15 @@
--- Checks one invariant of the index on one page, and repairs what does not hold: what is found is true at that moment, because nothing else runs
--- meanwhile. ARGV: what to check, '1' to repair, lease in ms, cursor, and for some checks ids. Returns the next cursor ('0' at the end), pairs of a
--- broken invariant and whom it is about, and pairs of ids and tenants that were seen waiting or held.
+-- Checks one invariant of the index on one page, and repairs violations if requested. A script runs
+-- alone, so a finding holds at that moment.
+-- ARGV: check, '1' to repair, lease in ms, cursor, and for some checks ids.
+-- Returns the next cursor ('0' at the end), pairs of a broken invariant and the member it concerns,
+-- and pairs of id and tenant found waiting or held.
 local repairs, lease_ms, cursor = ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
 local now, broken, seen, next_cursor = now_ms(), {}, {}, '0'
 local PAGE = 250
--- More leases than these are counted by no single call: some 10 ms of Redis's time.
+-- A single call counts no more leases than this, about 10 ms of Redis time.
 local MOST_COUNTED = 20000
 
--- Notes what is broken; `repair` is a command.
+-- Records a violation; the remaining arguments are the command that repairs it.
 local function is_broken(invariant, about, ...)
   broken[#broken + 1], broken[#broken + 2] = invariant, about
   if repairs and select('#', ...) > 0 then redis.call(...) end
@@ -34,7 +36,7 @@ end
 
 local checks = {}
 
--- A key of another type ends every script that touches it.
+-- A key of another type fails every script that uses it.
 function checks.types()
   for key, expected in pairs({
     [ring] = 'zset', [parked] = 'zset', [due] = 'zset', [leases] = 'zset', [watched] = 'zset', [workers] = 'zset', [held] = 'hash',
@@ -53,7 +55,7 @@ function checks.held()
       if repairs then redis.call('ZREM', leases, id) end
     else
       seen[#seen + 1], seen[#seen + 2] = id, tenant
-      -- A holder that lives renews it; of one that is dead it runs out.
+      -- A live holder renews the lease; a dead one lets it expire.
       if not redis.call('ZSCORE', leases, id) then
         is_broken('held_without_lease', id, 'ZADD', leases, 'NX', string.format('%.0f', now + lease_ms), id)
       end
@@ -70,7 +72,7 @@ function checks.leases()
     if #id ~= 16 then
       is_broken('garbage', id, 'ZREM', leases, id)
     elseif redis.call('HEXISTS', held, id) == 0 then
-      -- A holder that lives asserts it; otherwise it runs out and the job is rescued.
+      -- A live holder asserts the lease; otherwise it expires and the job is rescued.
       is_broken('lease_without_holder', id, 'ZADD', leases, 'XX', 'LT', string.format('%.0f', now + lease_ms), id)
     elseif tonumber(expiry) > now + math.max(lease_ms, 86400000) then
       is_broken('garbage', id, 'ZADD', leases, 'XX', string.format('%.0f', now + lease_ms), id)
@@ -98,7 +100,7 @@ function checks.running()
   for tenant, count in pairs(counts) do is_broken('running_count', tenant, 'HSET', running, tenant, count) end
 end
 
--- A lane of another type would end every fetch.
+-- A flow of another type would fail every fetch.
 local function has_work(tenant)
   local lane = lane_of(tenant)
   local actual = redis.call('TYPE', lane).ok
@@ -162,7 +164,7 @@ function checks.workers()
   end
 end
 
--- Of the tenants in the arguments.
+-- Checks the tenants in the arguments.
 function checks.tenants()
   for at = 5, #ARGV do
     local tenant = ARGV[at]
@@ -176,7 +178,7 @@ function checks.tenants()
   end
 end
 
--- The lane of the tenant in the arguments.
+-- Checks the flow of the tenant in the arguments.
 function checks.flow()
   local tenant = ARGV[5]
   if not has_work(tenant) then return end
@@ -190,7 +192,7 @@ function checks.flow()
   end
 end
 
--- Of the jobs in the arguments (id, tenant), those that the index does not have.
+-- Returns those jobs in the arguments (id, tenant) that are missing from the index.
 function checks.jobs()
   for at = 5, #ARGV, 2 do
     local id, tenant = ARGV[at], ARGV[at + 1]
@@ -200,7 +202,7 @@ function checks.jobs()
   end
 end
 
--- Forgets the jobs in the arguments (id, tenant): the ledger does not wait for them.
+-- Removes the jobs in the arguments (id, tenant), which do not wait in the ledger.
 function checks.forget()
   for at = 5, #ARGV, 2 do withdraw(ARGV[at], ARGV[at + 1]) end
 end

@@ -1,5 +1,7 @@
--- Empties the index for a rebuild, up to ARGV[2] lanes a call, then opens the grace in which holders assert their leases.
--- ARGV: epoch, lanes a call. Returns 'refused' to a leader of an older epoch, 'more' to be called again, or 'cleared'.
+-- Empties the index for a rebuild, up to ARGV[2] flows per call, then opens the grace in which
+-- holders assert their leases.
+-- ARGV: epoch, flows per call. Returns 'refused' for an epoch older than the recorded one, 'more'
+-- if another call is needed, or 'cleared'.
 local known = tonumber(redis.call('HGET', meta, 'epoch') or 0)
 local epoch = tonumber(ARGV[1])
 if known > epoch then return 'refused' end

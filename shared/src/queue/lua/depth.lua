@@ -1,6 +1,7 @@
--- Counts waiting jobs of the tenants at positions ARGV[2] to ARGV[3] of the ring, or of the parked ones.
--- ARGV: 'ring' or 'parked', first, last. Returns tenants seen, jobs waiting, and the oldest run_at in ms among the lanes'
--- heads ('' if none).
+-- Counts waiting jobs of the active or throttled tenants at ranks ARGV[2] to ARGV[3].
+-- ARGV: 'ring' (active) or 'parked' (throttled), first rank, last rank. Returns the number of
+-- tenants, the number of waiting jobs, and the earliest run_at in ms at the heads of their flows
+-- ('' if none).
 local tenants = redis.call('ZRANGE', ARGV[1] == 'ring' and ring or parked, ARGV[2], ARGV[3])
 local waiting, oldest = 0, nil
 for _, tenant in ipairs(tenants) do

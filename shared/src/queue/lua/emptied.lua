@@ -1,4 +1,5 @@
--- Takes a tenant with nothing left in its lane off the ring, or from the parked ones; its virtual time stays.
+-- Removes a tenant with an empty flow from the active or throttled tenants, and keeps its virtual
+-- time.
 local function leave_if_empty(tenant)
   if redis.call('EXISTS', lane_of(tenant)) == 1 then return end
   local time = redis.call('ZSCORE', ring, tenant)
@@ -9,7 +10,7 @@ local function leave_if_empty(tenant)
   redis.call('ZREM', parked, tenant)
 end
 
--- Takes a job that somebody holds out of where it would wait. Returns whether it was there.
+-- Removes a held job from its flow and from `due`. Returns whether it was in either.
 local function withdraw(id, tenant)
   local from_lane = redis.call('ZREM', lane_of(tenant), id)
   local from_due = redis.call('ZREM', due, id .. tenant .. '1', id .. tenant .. '2', id .. tenant .. '3', id .. tenant .. '4')

@@ -1,6 +1,7 @@
--- Claims leases that ran out, oldest first, for a rescue: from now on their holders can neither renew nor settle them, so the attempt that the
--- rescue raises in the ledger is nobody's. They stay until it settles them. ARGV: how many at most.
--- Returns id, token for each; an empty token where nobody is known to hold it.
+-- Claims expired leases for a rescue, oldest first. From then on their holders can neither renew
+-- nor settle them, so no holder has the attempt that the rescue raises in the ledger. A claimed
+-- lease remains until the rescue settles it.
+-- ARGV: maximum number. Returns id and token of each; the token is empty if the holder is unknown.
 local answer = {}
 if index_state() ~= 'ready' then return answer end
 local ids, claims = redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, ARGV[1]), {}

@@ -1,7 +1,8 @@
--- Handing a job to a worker that has offered to take one, by the script that brings it: saves the worker the way here and back.
+-- Direct dispatch: the script that adds a job leases it to a worker with a ready mark, which saves
+-- the worker a fetch.
 local TENANTS_LOOKED_AT = 20
 
--- What a fetch has left in `offer`.
+-- Parses the ready mark that a fetch left in `offer`.
 local function read_offer(packed)
   local subscription, lease_ms, until_ms, for_newcomers = string.match(packed or '', '^(%S+) (%d+) (%d+) (%d) ')
   return subscription and {
@@ -10,11 +11,13 @@ local function read_offer(packed)
   }
 end
 
--- Leases the job that is next to whoever made the offer, and tells it so; returns the id, if there was one. An offer counts once.
+-- Leases the next job to the worker of a ready mark and publishes the lease; returns the id, if
+-- there was a job. A ready mark is used once.
 local function grant(offer, now)
   if now > offer.until_ms then return nil end
-  -- What is leased to somebody who is gone would wait for the end of the lease. And the index is of this life of Redis: it was when the
-  -- offer was made, and whoever listens by the same connection still has done so since.
+  -- A lease for a closed connection would block the job until it expires. The check also proves
+  -- that Redis has not restarted since the index was built: the fetch that left the mark verified
+  -- the run id, and its connection is still open.
   if redis.call('PUBSUB', 'NUMSUB', offer.channel)[2] == 0 then return nil end
   local ids, scores = lease(1, offer.lease_ms, offer.token, TENANTS_LOOKED_AT, now, offer.is_for_newcomers)
   if not ids[1] then return nil end

@@ -1,7 +1,8 @@
--- Where waiting jobs stand, and who takes part in the ring.
+-- Flows of waiting jobs, and the active tenants.
 local entered, arrivals, due_later, somebody_new, floor = {}, {}, {}, false, nil
 
--- A tenant that wakes starts at the floor, or where it stopped if that is further on: idleness earns no credit.
+-- A newly active tenant starts at the system virtual time, or at its own if that is later: idleness
+-- earns no credit.
 local function join_ring(tenant)
   floor = floor or tonumber(redis.call('HGET', meta, 'floor') or 0) or 0
   local own = tonumber(redis.call('HGET', vtimes, tenant) or 0) or 0
@@ -17,7 +18,7 @@ local function enter_ring(tenant)
   somebody_new = true
 end
 
--- Takes a tenant off the ring: it has work that may not run until `ready_at`, and nobody looks at it before.
+-- Throttles a tenant: its jobs may not start until `ready_at`, and no fetch visits it before.
 local function park(tenant, virtual_time, ready_at)
   redis.call('ZREM', ring, tenant)
   redis.call('HSET', vtimes, tenant, virtual_time)
@@ -30,16 +31,16 @@ local function unpark(tenant)
   return true
 end
 
--- Later than this and a job stays in the ledger alone; the scheduler promotes it in time.
+-- A job due later than this stays in the ledger only; the scheduler promotes it in time.
 local LOOK_AHEAD_MS = 60000
 
--- A whole number for a command: `redis.call` writes out what is no string with 17 digits.
+-- Formats an integer for a command: `redis.call` formats a number argument with 17 digits.
 local function whole(number) return string.format('%d', number) end
 
--- Takes a waiting job in; it is in its lane, or in `due`, after the next `enter_lanes`.
+-- Adds a waiting job; the next `enter_lanes` writes it to its flow or to `due`.
 local function place(id, tenant, priority, run_at, now)
   if run_at > now + LOOK_AHEAD_MS then return end
-  -- Before 1970 it would reach into the next priority.
+  -- A time before 1970 would put the score into the range of a higher priority.
   run_at = math.max(0, run_at)
   if run_at > now then
     due_later[#due_later + 1], due_later[#due_later + 2] = whole(run_at), id .. tenant .. priority
@@ -50,7 +51,7 @@ local function place(id, tenant, priority, run_at, now)
   arrivals[tenant] = lane
 end
 
--- Writes what was placed, one command for each tenant and one for all that is due later.
+-- Writes the placed jobs: one command per tenant, and one for all jobs due later.
 local function enter_lanes()
   if #due_later > 0 then redis.call('ZADD', due, unpack(due_later)) end
   for tenant, lane in pairs(arrivals) do

@@ -1,11 +1,13 @@
--- What `held` and `leases` say of a job. Only a job that is in neither may be handed out, so that the loss of one of them doubles no run.
+-- The entries of a job in `held` and `leases`. Only a job in neither may be leased, so that the
+-- loss of one entry causes no second run.
 
--- The score of a lease that a rescue has claimed.
+-- Score of a lease that a rescue has claimed.
 local CLAIMED = 0
 
 local function is_claimed(expiry) return expiry and tonumber(expiry) <= CLAIMED end
 
--- The virtual time that a holder was charged. Many leases are charged the same, and reading a number costs more than finding it again.
+-- Virtual time charged to a holder. Many leases have the same charge, and a table lookup costs less
+-- than parsing a number.
 local charges = {}
 local function charged_to(holder)
   local text = string.sub(holder, 25)

@@ -1,4 +1,5 @@
--- Which of these jobs may not be handed out: somebody holds them, or they are no ids at all and are forgotten with this.
+-- Marks the jobs that must not be leased: those already leased, repeated ids, and invalid ids,
+-- which are dropped.
 local function taken(ids)
   local holders, ends, not_free, seen = redis.call('HMGET', held, unpack(ids)), redis.call('ZMSCORE', leases, unpack(ids)), {}, {}
   for at, id in ipairs(ids) do
@@ -8,8 +9,10 @@ local function taken(ids)
   return not_free
 end
 
--- Leases up to `wanted` jobs under a token, from the tenant with the least virtual time on, or the first of tenants that have nothing running.
--- Ends after `bound` tenants that may start none. Returns the ids, the lane score of each, and whether that bound was reached.
+-- Leases up to `wanted` jobs under a token, in order of the tenants' virtual times; with
+-- `is_for_newcomers` only the first job of tenants that have nothing running. Stops after `bound`
+-- tenants that may start none. Returns the ids, their scores in their flows, and whether the bound
+-- was reached.
 local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
   local sequence, visited, idle_turns, last_turn = {}, {}, 0, nil
   while #sequence < wanted and idle_turns < bound do
@@ -35,7 +38,7 @@ local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
 
   local ids, scores, entries = take_out(sequence, visited)
   local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
-  -- A number that is given to a command is written out each time.
+  -- Formatted once, because `redis.call` formats a number argument each time.
   local expiry = string.format('%.0f', now + lease_ms)
   local not_free = #ids > 0 and taken(ids)
   for at, id in ipairs(ids) do

@@ -1,6 +1,8 @@
--- Sets tenants' limits, effective on what waits already: whoever was parked gets its turn and is judged anew.
--- ARGV: for each tenant its id, its limits ('' for the default), and what they must be now ('*': whatever they are).
--- Returns how many changed.
+-- Sets tenants' limits. They apply to waiting jobs too: a throttled tenant becomes active, and the
+-- next fetch evaluates it against the new limits.
+-- ARGV: per tenant its id, its limits ('' for the default), and its expected current limits ('*':
+-- any).
+-- Returns the number of changed tenants.
 local changed = 0
 for i = 1, #ARGV, 3 do
   local tenant, packed, expected = ARGV[i], ARGV[i + 1], ARGV[i + 2]

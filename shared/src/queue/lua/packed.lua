@@ -1,5 +1,6 @@
--- What a script is told of many jobs at once: records one after the other, each the 16 bytes of the job's id and then what `format` says.
--- Returns the ids, and what gives the fields of the record at a place.
+-- Unpacks an argument of concatenated records, each a job's id (16 bytes) and the fields of
+-- `format`.
+-- Returns the ids, and a function from a record's index to its fields.
 local function unpacker(records, format)
   local ids, size = {}, 16 + struct.size(format)
   for i = 1, #records, size do ids[#ids + 1] = string.sub(records, i, i + 15) end

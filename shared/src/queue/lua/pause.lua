@@ -1,5 +1,5 @@
--- Stops a queue from handing out jobs, or lets it go on. ARGV: '1' or '0', and what the flag must be now ('*': whatever it is).
--- Returns 1 if that was a change.
+-- Pauses or resumes a queue. ARGV: '1' or '0', and the expected current flag ('*': any).
+-- Returns 1 if the flag changed.
 local current = redis.call('HGET', meta, 'paused') or '0'
 if current == ARGV[1] or (ARGV[2] ~= '*' and ARGV[2] ~= current) then return 0 end
 redis.call('HSET', meta, 'paused', ARGV[1])

@@ -1,12 +1,15 @@
--- Puts waiting jobs into the index. Safe to repeat: a job that is leased stays leased, one that waits stays where it is.
--- ARGV: the jobs, packed: id, tenant, priority, run_at in ms (-inf: now). Returns how many were not leased already.
+-- Adds waiting jobs to the index. Idempotent: a leased job stays leased, a waiting one is not added
+-- twice.
+-- ARGV: the jobs, packed: id, tenant, priority, run_at in ms (-inf: now). Returns the number of
+-- jobs placed.
 local flags = redis.call('HMGET', meta, 'idle', 'state', 'told', 'offer', 'paused', 'floor')
--- The queue is split otherwise by now: nobody would ever take these out again. The ledger has them.
+-- The queue's shard count has changed, and no fetch reads this shard any more. The ledger has the
+-- jobs.
 if flags[2] == 'retired' then return 0 end
 floor = tonumber(flags[6] or 0) or 0
 local now, ids, job = now_ms(), unpacker(ARGV[1], '<c16Bd')
 local placed, last, put_off = 0, nil, {}
--- What was put off is due later than the ledger says, and the sweeps must not bring it forward.
+-- A requeued job is due later than in the ledger, and the sweeps must not bring it forward.
 if redis.call('EXISTS', due) == 1 then
   local members = {}
   for at, id in ipairs(ids) do
@@ -15,8 +18,8 @@ if redis.call('EXISTS', due) == 1 then
   end
   put_off = redis.call('ZMSCORE', due, unpack(members))
 end
--- What waits in its lane and is said to be due later, by a push that was under way for long, is left to the ledger, which is asked when its
--- turn comes.
+-- A delayed push may report a later run_at for a job already in its flow. The job stays there, and
+-- the ledger decides when it is leased.
 local function waits_elsewhere(at, tenant, run_at)
   return put_off[at] or run_at > now and redis.call('ZSCORE', lane_of(tenant), ids[at])
 end
@@ -29,12 +32,15 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
 end
 enter_lanes()
 
--- Busy workers are told now and then, of a tenant that had nothing waiting, and have its job beside their rounds.
+-- Without idle workers, a push for a tenant that had nothing waiting notifies the busy ones, at
+-- most once per 5 ms: they fetch its first job outside of their regular rounds.
 local is_idle = flags[1] == '1'
 local is_for_newcomer = not is_idle and somebody_new and now - (tonumber(flags[3]) or 0) >= 5
 if is_for_newcomer then redis.call('HSET', meta, 'told', now) end
--- Nothing of it is in a lane if all of it is due later; the workers are to learn when.
--- An offer to newcomers alone is for whoever had something waiting but has nothing running, too: nobody else would come to look.
+-- No tenant has entered if all jobs are due later; workers are still notified, to learn the next
+-- due time.
+-- A ready mark for newly active tenants only also accepts a tenant that has jobs waiting but none
+-- running: no other fetch would visit it.
 local offer, granted = read_offer(flags[4]), nil
 local is_wanted = is_idle or is_for_newcomer or offer and offer.is_for_newcomers
 if offer and is_wanted and next(entered) and flags[5] ~= '1' and flags[2] == 'ready' then granted = grant(offer, now) end

@@ -1,13 +1,13 @@
--- What time brings: jobs that come due, tenants that may run again.
+-- Changes caused by time: jobs that become due, throttled tenants that may start jobs again.
 
--- Brings in what came due, and the tenants whose time has come, up to `bound` of each.
+-- Promotes due jobs and reactivates tenants whose time has come, up to `bound` of each.
 local function promote(now, bound)
   local came = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, bound)
   local members = {}
   for i = 1, #came, 2 do
     local member, priority = came[i], tonumber(string.sub(came[i], 33))
     members[#members + 1] = member
-    -- What is no job is forgotten with this.
+    -- An invalid member is dropped.
     if #member == 33 and priority and priority >= 1 and priority <= 4 then
       place(string.sub(member, 1, 16), string.sub(member, 17, 32), priority, tonumber(came[i + 1]), now)
     end
@@ -17,7 +17,7 @@ local function promote(now, bound)
   for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, bound)) do unpark(tenant) end
 end
 
--- How many ms until the next job is due or the next tenant may run again; -1 if none is known.
+-- Milliseconds until the next job is due or the next throttled tenant may start; -1 if unknown.
 local function next_ready(now)
   local next_at = math.huge
   for _, key in ipairs({ due, parked }) do

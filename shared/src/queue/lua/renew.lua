@@ -1,8 +1,11 @@
--- Extends leases. ARGV: lease in ms, '1' to assert what nobody holds, then id, token, tenant and for how many ms it has been held, for each job.
--- Returns the index state, how many ids are lost, those ids, and then the ids that nobody holds.
--- Lost is what another token holds, what a rescue has claimed, and all of a retired index: those jobs are handed out elsewhere. What nobody
--- holds was settled, rescued or forgotten; the ledger knows which, so the caller asks it before it asserts. While the index is being rebuilt
--- ('grace') it is asserted at once. Of a stale index nothing can be said, so nothing is lost.
+-- Extends leases.
+-- ARGV: lease in ms, '1' to assert leases without a holder, then per job id, token, tenant, and run
+-- time so far in ms.
+-- Returns the index state, the number of lost ids, these ids, and then the ids without a holder.
+-- Lost: held under another token, claimed by a rescue, or any lease of a retired index; those jobs
+-- are leased elsewhere. Without a holder: settled, rescued or lost by the index. The ledger decides
+-- which, so the caller reads it before it asserts; while the index is being rebuilt ('grace'),
+-- leases are asserted at once. A stale index reports no lease as lost.
 local state, ids = index_state(), {}
 for i = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 if state == 'retired' then return { state, #ids, unpack(ids) } end
@@ -12,7 +15,7 @@ local expiry, asserts = string.format('%.0f', now + tonumber(ARGV[1])), ARGV[2] 
 local lost, unheld, long, names, expiries, found = {}, {}, {}, {}, {}, {}
 local ends = redis.call('ZMSCORE', leases, unpack(ids))
 
--- NX: of two who assert the same job, even in one call, the first is believed.
+-- NX: if two holders assert the same job, even in one call, the first one gets the lease.
 local function assert_lease(id, token, tenant)
   if redis.call('HSETNX', held, id, token .. tenant .. '0') == 0 then return false end
   withdraw(id, tenant)
@@ -30,7 +33,8 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
     expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
   elseif holder and string.sub(holder, 1, 8) == token then
     expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
-    -- No weight divides by less than one.
+    -- Weights are at least 1: a shorter run has no excess charge, and its tenant's weight need not
+    -- be read.
     if held_ms > charged_to(holder) then
       long[#long + 1] = { id = id, tenant = tenant, held_ms = held_ms, holder = holder }
       names[#names + 1] = tenant
@@ -39,11 +43,11 @@ for at, holder in ipairs(redis.call('HMGET', held, unpack(ids))) do
     lost[#lost + 1] = id
   end
 end
--- Also where the lease itself was forgotten: the holder proves that there is one.
+-- This also restores a missing expiry: the holder's entry proves that the lease exists.
 if #expiries > 0 then redis.call('ZADD', leases, unpack(expiries)) end
 
--- A run that goes on for longer than its estimate is charged while it lasts: its tenant's next jobs wait for the others' now, not
--- only after its end.
+-- A run beyond its estimate is charged while it lasts, so that the tenant's next jobs wait for
+-- other tenants now, not only after its end.
 local more, holders = {}, {}
 if #long > 0 then learn(names) end
 for _, job in ipairs(long) do

@@ -1,6 +1,7 @@
--- Carries a planned fetch out.
+-- Executes a planned fetch.
 
--- Takes what was planned out of the lanes, in the order of the turns; returns ids, lane scores and whose they are.
+-- Pops the planned jobs from the flows, in the order of the service rounds; returns ids, scores,
+-- and entries of their tenants.
 local function take_out(sequence, visited)
   local ids, scores, entries = {}, {}, {}
   for _, entry in ipairs(visited) do
@@ -15,7 +16,7 @@ local function take_out(sequence, visited)
   return ids, scores, entries
 end
 
--- Enters the leases; `served` is tenant -> how many it got.
+-- Writes the leases; `served` maps a tenant to its number of leases.
 local function enter_leases(ids, expiries, holders, served, now)
   if #ids == 0 then return end
   redis.call('ZADD', leases, unpack(expiries))
@@ -28,7 +29,8 @@ local function enter_leases(ids, expiries, holders, served, now)
   for _, id in ipairs(ids) do announce(id, 'l') end
 end
 
--- After its turns a tenant goes on at its new virtual time: in the ring, parked, or outside when its lane is empty.
+-- After its service rounds, stores each tenant's new virtual time: among the active tenants, among
+-- the throttled ones, or aside if its flow is empty.
 local function leave(visited, now)
   local on, out, times = {}, {}, {}
   for _, entry in ipairs(visited) do

@@ -1,17 +1,22 @@
--- Ends leases, if the token still holds them, and puts back what is to run again. Serves finish, hand-back and rescue.
--- ARGV: the settlements, packed: id, token, run time in ms (-1: it did not run, only its start is charged; -2: it was rescued), priority and run_at
--- in ms with which it waits again (priority 0: it does not); and what a start costs in ms, as the worker measured it ('': it did not). What a
--- rescue has claimed is ended by a rescue alone, and by it nothing else. Returns how many leases ended.
+-- Ends leases that are still held under their token, and requeues jobs that wait again. Used by
+-- finish, release and rescue.
+-- ARGV: the settlements, packed: id, token, run time in ms (-1: no run, only the start is charged;
+-- -2: rescued), priority and run_at in ms for a job that waits again (priority 0: it does not);
+-- then the start cost in ms as measured by the worker ('': not measured). A lease claimed by a
+-- rescue is ended only by a rescue, and a rescue ends no other.
+-- Returns the number of ended leases.
 local now, ids, settlement = now_ms(), unpacker(ARGV[1], '<c8dBd')
 local start_ms = start_cost(ARGV[2])
 local holders = redis.call('HMGET', held, unpack(ids))
 local ended, seen, tenants, names, forgotten = {}, {}, {}, {}, {}
 
--- When a lease ends. It is written out to be read, which costs as much as all else, so it is asked for only where it may matter.
+-- Expiry of a lease, read only where it matters: Redis formats each score as text, which costs as
+-- much as the rest of the script.
 local some_claimed = redis.call('ZCOUNT', leases, '-inf', CLAIMED) > 0
 local function expiry_of(id, holder) return (some_claimed or not holder) and redis.call('ZSCORE', leases, id) end
 
--- What a holder says. All leases that one fetch made for a tenant have the same, which is read once.
+-- Parses a holder entry. All leases that one fetch made for a tenant share the same entry, which is
+-- parsed once.
 local read = {}
 local function reading(holder)
   read[holder] = read[holder] or {
@@ -28,7 +33,7 @@ local function sum_of(tenant)
   return tenants[tenant]
 end
 
--- Collects, for each tenant, what ended, and counts what did not run at all.
+-- Collects the ended leases of each tenant, and counts those without a run.
 local function account(lease, ran)
   lease.sum = lease.sum or sum_of(lease.tenant)
   local sum = lease.sum
@@ -37,7 +42,7 @@ local function account(lease, ran)
   if ran < 0 then sum.unused = sum.unused + 1 end
 end
 
--- The virtual time was charged by an estimate; what was measured takes its place.
+-- Replaces the estimated charges by the measured ones.
 local function correct(tenant, sum, about)
   local more = 0
   for at, ran in ipairs(sum.runs) do
@@ -50,7 +55,7 @@ local function correct(tenant, sum, about)
   charge(tenant, more)
   about.running = math.max(0, about.running - #sum.runs)
   if sum.unused > 0 and about.rate > 0 then take_tokens(tenant, about, now, -sum.unused) end
-  -- Only a cap is lifted by the end of a job; a rate has its time, a pause its operator.
+  -- The end of a job lifts only a cap; a rate limit ends at a known time, a pause by an operator.
   return about.cap > 0 and not about.paused and redis.call('ZSCORE', parked, tenant) == 'inf' and unpark(tenant)
 end
 
@@ -58,7 +63,8 @@ local more, again = false, {}
 for at, holder in ipairs(holders) do
   local id, token, ran, priority, run_at = ids[at], settlement(at)
   local is_rescue, expiry = ran < -1, expiry_of(id, holder)
-  -- The index has lost who held it. Where it waits again the crawl brings it: the ledger knows its tenant.
+  -- The index has lost the holder. If the job waits again, the crawl pushes it, since the ledger
+  -- knows its tenant.
   if not holder and expiry and is_rescue == is_claimed(expiry) then
     forgotten[#forgotten + 1] = id
   elseif holder and not seen[id] and is_rescue == (is_claimed(expiry) or false) then

@@ -1,7 +1,9 @@
--- Where one job stands, and what holds its tenant. ARGV: id, tenant, priority, how long a worker may be silent in ms.
--- Returns index state, paused flag, where the job is ('held', 'lane', 'due' or ''), jobs before it in its lane, the tenant's packed
--- limits, its running jobs, its tokens and average run in ms ('' if unknown), workers, slots, other tenants in the ring, and the sum of
--- their weights, taken from the first 50.
+-- Position of one job, and the limits of its tenant.
+-- ARGV: id, tenant, priority, ms after which a silent worker is not counted.
+-- Returns index state, paused flag, position ('held', 'lane', 'due' or ''), jobs before it in its
+-- flow, the tenant's packed limits, its running jobs, its tokens and average run time in ms ('' if
+-- unknown), workers, slots, other active tenants, and the sum of their weights, extrapolated from
+-- the first 50.
 local id, tenant, now = ARGV[1], ARGV[2], now_ms()
 local count, slots = workers_seen(now, ARGV[4])
 local place, before = '', redis.call('ZRANK', lane_of(tenant), id)

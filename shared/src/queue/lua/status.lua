@@ -1,6 +1,7 @@
--- What the leader judges and operators see. ARGV: how long a worker may be silent, in ms. Returns index state, epoch, complete
--- flag, tenants that wait, jobs due in the near future, jobs leased, tenants that are parked, paused flag, and how many workers
--- and slots serve the queue.
+-- State of the index, for the leader and operators. ARGV: ms after which a silent worker is not
+-- counted.
+-- Returns index state, epoch, complete flag, tenants with waiting jobs, jobs in `due`, leased jobs,
+-- throttled tenants, paused flag, workers, and slots.
 local known = redis.call('HMGET', meta, 'epoch', 'complete', 'paused')
 local count, slots = workers_seen(now_ms(), ARGV[1])
 local held_off = redis.call('ZCARD', parked)

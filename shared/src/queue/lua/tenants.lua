@@ -1,11 +1,12 @@
--- What is known of tenants: weight, limits, running jobs, how long their jobs take. Read once a call, many at a time.
+-- Cached data of tenants: weight, limits, running jobs, average run time. Read once per call, many
+-- tenants at a time.
 local known = {}
 
 local function unpacked(packed)
   if not packed then return { weight = 1, cap = 0, rate = 0, burst = 0, paused = false } end
   local weight, cap, rate, burst, paused = string.match(packed, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
   weight, cap, rate, burst = tonumber(weight or nil), tonumber(cap or nil), tonumber(rate or nil), tonumber(burst or nil)
-  -- What cannot be read must not stop the others; the leader compares limits with the ledger.
+  -- Unreadable limits must not affect other tenants; the leader compares limits with the ledger.
   if not (weight and weight > 0 and cap and rate and burst) then return unpacked(nil) end
   return { weight = weight, cap = cap, rate = rate, burst = burst, paused = paused == '1' }
 end
@@ -21,7 +22,7 @@ local function learn(tenants)
   end
 end
 
--- Writes the counts of running jobs and the averages of the given tenants back.
+-- Writes back the running counts and averages of the given tenants.
 local function remember(tenants)
   local counts, none, averages = {}, {}, {}
   for tenant in pairs(tenants) do
@@ -35,8 +36,9 @@ local function remember(tenants)
   if #averages > 0 then redis.call('HSET', estimates, unpack(averages)) end
 end
 
--- Moves a tenant's virtual time, wherever it stands. What is given back takes it to the floor and no further, where it is in the ring: others
--- have joined there, and would wait for as much as an estimate of many leases was too high. Outside the ring `join_ring` sees to that.
+-- Moves a tenant's virtual time, wherever it is stored. A refund moves an active tenant back to the
+-- system virtual time at most: other tenants have joined there, and would wait for the sum of many
+-- overestimates. For an inactive tenant `join_ring` applies the same bound.
 local function charge(tenant, virtual_ms)
   local time = redis.call('ZADD', ring, 'XX', 'INCR', virtual_ms, tenant)
   if not time then
@@ -47,7 +49,8 @@ local function charge(tenant, virtual_ms)
   end
 end
 
--- Takes tokens of a tenant with a rate, or gives them back; returns what is left. An unknown bucket is full.
+-- Takes tokens from the bucket of a tenant with a rate, or returns them (negative `taken`); returns
+-- the remaining tokens. An unknown bucket is full.
 local function take_tokens(tenant, about, now, taken)
   if not about.tokens then
     local tokens, at = string.match(redis.call('HGET', buckets, tenant) or '', '^(%S+) (%S+)$')
@@ -59,7 +62,8 @@ local function take_tokens(tenant, about, now, taken)
   return about.tokens
 end
 
--- How many jobs a tenant may start now; if none, when it may again ('+inf': when something happens).
+-- Number of jobs that a tenant may start now; if 0, also when it may start again ('+inf': after a
+-- settlement or a change of its limits).
 local function allowance(tenant, about, now)
   local most = about.cap > 0 and about.cap - about.running or math.huge
   if about.paused or most <= 0 then return 0, '+inf' end

@@ -1,5 +1,6 @@
--- Plans a fetch without touching anything: the tenant with the least virtual time has a turn, until its time passes the next
--- one's, until enough is planned. A heap holds the tenants read so far; nobody in the ring beyond them has less than `horizon`.
+-- Plans a fetch without writing: the tenant with the least virtual time gets a service round, until
+-- its virtual time passes the next tenant's or enough jobs are planned. A heap holds the tenants
+-- read so far; all other active tenants have a virtual time of at least `horizon`.
 local heap, size, seen_of_ring, horizon = {}, 0, 0, -math.huge
 
 local function sift_down()
@@ -41,14 +42,14 @@ local function read_page(length)
   horizon = #tenants == length and tonumber(page[#page]) or math.huge
 end
 
--- Worker time in ms for which a turn goes on at least, where the tenant's jobs are shorter: going from lane to lane costs more than such
--- a job does, and nobody feels so short a wait.
+-- Minimum worker time of a service round in ms, for tenants with shorter jobs: changing flows costs
+-- more than such a job, and a wait that short is not noticeable.
 local TURN_MS = 1
 
 local start_ms = nil
 
--- How many jobs the first tenant takes in its turn; 0 when it may not start another, or has none. For newcomers alone: one, of a tenant that
--- has nothing running.
+-- Number of jobs of the first tenant in its service round; 0 if it may start no more or has none.
+-- With `is_for_newcomers` one job, if the tenant has nothing running.
 local function turn(entry, most, now, is_for_newcomers)
   if not entry.left then
     entry.about = known[entry.tenant]
@@ -56,7 +57,7 @@ local function turn(entry, most, now, is_for_newcomers)
     start_ms = start_ms or start_cost()
     entry.cost, entry.least = virtual_cost(average, start_ms, entry.about.weight), math.max(1, math.floor(TURN_MS / average))
     entry.charge = noted_charge(entry.cost, average, start_ms)
-    -- What is no tenant leaves the ring with this.
+    -- An invalid member counts as an empty flow, so `leave` removes it.
     entry.waiting = #entry.tenant == 16 and redis.call('ZCARD', lane_of(entry.tenant)) or 0
     entry.left = math.min(entry.waiting, (allowance(entry.tenant, entry.about, now)))
     if is_for_newcomers then entry.left = entry.about.running > 0 and 0 or math.min(entry.left, 1) end

@@ -1,5 +1,6 @@
--- Which jobs are held under tokens of fetches whose answers never came. ARGV: cursor, then the tokens. Returns the next cursor, then id and
--- token for each. What a rescue has claimed is left to it.
+-- Finds jobs held under tokens of fetches whose responses never arrived, except leases claimed by a
+-- rescue.
+-- ARGV: cursor, then the tokens. Returns the next cursor, then id and token of each job.
 local tokens, answer = {}, {}
 for at = 2, #ARGV do tokens[ARGV[at]] = true end
 local page = redis.call('HSCAN', held, ARGV[1], 'COUNT', 250)

@@ -1,4 +1,5 @@
--- How many workers serve the queue, and with how many slots, counting those that were seen within the last `silence_ms`.
+-- Number of workers that serve the queue, and their slots; workers last seen before `silence_ms`
+-- ago are not counted.
 local function workers_seen(now, silence_ms)
   local members, slots = redis.call('ZRANGEBYSCORE', workers, now - silence_ms, '+inf'), 0
   local count = 0

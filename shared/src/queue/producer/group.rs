@@ -1,4 +1,5 @@
-//! Writing: takes what waits, commits it as one group, answers, and has it pushed.
+//! Writes requests: takes those that wait, commits them as one group, pushes their jobs and sends
+//! the results.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,15 +24,15 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// How long the end of a process waits for commits that are under way.
+/// How long a process that shuts down waits for commits in progress.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
-/// A group that takes longer is taken for lost; its clients were told that the service is unavailable long before.
+/// A group that takes longer counts as lost; its clients were answered "unavailable" long before.
 const ANSWERED: Duration = Duration::from_secs(10);
-/// Connections without work are given back after this time: others of a small pool may need them.
+/// Idle connections are released after this time: other users of a small pool may need them.
 const KEPT_FOR: Duration = Duration::from_millis(200);
 
-/// Writes groups of requests until no more come.
+/// Writes groups of requests until the intake is closed and empty.
 pub(super) async fn write(intake: Arc<Intake>, writer: Writer) {
     loop {
         let Some(Group { requests, place }) = intake.next(KEPT_FOR).await else {
@@ -47,7 +48,8 @@ pub(super) async fn write(intake: Arc<Intake>, writer: Writer) {
         }
         let commits = writer.commits.clone();
         let writer = writer.clone();
-        // A task of the moment, not one of several that wait for their turn: waking the next of them took a thread its own wake-up.
+        // One new task per group instead of a pool of waiting tasks: waking the next task of a pool
+        // also cost the wake-up of a thread.
         commits.spawn(async move {
             for part in apart(group) {
                 writer.commit(part, false).await;
@@ -57,14 +59,14 @@ pub(super) async fn write(intake: Arc<Intake>, writer: Writer) {
     }
 }
 
-/// What it takes to write a group.
+/// The resources for writing groups.
 #[derive(Clone)]
 pub(super) struct Writer {
     pub(super) connections: Kept,
     pub(super) pusher: Pusher,
-    /// The tasks that write groups, and push lone jobs.
+    /// The tasks that write groups or push lone jobs.
     pub(super) commits: TaskTracker,
-    /// Who must not hold up the groups.
+    /// Tenants whose requests must not delay the shared groups.
     pub(super) isolated: IsolatedTenants,
 }
 
@@ -77,15 +79,17 @@ impl Writer {
                 let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
                 let jobs = created.flat_map(|(waiting, _)| &waiting.request.jobs);
                 self.pusher.announce_from(&self.commits, jobs.filter(|job| !idle.contains(&job.id)));
-                // On this thread, which has its caches warm, the push goes out before the answers; to wake another for either takes longer.
+                // The push runs on this thread, whose caches are warm, before the results are sent;
+                // waking another thread for either takes longer.
                 yield_now().await;
                 for (waiting, answer) in group.into_iter().zip(answers) {
-                    // The client may have gone; its jobs are committed all the same.
+                    // The client may be gone; its jobs are committed anyway.
                     let _ = waiting.answer.send(Ok(answer));
                 }
             }
             Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => self.isolate(group, in_doubt).await,
-            // One request's rows can spoil a statement for all: find out whose, so that the others get through.
+            // One request's rows can fail the statement for the whole group: commit each request
+            // alone, so that the others succeed.
             Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
                 for waiting in group {
                     Box::pin(self.commit(vec![waiting], in_doubt)).await;
@@ -95,8 +99,9 @@ impl Writer {
         }
     }
 
-    /// Inserts the group. A connection that broke may have committed or not, so a repeat first looks for the group's ids.
-    /// A lock that is held is left to the caller.
+    /// Inserts the group. After a broken connection the commit may or may not have happened, so a
+    /// repeat first looks for the group's ids. If a lock is held, the error is returned to the
+    /// caller.
     pub(super) async fn persist(&self, group: &[Waiting], mut in_doubt: bool) -> Result<Committed, Failed> {
         let deadline =
             group.iter().map(|waiting| waiting.since).min().unwrap_or_else(Instant::now) + patience::PATIENCE;
@@ -109,12 +114,14 @@ impl Writer {
                 return Err(Failed { error, in_doubt });
             }
             let broken = db::is_unavailable(&error);
-            // Ids are used once: if they are there, the first try was committed after the second had looked.
+            // Job ids are unique: a violation means that the first try was committed after the
+            // second had looked for the ids.
             let came_through = in_doubt && error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
+            // The error can also be that of the look at used keys, which follows the commit.
+            in_doubt = true;
             if !(broken || came_through) || Instant::now() >= deadline {
                 return Err(Failed { error, in_doubt });
             }
-            in_doubt = true;
             sleep(PAUSE).await;
         }
     }
@@ -133,8 +140,9 @@ impl Writer {
     }
 }
 
-/// Jobs without ties go together in one statement, before all others. With ties a request may be refused as a whole, and then its
-/// idempotency key is free: one with the same key waits for a later part, so that it is never told of what does not come to be.
+/// Jobs without relations go together in one statement, before all others. A request with relations
+/// may be refused as a whole, which frees its idempotency key. A request with the same key
+/// therefore goes into a later part, so that it never replays a result that was not committed.
 pub(super) fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     if !group.iter().any(|waiting| tied::is_tied(&waiting.request.jobs)) {
         return vec![group];
@@ -166,7 +174,7 @@ fn keys_apart(requests: Vec<Waiting>) -> Vec<Vec<Waiting>> {
 
 pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     let unavailable = db::is_unavailable(&error);
-    tracing::error!(requests = group.len(), error = db::sql_state(&error), "jobs could not be committed");
+    tracing::error!(requests = group.len(), error = db::sql_state(&error), "failed to commit jobs");
     let error = Arc::new(error);
     for waiting in group {
         let told = if unavailable { EnqueueError::Unavailable } else { EnqueueError::Ledger(Arc::clone(&error)) };
@@ -174,9 +182,9 @@ pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
     }
 }
 
-/// Why a group is not committed.
+/// Why a group was not committed.
 pub(super) struct Failed {
     pub(super) error: sqlx::Error,
-    /// Whether it may be committed all the same.
+    /// Whether the group may have been committed nevertheless.
     pub(super) in_doubt: bool,
 }

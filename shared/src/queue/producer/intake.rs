@@ -1,8 +1,10 @@
 //! The requests that wait for a commit.
 //!
-//! Invariant: a request waits for its own tenant's requests and for one group of the others', however many those have waiting. A group of single
-//! requests holds few jobs, and the groups of bulk requests leave one writer to them, so what one tenant inserts by the thousand does not hold
-//! up another's one job. A tenant that fills its part of the room is refused, and nobody else.
+//! Invariant: a request waits for its own tenant's requests and for one group of other tenants'
+//! requests, however many those have waiting. A group of single requests contains few jobs, and
+//! bulk groups leave one writer to single requests, so one tenant's inserts of thousands of jobs do
+//! not delay another tenant's single job. A tenant that fills its share of the queue is refused;
+//! other tenants are not.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,25 +19,26 @@ use tokio::{
 use super::{EnqueueError, Waiting};
 use crate::fair_queue::FairQueue;
 
-/// Requests of each class that may wait; one more is told that the system is overloaded.
+/// Bound on waiting requests of each class (single, bulk); beyond it a request is refused as
+/// overloaded.
 const WAITING_REQUESTS: usize = 10_000;
-/// Requests of one group.
+/// Requests in one group.
 pub(super) const MAX_REQUESTS: usize = 500;
-/// Jobs of one group, beyond its last request.
+/// Jobs in one group; only its last request may exceed the bound.
 pub(super) const MAX_JOBS: usize = 1_000;
-/// The same of a group of requests that are no bulk.
+/// The same for a group of single requests.
 const MAX_SINGLE_JOBS: usize = 250;
-/// A request with more jobs is bulk.
+/// A request with more jobs counts as bulk.
 const MAX_JOBS_OF_SINGLE: usize = 10;
 
-/// What waits, and who may write it.
+/// The waiting requests and the permits to write them.
 pub(super) struct Intake {
     state: Mutex<State>,
-    /// Something came, or a place for a bulk group was given back, or no more comes.
+    /// Notified when a request arrives, a bulk permit is returned, or the intake is closed.
     changed: Notify,
-    /// Groups that may be written at the same time.
+    /// Permits for groups written at the same time.
     places: Arc<Semaphore>,
-    /// Bulk groups that may be.
+    /// Permits for bulk groups among them.
     bulk_places: Arc<Semaphore>,
 }
 
@@ -43,7 +46,6 @@ pub(super) struct Intake {
 struct State {
     singles: FairQueue<Waiting>,
     bulks: FairQueue<Waiting>,
-    /// The last group was one of bulk requests.
     was_bulk: bool,
     is_closed: bool,
 }
@@ -51,11 +53,11 @@ struct State {
 /// Requests that are written together.
 pub(super) struct Group {
     pub(super) requests: Vec<Waiting>,
-    /// Held while they are written.
+    /// Held while the group is written.
     pub(super) place: Place,
 }
 
-/// The right to write a group, until it is dropped.
+/// The permit to write a group, until it is dropped.
 pub(super) struct Place {
     intake: Arc<Intake>,
     bulk: Option<OwnedSemaphorePermit>,
@@ -70,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-/// Where requests are left, until it is dropped.
+/// The sending side of the intake; dropping it closes the intake.
 pub(super) struct Open(pub(super) Arc<Intake>);
 
 impl Open {
@@ -88,7 +90,7 @@ impl Drop for Open {
 }
 
 impl Intake {
-    /// For so many groups at the same time.
+    /// An intake for this many groups at the same time.
     pub(super) fn new(writers: usize) -> Arc<Self> {
         let places = |count: usize| Arc::new(Semaphore::new(count.max(1)));
         let (places, bulk_places) = (places(writers), places(writers - 1));
@@ -105,10 +107,11 @@ impl Intake {
         Ok(())
     }
 
-    /// Waits for a place, as long as it takes, so that a group grows while all are busy; then for requests up to so long, and returns `None` if
-    /// none came. A group without requests says that no more comes.
+    /// Waits for a permit without a time limit, so that a group grows while all writers are busy;
+    /// then waits up to `patience` for requests and returns `None` if none arrived. A group without
+    /// requests means that the intake is closed and empty.
     pub(super) async fn next(self: &Arc<Self>, patience: Duration) -> Option<Group> {
-        let any = Arc::clone(&self.places).acquire_owned().await.expect("the places stay open as long as this");
+        let any = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let (requests, bulk) = timeout(patience, self.taken()).await.ok()?;
         Some(Group { requests, place: Place { intake: Arc::clone(self), bulk, _any: any } })
     }
@@ -122,7 +125,7 @@ impl Intake {
         }
     }
 
-    /// The classes take turns where both wait.
+    /// The classes alternate while both have waiting requests.
     fn take(&self) -> Option<(Vec<Waiting>, Option<OwnedSemaphorePermit>)> {
         let mut state = self.lock();
         let bulk = if state.bulks.is_empty() || state.was_bulk && !state.singles.is_empty() {
@@ -139,7 +142,7 @@ impl Intake {
         (!requests.is_empty() || is_over).then_some((requests, bulk))
     }
 
-    /// A panic while the lock is held leaves lines that are still whole.
+    /// A panic while the lock is held leaves the queues consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,11 @@
-//! Requests that would hold up the shared groups: those of a tenant whose rows are locked, and those that take long by themselves.
+//! Requests that would delay the shared groups: those of a tenant whose rows are locked, and those
+//! that take long on their own.
 //!
-//! Invariant: a group that holds requests of several tenants waits for a lock once, for as long as the connection's `lock_timeout`. Then
-//! each tenant's part is written by itself, and the tenant whose part met the lock is isolated: its requests are written by a task of its
-//! own until it has met no lock for a while. A request that is still blocked at its deadline is refused, so the queue of such a task
-//! is bounded in length and in time.
+//! Invariant: a group with requests of several tenants waits for a lock once, for up to the
+//! connection's `lock_timeout`. Then each tenant's part is written separately, and a tenant whose
+//! part hits the lock is isolated: a task of its own writes its requests until no lock was hit for
+//! a while. That task's queue is bounded, and a request that is still blocked at its deadline is
+//! refused.
 
 mod queues;
 
@@ -25,9 +27,9 @@ use crate::{
     tenancy::TenantId,
 };
 
-/// Parts of a group that are written at the same time after the group met a lock.
+/// Parts of a group written at the same time after the group hit a lock.
 const PARTS: usize = 4;
-/// Edges of a request that is not written together with others.
+/// A request with more dependencies than this is not written together with others.
 const HEAVY_EDGES: usize = 1_000;
 
 impl Waiting {
@@ -46,7 +48,8 @@ impl Waiting {
 }
 
 impl Writer {
-    /// Takes out of a group what must not be written in it, and what came too late: its client has been refused.
+    /// Removes from a group the requests that must not be written with it, and refuses those that
+    /// waited too long: their clients have already been refused.
     pub(super) fn divert(&self, group: Vec<Waiting>) -> Vec<Waiting> {
         let mut kept = Vec::with_capacity(group.len());
         for waiting in group {
@@ -62,14 +65,15 @@ impl Writer {
         kept
     }
 
-    /// After a group met a lock: writes each tenant's part by itself, and isolates the tenants whose part meets a lock again.
+    /// Handles a group that hit a lock: writes each tenant's part separately, and isolates the
+    /// tenants whose part hits a lock again.
     pub(super) async fn isolate(&self, group: Vec<Waiting>, in_doubt: bool) {
         let mut parts = HashMap::<TenantId, Vec<Waiting>>::new();
         for waiting in group {
             parts.entry(waiting.tenant()).or_default().push(waiting);
         }
         if parts.len() == 1 {
-            // The part is the group, which was tried.
+            // The only part is the group itself, which was tried already.
             for (tenant, part) in parts {
                 self.isolate_tenant(tenant, part, in_doubt);
             }
@@ -93,7 +97,7 @@ impl Writer {
     }
 
     fn isolate_tenant(&self, tenant: TenantId, part: Vec<Waiting>, in_doubt: bool) {
-        tracing::debug!(%tenant, requests = part.len(), "requests met a lock and are committed apart");
+        tracing::debug!(%tenant, requests = part.len(), "requests hit a lock and are committed separately");
         self.isolated.isolate(tenant);
         for waiting in part {
             let deadline = waiting.since + patience::PATIENCE;
@@ -116,12 +120,13 @@ impl Writer {
             if batch.is_empty() {
                 return;
             }
-            let turn = self.isolated.turns.acquire().await.expect("the turns stay open as long as this");
-            // Of several requests with one key the first says what becomes of the others.
+            let turn = self.isolated.turns.acquire().await.expect("the semaphore is never closed");
+            // Of several requests with one key, the result of the first decides the others.
             let mut keys = HashSet::new();
             let is_first = |request: &Isolated| request.waiting.key().is_none_or(|key| keys.insert(key.to_owned()));
             let (first, followers): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_first);
-            // What may be committed already is looked up by its own ids, not by those of others.
+            // A request that may be committed already is written alone, so that only its own ids
+            // are looked up.
             let (in_doubt, fresh): (Vec<_>, Vec<_>) = first.into_iter().partition(|request| request.in_doubt);
             let parts = in_doubt.into_iter().map(|request| vec![request]).chain(apart(fresh));
             for part in parts {
@@ -136,7 +141,8 @@ impl Writer {
         }
     }
 
-    /// Halves what meets a lock until the requests that are blocked are alone. `blocked`: the keys that were found to be in flight.
+    /// Halves a part that hits a lock until each blocked request is alone. `blocked` collects the
+    /// keys that are in flight.
     async fn commit_apart(&self, tenant: TenantId, part: Vec<Isolated>, blocked: &mut HashSet<String>) {
         let (part, late): (Vec<_>, Vec<_>) = part.into_iter().partition(|request| Instant::now() < request.deadline);
         late.into_iter().for_each(Isolated::refuse);
@@ -175,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// Makes committed jobs known, and answers.
+    /// Pushes committed jobs and sends the results.
     async fn publish(&self, group: Vec<Waiting>, Committed { answers, idle }: Committed) {
         faults::pass(Point::AfterCommitBeforePush).await;
         let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
@@ -188,7 +194,7 @@ impl Writer {
     }
 }
 
-/// Parts that can be written in one transaction, with what is known of each request.
+/// Splits requests into parts that one transaction can write, with what is known of each request.
 fn apart(requests: Vec<Isolated>) -> impl Iterator<Item = Vec<Isolated>> {
     let mut known = HashMap::new();
     let mut group = Vec::with_capacity(requests.len());
@@ -196,7 +202,7 @@ fn apart(requests: Vec<Isolated>) -> impl Iterator<Item = Vec<Isolated>> {
         known.insert(waiting.request.jobs[0].id, (in_doubt, key_in_flight, deadline));
         group.push(waiting);
     }
-    // A heavy request takes a transaction of its own.
+    // A heavy request gets its own transaction.
     let (heavy, light): (Vec<_>, Vec<_>) = group.into_iter().partition(Waiting::is_heavy);
     let parts = group::apart(light).into_iter().chain(heavy.into_iter().map(|waiting| vec![waiting]));
     parts.filter(|part| !part.is_empty()).map(move |part| {

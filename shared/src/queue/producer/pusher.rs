@@ -1,7 +1,9 @@
-//! Telling the index of committed jobs, apart from the commits, so that Redis can never slow or fail an answer.
+//! Pushes committed jobs to the index, separately from the commits, so that Redis can neither delay
+//! nor fail a response.
 //!
-//! Invariant: a push begins after the commit that holds its jobs. It may arrive late, twice or never. Those of one tenant wait for one call of
-//! the others', however long Redis takes for it and however many jobs those have waiting.
+//! Invariant: a push starts after the commit that contains its jobs. It may arrive late, twice or
+//! never. A tenant's jobs wait for one call with other tenants' jobs, however long Redis takes for
+//! it and however many jobs other tenants have waiting.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,13 +26,14 @@ use crate::{
     queue::{Index, NewJob, QueueName, WaitingJob, index::by_queue},
 };
 
-/// Jobs that wait to be pushed. When Redis is away the rest is dropped: the sweep and the rebuild read the ledger.
+/// Jobs that wait to be pushed. While Redis is unavailable, jobs beyond this bound are dropped: the
+/// sweep and the rebuild read the ledger.
 const WAITING_JOBS: usize = 50_000;
-/// As many as one call takes.
+/// Jobs pushed by one call.
 const MAX_BATCH: usize = 100;
-/// Lone jobs that are pushed at the same time; one more waits with the others.
+/// Lone jobs pushed at the same time; a further one joins the shared queue.
 const LONE_PUSHES: usize = 32;
-/// Jobs due later than this stay in the ledger alone until the scheduler promotes them.
+/// Jobs due later than this stay in the ledger only, until the scheduler promotes them.
 pub(super) const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
@@ -39,11 +42,11 @@ pub(super) struct Pusher {
     index: Index,
     lone: Arc<Semaphore>,
     clock: Clock,
-    /// The pushing ends when all clones are dropped.
+    /// The push task ends when all clones are dropped.
     _open: Arc<DropGuard>,
 }
 
-/// What is to be pushed together with others.
+/// Jobs that the shared task pushes in batches.
 #[derive(Default)]
 struct Unpushed {
     jobs: Mutex<FairQueue<(QueueName, WaitingJob)>>,
@@ -51,7 +54,7 @@ struct Unpushed {
 }
 
 impl Unpushed {
-    /// A panic while the lock is held leaves lines that are still whole.
+    /// A panic while the lock is held leaves the queue consistent.
     fn lock(&self) -> MutexGuard<'_, FairQueue<(QueueName, WaitingJob)>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,8 +76,9 @@ impl Pusher {
         }
     }
 
-    /// As [`Self::announce`], from the task that committed them: a lone job is pushed by a task of its own, which this thread runs next.
-    /// To wake the one that pushes for all took longer than the push.
+    /// Like [`Self::announce`], called by the task that committed the jobs. A lone job is pushed by
+    /// a new task, which this thread runs next: waking the shared push task took longer than the
+    /// push.
     pub(super) fn announce_from<'a>(&self, tasks: &TaskTracker, jobs: impl Iterator<Item = &'a NewJob>) {
         let mut jobs = self.near(jobs).peekable();
         let Some((queue, job)) = jobs.next() else { return };
@@ -85,7 +89,7 @@ impl Pusher {
             tasks.spawn(async move {
                 faults::pass(Point::BeforePush).await;
                 if let Err(error) = index.push(&queue, &[job]).await {
-                    tracing::debug!(%queue, %error, "the index did not take a job; the sweep will bring it later");
+                    tracing::debug!(%queue, %error, "failed to push a job to the index; the sweep will push it later");
                 }
                 drop(permit);
             });
@@ -97,7 +101,7 @@ impl Pusher {
         }
     }
 
-    /// Those whose time comes within the look-ahead.
+    /// The jobs that are due within the look-ahead.
     fn near<'a>(&self, jobs: impl Iterator<Item = &'a NewJob>) -> impl Iterator<Item = (QueueName, WaitingJob)> {
         let now_ms = self.clock.now().timestamp_millis();
         let horizon_ms = now_ms + i64::try_from(LOOK_AHEAD.as_millis()).unwrap_or(i64::MAX);
@@ -108,7 +112,7 @@ impl Pusher {
         })
     }
 
-    /// `false` if there is no room.
+    /// Returns `false` if there is no room.
     fn push(&self, queue: QueueName, job: WaitingJob) -> bool {
         let pushed = self.waiting.lock().push_bounded(WAITING_JOBS, job.tenant, 1, (queue, job)).is_ok();
         self.waiting.came.notify_one();
@@ -131,9 +135,9 @@ async fn push(index: Index, waiting: Arc<Unpushed>, closed: CancellationToken) {
             let result = index.push(&queue, &jobs).await;
             match (&result, failing) {
                 (Err(error), false) => {
-                    tracing::warn!(%queue, %error, "the index does not take jobs; the sweep will bring them later");
+                    tracing::warn!(%queue, %error, "failing to push jobs to the index; the sweep will push them later");
                 }
-                (Ok(()), true) => tracing::info!(%queue, "the index takes jobs again"),
+                (Ok(()), true) => tracing::info!(%queue, "pushing jobs to the index works again"),
                 _ => {}
             }
             failing = result.is_err();

@@ -1,4 +1,5 @@
-//! The SQL of an insert: all rows of a group in one statement, with their idempotency keys where there are any.
+//! The SQL of an insert: all rows of a group in one statement, with their idempotency keys if there
+//! are any.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +14,7 @@ use crate::{
     queue::{NewJob, ties::Refused},
 };
 
-/// Rows as the columns that `unnest` takes.
+/// Rows as the column arrays for `unnest`.
 #[derive(Default)]
 pub(super) struct Columns {
     pub(super) ids: Vec<Uuid>,
@@ -73,13 +74,13 @@ macro_rules! insert_jobs {
     };
 }
 
-/// Inserts inside a tenant's transaction; row level security refuses another tenant's job.
+/// Inserts within a tenant's transaction; row level security rejects another tenant's job.
 pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
     let columns = Columns::of(jobs.iter());
     insert_jobs!(columns, &mut **transaction)
 }
 
-/// Inserts a group whose commit may have happened already: what is there is not written again.
+/// Inserts a group whose commit may have happened already; existing rows are not written again.
 pub(super) async fn insert_missing(
     connection: &mut PgConnection,
     group: &[Waiting],
@@ -93,13 +94,14 @@ pub(super) async fn insert_missing(
     if present.is_empty() {
         return insert(connection, group).await;
     }
-    // One statement wrote them, so one there means all there, except the ones whose key had been used before.
+    // One statement wrote the group: if one job is present, all are, except those of requests whose
+    // key had been used before.
     let missing: Vec<&Waiting> = group.iter().filter(|waiting| !present.contains(&first_job(waiting))).collect();
     let mut replays = replays(connection, &missing).await?;
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
-/// Inserts a group in one statement and says what became of each request.
+/// Inserts a group in one statement and returns the result of each request.
 pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> Result<Vec<Enqueued>, sqlx::Error> {
     if group.iter().all(|waiting| waiting.request.idempotency.is_none()) {
         let columns = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
@@ -115,8 +117,9 @@ pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> 
     Ok(group.iter().map(|waiting| replays.remove(&first_job(waiting)).unwrap_or(Enqueued::Created)).collect())
 }
 
-/// Reserves the keys and inserts the jobs of those requests that have none or got theirs. Returns the first jobs of the
-/// requests whose keys were free. Keys are taken in one order by all writers, so that two groups cannot block each other.
+/// Reserves the keys and inserts the jobs of requests that have no key or reserved theirs. Returns
+/// the first jobs of the requests whose keys were free. All writers take keys in the same order, so
+/// that two groups cannot deadlock.
 async fn insert_with_keys(connection: &mut PgConnection, group: &[Waiting]) -> Result<HashSet<Uuid>, sqlx::Error> {
     let jobs = Columns::of(group.iter().flat_map(|waiting| &waiting.request.jobs));
     let keyed: Vec<Option<Uuid>> = group
@@ -176,7 +179,7 @@ async fn insert_with_keys(connection: &mut PgConnection, group: &[Waiting]) -> R
     Ok(reserved.into_iter().collect())
 }
 
-/// What earlier requests with the same keys were answered, by the first job of the request that asks now.
+/// The results of earlier requests with the same keys, by the first job of the current request.
 pub(super) async fn replays(
     connection: &mut PgConnection,
     refused: &[&Waiting],
@@ -186,20 +189,21 @@ pub(super) async fn replays(
         match user_of_key(connection, waiting).await? {
             KeyUser::Another(answer) => drop(answers.insert(first_job(waiting), answer)),
             KeyUser::Itself => {}
-            // It grew too old between two statements: nothing was written, and tried alone it is free.
+            // The key expired between the two statements: nothing was written for this request, and
+            // a retry finds the key free.
             KeyUser::Nobody => return Err(sqlx::Error::RowNotFound),
         }
     }
     Ok(answers)
 }
 
-/// Who used a request's key.
+/// The request that holds an idempotency key.
 pub(super) enum KeyUser {
     /// The key is free, or the request has none.
     Nobody,
-    /// The request's own first try, whose commit came through after its connection had broken.
+    /// The same request: its first try was committed after its connection had broken.
     Itself,
-    /// An earlier request, which got this answer.
+    /// An earlier request, with its result.
     Another(Enqueued),
 }
 

@@ -1,9 +1,11 @@
-//! Committing requests whose jobs have ties (unique keys, dependencies, batches): a group of them in one transaction.
+//! Inserts requests whose jobs have relations (unique keys, dependencies, batches): one transaction
+//! for a group.
 //!
-//! Invariant: everything that a tie needs is committed with the job or not at all. Locks are taken in the order of
-//! [`crate::queue::aftermath`], idempotency keys before everything else. Requests without ties never come here.
+//! Invariant: everything that a relation needs is committed with the job or not at all. Locks are
+//! taken in the order of [`crate::queue::aftermath`], idempotency keys first. Requests without
+//! relations do not use this module.
 //!
-//! Next: `tied/write.rs` for the jobs themselves, `tied/plan.rs` for who is refused.
+//! Next: `tied/write.rs` for the jobs themselves, `tied/plan.rs` for the jobs that are refused.
 
 mod plan;
 mod statements;
@@ -26,25 +28,26 @@ use crate::{
     },
 };
 
-/// Whether a request must come this way.
+/// Whether a request needs a related insert.
 pub(super) fn is_tied(jobs: &[NewJob]) -> bool {
     jobs.iter().any(|job| job.ties.is_some())
 }
 
-/// Whether a refusal inside a request can refuse jobs of it that hold unique keys. Such a request is committed alone, so that
-/// no other request of its group is told of a holder that does not come to be.
+/// Whether a refusal within a request can refuse jobs of it that hold unique keys. Such a request
+/// is committed alone, so that no other request of its group is refused in favour of a key holder
+/// that is never committed.
 pub(super) fn must_be_alone(jobs: &[NewJob]) -> bool {
     let ties = || jobs.iter().filter_map(|job| job.ties.as_deref());
     ties().any(|ties| !ties.after.is_empty()) && ties().any(|ties| ties.unique.is_some())
 }
 
-/// Inserts jobs with ties inside a tenant's transaction and says which were refused.
+/// Inserts jobs with relations within a tenant's transaction and returns those refused.
 pub(super) async fn insert_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
     let written = write::write(transaction, &[jobs]).await?;
     Ok(refused_of(jobs, &written.refused))
 }
 
-/// Inserts a group and says what became of each request.
+/// Inserts a group and returns the result of each request.
 pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
     let group: Vec<&Waiting> = group.iter().collect();
     let mut transaction = connection.begin().await?;
@@ -62,7 +65,7 @@ pub(super) async fn insert(connection: &mut PgConnection, group: &[Waiting]) -> 
     Ok(committed(&group, answers, written.idle))
 }
 
-/// Inserts a group whose commit may have happened already. What is there is not written again.
+/// Inserts a group whose commit may have happened already. Existing rows are not written again.
 pub(super) async fn insert_missing(connection: &mut PgConnection, group: &[Waiting]) -> Result<Committed, sqlx::Error> {
     let ids: Vec<Uuid> = group.iter().flat_map(|waiting| &waiting.request.jobs).map(|job| job.id).collect();
     let present =
@@ -70,8 +73,9 @@ pub(super) async fn insert_missing(connection: &mut PgConnection, group: &[Waiti
     if present.is_empty() {
         return insert(connection, group).await;
     }
-    // One transaction wrote them, so what is not there had been refused, or answered before. What was refused as a whole gave its
-    // key back, which says nothing of it any more.
+    // One transaction wrote the group, so a missing job was refused, or its request replayed an
+    // earlier one. A request refused as a whole freed its key, which therefore no longer refers to
+    // it.
     let present: HashSet<Uuid> = present.into_iter().collect();
     let group: Vec<&Waiting> = group.iter().collect();
     let mut answers = HashMap::with_capacity(group.len());
@@ -85,11 +89,11 @@ pub(super) async fn insert_missing(connection: &mut PgConnection, group: &[Waiti
         };
         answers.insert(first_job(waiting), answer);
     }
-    // Which of them may run is not known here any more; the sweep tells the index.
+    // Which of the jobs may run is unknown here; the sweep pushes them.
     Ok(committed(&group, answers, ids.into_iter().collect()))
 }
 
-/// Takes the idempotency keys; returns the answers to requests whose key was used before.
+/// Reserves the idempotency keys; returns the results of requests whose key was used before.
 async fn reserve(connection: &mut PgConnection, group: &[&Waiting]) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
     let keyed: Vec<&Waiting> = group.iter().copied().filter(|waiting| waiting.request.idempotency.is_some()).collect();
     if keyed.is_empty() {
@@ -100,7 +104,8 @@ async fn reserve(connection: &mut PgConnection, group: &[&Waiting]) -> Result<Ha
     replays(connection, &refused).await
 }
 
-/// A repeat is told the same; and a request of which nothing was committed uses its key not up.
+/// Stores the refusals with the key, so that a repeat gets the same result. A request of which
+/// nothing was committed frees its key.
 async fn note_refused(
     connection: &mut PgConnection,
     waiting: &Waiting,
@@ -115,7 +120,7 @@ async fn note_refused(
     }
 }
 
-/// Why jobs that are not in the ledger were refused, as far as that can be told afterwards.
+/// Why jobs that are not in the ledger were refused, as far as can be determined afterwards.
 async fn explain(
     connection: &mut PgConnection,
     waiting: &Waiting,

@@ -1,8 +1,9 @@
-//! Splitting a queue into another number of shards.
+//! Changes the number of shards of a queue.
 //!
-//! Invariant: nothing is handed out of shards of the old number before the new number is noted, and the new shards are built, as after
-//! a loss of Redis, only then. Each step may be repeated, so a leader that ends between two of them is followed by one that begins
-//! with the first that is not done. What the index forgets meanwhile the ledger knows.
+//! Invariant: the shards of the previous count lease nothing once the new count is recorded, and
+//! only then the new shards are built, as after a loss of Redis. Each step may be repeated: if a
+//! leader dies between two steps, the next one resumes at the first incomplete step. Jobs dropped
+//! from the index meanwhile are in the ledger.
 
 use super::{ReconcileError, Reconciler};
 use crate::{
@@ -11,23 +12,25 @@ use crate::{
     queue::QueueName,
 };
 
-/// A queue is split otherwise now; its index is not built yet.
+/// A queue's shard count has changed; its index is not built yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resharded {
     /// Shards before.
     pub from: u16,
-    /// Shards now.
+    /// Shards after.
     pub to: u16,
 }
 
 impl Reconciler {
-    /// Has the queue split as this process's configuration says, if a leader split it otherwise before.
+    /// Applies this process's configured shard count to the queue, if a leader recorded a different
+    /// one.
     pub async fn reshard(&self, queue: &QueueName, term: &Term) -> Result<Option<Resharded>, ReconcileError> {
         let (built, to) = (self.index.built_shards(queue).await?, self.index.shard_count(queue));
         if built == Some(to) {
             return Ok(None);
         }
-        // Nobody says so after a loss of Redis, or where the last leader knew nothing of shards: then there is one, or none.
+        // No count is recorded after a loss of Redis, or by a leader of a release without shards:
+        // then there is one shard, or none.
         let from = built.unwrap_or(1);
         if from == to {
             self.index.note_shards(queue, to).await?;

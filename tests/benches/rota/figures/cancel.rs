@@ -1,4 +1,4 @@
-//! How quickly a cancellation stops what runs.
+//! The time until a cancellation stops a running job.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::{
 const SLOTS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// From just before the request is written until the run has been dropped. Other runs go on in the other slots.
+/// From just before the request is written until the run has been dropped. The other slots keep
+/// running other jobs.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let _worker = bed.worker(SLOTS).await?;
     let stamps = Stamps::listen().await?;
@@ -49,17 +50,17 @@ impl Running<'_> {
         let body = json!({ "kind": "sleep", "args": args }).to_string();
         let request = post("/api/v1/jobs", &self.bed.tenants[0].api_key, &body);
         let answer: Value = serde_json::from_slice(self.client.answered(&request, "202").await?)?;
-        let id = answer["id"].as_str().context("the answer names the job")?.to_owned();
-        self.stamps.wait(token, PATIENCE, |runs| !runs.starts.is_empty()).await.context("it did not start")?;
+        let id = answer["id"].as_str().context("the response contains the job's id")?.to_owned();
+        self.stamps.wait(token, PATIENCE, |runs| !runs.starts.is_empty()).await.context("no start stamp")?;
         Ok(id)
     }
 
-    /// Cancels it and returns how many milliseconds later it stopped.
+    /// Cancels the job and returns how many milliseconds later it stopped.
     async fn cancel(&mut self, token: u64, id: &str) -> Result<f64> {
         let request = post(&format!("/api/v1/jobs/{id}/cancel"), &self.bed.tenants[0].api_key, "");
         let sent_ns = now_ns();
         self.client.answered(&request, "200").await?;
-        let runs = self.stamps.wait(token, PATIENCE, |runs| !runs.ends.is_empty()).await.context("it did not stop")?;
+        let runs = self.stamps.wait(token, PATIENCE, |runs| !runs.ends.is_empty()).await.context("no end stamp")?;
         Ok(ms_between(sent_ns, runs.ends[0]))
     }
 }

@@ -1,5 +1,5 @@
-//! Whether the cost of a job grows with what waits: the drain rate at 1M waiting jobs over the rate at 10k, and at 10k tenants
-//! over 10.
+//! Whether the cost of a job grows with the backlog: the drain rate at 1M waiting jobs over the
+//! rate at 10k, and at 10k tenants over 10.
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -15,12 +15,13 @@ use crate::{
 
 const SLOTS: usize = 100;
 const SHALLOW: usize = 10_000;
-/// Each measures a fifth of a second.
+/// Each round measures a fifth of a second.
 const SHALLOW_ROUNDS: usize = 9;
-/// Jobs that are drained of a deep backlog while it stays deep.
+/// Jobs drained from a deep backlog, few enough for it to stay deep.
 const SAMPLE: usize = 200_000;
 
-/// Takes both ratios. Each drain is measured between its 10th and its 90th percent, without the start and the end of the worker.
+/// Measures both ratios. Each drain is measured between its 10th and its 90th percentile, without
+/// the worker's start and end.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let own = [bed.tenants[0].id];
     let mut shallow = Vec::new();
@@ -60,7 +61,7 @@ async fn drain(bed: &Bed, tenants: &[Uuid], jobs: usize, sample: usize) -> Resul
     Ok((rate, memory))
 }
 
-/// The ledger asks nobody whether a tenant exists, so that these need no more than a number.
+/// The ledger does not check that a tenant exists, so these are only numbers.
 fn tenants(count: u128) -> Vec<Uuid> {
     (1..=count).map(|number| Uuid::from_u128(number << 64)).collect()
 }

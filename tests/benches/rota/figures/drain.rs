@@ -1,4 +1,4 @@
-//! How fast one worker works off a backlog of jobs that do nothing.
+//! The rate at which one worker drains a backlog of jobs that do nothing.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::{
 
 const SLOTS: usize = 100;
 
-/// While it drains, only the worker's own counter is read; the ledger is counted once at the end, and its times give the rate.
+/// During the drain only the worker's own counter is read; the ledger is counted once at the end,
+/// and its times give the rate.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let items = [format!(r#"{{"kind":"noop","args":{ARGS}}}"#)];
     batches(bed.port, &bed.tenants[0].api_key, size.jobs, &items).await?;

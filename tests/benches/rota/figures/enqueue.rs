@@ -1,4 +1,4 @@
-//! How fast the API answers 202, which it does after the commit.
+//! The rate at which the API responds with 202, which it does after the commit.
 
 use anyhow::Result;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const CONNECTIONS: usize = 64;
 
-/// One job a request.
+/// One job per request.
 pub async fn single(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let request = post("/api/v1/jobs", &bed.tenants[0].api_key, &format!(r#"{{"kind":"noop","args":{ARGS}}}"#));
     // The first requests open connections to the ledger and fill caches.
@@ -25,7 +25,7 @@ pub async fn single(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     ])
 }
 
-/// A hundred jobs a request.
+/// A hundred jobs per request.
 pub async fn batch(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let items = [format!(r#"{{"kind":"noop","args":{ARGS}}}"#)];
     let api_key = &bed.tenants[0].api_key;

@@ -1,6 +1,8 @@
-//! What a quiet tenant feels of floods that take next to no worker time: its p99 pick-up beside each, against the same alone.
+//! The effect on a quiet tenant of floods that take next to no worker time: its p99 pick-up during
+//! each flood, compared with the undisturbed one.
 //!
-//! Invariant: a flood is committed while the probes are taken, and over before the next one begins.
+//! Invariant: a flood is committed while the probes are taken, and has ended before the next one
+//! begins.
 
 use std::time::Duration;
 
@@ -22,16 +24,16 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(20);
 const SLOTS: usize = 20;
 const WARM_UP: u64 = 50;
-/// Beside a flood a probe may wait twice as long as alone, and this.
+/// During a flood a probe may wait twice the undisturbed time plus this.
 const TOLERANCE_MS: f64 = 20.0;
-/// Until jobs that are to expire come due: their commit takes less.
+/// The delay until expiring jobs become due, which must exceed the duration of their commit.
 const LATER: Duration = Duration::from_secs(5);
 
-/// What a flood is made of.
+/// The jobs of a flood.
 struct Flood {
     name: &'static str,
     job: serde_json::Value,
-    /// It is cancelled by filter while it is measured.
+    /// Cancelled by filter during the measurement.
     is_cancelled: bool,
 }
 
@@ -52,7 +54,7 @@ fn floods() -> [Flood; 5] {
     ]
 }
 
-/// Takes it.
+/// Measures the figure.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let stamps = Stamps::listen().await?;
     let (flooder, quiet) = (&bed.tenants[0].api_key, &bed.tenants[1].api_key);
@@ -65,7 +67,7 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let (mut figures, mut owner) = (vec![alone], bed.owner().await?);
     let mut ended = usize::try_from(WARM_UP + probes)?;
     for number in 0..floods().len() {
-        // Made when it begins: it may speak of the time.
+        // Created when the flood begins, since a flood may contain times.
         let flood = &floods()[number];
         let (first, name) = (100_000 * (number as u64 + 1), flood.name);
         let (job, jobs) = (flood.job.to_string(), size.jobs);

@@ -1,5 +1,6 @@
-//! How evenly worker-seconds are dealt out: Jain's index of worker-seconds over weight, for tenants whose jobs are of very
-//! different lengths, over a window in which all of them have work waiting. 1 is even; 1/n is everything to one of n.
+//! How evenly worker-seconds are distributed: Jain's index of worker-seconds over weight, for
+//! tenants with jobs of very different lengths, over a window in which all of them have work
+//! waiting. 1 is perfectly even; 1/n means that one of n tenants got everything.
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use crate::{
 };
 
 const SLOTS: usize = 20;
-/// Until the estimates of the tenants' run times are learned.
+/// Time to learn the estimates of the tenants' run times.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// A token is the tenant's number, from 1, before nine digits of the job's.
+/// A token is the tenant's number, from 1, followed by the nine digits of the job's number.
 const TOKENS_OF_A_TENANT: u64 = 1_000_000_000;
-/// Stamps that may be lost before the figure means nothing.
+/// The share of lost stamps above which the figure is meaningless.
 const LOST_SHARE: f64 = 0.01;
 
 struct Share {
@@ -30,7 +31,7 @@ struct Share {
     jobs: usize,
 }
 
-/// Takes it.
+/// Measures the figure.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let stamps = Stamps::listen().await?;
     let window = Duration::from_secs(size.seconds);
@@ -62,8 +63,8 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     judge(&shares, &stamps, from_ns, until_ns)
 }
 
-/// Job lengths from 1 to 100 ms in even steps of their logarithm, weights from 1 to 8 in turn, and half as many jobs again as each
-/// tenant can need if it got its share, or an even one.
+/// Job lengths from 1 to 100 ms in even logarithmic steps, weights from 1 to 8, and one and a half
+/// times the jobs that each tenant can need if it gets its share, or an equal one.
 fn shares(bed: &Bed, window: Duration) -> Vec<Share> {
     let last = count(bed.tenants.len() - 1);
     let weights: usize = (0..bed.tenants.len()).map(weight).sum();
@@ -109,7 +110,8 @@ fn judge(shares: &[Share], stamps: &Stamps, from_ns: i64, until_ns: i64) -> Resu
     ])
 }
 
-/// How long a run was inside the window; `None` if it has not ended, or one of its stamps was lost.
+/// The part of a run inside the window; `None` if the run has not ended, or one of its stamps was
+/// lost.
 fn within(runs: &Runs, from_ns: i64, until_ns: i64) -> Option<f64> {
     let (start, end) = (*runs.starts.first()?, *runs.ends.first()?);
     Some(ms_between(start.clamp(from_ns, until_ns), end.clamp(from_ns, until_ns)))

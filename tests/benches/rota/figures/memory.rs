@@ -1,4 +1,4 @@
-//! What a waiting job costs in Redis.
+//! The memory of a waiting job in Redis.
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use crate::{
     scrape::redis_memory,
 };
 
-/// At a tenth of the jobs, and at all of them.
+/// Measures at a tenth of the jobs, and at all of them.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let (own, mut owner) = ([bed.tenants[0].id], bed.owner().await?);
     backlog::rebuild_index(bed).await?;

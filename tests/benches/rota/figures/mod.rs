@@ -1,4 +1,4 @@
-//! Every figure there is: one line here, one file each, or a few that share a noun.
+//! The list of all figures: one line here, and one file each, or one for a few related ones.
 
 mod cancel;
 mod depth;
@@ -20,23 +20,22 @@ use crate::{arguments::Size, bed::Bed, figure::Measured};
 
 type Take = for<'a> fn(&'a mut Bed, Size) -> Pin<Box<dyn Future<Output = Result<Vec<Measured>>> + 'a>>;
 
-/// How a figure is taken.
+/// How a figure is measured.
 pub struct Figure {
-    /// For the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What it says.
     about: &'static str,
-    /// Jobs it works on, unless the command line says otherwise.
+    /// Number of jobs, unless overridden on the command line.
     pub jobs: usize,
-    /// Seconds of its window, unless the command line says otherwise.
+    /// Seconds of the window, unless overridden on the command line.
     pub seconds: u64,
-    /// Tenants it needs.
+    /// Number of tenants.
     pub tenants: u16,
-    /// How long leases last, if not for the default time.
+    /// The duration of leases, if not the default.
     pub lease: Option<Duration>,
     /// `ROTA_TEST_KINDS`.
     pub kinds: &'static str,
-    /// Takes it.
+    /// Measures the figure.
     pub take: Take,
 }
 
@@ -60,7 +59,7 @@ impl Figure {
 
 /// All figures.
 pub const ALL: &[Figure] = &[
-    Figure::new("enqueue", "HTTP enqueue, one job a request, 64 connections", 50_000, 0, |bed, size| {
+    Figure::new("enqueue", "HTTP enqueue, one job per request, 64 connections", 50_000, 0, |bed, size| {
         Box::pin(enqueue::single(bed, size))
     }),
     Figure::new("batch", "HTTP enqueue, batches of 100", 100_000, 0, |bed, size| Box::pin(enqueue::batch(bed, size))),
@@ -96,8 +95,8 @@ pub const ALL: &[Figure] = &[
         0,
         |bed, size| Box::pin(depth::take(bed, size)),
     ),
-    Figure::new("memory", "Redis bytes a waiting job", 1_000_000, 0, |bed, size| Box::pin(memory::take(bed, size))),
-    Figure::new("rebuild", "the index built anew while enqueue goes on", 1_000_000, 0, |bed, size| {
+    Figure::new("memory", "Redis bytes per waiting job", 1_000_000, 0, |bed, size| Box::pin(memory::take(bed, size))),
+    Figure::new("rebuild", "the index rebuilt while enqueueing continues", 1_000_000, 0, |bed, size| {
         Box::pin(rebuild::take(bed, size))
     }),
     Figure::new("recovery", "from kill -9 of a worker until its jobs run again", 20, 0, |bed, size| {
@@ -109,7 +108,7 @@ pub const ALL: &[Figure] = &[
     }),
 ];
 
-/// For people.
+/// The human-readable list.
 pub fn list() -> String {
     let lines: Vec<String> = ALL.iter().map(|figure| format!("  {:14} {}", figure.name, figure.about)).collect();
     lines.join("\n")

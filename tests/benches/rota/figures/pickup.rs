@@ -1,5 +1,5 @@
-//! How long a job waits in an idle system: one job each 10 ms, open loop, from just before the HTTP request is written until the
-//! handler has started, with the commit in between.
+//! The wait of a job in an idle system: one job every 10 ms, open loop, from just before the HTTP
+//! request is written until the handler has started, including the commit.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(10);
 const SLOTS: usize = 20;
-/// They open connections and fill caches.
+/// Requests that open connections and fill caches.
 const WARM_UP: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Takes it.
+/// Measures the figure.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let _worker = bed.worker(SLOTS).await?;
     let stamps = Stamps::listen().await?;

@@ -1,6 +1,8 @@
-//! What a quiet tenant feels of another one's flood: its p99 pick-up beside a large backlog, over the same alone.
+//! The effect of a flood on a quiet tenant: its p99 pick-up during a large backlog, over the
+//! undisturbed one.
 //!
-//! By default half of the flood still waits when the last probe is in, and the p99 is made of the six worst of 625 probes.
+//! By default half of the flood still waits after the last probe, and the p99 is determined by the
+//! six slowest of 625 probes.
 
 use std::time::Duration;
 
@@ -23,13 +25,14 @@ const SLOTS: usize = 20;
 const WARM_UP: u64 = 50;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The flood is of one kind.
+/// A flood of one kind.
 pub async fn one_kind(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let items = [r#"{"kind":"sleep","args":{"ms":5}}"#.to_owned()];
     take(bed, size, "beside a flood", vec![queue()], &items).await
 }
 
-/// The flood uses every way there is to look like many: 1,000 kinds, 4 priorities, 11 queues, one of them that of the quiet tenant.
+/// A flood that uses every way to look like many: 1,000 kinds, 4 priorities, 11 queues, one of them
+/// the queue of the quiet tenant.
 pub async fn split(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let kind = |at: usize| if at.is_multiple_of(11) { "sleep".to_owned() } else { format!("sleep_{}", at % 1_000) };
     let sleep = |at| format!(r#"{{"kind":"{}","args":{{"ms":5}},"priority":{}}}"#, kind(at), 1 + at % 4);
@@ -56,7 +59,8 @@ async fn take(
 
     batches(bed.port, flooder, size.jobs, items).await?;
     backlog::indexed(bed, &queues, size.jobs).await?;
-    // What a bulk load leaves behind for the autovacuum and the disk is no part of what one tenant does to another.
+    // Autovacuum and disk work after a bulk load is not part of the effect of one tenant on
+    // another.
     let mut owner = bed.owner().await?;
     sqlx::query("vacuum analyze jobs").execute(&mut owner).await?;
     sqlx::query("checkpoint").execute(&mut owner).await?;
@@ -72,7 +76,7 @@ async fn take(
     probe(bed.port, quiet, &stamps, EVERY, 100_000..100_000 + WARM_UP).await?;
     let mut flooded = probe(bed.port, quiet, &stamps, EVERY, 200_000..200_000 + probes).await?;
     let left = backlog::waiting(&index, &queues).await?;
-    ensure!(left > 0, "the backlog ran dry before the measuring ended: --jobs larger or --seconds smaller");
+    ensure!(left > 0, "the backlog ran dry before the measurement ended: use more --jobs or fewer --seconds");
 
     let alone_p99 = Measured::percentile("quiet tenant alone, p99", &mut alone, 99);
     let flooded_p99 = Measured::percentile(format!("quiet tenant {beside}, p99"), &mut flooded, 99).at_most(30.0);

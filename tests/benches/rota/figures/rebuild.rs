@@ -1,4 +1,4 @@
-//! How long the index takes to come back from nothing, while jobs keep coming.
+//! The time to rebuild the index from nothing, while jobs keep arriving.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::{
     load::ARGS,
 };
 
-/// One job a request, a request each of these, open loop but for the answers of one connection.
+/// One request with one job at each interval; open loop, except for waiting for the response of the
+/// single connection.
 const ENQUEUE_EVERY: Duration = Duration::from_millis(2);
 
 /// From the loss until workers may fetch and every page of the ledger has been pushed.
@@ -26,7 +27,7 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let enqueue = tokio::spawn(keep_enqueueing(bed.port, request, stopped));
     let took = backlog::rebuild_index(bed).await?;
-    // It ends by itself if the API does.
+    // Fails only if the task has already ended, together with the API.
     let _ = stop.send(());
     let (accepted, failed) = enqueue.await??;
     backlog::indexed(bed, &[queue()], size.jobs + accepted).await?;
@@ -38,7 +39,7 @@ pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     ])
 }
 
-/// How many jobs were accepted, and how many were not.
+/// Returns how many jobs were accepted, and how many were not.
 async fn keep_enqueueing(
     port: u16,
     request: Vec<u8>,

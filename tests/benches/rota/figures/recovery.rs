@@ -1,4 +1,4 @@
-//! How long the jobs of a killed worker stand still. The lease is 2 s.
+//! How long the jobs of a killed worker are stalled. The lease is 2 s.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// From the kill until the first of its jobs runs again, and until the last does.
 pub async fn take(bed: &mut Bed, size: Size) -> Result<Vec<Measured>> {
     let stamps = Stamps::listen().await?;
-    // More slots than jobs: of one tenant's long jobs a worker leaves one slot in twenty free.
+    // More slots than jobs: a worker keeps one slot in twenty free of a tenant's long jobs.
     let mut doomed = bed.worker(2 * size.jobs).await?;
     let mut client = Client::connect(bed.port).await?;
     let tokens = 0..u64::try_from(size.jobs)?;

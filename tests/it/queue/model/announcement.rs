@@ -1,4 +1,5 @@
-//! What the index is told of an end beside the end itself: jobs that are free now, and jobs that were cancelled with it.
+//! Announcements to the index besides the settlements: jobs freed by an end, and jobs cancelled
+//! with it.
 
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use uuid::Uuid;
 use super::{dependents::Aftermath, scene::Scene};
 use crate::queue::support::{PATIENCE, queue};
 
-/// Longer than a case takes, and near enough for the index.
+/// Longer than a case takes, and within the look-ahead of the index.
 const SOON: Duration = Duration::from_secs(55);
 
 impl Scene<'_> {
-    /// Whoever brought the last ends lives to tell what they meant.
+    /// The process that recorded the last ends survives and announces their follow-up.
     pub fn announced(&mut self) -> Aftermath {
         let aftermath = std::mem::take(&mut self.model.ledger.aftermath);
         for id in &aftermath.freed {
@@ -26,17 +27,17 @@ impl Scene<'_> {
         aftermath
     }
 
-    /// He does not.
+    /// The process dies before it announces the follow-up.
     pub fn unannounced(&mut self) {
         self.model.ledger.aftermath = Aftermath::default();
     }
 
-    /// Waits for a push that comes after the answer.
+    /// Waits for a push that happens after the response.
     pub async fn until_pushed(&self) -> Result<()> {
         let expected = self.model.index.ids();
         let pushed = poll_until(PATIENCE, async || {
             let (mut lanes, held) = (self.lanes().await.ok()?, self.held().await.ok()?);
-            // What is granted has left its lane already.
+            // Directly dispatched jobs have left their flow already.
             lanes
                 .extend(held.into_iter().filter(|id| expected.contains(id) && !self.model.index.held.contains_key(id)));
             (lanes == expected).then_some(())
@@ -45,7 +46,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Lets the index believe that these are due soon. It forgets them when it is told that they were cancelled.
+    /// Pushes these jobs as due soon. The index removes them when their cancellation is announced.
     pub async fn mark(&self, ids: &[Uuid]) -> Result<()> {
         let run_at_ms = self.world.system.clock.now_ms() + i64::try_from(SOON.as_millis())?;
         let waiting = ids.iter().map(|id| {
@@ -56,13 +57,13 @@ impl Scene<'_> {
         Ok(self.index.push(&queue(), &waiting.collect::<Vec<_>>()).await?)
     }
 
-    /// Waits until it was told.
+    /// Waits until the cancellation has been announced.
     pub async fn until_unmarked(&self, ids: &[Uuid]) -> Result<()> {
         let told = poll_until(PATIENCE, async || {
             let due = self.due().await.ok()?;
             due.is_disjoint(&ids.iter().copied().collect()).then_some(())
         });
-        ensure!(told.await.is_some(), "the index was not told that {ids:?} were cancelled");
+        ensure!(told.await.is_some(), "the cancellation of {ids:?} was not announced");
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
-//! The model of batches: which jobs are still to end before the completion job may run.
+//! The model of batches: the jobs that must end before the completion job may run.
 //!
-//! Invariant: a batch that is finished stays so; until then a job that is redriven is to end once more.
+//! Invariant: a finished batch never changes; until it is finished, a redriven job has to end
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ impl Batches {
         batch.members.insert(job);
     }
 
-    /// A batch of which every job was refused never came to be.
+    /// A batch with all jobs refused does not exist.
     pub fn has(&self, batch: Uuid) -> bool {
         self.0.contains_key(&batch)
     }

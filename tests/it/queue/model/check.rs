@@ -1,4 +1,4 @@
-//! What holds after each step: the real ledger and the real index are what the model says, and the tenants are served alike.
+//! Checks after each step: the real ledger and the real index match the model, and service is fair.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ impl Scene<'_> {
         }
     }
 
-    /// A row that is in another state than the model's took an illegal way there.
+    /// A row whose state differs from the model's took an illegal transition.
     async fn check_ledger(&mut self) -> Result<()> {
         let rows: Vec<Row> = sqlx::query_as(
             "select id, state::text, attempt, failures, crashes, run_at <= now() as due,
@@ -85,8 +85,8 @@ impl Scene<'_> {
             job.after.iter().map(|parent| (tenant, id, *parent, run_on_failure)).collect::<Vec<_>>()
         };
         let expected: BTreeSet<_> = self.model.ledger.jobs.iter().flat_map(edges).collect();
-        ensure!(real == expected, "waiting for others: {real:?}, the model says {expected:?}");
-        ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step forgot what an end means for others");
+        ensure!(real == expected, "the dependencies are {real:?}, the model says {expected:?}");
+        ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step did not handle the follow-up of an end");
         Ok(())
     }
 
@@ -114,10 +114,10 @@ impl Scene<'_> {
             let held: BTreeSet<Uuid> = ids.iter().zip(leased).filter(|(_, held)| *held).map(|(id, _)| *id).collect();
             let expected: BTreeSet<Uuid> = self.model.index.held.keys().copied().collect();
             ensure!(held == expected, "held: {}", self.difference(&held, &expected));
-            // What no worker has read may be anything.
+            // Unread leases may be of any job.
             let is_read = |id: &Uuid| self.model.index.held[id].lease < UNREAD;
             let waits = held.iter().find(|id| is_read(id) && !self.model.ledger.job(**id).is_free());
-            ensure!(waits.is_none(), "{waits:?} is held and waits for others");
+            ensure!(waits.is_none(), "{waits:?} is held and has dependencies");
         }
         if state == IndexState::Ready {
             let broken = self.checker.check_index(&queue()).await?;
@@ -137,7 +137,7 @@ impl Scene<'_> {
         format!("too many: {more:?}, missing: {less:?}")
     }
 
-    /// In the end everything that waits can be worked off: holders die, the leader does its round, and time passes.
+    /// At the end all waiting jobs can be run: holders die, the leader repairs, and time passes.
     pub async fn nothing_is_lost(&mut self) -> Result<()> {
         if self.model.index.state != IndexState::Ready {
             self.rebuild(true).await?;
@@ -146,7 +146,8 @@ impl Scene<'_> {
             self.holder_dies(0, true).await?;
         }
         self.messages.forget();
-        // Zombies of a lost index are not held; whatever is held has run out now or belongs to one that died after its finish.
+        // Zombies of a lost index hold nothing; every lease left is expired, or its holder died
+        // after its finish.
         self.rebuild(false).await?;
         while self.model.ledger.jobs.iter().any(|job| !job.is_final() && !job.due) {
             self.fall_due(0).await?;
@@ -155,7 +156,7 @@ impl Scene<'_> {
         self.check().await?;
         let jobs = self.model.ledger.jobs.iter();
         let waiting: BTreeSet<Uuid> = jobs.filter(|job| !job.is_final() && job.is_free()).map(|job| job.id).collect();
-        ensure!(waiting.is_subset(&self.model.index.ids()), "something that waits is not in the index");
+        ensure!(waiting.is_subset(&self.model.index.ids()), "a waiting job is not in the index");
         while !self.model.index.lanes.is_empty() || self.messages.has_unread() {
             while self.messages.has_unread() {
                 self.read(0).await?;
@@ -167,7 +168,7 @@ impl Scene<'_> {
             self.work_off(super::step::WIDEST_FETCH, 1, false).await?;
             self.check().await?;
         }
-        ensure!(self.model.ledger.jobs.iter().all(Job::is_final), "something was never handed out");
+        ensure!(self.model.ledger.jobs.iter().all(Job::is_final), "a job was never leased");
         Ok(())
     }
 }

@@ -1,13 +1,13 @@
-//! The model of jobs that wait for others.
+//! The model of dependent jobs.
 //!
-//! Invariant: after every change of the ledger, whoever waits waits for jobs that are not final. What a job waited for is over
-//! when that was final once, whatever becomes of it later.
+//! Invariant: after every change of the ledger, dependent jobs depend only on jobs that are not
+//! final. A dependency is over once the job it names was final, whatever happens to that job later.
 
 use uuid::Uuid;
 
 use super::ledger::{Job, Ledger};
 
-/// What ends meant for those that waited.
+/// The follow-up of ends for dependent jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aftermath {
     pub freed: Vec<Uuid>,
@@ -16,12 +16,12 @@ pub struct Aftermath {
 
 enum Fate {
     Cancelled,
-    /// All that it waited for is over.
+    /// All its dependencies are over.
     Freed,
 }
 
 impl Ledger {
-    /// Lets every end that has happened have its meaning, until nothing more follows from them.
+    /// Applies the follow-up of all ends until nothing more follows.
     pub(super) fn settle(&mut self) {
         while let Some((id, fate)) = self.jobs.iter().find_map(|job| Some((job.id, self.fate(job)?))) {
             match fate {

@@ -1,4 +1,5 @@
-//! How runs end: the ledger is told, then the index with what the ledger said, as `worker::finisher` does it.
+//! Ends of runs: recorded in the ledger first, then settled in the index with the recorded result,
+//! as in `worker::finisher`.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::{
 use crate::queue::support::shard;
 
 impl Scene<'_> {
-    /// `discards`: the first of them is given up, the others are completed, in one batch.
+    /// `discards`: the first job is discarded; the others are completed in the same batch.
     pub async fn work_off(&mut self, wanted: usize, ran_ms: u64, discards: bool) -> Result<()> {
         let leases = self.fetch(wanted).await?;
         let end = |at| if discards && at == 0 { End::Discarded } else { End::Completed };
@@ -41,9 +42,9 @@ impl Scene<'_> {
         let Records { recorded, aftermath } = finish::record(&self.world.system.system, &finishes).await?;
         for &(number, end) in ends {
             let lease = self.leases[number].lease.clone();
-            let recorded = *recorded.get(&lease.id).context("an answer for every id")?;
+            let recorded = *recorded.get(&lease.id).context("a result for every id")?;
             let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
-            ensure!(said(recorded) == verdict, "the ledger said {recorded:?}, the model {verdict:?}");
+            ensure!(said(recorded) == verdict, "the ledger returned {recorded:?}, the model {verdict:?}");
             self.leases[number].alive = false;
             if let Some((settlement, due)) = self.settlement(number, recorded, ran_ms) {
                 self.messages.settlements.push((number, settlement, due));
@@ -61,7 +62,8 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// The end of a lease, and whether what waits again is due; none if the job is somebody else's.
+    /// The settlement of a lease, and whether a job that waits again is due; `None` if another
+    /// worker has overtaken the lease.
     fn settlement(&self, number: usize, recorded: Recorded, ran_ms: u64) -> Option<(Settlement, bool)> {
         let &Lease { id, token, .. } = &self.leases[number].lease;
         let again = match recorded {
@@ -73,7 +75,7 @@ impl Scene<'_> {
         Some((Settlement { id, token, ran: Some(Duration::from_millis(ran_ms)), again }, due))
     }
 
-    /// A settlement arrives.
+    /// Delivers a settlement to the index.
     pub(super) async fn deliver(&mut self, number: usize, settlement: Settlement, due: bool) -> Result<()> {
         self.index.settle(&shard(), &[settlement]).await?;
         let Settlement { id, ran, again, .. } = settlement;

@@ -1,7 +1,9 @@
-//! The model of fairness: while two tenants both have work waiting, the work charged to them grows alike.
+//! The model of fairness: while two tenants both have work waiting, the work charged to them grows
+//! at the same rate.
 //!
-//! Start-time fair queueing keeps two backlogged tenants of one weight within about one run of each other. Here each may also have
-//! leases whose run time is only estimated, and one fetch may serve a lone tenant several times before the other wakes.
+//! Start-time fair queueing keeps two backlogged tenants of the same weight within about one run of
+//! each other. Here each may also have leases whose run time is only estimated, and one fetch may
+//! serve a lone tenant several times before the other becomes active.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,25 +11,26 @@ use super::step::{LONGEST_MS, TENANTS, WIDEST_FETCH};
 
 #[derive(Debug, Default)]
 pub struct Fairness {
-    /// Milliseconds charged.
+    /// Charged run time.
     worked_ms: [u64; TENANTS],
-    /// For each two tenants that both have work waiting: what had been charged when that began.
+    /// Per pair of tenants that both have work waiting: the charges at the start of that period.
     since: BTreeMap<(usize, usize), [u64; TENANTS]>,
     most_held: usize,
 }
 
 impl Fairness {
-    /// A run was charged.
+    /// Charges a run.
     pub fn charge(&mut self, tenant: usize, ran_ms: u64) {
         self.worked_ms[tenant] += ran_ms;
     }
 
-    /// The index forgot what was charged.
+    /// The index has lost all charges.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// After a step: who has work waiting, and how many leases there are. Says what is unfair.
+    /// Updates the model after a step with the tenants that have work waiting and the number of
+    /// leases. Returns a description of unfairness.
     pub fn observe(&mut self, waiting: &BTreeSet<usize>, held: usize) -> Option<String> {
         self.most_held = self.most_held.max(held);
         for first in 0..TENANTS {

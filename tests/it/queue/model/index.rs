@@ -1,6 +1,6 @@
-//! The model of the index: which ids it may hand out, and whom it believes to hold what.
+//! The model of the index: the ids it may dispatch, and the holder of each lease.
 //!
-//! Invariant: an id is in a lane or held, never both.
+//! Invariant: an id is in a flow or held, never both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,20 @@ use uuid::Uuid;
 
 use super::ledger::{Job, Ledger};
 
-/// Whom the index believes: the number of a lease, and whether it has run out.
+/// The holder according to the index: the number of a lease, and whether it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub lease: usize,
     pub expired: bool,
-    /// A rescue has claimed it: only that ends it.
+    /// A rescue has claimed the lease: only the end of that rescue ends it.
     pub claimed: bool,
 }
 
 #[derive(Debug)]
 pub struct Index {
     pub state: IndexState,
-    /// What may be handed out, with the time by which it is ordered; `None` until that is read from the ledger.
+    /// Jobs that may be dispatched, with the time that orders them; `None` until it is read from
+    /// the ledger.
     pub lanes: BTreeMap<Uuid, Option<i64>>,
     pub held: BTreeMap<Uuid, Holder>,
 }
@@ -31,7 +32,7 @@ impl Index {
         Self { state: IndexState::Stale, lanes: BTreeMap::new(), held: BTreeMap::new() }
     }
 
-    /// A job is made known: what is held stays held, what is not due soon stays away.
+    /// Pushes a job: a held job stays held, a job that is not due soon is ignored.
     pub fn push(&mut self, id: Uuid, due: bool) {
         if due && !self.held.contains_key(&id) {
             self.lanes.insert(id, None);
@@ -52,7 +53,7 @@ impl Index {
         self.held.get(&id).is_some_and(|holder| holder.lease == lease && !holder.claimed)
     }
 
-    /// A renewal arrives, late or not. Returns whether it held.
+    /// A renewal arrives, late or not. Returns whether the lease is still held.
     pub fn renew(&mut self, id: Uuid, lease: usize) -> bool {
         if self.state == IndexState::Grace && !self.held.contains_key(&id) {
             self.lease(id, lease);
@@ -75,7 +76,8 @@ impl Index {
         }
     }
 
-    /// The end of a rescue of this lease; `again`: the time by which it is ordered, if it waits again and is due.
+    /// Ends the rescue of this lease; `again`: the time that orders the job, if it waits again and
+    /// is due.
     pub fn settle_rescued(&mut self, id: Uuid, lease: usize, again: Option<i64>) {
         if self.held.get(&id).is_some_and(|holder| holder.lease == lease && holder.claimed) {
             self.held.remove(&id);
@@ -86,7 +88,8 @@ impl Index {
         }
     }
 
-    /// The end of a lease, if this one holds; `again`: it waits again, and is due. Returns whether it held.
+    /// Ends this lease if it is held; `again`: the job waits again and is due. Returns whether the
+    /// lease was held.
     pub fn settle(&mut self, id: Uuid, lease: usize, again: bool) -> bool {
         let holds = self.holds(id, lease);
         if holds {
@@ -96,7 +99,7 @@ impl Index {
         holds
     }
 
-    /// Whether this lease held, and so has run out.
+    /// Expires this lease. Returns whether it was held.
     pub fn expire(&mut self, id: Uuid, lease: usize) -> bool {
         let holder = self.held.get_mut(&id).filter(|holder| holder.lease == lease && !holder.claimed);
         holder.map(|holder| holder.expired = true).is_some()

@@ -1,12 +1,12 @@
-//! The model of unique keys: which job has which.
+//! The model of unique keys: which job holds which key.
 //!
-//! Invariant: a key is one job's of its tenant, from its commit until it is final.
+//! Invariant: a key is held by one job of its tenant, from the job's commit until the job is final.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-/// Few, so that they are asked for while others have them.
+/// Few, so that requests often name a key that is held.
 pub const KEYS: u8 = 2;
 
 pub type Key = u8;
@@ -17,7 +17,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// For a job that wants none this is nothing. Fails with the one that has it.
+    /// Does nothing for a job without a key. Fails with the id of the job that holds the key.
     pub fn take(&mut self, tenant: usize, key: Option<Key>, job: Uuid) -> Result<(), Uuid> {
         let Some(key) = key else { return Ok(()) };
         match *self.held.entry((tenant, key)).or_insert(job) {
@@ -26,7 +26,7 @@ impl Keys {
         }
     }
 
-    /// Of a job that has it.
+    /// Releases the key of the job that holds it.
     pub fn free(&mut self, tenant: usize, key: Option<Key>) {
         if let Some(key) = key {
             self.held.remove(&(tenant, key));

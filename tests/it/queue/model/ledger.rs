@@ -1,6 +1,7 @@
-//! The model of the ledger: what each row says, and which changes are legal.
+//! The model of the ledger: the content of each row, and the legal changes.
 //!
-//! Invariant: a finish is accepted once for each attempt of a job, whoever brings it; and what is final changes by a redrive alone.
+//! Invariant: one finish is accepted per attempt of a job, whichever worker sends it; a final job
+//! changes only by a redrive.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use super::{
     step::End,
 };
 
-/// A row.
+/// A row of the table of jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub id: Uuid,
@@ -28,19 +29,19 @@ pub struct Job {
     pub attempt: i32,
     pub failures: i16,
     pub crashes: i16,
-    /// The number of the lease under which it last began to run alone.
+    /// The number of the lease of the last exclusive run.
     pub last_chance: Option<usize>,
-    /// Its time has come.
+    /// `run_at` has passed.
     pub due: bool,
     pub expiry: Expiry,
-    /// Nobody else of its tenant may have this key until it is final.
+    /// No other job of the tenant may hold this key until this job is final.
     pub key: Option<Key>,
-    /// What it still waits for; none of them is final.
+    /// Dependencies that are still open; none of them is final.
     pub after: BTreeSet<Uuid>,
     pub run_on_failure: bool,
-    /// The batch that is to be over before it may run.
+    /// The batch that must be finished before the job may run.
     pub completes: Option<Uuid>,
-    /// As the ledger has it; read after each step, for the order inside a tenant.
+    /// The ledger's value, read after each step; it orders the jobs of a tenant.
     pub run_at_ms: i64,
 }
 
@@ -53,23 +54,23 @@ impl Job {
         matches!(self.state, "discarded" | "cancelled")
     }
 
-    /// Whether a worker may run it.
+    /// Whether a worker may run the job.
     pub fn is_eligible(&self) -> bool {
         !self.is_final() && self.is_free() && self.due && self.expiry != Expiry::Over
     }
 
-    /// Whether it waits for no other job, nor for a batch.
+    /// Whether the job has no open dependency and no open batch.
     pub fn is_free(&self) -> bool {
         self.after.is_empty() && self.completes.is_none()
     }
 
-    /// Whether no run of it may begin any more, though it was never decided what becomes of it.
+    /// Whether no run may start any more and the job is not final yet.
     pub fn is_expired(&self) -> bool {
         !self.is_final() && self.expiry == Expiry::Over
     }
 }
 
-/// What becomes of a finish.
+/// The result of a finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Final,
@@ -78,21 +79,21 @@ pub enum Verdict {
     RefusedOvertaken,
 }
 
-/// What becomes of a job whose holder is lost.
+/// The result of a rescue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     Rescued,
     Poisoned,
-    /// It was final already.
+    /// The job was final already.
     Finished,
 }
 
-/// What becomes of a wish to have a job again.
+/// The result of a redrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redrive {
     Done,
     Refused,
-    /// Another has its key by now.
+    /// Another job holds the key.
     KeyHeld(Uuid),
 }
 
@@ -101,14 +102,15 @@ pub struct Ledger {
     pub jobs: Vec<Job>,
     pub keys: Keys,
     pub batches: Batches,
-    /// What the ends since the last look meant for others.
+    /// The follow-up of the ends since the last check.
     pub(super) aftermath: Aftermath,
     accepted: BTreeSet<(Uuid, i32)>,
 }
 
 impl Ledger {
-    /// A job of a request; or nothing, because another has its key, or it would wait for one that never came to be.
-    /// [`Self::settle`] follows when the whole request is committed: what failed before counts as failed a moment later.
+    /// Commits a job of a request; refuses it if another job holds its key, or if a dependency was
+    /// itself refused. [`Self::settle`] follows once the whole request is committed, so a
+    /// dependency that failed earlier counts as failing just afterwards.
     pub fn commit(&mut self, id: Uuid, request: &Request, wish: &Wish) -> Result<(), Refusal> {
         let &Request { tenant, priority, due, expiry, run_on_failure, .. } = request;
         if let Some(place) = wish.after.iter().position(|parent| !self.knows(*parent)) {
@@ -189,7 +191,7 @@ impl Ledger {
         Verdict::Final
     }
 
-    /// Whether the lease with this number may begin the job's last chance in this attempt.
+    /// Whether the lease with this number may begin an exclusive run of the job in this attempt.
     pub fn begin_last_chance(&mut self, id: Uuid, attempt: i32, lease: usize) -> bool {
         let job = self.job_mut(id);
         let allowed = job.attempt == attempt && !job.is_final();
@@ -199,7 +201,7 @@ impl Ledger {
         allowed
     }
 
-    /// The lease with this number ran out.
+    /// The lease with this number expired.
     pub fn crash(&mut self, id: Uuid, lease: usize) -> Crash {
         let job = self.job_mut(id);
         if job.is_final() {
@@ -216,7 +218,7 @@ impl Ledger {
         Crash::Poisoned
     }
 
-    /// Whether it was allowed.
+    /// Returns whether the cancellation was allowed.
     pub fn cancel(&mut self, id: Uuid) -> bool {
         let allowed = !self.job(id).is_final();
         if allowed {
@@ -238,7 +240,7 @@ impl Ledger {
         job.due = true;
         job.attempt += 1;
         (job.failures, job.crashes) = (0, 0);
-        // To ask for it again is to want it in spite of its time.
+        // A redrive overrides the expiry.
         if job.expiry == Expiry::Over {
             job.expiry = Expiry::Never;
         }
@@ -246,10 +248,11 @@ impl Ledger {
         Redrive::Done
     }
 
-    /// They were not begun in time. They end together: none of them is cancelled because of another.
+    /// Discards jobs that did not start in time. They end together: none is cancelled because of
+    /// another.
     pub fn expire(&mut self, ids: &[Uuid]) {
         for id in ids {
-            assert!(self.job(*id).is_expired(), "only what expired and is not final is discarded for that");
+            assert!(self.job(*id).is_expired(), "only expired jobs that are not final are discarded");
             self.conclude(*id, "discarded");
         }
         self.settle();
@@ -260,7 +263,7 @@ impl Ledger {
         self.settle();
     }
 
-    /// An end, without what it means for others.
+    /// Ends a job without the follow-up.
     pub(super) fn conclude(&mut self, id: Uuid, state: &'static str) {
         let job = self.job_mut(id);
         job.state = state;

@@ -1,5 +1,5 @@
-//! Messages that are under way for long: answers and grants that are read late or never; pushes, settlements and renewals that arrive late
-//! or twice.
+//! Messages in flight for a long time: responses and direct dispatches read late or never; pushes,
+//! settlements and renewals that arrive late or twice.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,27 +19,28 @@ use uuid::Uuid;
 use super::scene::{Held, LEASE, Scene};
 use crate::queue::support::{PATIENCE, shard};
 
-/// The numbers of leases whose rows are not read begin here.
+/// The first lease number of leases whose rows have not been read.
 pub const UNREAD: usize = 1_000_000;
 
-/// What is under way.
+/// Messages in flight.
 pub struct Messages {
     unread: Vec<Unread>,
     leased: usize,
     grants: mpsc::UnboundedReceiver<Grant>,
     received: Vec<Grant>,
-    /// Every settlement ever written: by which lease, and whether what waits again is due.
+    /// Every settlement ever recorded: the number of its lease, and whether a job that waits again
+    /// is due.
     pub settlements: Vec<(usize, Settlement, bool)>,
     _listening: DropGuard,
 }
 
-/// Jobs that are leased to a worker that has not read them.
+/// Jobs leased to a worker that has not read the message.
 struct Unread {
     number: usize,
     ids: BTreeSet<Uuid>,
-    /// It is under way for longer than a lease.
+    /// The message is in flight for longer than a lease.
     old: bool,
-    /// In which life of the index it was sent.
+    /// The life of the index in which the message was sent.
     life: usize,
     answer: Answer,
 }
@@ -50,17 +51,17 @@ enum Answer {
 }
 
 impl Messages {
-    /// Listens as a worker does that takes grants.
+    /// Subscribes to direct dispatches like a worker.
     pub async fn listen(system: &TestSystem, index: &Index) -> Result<(Self, Subscription)> {
         let stop = CancellationToken::new();
         let process = ids::new_id(&system.clock);
         let (mut notices, subscription) = Notices::listen(index, vec![shard()], process, stop.clone());
-        ensure!(notices.next().await == Some(Notice::Connected), "it listens");
+        ensure!(notices.next().await == Some(Notice::Connected), "the subscription is connected");
         let (granted, grants) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(notice) = notices.next().await {
                 if let Notice::Granted(_, grant) = notice {
-                    // The case may be over.
+                    // The case may have ended.
                     let _ = granted.send(grant);
                 }
             }
@@ -76,25 +77,26 @@ impl Messages {
         !self.unread.is_empty()
     }
 
-    /// What is under way never arrives.
+    /// Drops all messages in flight.
     pub fn forget(&mut self) {
         self.unread.clear();
     }
 
-    /// The next grant of this job, which is under way or there. Each is taken as soon as the index shows it, so there is one.
+    /// The direct dispatch of this job, in flight or received. Each is consumed as soon as the
+    /// index shows it, so there is only one.
     async fn granted(&mut self, id: Uuid) -> Result<Grant> {
         loop {
             if let Some(at) = self.received.iter().position(|grant| grant.job() == id) {
                 return Ok(self.received.remove(at));
             }
-            let grant = timeout(PATIENCE, self.grants.recv()).await.context("a grant is lost")?;
-            self.received.push(grant.context("nobody listens")?);
+            let grant = timeout(PATIENCE, self.grants.recv()).await.context("a direct dispatch is lost")?;
+            self.received.push(grant.context("the subscription has ended")?);
         }
     }
 }
 
 impl Scene<'_> {
-    /// What pushes have granted since the last look.
+    /// Collects the direct dispatches since the last check.
     pub async fn note_grants(&mut self) -> Result<()> {
         for id in self.held().await? {
             let index = &self.model.index;
@@ -124,13 +126,13 @@ impl Scene<'_> {
         let after = self.lanes().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
         let expected = if self.model.index.state == IndexState::Ready { wanted.min(most) } else { 0 };
-        ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the lanes");
+        ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the flows");
         self.judge_order(&taken)?;
         self.leased_unread(taken, Answer::Proposed(answer));
         Ok(())
     }
 
-    /// How many tenants have something waiting and nothing running.
+    /// The number of tenants with jobs waiting and none running.
     fn newcomers(&self) -> usize {
         let tenants = |ids: &mut dyn Iterator<Item = &Uuid>| -> BTreeSet<usize> {
             ids.map(|id| self.model.ledger.job(*id).tenant).collect()
@@ -167,7 +169,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Whether a lease that is renewed before its run may begin is still its worker's.
+    /// Whether a lease that is renewed before its run still belongs to its worker.
     fn renews(&mut self, id: Uuid, number: usize) -> bool {
         self.model.index.state != IndexState::Stale && self.model.index.renew(id, number)
     }
@@ -218,13 +220,14 @@ impl Scene<'_> {
             return Ok(());
         }
         let id = self.leases[dead[pick % dead.len()]].lease.id;
-        // All that were ever leased the job, in one call: of those who assert it the first is believed.
+        // All workers that ever leased the job renew in one call: of several assertions the first
+        // wins.
         let renewing: Vec<usize> = dead.into_iter().filter(|number| self.leases[*number].lease.id == id).collect();
         let leases = renewing.iter().map(|number| self.leases[*number].lease.held(Duration::ZERO));
         let leases: Vec<HeldLease> = leases.collect();
         let Renewed { lost, unheld, .. } = self.index.renew(&shard(), LEASE, &leases).await?;
         if self.model.index.state == IndexState::Stale {
-            ensure!(lost.is_empty() && unheld.is_empty(), "of a stale index nothing can be said");
+            ensure!(lost.is_empty() && unheld.is_empty(), "a stale index reports no leases as lost or not held");
             return Ok(());
         }
         let mut expected = (0, 0);
@@ -239,13 +242,14 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Nobody else runs a job in the attempt that the ledger waits for, as long as the index is not lost.
+    /// Checks that no two workers run a job in the ledger's current attempt, as long as the index
+    /// is not lost.
     pub fn check_holders(&self) -> Result<()> {
         let mut running = BTreeSet::new();
         for Held { lease, .. } in self.leases.iter().filter(|held| held.alive && held.life == self.life) {
             let job = self.model.ledger.job(lease.id);
             let is_current = !job.is_final() && job.attempt == lease.attempt;
-            ensure!(!is_current || running.insert(lease.id), "two run {job:?}");
+            ensure!(!is_current || running.insert(lease.id), "two workers run {job:?}");
         }
         Ok(())
     }

@@ -1,12 +1,16 @@
-//! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes between any two steps.
+//! The queue against a model of it, step by step, on real PostgreSQL and Redis, with crashes
+//! between any two steps.
 //!
-//! The model is pure: [`ledger`] knows rows, states, attempts and due times; [`keys`] which job has which; [`dependents`] who waits for whom, and [`batches`] for how many; [`index`] knows lanes, leases and whether the index can be
-//! trusted; [`fairness`] knows how much work was charged to whom. It abstracts from time (a job is due or it is not, expired or not, a lease
-//! has run out or it has not), from arguments and kinds, from what a run does, and from the exact virtual time: of the order between tenants
-//! it knows the bound alone, of the order inside a tenant everything. [`step`] says what can happen, [`scene`] makes it happen to
-//! the real thing, [`check`] compares after each step.
+//! The model is pure: [`ledger`] has rows, states, attempts and due times; [`keys`] has the holders
+//! of unique keys; [`dependents`] and [`batches`] have the relations between jobs; [`index`] has
+//! flows, leases and whether the index can be trusted; [`fairness`] has the work charged to each
+//! tenant. The model abstracts from time (a job is due or not, expired or not, a lease has expired
+//! or not), from args and kinds, from what a run does, and from the exact virtual time: the order
+//! between tenants is only bounded, the order within a tenant is exact. [`step`] lists what can
+//! happen, [`scene`] applies it to the real queue, [`check`] compares after each step.
 //!
-//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose how many cases and which; a failing seed is kept in `regressions.txt` and tried first.
+//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose the number of cases and the seed; failing seeds
+//! are kept in `regressions.txt` and tried first.
 
 mod announcement;
 mod batches;
@@ -50,18 +54,18 @@ use self::{
     tied_steps::Tied,
 };
 
-/// This many cases, fewer of the long ones, and this many steps each at the most.
+/// The number of cases, fewer for the long ones, and the maximum number of steps per case.
 const CASES: u32 = 20;
 const BUSY_CASES: u32 = 8;
 const TIED_CASES: u32 = 36;
 const STEPS: usize = 40;
 const SEED: u64 = 1;
-/// How long a failure is made smaller. Some of them show only after patient waiting.
+/// The time limit for shrinking a failure. Some failures need a long wait to show.
 const SHRINK_MS: u32 = 90_000;
-/// What proptest tries if nobody says anything.
+/// proptest's own default number of cases.
 const PROPTESTS_CASES: u32 = 256;
 
-/// What all cases share. Each has an index of its own and begins with an empty ledger.
+/// The parts shared by all cases. Each case has its own index and starts with an empty ledger.
 struct World {
     system: TestSystem,
     term: Term,
@@ -72,7 +76,7 @@ impl World {
     async fn new() -> Result<Self> {
         let system = TestSystem::start().await?;
         let candidate = Candidate::new(system.system.clone(), ids::new_id(&system.clock), Duration::from_hours(1));
-        let term = candidate.campaign().await?.context("nobody else is there")?;
+        let term = candidate.campaign().await?.context("there is no other candidate")?;
         let mut tenants = Vec::new();
         for number in 0..TENANTS {
             tenants.push(system.tenant(&format!("tenant-{number}")).await?);
@@ -83,7 +87,8 @@ impl World {
     async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {
         let mut scene = Box::pin(Scene::open(self)).await?;
         let followed = Self::follow_in(&mut scene, beginning, steps, seen).await;
-        // All processes of a long run look for their keys among those of all.
+        // Without this, the key look-ups of all processes of a long run would scan the keys of all
+        // cases.
         scene.delete_keys().await?;
         followed
     }
@@ -124,44 +129,45 @@ fn ends_mean_for_others_what_the_model_says() -> Result<()> {
     try_all::<Steps<Tied>>(&[], TIED_CASES)
 }
 
-/// Sequences that failed once, and the shortest ones that need a guard of the index which random ones seldom reach. The seeds in
-/// `regressions.txt` stand for other steps as soon as more can happen.
+/// Sequences that failed once, and the shortest ones for guards of the index that random ones
+/// seldom reach. The seeds in `regressions.txt` produce different steps as soon as a new kind of
+/// step is added.
 #[test]
 fn what_failed_once_holds() -> Result<()> {
     let enqueue = || Step::Enqueue { request: Request::plain(0, 1), told: true };
     let (fetch, rebuild) = (|| Step::Fetch { wanted: 1 }, |asserted| Step::Rebuild { asserted });
     let dies = || Step::HolderDies { pick: 0, begun: false };
     let (push, renew) = (|| Step::LatePush { pick: 0, twice: false }, || Step::LateRenew { pick: 0 });
-    // Its end is written, and the index hears of it late.
+    // The end is recorded; its settlement arrives late.
     let ends = |end| Step::Finish { pick: 0, end, ran_ms: 1, settled: false };
     let settles = || Step::LateSettle { pick: 0 };
     let sequences = [
-        ("two hold one job, and both assert it", vec![enqueue(), fetch(), rebuild(false), fetch(), rebuild(true)]),
-        ("what is held is pushed", vec![enqueue(), fetch(), push(), fetch()]),
+        ("two workers assert one job", vec![enqueue(), fetch(), rebuild(false), fetch(), rebuild(true)]),
+        ("a held job is pushed", vec![enqueue(), fetch(), push(), fetch()]),
         (
-            "what a rescue has claimed is renewed",
+            "a lease claimed by a rescue is renewed",
             vec![enqueue(), fetch(), dies(), Step::RescueBegins, renew(), Step::RescueEnds],
         ),
         (
-            "what a rescue has claimed is settled",
+            "a lease claimed by a rescue is settled",
             vec![enqueue(), fetch(), dies(), ends(End::Completed), Step::RescueBegins, settles(), Step::RescueEnds],
         ),
-        ("a zombie renews what another holds", vec![enqueue(), fetch(), dies(), Step::Rescue, fetch(), renew()]),
+        ("a zombie renews another's lease", vec![enqueue(), fetch(), dies(), Step::Rescue, fetch(), renew()]),
         (
-            "a zombie settles what another holds",
+            "a zombie settles another's lease",
             vec![enqueue(), fetch(), dies(), ends(End::RetryNow), Step::Rescue, fetch(), settles()],
         ),
         (
-            "nothing is handed out in the grace",
+            "nothing is leased in the grace",
             vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1, newcomers: false }],
         ),
-        ("what is asserted waits no more", vec![enqueue(), fetch(), dies(), Step::RebuildCutShort, push(), renew()]),
+        ("an asserted job no longer waits", vec![enqueue(), fetch(), dies(), Step::RebuildCutShort, push(), renew()]),
         (
-            "what is asserted by who dies then waits no more",
+            "a job asserted by a holder that then dies no longer waits",
             vec![enqueue(), fetch(), Step::RebuildCutShort, push(), dies()],
         ),
         (
-            "two grants of one job are read, the first in another life of the index",
+            "two direct dispatches of one job are read, the first in another life of the index",
             vec![
                 fetch(),
                 enqueue(),
@@ -174,7 +180,7 @@ fn what_failed_once_holds() -> Result<()> {
             ],
         ),
         (
-            "an old grant of what is not due is read",
+            "an old direct dispatch of a job that is not due is read",
             vec![
                 Step::Enqueue { request: Request { due: false, ..Request::plain(0, 1) }, told: false },
                 Step::Fetch { wanted: 4 },
@@ -208,7 +214,7 @@ fn what_failed_once_holds() -> Result<()> {
     })
 }
 
-/// Tries cases of steps, each after the same beginning.
+/// Runs cases of random steps, each after the same beginning.
 fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &[Step], cases: u32) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let world = runtime.block_on(World::new())?;
@@ -220,7 +226,7 @@ fn try_all<S: ReferenceStateMachine<State = (), Transition = Step>>(beginning: &
     followed.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// What the environment says counts; without it every run tries the same cases.
+/// The environment overrides the defaults; without it every run tries the same cases.
 fn config(cases: u32) -> Config {
     let given = Config::default();
     let seed = if given.rng_seed == RngSeed::Random { RngSeed::Fixed(SEED) } else { given.rng_seed };

@@ -1,4 +1,4 @@
-//! What a tenant asks for: jobs of one request, alike but for their place in it.
+//! A tenant's request: several jobs with the same properties, apart from their position.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::{
     step::TENANTS,
 };
 
-/// Whether a job's time runs out.
+/// Whether a job expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     Never,
@@ -29,21 +29,21 @@ impl Expiry {
     }
 }
 
-/// An earlier job that the jobs of a request wait for.
+/// An earlier job that the jobs of a request depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Parent {
     pub pick: usize,
-    /// Of those that are not final, if there are any.
+    /// Prefers jobs that are not final.
     pub open: bool,
 }
 
-/// How the jobs of a request hang together.
+/// The relations between the jobs of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Apart,
-    /// Each waits for the one before it, and the first alone wants the key.
+    /// Each job depends on the previous one, and only the first has the unique key.
     Chain,
-    /// One more job runs when all of them are over.
+    /// A completion job runs once all of them are final.
     Batch,
 }
 
@@ -57,12 +57,13 @@ pub struct Request {
     pub expiry: Expiry,
     pub key: Option<Key>,
     pub parents: Vec<Parent>,
-    /// They run when all that they wait for are final, however those ended; otherwise the failure of one cancels them.
+    /// Runs jobs once all their dependencies are final, in whatever state; otherwise a failed
+    /// dependency cancels them.
     pub run_on_failure: bool,
     pub shape: Shape,
 }
 
-/// What one job of a request is tied to.
+/// The relations of one job of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     pub key: Option<Key>,
@@ -71,7 +72,7 @@ pub struct Wish {
 }
 
 impl Request {
-    /// Jobs without anything special, to be run at once.
+    /// Jobs without special properties, due at once.
     pub fn plain(tenant: usize, jobs: usize) -> Self {
         Self {
             tenant,
@@ -86,7 +87,7 @@ impl Request {
         }
     }
 
-    /// Mostly plain.
+    /// Mostly jobs without relations.
     pub fn any() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![6 => Just(Expiry::Never), 4 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
         let parents = prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(Parent::any(), 1..=2)];
@@ -94,7 +95,7 @@ impl Request {
         Self::of(1..12, expiry, prop::option::weighted(0.2, 0..KEYS), parents, shape)
     }
 
-    /// Few jobs of two tenants, most of them tied to something.
+    /// A few jobs of two tenants, most of them with relations.
     pub fn tied() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![4 => Just(Expiry::Never), 6 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
         let parents = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(Parent::any(), 1..=2)];
@@ -126,7 +127,7 @@ impl Request {
         )
     }
 
-    /// What the next job is tied to, after the request's earlier ones.
+    /// The relations of the next job, given the earlier ones of the request.
     pub fn wish(&self, parents: &[Uuid], earlier: Option<Uuid>, batch: Option<Uuid>) -> Wish {
         let key = self.key.filter(|_| self.shape != Shape::Chain || earlier.is_none());
         let mut after = parents.to_vec();

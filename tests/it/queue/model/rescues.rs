@@ -1,4 +1,5 @@
-//! Rescues, whole and in two halves: between the raised attempts and the index anything may arrive.
+//! Rescues, whole and in two halves: any message may arrive between raising the attempts and
+//! updating the index.
 
 use anyhow::{Result, ensure};
 use shared::queue::{
@@ -10,11 +11,11 @@ use uuid::Uuid;
 use super::{dependents::Aftermath, ledger::Crash, scene::Scene};
 use crate::queue::support::shard;
 
-/// A rescue whose leader has not told the index yet.
+/// A rescue that has not updated the index yet.
 pub struct HalfRescue {
     begun: Begun,
     expected: RescueReport,
-    /// Each job with its lease, and the time by which it is ordered if it waits again and is due.
+    /// Each job with its lease, and the time that orders it if it waits again and is due.
     claimed: Vec<(Uuid, usize, Option<i64>)>,
     aftermath: Aftermath,
 }
@@ -25,7 +26,8 @@ impl Scene<'_> {
         self.rescue_ends().await
     }
 
-    /// A leader that was half way is gone: the next one finds what it claimed.
+    /// The previous leader may have died half-way: the next rescue finds the leases that it
+    /// claimed.
     pub async fn rescue_begins(&mut self) -> Result<()> {
         self.rescue = None;
         let world = self.world;

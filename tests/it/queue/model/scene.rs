@@ -1,6 +1,7 @@
-//! The real queue of one case, and the model beside it.
+//! The real queue of one case, together with its model.
 //!
-//! Each step is done to both; what only the real one can know (which jobs a fetch gave) is told to the model, which judges it.
+//! Each step is applied to both. Results that only the real queue determines (such as the jobs of a
+//! fetch) are passed to the model, which checks them.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,17 +32,17 @@ use super::{
 };
 use crate::queue::support::queue;
 
-/// Nothing runs out by itself.
+/// So long that no lease expires unintentionally.
 pub const LEASE: Duration = Duration::from_hours(1);
-/// Also for a message that was under way for longer than a lease.
+/// Longer than a lease, too, so that it holds even for late messages.
 pub const LATER: TimeDelta = TimeDelta::hours(10);
 
-/// A lease that was handed out.
+/// A lease obtained by a worker.
 pub struct Held {
     pub lease: Lease,
-    /// Its holder lives and has not let go.
+    /// The holder is alive and has not ended the lease.
     pub alive: bool,
-    /// In which life of the index it was handed out.
+    /// The life of the index in which the lease was obtained.
     pub life: usize,
 }
 
@@ -59,17 +60,17 @@ pub struct Scene<'a> {
     pub reconciler: Reconciler,
     pub producer: Producer,
     pub owner: PgConnection,
-    /// How often a worker has not discarded what it met too late.
+    /// How often the leader had to discard an expired job that a worker had fetched.
     pub left_to_the_leader: usize,
     pub checker: Checker,
     pub redis: MultiplexedConnection,
     prefix: String,
-    /// What is under way to workers.
+    /// Messages in flight to workers.
     pub messages: Messages,
     pub rescue: Option<HalfRescue>,
-    /// Counts the losses and rebuilds of the index: whoever held something before may be doubled.
+    /// Counts the losses and rebuilds of the index: jobs held before one may run twice.
     pub life: usize,
-    /// Every lease ever handed out.
+    /// Every lease ever obtained.
     pub leases: Vec<Held>,
     pub model: Model,
 }
@@ -136,13 +137,13 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// One of the jobs of which this is true.
+    /// One of the jobs that match.
     pub fn job_where(&self, pick: usize, which: impl Fn(&Job) -> bool) -> Option<Uuid> {
         let ids: Vec<Uuid> = self.model.ledger.jobs.iter().filter(|job| which(job)).map(|job| job.id).collect();
         (!ids.is_empty()).then(|| ids[pick % ids.len()])
     }
 
-    /// What the index could hand out, read from its lanes.
+    /// Jobs that the index may dispatch, read from its flows.
     pub async fn lanes(&self) -> Result<BTreeSet<Uuid>> {
         let mut connection = self.redis.clone();
         let pattern = format!("{}:{{{}*}}*:lane:*", self.prefix, queue());
@@ -156,7 +157,7 @@ impl<'a> Scene<'a> {
         Ok(ids)
     }
 
-    /// Whom the index believes to hold something.
+    /// Jobs that are held according to the index.
     pub async fn held(&self) -> Result<BTreeSet<Uuid>> {
         let mut connection = self.redis.clone();
         let ids: Vec<Vec<u8>> = redis::cmd("HKEYS").arg(self.key("held")).query_async(&mut connection).await?;
@@ -167,7 +168,7 @@ impl<'a> Scene<'a> {
         format!("{}:{{{}}}:{name}", self.prefix, queue())
     }
 
-    /// What the index believes to be due soon.
+    /// Jobs that are due soon according to the index.
     pub async fn due(&self) -> Result<BTreeSet<Uuid>> {
         let mut connection = self.redis.clone();
         let key = format!("{}:{{{}}}:due", self.prefix, queue());
@@ -175,7 +176,7 @@ impl<'a> Scene<'a> {
         Ok(members.iter().filter_map(|member| Uuid::from_slice(member.get(..16)?).ok()).collect())
     }
 
-    /// Deletes all that the index has.
+    /// Deletes the whole index.
     pub async fn delete_keys(&self) -> Result<()> {
         let mut connection = self.redis.clone();
         let keys: Vec<Vec<u8>> =

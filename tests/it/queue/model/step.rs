@@ -1,4 +1,5 @@
-//! What can happen to a queue. A `pick` chooses among what is there when the step is taken; with nothing there the step does nothing.
+//! What can happen to a queue. A `pick` selects among the existing candidates when the step is
+//! applied; without any, the step does nothing.
 
 use std::marker::PhantomData;
 
@@ -7,14 +8,14 @@ use proptest_state_machine::ReferenceStateMachine;
 
 use super::request::Request;
 
-/// Few, so that they meet often.
+/// Few, so that their jobs often interact.
 pub const TENANTS: usize = 3;
-/// A run is charged at most this many milliseconds.
+/// The maximum charge of a run, in milliseconds.
 pub const LONGEST_MS: u64 = 10;
-/// Jobs of one fetch at the most.
+/// The maximum number of jobs per fetch.
 pub const WIDEST_FETCH: usize = 6;
 
-/// How a run ends.
+/// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Completed,
@@ -22,68 +23,69 @@ pub enum End {
     RetryNow,
     /// Failed, and due in an hour.
     RetryLater,
-    /// Put off for an hour.
+    /// Snoozed for an hour.
     Snoozed,
     Discarded,
     Cancelled,
 }
 
-/// One thing that happens.
+/// One event.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Jobs are committed; `told`: the push of the producer arrives.
+    /// Commits jobs; `told`: the producer's push arrives.
     Enqueue {
         request: Request,
         told: bool,
     },
-    /// A worker leases.
+    /// A worker fetches.
     Fetch {
         wanted: usize,
     },
-    /// A worker leases, and completes all of it; `discards`: but for the first, which fails for good.
+    /// A worker fetches and completes all jobs; `discards`: the first one is discarded instead.
     WorkOff {
         wanted: usize,
         ran_ms: u64,
         discards: bool,
     },
-    /// A run ends, a zombie's too; `settled`: the holder lives to tell the index.
+    /// A run ends, possibly a zombie's; `settled`: the holder survives to settle in the index.
     Finish {
         pick: usize,
         end: End,
         ran_ms: u64,
         settled: bool,
     },
-    /// A worker stops and gives back.
+    /// A worker stops and releases a job.
     HandBack {
         pick: usize,
     },
-    /// A holder dies or freezes: its lease runs out.
+    /// A holder dies or freezes: its lease expires.
     HolderDies {
         pick: usize,
-        /// If it was the job's last chance, that had begun.
+        /// An exclusive run, if this was one, had begun.
         begun: bool,
     },
-    /// The leader takes jobs from the dead.
+    /// The leader rescues the jobs of dead holders.
     Rescue,
-    /// The leader claims and raises attempts, and does not come further yet, or never does.
+    /// The leader claims leases and raises attempts, and stops there, for a while or for good.
     RescueBegins,
     RescueEnds,
-    /// A worker leases, and its answer is under way; jobs of newcomers alone, if it says so.
+    /// A worker fetches, and its response is in flight; `newcomers`: only jobs of newly active
+    /// tenants.
     Ask {
         wanted: usize,
         newcomers: bool,
     },
-    /// A worker reads an answer or a grant, however late.
+    /// A worker reads a response or a direct dispatch, however late.
     Read {
         pick: usize,
     },
-    /// An answer or a grant is under way for longer than a lease.
+    /// A response or a direct dispatch stays in flight for longer than a lease.
     MessageAges {
         pick: usize,
-        /// It never arrives.
+        /// The message never arrives.
         lost: bool,
     },
-    /// The push of a job arrives, whatever has become of the job.
+    /// The push of a job arrives, whatever has happened to the job since.
     LatePush {
         pick: usize,
         twice: bool,
@@ -96,53 +98,54 @@ pub enum Step {
     LateRenew {
         pick: usize,
     },
-    /// `told`: whoever cancels lives to tell the index.
+    /// `told`: the process that cancels survives to announce it.
     Cancel {
         pick: usize,
         told: bool,
     },
     Redrive {
         pick: usize,
-        /// Of what was given up, if there is anything.
+        /// Prefers discarded and cancelled jobs.
         given_up: bool,
         told: bool,
     },
     /// Redis loses everything.
     LoseIndex,
-    /// Redis comes back with something that is finished by now.
+    /// Redis restores jobs that are final or not free by now.
     OldState {
         pick: usize,
     },
-    /// `asserted`: those who live assert their leases in the grace.
+    /// `asserted`: living holders assert their leases in the grace.
     Rebuild {
         asserted: bool,
     },
     /// The leader dies in the grace of a rebuild.
     RebuildCutShort,
-    /// The crawl passes all that waits.
+    /// The crawl passes all waiting jobs.
     Sweep,
     /// An hour passes for one job.
     FallDue {
         pick: usize,
     },
     Promote,
-    /// The time after which one job is not to be begun any more passes.
+    /// The expiry of one job passes.
     TimeIsUp {
         pick: usize,
-        /// Of one that is held, if any of those can expire.
+        /// Prefers jobs that are held.
         held: bool,
     },
-    /// The leader discards what was not begun in time.
+    /// The leader discards expired jobs.
     Expire,
 }
 
-/// How often each step is taken, and of what size.
+/// The frequency and size of each step.
 pub trait Mix: 'static {
     /// Strategies with their weights.
     fn weighted() -> Vec<(u32, BoxedStrategy<Step>)>;
 }
 
-/// Generates steps. What is sensible depends on the real thing's choices, so the picks are made there.
+/// Generates steps. The candidates depend on the real queue, so picks are resolved when a step is
+/// applied.
 pub struct Steps<M>(PhantomData<M>);
 
 impl<M: Mix> ReferenceStateMachine for Steps<M> {
@@ -160,7 +163,7 @@ impl<M: Mix> ReferenceStateMachine for Steps<M> {
     fn apply((): (), _step: &Step) {}
 }
 
-/// All that can happen.
+/// All steps.
 pub struct Any;
 
 impl Mix for Any {
@@ -196,11 +199,11 @@ impl Mix for Any {
     }
 }
 
-/// All tenants have work waiting most of the time: what fairness is about.
+/// All tenants have work waiting most of the time, which is when fairness matters.
 pub struct Busy;
 
 impl Busy {
-    /// What they begin with.
+    /// The steps before those of the case.
     pub fn backlog() -> Vec<Step> {
         (0..TENANTS).map(|tenant| Step::Enqueue { request: Request::plain(tenant, 60), told: true }).collect()
     }

@@ -1,4 +1,4 @@
-//! What workers do but for the ends of runs: lease, hand back, die.
+//! Steps of workers other than the ends of runs: fetch, release, die.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::scene::{Held, Scene};
 use crate::queue::support::{PATIENCE, shard};
 
-/// Jobs whose times are closer than this have no order: they were told with the producer's clock and swept with the ledger's.
+/// Jobs with times closer than this have no defined order: pushes use the producer's clock, sweeps
+/// the ledger's.
 const SAME_TIME_MS: i64 = 50;
-/// What a worker has not discarded by then it has left to the leader: on a busy machine it meets a lock, or gets no connection.
+/// After this time the leader is expected to discard the job: on a busy machine the worker may have
+/// met a lock, or found no connection.
 const DISCARDED_BY_A_WORKER: Duration = Duration::from_secs(3);
-/// How often that may happen in one case.
+/// How often that may happen per case.
 const LEFT_TO_THE_LEADER: usize = 1;
 
 impl Scene<'_> {
@@ -28,7 +30,7 @@ impl Scene<'_> {
         ensure!(fetched.taken == expected, "{} ids taken, {expected} expected", fetched.taken);
         let after = self.lanes().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
-        ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the lanes");
+        ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the flows");
         self.judge_leases(&taken, &fetched.leases)?;
         self.judge_order(&taken)?;
         for id in &taken {
@@ -43,22 +45,24 @@ impl Scene<'_> {
         Ok((first..self.leases.len()).collect())
     }
 
-    /// Of what left the lanes, exactly what is eligible is leased, and as the ledger has it.
+    /// Of the jobs that left the flows, exactly the eligible ones are leased, with the values of
+    /// the ledger.
     pub(super) fn judge_leases(&self, taken: &BTreeSet<Uuid>, leases: &[Lease]) -> Result<()> {
         let eligible: BTreeSet<Uuid> =
             taken.iter().copied().filter(|id| self.model.ledger.job(*id).is_eligible()).collect();
         let leased: BTreeSet<Uuid> = leases.iter().map(|lease| lease.id).collect();
-        ensure!(leased == eligible && leased.len() == leases.len(), "leased {leased:?}, eligible were {eligible:?}");
+        ensure!(leased == eligible && leased.len() == leases.len(), "leased {leased:?}, eligible {eligible:?}");
         for lease in leases {
             let job = self.model.ledger.job(lease.id);
             let row = (job.attempt, job.failures, job.crashes, job.priority, self.world.tenants[job.tenant]);
             let given = (lease.attempt, lease.failures, lease.crashes, lease.priority.get(), lease.tenant);
-            ensure!(given == row, "leased as {given:?}, the ledger says {row:?}");
+            ensure!(given == row, "leased as {given:?}, the ledger has {row:?}");
         }
         Ok(())
     }
 
-    /// What a worker meets too late it discards after its answer. The rows are locked, so that the lanes are read before that.
+    /// Locks the rows of expired jobs. A worker discards the ones it fetches after its response;
+    /// the locks delay that until the flows have been read.
     pub(super) async fn hold_expired(&mut self, before: &BTreeSet<Uuid>) -> Result<Vec<Uuid>> {
         let over = before.iter().copied().filter(|id| {
             let job = self.model.ledger.job(*id);
@@ -84,9 +88,9 @@ impl Scene<'_> {
         sqlx::query("commit").execute(&mut self.owner).await?;
         if !self.are_discarded(&given_up, DISCARDED_BY_A_WORKER).await {
             self.left_to_the_leader += 1;
-            ensure!(self.left_to_the_leader <= LEFT_TO_THE_LEADER, "workers do not discard what they meet too late");
+            ensure!(self.left_to_the_leader <= LEFT_TO_THE_LEADER, "workers do not discard expired jobs");
             self.sweep_expired().await?;
-            ensure!(self.are_discarded(&given_up, PATIENCE).await, "{given_up:?} were met too late, and not discarded");
+            ensure!(self.are_discarded(&given_up, PATIENCE).await, "{given_up:?} expired and were not discarded");
         }
         self.until_pushed().await?;
         self.until_unmarked(&cancelled).await
@@ -102,7 +106,8 @@ impl Scene<'_> {
         discarded.await.is_some()
     }
 
-    /// No job was taken before another of its tenant that is more urgent, or equally urgent and clearly older.
+    /// No job is fetched before another job of its tenant that is more urgent, or equally urgent
+    /// and clearly older.
     pub(super) fn judge_order(&self, taken: &BTreeSet<Uuid>) -> Result<()> {
         let place = |id: &Uuid| {
             let job = self.model.ledger.job(*id);
@@ -113,7 +118,7 @@ impl Scene<'_> {
             for (job, at) in left.filter(|(job, _)| job.tenant == taken_job.tenant) {
                 let before = job.priority < taken_job.priority
                     || (job.priority == taken_job.priority && at + SAME_TIME_MS < taken_at);
-                ensure!(!before, "{taken_job:?} was taken before {job:?}");
+                ensure!(!before, "{taken_job:?} was fetched before {job:?}");
             }
         }
         Ok(())
@@ -124,11 +129,16 @@ impl Scene<'_> {
         let lease = self.leases[number].lease.clone();
         self.index.settle(&shard(), &[lease.hand_back()]).await?;
         self.leases[number].alive = false;
-        self.model.index.settle(lease.id, number, true);
+        if self.model.index.settle(lease.id, number, true)
+            && let Some(place) = self.model.index.lanes.get_mut(&lease.id)
+        {
+            // As it was leased: the ledger may have a later time since a redrive.
+            *place = Some(lease.run_at.timestamp_millis());
+        }
         Ok(())
     }
 
-    /// Renewing a lease for no time at all lets it run out now, without waiting.
+    /// Renewing a lease with a duration of zero expires it now, without waiting.
     pub async fn holder_dies(&mut self, pick: usize, begun: bool) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         if begun {
@@ -141,7 +151,8 @@ impl Scene<'_> {
         self.leases[number].alive = false;
         let held = match self.model.index.state {
             IndexState::Ready => self.model.index.expire(id, number),
-            // Nothing can be said of a lost index, and one in its grace believes whoever comes first. Only a fetch is late.
+            // A lost index reports no leases as lost, and one in its grace accepts the first
+            // assertion of a job. Only a fetch can be late.
             IndexState::Stale | IndexState::Late => true,
             IndexState::Grace => {
                 self.model.index.renew(id, number);
@@ -153,7 +164,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Only a job that needs it has one.
+    /// Begins an exclusive run, only for a job that needs one.
     async fn begin_last_chance(&mut self, number: usize) -> Result<()> {
         let lease = &self.leases[number].lease;
         if lease.crashes + 1 < rescue::MAX_CRASHES {
@@ -161,7 +172,7 @@ impl Scene<'_> {
         }
         let begun = rescue::begin_last_chance(&self.world.system.system, lease).await?;
         let allowed = self.model.ledger.begin_last_chance(lease.id, lease.attempt, number);
-        ensure!(begun == allowed, "the last chance began: {begun}, the model says {allowed}");
+        ensure!(begun == allowed, "the exclusive run began: {begun}, the model says {allowed}");
         Ok(())
     }
 

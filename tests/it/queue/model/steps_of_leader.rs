@@ -1,4 +1,4 @@
-//! What the leader and the fates do: rebuild, sweep, promote, expire; and losses of the index.
+//! Steps of the leader and losses of the index: rebuild, sweep, promote, expire, lose, restore.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::queue::support::{PATIENCE, queue, shard};
 
 /// Several round trips long.
 const GRACE: Duration = Duration::from_millis(250);
-/// As the scheduler's promoter looks ahead.
+/// The look-ahead of the scheduler's promoter.
 const AHEAD: Duration = Duration::from_secs(50);
 
 impl Scene<'_> {
@@ -29,7 +29,8 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// An old dump knows as waiting what is finished by now. Of what waits for others it should know nothing, and is not trusted.
+    /// An old dump contains as waiting jobs that are final by now. It should not contain dependent
+    /// jobs; a wrong entry must have no effect.
     pub async fn old_state(&mut self, pick: usize) -> Result<()> {
         let wrong = |job: &&Job| job.is_final() || !job.is_free();
         let finished: Vec<_> = self.model.ledger.jobs.iter().filter(wrong).cloned().collect();
@@ -40,7 +41,7 @@ impl Scene<'_> {
         self.push_stale(id).await
     }
 
-    /// As if it had been due when it was pushed.
+    /// Pushes the job as if it had been due.
     pub(super) async fn push_stale(&mut self, id: Uuid) -> Result<()> {
         let job = self.model.ledger.job(id);
         let waiting = WaitingJob {
@@ -83,11 +84,12 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Until it is dropped. Whoever is first among the holders of a job is believed: to know who that is, none comes before the grace.
+    /// Runs until dropped. Of several holders of a job the first to assert it wins, so none asserts
+    /// before the grace, which makes the winner known.
     async fn keep_asserting(&self, before: i64, held: &[HeldLease]) -> Result<()> {
         self.grace_after(before).await;
         loop {
-            // Each for itself: no process holds a job twice.
+            // One renewal per lease, since no process holds a job twice.
             for one in held {
                 self.index.renew(&shard(), LEASE, std::slice::from_ref(one)).await?;
             }
@@ -108,7 +110,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Waits for the grace of a rebuild later than this epoch.
+    /// Waits for the grace of a rebuild after this epoch.
     async fn grace_after(&self, before: i64) {
         eventually(PATIENCE, "the rebuild is in its grace", async || {
             let status = self.index.status(&queue()).await.ok()?;
@@ -131,14 +133,14 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// What somebody holds is left alone; and while the index cannot say who holds what, all is.
+    /// Held jobs are left alone, and all jobs while the index cannot report which are held.
     pub async fn expire(&mut self) -> Result<()> {
         let (expected, discarded) = self.sweep_expired().await?;
         ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
         Ok(())
     }
 
-    /// Returns how many the model says are discarded, and how many were.
+    /// Returns how many jobs the model discards, and how many were discarded.
     pub(super) async fn sweep_expired(&mut self) -> Result<(u64, u64)> {
         let mut expected = 0;
         if self.model.index.state == IndexState::Ready {

@@ -1,4 +1,4 @@
-//! What tenants do: enqueue, cancel, redrive.
+//! Steps of tenants: enqueue, cancel, redrive.
 
 use anyhow::{Result, bail, ensure};
 use shared::{
@@ -39,11 +39,12 @@ impl Scene<'_> {
             new.push(job);
         }
         self.model.ledger.settle();
-        // Those that came too late for what they wait for are among the new, and told as they are.
+        // Jobs whose dependencies had ended already are among the new ones, and are announced with
+        // them.
         self.unannounced();
         let ids: Vec<Uuid> = new.iter().map(|job| job.id).collect();
         let refused = if told { self.commit(new).await? } else { self.commit_untold(request.tenant, &new).await? };
-        ensure!(refused == expected, "refused were {refused:?}, the model says {expected:?}");
+        ensure!(refused == expected, "refused: {refused:?}, the model says {expected:?}");
         if !told {
             return Ok(());
         }
@@ -62,11 +63,11 @@ impl Scene<'_> {
         match self.producer.enqueue(EnqueueRequest { jobs, idempotency: None }).await? {
             Enqueued::Created => Ok(Vec::new()),
             Enqueued::CreatedExcept(refused) => Ok(refused),
-            other => bail!("without an idempotency key it was {other:?}"),
+            other => bail!("without an idempotency key the result is {other:?}"),
         }
     }
 
-    /// Whoever committed does not live to tell the index.
+    /// The process dies between the commit and the push.
     async fn commit_untold(&self, tenant: usize, jobs: &[NewJob]) -> Result<Vec<Refused>> {
         let mut transaction = self.world.system.tenants.begin(self.world.tenants[tenant]).await?;
         let refused = Producer::enqueue_in(&mut transaction, jobs).await?;
@@ -104,7 +105,7 @@ impl Scene<'_> {
             }
             Steered::Done(_) if allowed => self.unannounced(),
             Steered::Refused(_) if !allowed => {}
-            other => bail!("cancelling was {other:?}, the model says allowed: {allowed}"),
+            other => bail!("the cancellation returned {other:?}, the model says allowed: {allowed}"),
         }
         Ok(())
     }
@@ -123,7 +124,7 @@ impl Scene<'_> {
             Steered::Settling => bail!("a cascade of the model is done in one step"),
             Steered::NotFound => bail!("the job is not found"),
         };
-        ensure!(became == expected, "redriving was {became:?}, the model says {expected:?}");
+        ensure!(became == expected, "the redrive returned {became:?}, the model says {expected:?}");
         if let Steered::Done(position) = steered
             && told
         {
@@ -142,7 +143,7 @@ impl Scene<'_> {
     }
 }
 
-/// As the ledger has it.
+/// The form of the key in the ledger.
 pub fn key_text(key: Key) -> String {
     format!("key-{key}")
 }

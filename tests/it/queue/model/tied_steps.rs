@@ -1,4 +1,4 @@
-//! Few jobs whose ends matter to others: keys, expiry and waiting for others meet in every case.
+//! Few jobs whose ends affect other jobs: every case combines keys, expiry and dependencies.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::{
     step::{Mix, Step, finish, holder_dies, pick, pick_flag, pick_told, redrive, work_off},
 };
 
-/// Requests are small and tied.
+/// Small requests with relations.
 pub struct Tied;
 
 impl Mix for Tied {

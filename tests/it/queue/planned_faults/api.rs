@@ -1,4 +1,4 @@
-//! An API that ends between commit and answer, answer and push, cancellation and announcement.
+//! An API that dies between commit and response, response and push, cancellation and announcement.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tests::{
 use super::is_killed;
 use crate::queue::support::{LEASE, Ledger, PATIENCE, indexed, process_spec, reaches};
 
-/// An API that will be killed, beside the one of the app, which lives on.
+/// An API that will be killed, beside the app's own, which survives.
 async fn doomed(app: &TestApp, key: &str, point: &str) -> Result<(ProcessUnderTest, ApiClient)> {
     planned(app, key, &format!("{point}:1:kill")).await
 }
@@ -38,7 +38,8 @@ async fn jobs(app: &TestApp) -> Result<i64> {
     Ok(sqlx::query_scalar("select count(*) from jobs").fetch_one(&mut Ledger::open(&app.system).await?.0).await?)
 }
 
-/// The client has no answer, repeats the request with the same key, and there is one job, which runs once.
+/// The client gets no response and repeats the request under the same key: there is one job, which
+/// runs once.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_commit_and_answer_the_repeat_finds_the_job() -> Result<()> {
     let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
@@ -47,7 +48,7 @@ async fn killed_between_commit_and_answer_the_repeat_finds_the_job() -> Result<(
     indexed(&app.system, 0).await;
     let (mut api, client) = doomed(&app, &key(&app, tenant.id).await?, "after_commit_before_push").await?;
     let lost: Result<Answer> = client.post_once("/api/v1/jobs", "key", &callback(&sink, "effect")).await;
-    assert!(lost.is_err(), "it was answered: {lost:?}");
+    assert!(lost.is_err(), "the request got a response: {lost:?}");
     is_killed(&mut api).await?;
     assert_eq!(jobs(&app).await?, 1, "the commit came before the kill");
 
@@ -57,7 +58,7 @@ async fn killed_between_commit_and_answer_the_repeat_finds_the_job() -> Result<(
     Ok(())
 }
 
-/// The client has its 202; the index was never told.
+/// The client has its 202; the job was never pushed to the index.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_after_the_answer_and_before_the_push_the_job_is_swept_up() -> Result<()> {
     let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
@@ -75,7 +76,8 @@ async fn killed_after_the_answer_and_before_the_push_the_job_is_swept_up() -> Re
     Ok(())
 }
 
-/// Nobody tells the holder, which finishes: the ledger refuses that, because the job is cancelled.
+/// The holder gets no notification and finishes: the ledger refuses that finish, because the job is
+/// cancelled.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_it_announced_a_cancellation_the_job_stays_cancelled() -> Result<()> {
     let (app, sink) = (TestApp::start().await?, HttpSink::start().await?);
@@ -95,8 +97,9 @@ async fn killed_before_it_announced_a_cancellation_the_job_stays_cancelled() -> 
     Ok(())
 }
 
-/// Requests of one group, of which some are refused as a whole, and nobody hears of their commit: each gets the answer that it
-/// would have got. The writers are kept busy, so that the requests meet in one group.
+/// Some requests of a commit group are refused as a whole, and the reply to the group's commit is
+/// lost: each request gets the response that it would have got. The writers are kept busy, so that
+/// the requests meet in one group.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_commit_was_in_doubt_is_answered_with_what_became_of_it() -> Result<()> {
     let app = TestApp::start().await?;
@@ -104,7 +107,7 @@ async fn a_group_whose_commit_was_in_doubt_is_answered_with_what_became_of_it() 
     let holder = tenant.api.post("/api/v1/jobs", &unique("held")).await?.id();
     let plan = "after_commit_before_its_reply:2:error";
     let (_api, client) = planned(&app, &key(&app, tenant.id).await?, plan).await?;
-    // The second group is what arrives while the first is being committed.
+    // The second group consists of the requests that arrive during the commit of the first.
     let requests = (0..20).map(|number| {
         let (client, name) =
             (client.clone(), if number % 2 == 0 { "held".to_owned() } else { format!("free {number}") });

@@ -1,4 +1,4 @@
-//! A leader that ends between two steps of a cascade.
+//! A leader that dies between two steps of a cascade.
 
 use anyhow::Result;
 use serde_json::json;
@@ -11,7 +11,8 @@ use crate::queue::{
     support::scheduler_spec,
 };
 
-/// What is left is in the ledger, and the next leader continues; nothing of it runs.
+/// The rest of the cascade is in the ledger, and the next leader continues it; none of its jobs
+/// runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cascade_that_was_cut_short_is_continued() -> Result<()> {
     let system = TestSystem::start().await?;

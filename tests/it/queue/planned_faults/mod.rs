@@ -1,6 +1,8 @@
-//! Real processes that are killed, hung or told of a failure exactly between two steps (see `shared::faults`).
+//! Real processes that are killed, hung or given an error exactly between two steps (see
+//! `shared::faults`).
 //!
-//! Each test names the point, and says by effects seen outside what holds after it.
+//! Each test names the point, and checks what holds after it by effects that are visible from
+//! outside.
 
 mod api;
 mod cascade;
@@ -18,7 +20,7 @@ use super::support::PATIENCE;
 
 const LEASE: Duration = Duration::from_secs(2);
 
-/// Waits until the planned kill has struck.
+/// Waits until the planned kill has happened.
 async fn is_killed(process: &mut ProcessUnderTest) -> Result<()> {
     let status = process.wait_exit(PATIENCE).await?;
     assert_eq!(status.signal(), Some(9), "{status}: {}", process.output()?);

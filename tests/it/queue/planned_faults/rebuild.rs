@@ -1,4 +1,5 @@
-//! A leader that ends in the middle of a rebuild: the next one begins it anew, and workers wait or work meanwhile.
+//! A leader that dies during a rebuild: the next one starts the rebuild over; meanwhile workers
+//! wait or work.
 
 use anyhow::Result;
 use serde_json::json;
@@ -16,7 +17,7 @@ async fn survives(point: &str, left: impl Fn(IndexState, bool) -> bool) -> Resul
     let mut leader = scheduler_spec(&system)?.env("ROTA_FAULT", format!("{point}:1:kill")).start()?;
     is_killed(&mut leader).await?;
     let status = system.index.status(&queue()).await?;
-    assert!(left(status.state, status.complete), "it was killed elsewhere: {status:?}");
+    assert!(left(status.state, status.complete), "the leader was killed elsewhere: {status:?}");
 
     let (scheduler, worker) = (system.scheduler(), system.worker(50, LEASE));
     let once = Ledger::open(&system).await?.completed(jobs).await;
@@ -28,11 +29,12 @@ async fn survives(point: &str, left: impl Fn(IndexState, bool) -> bool) -> Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_when_the_index_is_empty_the_next_leader_builds_it() -> Result<()> {
-    // The queues are rebuilt side by side, and it may have been another one that was just empty.
+    // The queues are rebuilt in parallel, so the leader may have been killed just after another one
+    // was cleared.
     survives("rebuild_after_clear", |state, complete| state != IndexState::Ready && !complete).await
 }
 
-/// Half an index looks ready to workers, and is not taken for whole by the next leader.
+/// Half an index looks ready to workers, but the next leader does not take it for complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_two_pages_the_next_leader_builds_it_anew() -> Result<()> {
     survives("rebuild_between_pages", |state, complete| state == IndexState::Ready && !complete).await

@@ -1,4 +1,4 @@
-//! A leader that ends after it raised the attempts in the ledger, and before the index knows.
+//! A leader that dies after raising the attempts in the ledger and before updating the index.
 
 use anyhow::Result;
 use tests::{
@@ -9,8 +9,8 @@ use tests::{
 use super::{LEASE, is_killed};
 use crate::queue::support::{Ledger, PATIENCE, callback, reaches, scheduler_spec, worker_process};
 
-/// The next leader repeats the rescue. That counts the crash a second time, which is the price of telling the ledger first; the
-/// job runs again all the same.
+/// The next leader repeats the rescue. That counts the crash a second time, the price of updating
+/// the ledger first; the job runs again nevertheless.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rescue_that_was_cut_short_is_repeated() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -25,7 +25,7 @@ async fn a_rescue_that_was_cut_short_is_repeated() -> Result<()> {
     is_killed(&mut leader).await?;
     let mut ledger = Ledger::open(&system).await?;
     let between = ledger.row(id).await?;
-    assert_eq!((between.attempt, between.crashes), (2, 1), "the ledger was told");
+    assert_eq!((between.attempt, between.crashes), (2, 1), "the ledger was updated");
 
     let (_scheduler, heir) = (system.scheduler(), system.worker(1, LEASE));
     sink.wait_for_count("effect", 2, PATIENCE).await;

@@ -1,4 +1,5 @@
-//! A leader that ends while it splits a queue otherwise: nothing is handed out twice in between, and the next leader goes on.
+//! A leader that dies while it changes a queue's number of shards: no job is leased twice in
+//! between, and the next leader continues.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! A worker that ends between lease and read, effect and finish, ledger and index.
+//! A worker that dies between lease and read, effect and finish, ledger and index.
 
 use anyhow::Result;
 use shared::{
@@ -22,7 +22,7 @@ struct Scene {
     id: Uuid,
 }
 
-/// One job, in the index before any worker is there.
+/// One job, in the index before any worker starts.
 async fn scene() -> Result<Scene> {
     let system = TestSystem::start().await?;
     let sink = HttpSink::start().await?;
@@ -31,7 +31,8 @@ async fn scene() -> Result<Scene> {
     Ok(Scene { system, sink, tenant, id })
 }
 
-/// What became of the job once another worker was there: how often its effect was made, its attempt and its crashes.
+/// The result of the job once another worker was started: the number of effects, the attempt and
+/// the crashes.
 async fn after_kill(point: &str) -> Result<(usize, i32, i16)> {
     let scene = scene().await?;
     let _scheduler = scene.system.scheduler();
@@ -53,7 +54,7 @@ async fn killed_between_lease_and_read_the_job_runs_once() -> Result<()> {
     Ok(())
 }
 
-/// The one case in which a plain effect is repeated: nobody else can know that it happened.
+/// The only case in which a plain effect is repeated: nothing else records that it happened.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_effect_and_finish_the_effect_is_repeated_once() -> Result<()> {
     assert_eq!(after_kill("after_effect_before_finish").await?, (2, 2, 1));
@@ -66,7 +67,8 @@ async fn killed_between_ledger_and_index_the_job_does_not_run_again() -> Result<
     Ok(())
 }
 
-/// The ledger fails just when rows are read: what was leased is given back at once, and no attempt is burnt.
+/// The ledger fails just when rows are read: the leases are released at once, and no attempt is
+/// used.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_between_lease_and_read_costs_no_attempt() -> Result<()> {
     let scene = scene().await?;
@@ -80,7 +82,8 @@ async fn an_error_between_lease_and_read_costs_no_attempt() -> Result<()> {
     Ok(())
 }
 
-/// A worker that lives but never reads what it leased renews nothing, so it loses the job like a dead one.
+/// A worker that is alive but never reads its leases does not renew them, so it loses the job like
+/// a dead one.
 #[tokio::test(flavor = "multi_thread")]
 async fn hung_between_lease_and_read_the_job_goes_to_another() -> Result<()> {
     let scene = scene().await?;
@@ -97,7 +100,8 @@ async fn hung_between_lease_and_read_the_job_goes_to_another() -> Result<()> {
     Ok(())
 }
 
-/// The end of a run that is to be repeated is in the ledger, and the worker does not hear of it: no crash is counted.
+/// The end of a run that will be retried is in the ledger, and the reply to the worker is lost: no
+/// crash is counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_whose_reply_was_lost_costs_no_crash() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -111,8 +115,8 @@ async fn a_retry_whose_reply_was_lost_costs_no_crash() -> Result<()> {
     Ok(())
 }
 
-/// Jobs that the end of another releases and cancels are known to the ledger alone: the dependent runs, once, although the sweep
-/// has been past its row long before.
+/// The jobs released and cancelled by another job's end are known only to the ledger: the dependent
+/// runs once, although the sweep has passed its row long before.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_it_announced_an_aftermath_the_dependent_runs() -> Result<()> {
     let scene = scene().await?;
@@ -143,9 +147,9 @@ async fn killed_before_it_announced_an_aftermath_the_dependent_runs() -> Result<
     Ok(())
 }
 
-/// Waits until the sweep behind new rows has passed this one.
+/// Waits until the sweep of new rows has passed this one.
 async fn swept(system: &TestSystem, id: Uuid) {
-    eventually(PATIENCE, "the sweep has come by", async || {
+    eventually(PATIENCE, "the sweep has passed", async || {
         let old = "select inserted_at < now() - interval '5 seconds' from jobs where id = $1";
         let old = sqlx::query_scalar::<_, bool>(old).bind(id).fetch_one(&mut Ledger::open(system).await.ok()?.0).await;
         old.ok()?.then_some(())

@@ -1,4 +1,5 @@
-//! Splitting a queue otherwise, with work waiting: by the procedure of `docs/OPERATIONS.md`, and against it.
+//! Changing the number of shards with work waiting: by the procedure of `docs/OPERATIONS.md`, and
+//! against it.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use crate::queue::support::{LEASE, Ledger, PATIENCE, build_index, callback, inde
 const TENANTS: usize = 8;
 const JOBS: usize = 60;
 
-/// Workers stop, all get another number, scheduler and workers start; jobs come all the while, some for later.
+/// Workers stop, all processes get another number, scheduler and workers start; jobs are enqueued
+/// all the while, some for later.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_one_to_four_and_back_nothing_is_lost_and_nothing_doubled() -> Result<()> {
     let mut system = TestSystem::start().await?;
@@ -43,7 +45,7 @@ async fn from_one_to_four_and_back_nothing_is_lost_and_nothing_doubled() -> Resu
             sink.wait_total(sink.total() + 100, PATIENCE).await;
             worker.stop().await?;
             scheduler.stop().await;
-            assert!(sink.total() + 100 < jobs, "there is a backlog to be taken along");
+            assert!(sink.total() + 100 < jobs, "there must be a backlog to move");
         } else {
             let all = i64::try_from(jobs)?;
             assert_eq!(Ledger::open(&system).await?.completed(all).await, all, "every job took one attempt");
@@ -61,7 +63,8 @@ async fn from_one_to_four_and_back_nothing_is_lost_and_nothing_doubled() -> Resu
     Ok(())
 }
 
-/// Whoever still runs with the old number gets nothing, keeps nothing, and leaves nothing behind in Redis.
+/// A process with the old number gets no jobs, loses its leases, and leaves nothing behind in
+/// Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -77,7 +80,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
 
     let system = system.split(SPLIT)?;
     let scheduler = system.scheduler();
-    eventually(PATIENCE, "the old holder hears that its lease is lost", async || {
+    eventually(PATIENCE, "the old holder has lost its lease", async || {
         let held = [lease.held(Duration::ZERO)];
         let lost = old.renew(&shard(), LEASE, &held).await.ok()?.lost;
         (lost == [lease.id]).then_some(())
@@ -87,7 +90,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     assert_eq!((fetched.state, fetched.leases.len()), (IndexState::Stale, 0));
     let priority = Priority::DEFAULT;
     old.push(&queue(), &[WaitingJob { id: ids[1], tenant, priority, run_at_ms: None }]).await?;
-    assert_eq!(old.depth(&queue()).await?.available, 0, "nothing that nobody would ever take out again");
+    assert_eq!(old.depth(&queue()).await?.available, 0, "no entry is left behind");
 
     let worker = system.worker(1, LEASE);
     for id in &ids {
@@ -98,7 +101,8 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
     Ok(())
 }
 
-/// The run that the change cuts off is interrupted and begins anew; it does not go on beside its second run.
+/// A run cut off by the change is interrupted and starts again; it does not continue beside its
+/// second run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_not_stopped_lets_go_of_its_runs() -> Result<()> {
     let system = TestSystem::start().await?;
@@ -113,7 +117,8 @@ async fn a_worker_that_was_not_stopped_lets_go_of_its_runs() -> Result<()> {
     let system = system.split(SPLIT)?;
     let (scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
     sink.wait_for_count("running", 2, PATIENCE).await;
-    // The other worker's only slot is taken by the second run, so this runs only if the first one was let go of.
+    // The second run occupies the other worker's only slot, so this job runs only if the first run
+    // was interrupted.
     let mut elsewhere = system.job(tenant, "noop", &json!({}));
     elsewhere.queue = system.registry.queues().into_iter().find(|other| *other != queue()).expect("several queues");
     let next = system.enqueue(vec![elsewhere]).await?[0];

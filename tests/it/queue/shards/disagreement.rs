@@ -1,4 +1,4 @@
-//! Processes that were given another number of shards than the leading scheduler.
+//! Processes with a different number of shards than the leading scheduler.
 
 use anyhow::Result;
 use serde_json::json;
@@ -72,7 +72,7 @@ async fn a_process_refuses_to_split_a_queue_that_there_is_not() -> Result<()> {
         let spec = process_spec(&system, name)?.env("METRICS_PORT", "0").env("ROTA_QUEUE_SHARDS", "emial:4");
         let mut process = spec.start()?;
         let (status, output) = (process.wait_exit(PATIENCE).await?, process.output()?);
-        assert!(!status.success() && output.contains(r#"there is no queue "emial"; there are: "#), "{name}: {output}");
+        assert!(!status.success() && output.contains(r#"unknown queue "emial"; known queues: "#), "{name}: {output}");
     }
     Ok(())
 }

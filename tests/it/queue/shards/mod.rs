@@ -1,4 +1,5 @@
-//! Queues that are split over shards: all that holds of a queue holds of the shards together, and of each tenant exactly.
+//! Queues split over shards: guarantees of a queue hold for its shards together, and exactly for
+//! each tenant.
 
 mod changing;
 mod disagreement;
@@ -24,7 +25,8 @@ use super::support::{LEASE, build_index, indexed, queue};
 
 const SPLIT: &str = "default:4";
 
-/// A queue of four shards without anybody who would correct its index, and tenants of each shard.
+/// A queue of four shards without a scheduler that would correct its index, and tenants of each
+/// shard.
 struct Scene {
     system: TestSystem,
     limiter: Limiter,
@@ -46,7 +48,8 @@ impl Scene {
         })
     }
 
-    /// Commits as many jobs of each tenant of each shard, waits until the index has them, and returns them by shard.
+    /// Commits this many jobs of each tenant of each shard, waits until the index contains them,
+    /// and returns them by shard.
     async fn backlog(&self, jobs: usize) -> Result<Vec<Vec<Uuid>>> {
         let (mut ids, mut total) = (Vec::new(), 0);
         for tenants in &self.tenants {
@@ -63,7 +66,7 @@ impl Scene {
         Ok(self.consumer.fetch(&self.shards[shard], wanted).await?.leases)
     }
 
-    /// So many of each shard.
+    /// Fetches this many jobs of each shard.
     async fn fetch_of_each(&self, wanted: usize) -> Result<Vec<Vec<Lease>>> {
         let mut leases = Vec::new();
         for shard in 0..self.shards.len() {
@@ -73,7 +76,7 @@ impl Scene {
     }
 }
 
-/// Adds tenants until each shard has so many; those beyond that stay without work.
+/// Adds tenants until each shard has this many; surplus tenants stay without work.
 async fn tenants_of_each(system: &TestSystem, each: usize) -> Result<Vec<Vec<TenantId>>> {
     let shards: Vec<Shard> = system.index.shards(&queue()).collect();
     let (mut tenants, mut made) = (vec![Vec::new(); shards.len()], 0);

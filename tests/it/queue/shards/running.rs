@@ -67,7 +67,7 @@ async fn a_flush_loses_nothing_and_doubles_nothing() -> Result<()> {
     assert_eq!(slots(&redis, &system).await?.len(), 4, "each shard is a slot of its own");
     let before = system.index.status(&queue()).await?.epoch;
     redis.flush_all().await?;
-    eventually(PATIENCE, "the index is built anew", async || {
+    eventually(PATIENCE, "the index is rebuilt", async || {
         let status = system.index.status(&queue()).await.ok()?;
         (status.state == IndexState::Ready && status.complete && status.epoch > before).then_some(())
     })
@@ -83,7 +83,7 @@ async fn a_flush_loses_nothing_and_doubles_nothing() -> Result<()> {
     Ok(())
 }
 
-/// In a cluster a node can be lost alone.
+/// In a cluster, a single node can be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loss_of_one_shard_has_the_queue_built_anew() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
@@ -129,6 +129,6 @@ async fn a_holder_that_is_lost_is_rescued_in_every_shard() -> Result<()> {
     let worker = system.worker(4, LEASE);
     let mut ledger = Ledger::open(&system).await?;
     assert_eq!(ledger.completed(4).await, 0);
-    assert_eq!(ledger.count("completed", 2).await?, 4, "each lost its first attempt");
+    assert_eq!(ledger.count("completed", 2).await?, 4, "each job lost its first attempt");
     worker.stop().await
 }

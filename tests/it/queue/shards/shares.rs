@@ -1,4 +1,5 @@
-//! Fairness is that of one ring inside a shard, and a flooded shard takes no more than its turn from the others.
+//! Within a shard, fairness is as in an unsplit queue; a flooded shard takes no more than its share
+//! from the others.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,8 +22,9 @@ async fn enqueue(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<(
     Ok(())
 }
 
-/// Leases and settles by hand, so that what is measured does not depend on the machine. Of the two tenants of one shard, one has
-/// jobs of 5 ms and the other of 20 ms; a tenant of another shard has ten times their work, and its shard is asked for more.
+/// Leases and settles manually, so that the measurement does not depend on the machine. Of the two
+/// tenants of one shard, one has jobs of 5 ms and the other of 20 ms; a tenant of another shard has
+/// ten times their work, and more is fetched from its shard.
 async fn served_beside_a_flood(weights: [i32; 2]) -> Result<[u64; 2]> {
     let scene = Scene::new(2).await?;
     let (here, flooder) = (&scene.tenants[0], scene.tenants[1][0]);
@@ -46,7 +48,7 @@ async fn served_beside_a_flood(weights: [i32; 2]) -> Result<[u64; 2]> {
             scene.system.index.settle(&scene.shards[shard], &ended.collect::<Vec<_>>()).await?;
         }
     }
-    assert_eq!(served_ms[&flooder], 20_000, "the flood was served all the while");
+    assert_eq!(served_ms[&flooder], 20_000, "the flood was served the whole time");
     Ok([served_ms[&here[0]], served_ms[&here[1]]])
 }
 
@@ -85,6 +87,6 @@ async fn a_worker_does_not_leave_a_quiet_shard_behind_a_flooded_one() -> Result<
     }
     sink.wait_total(30, PATIENCE).await;
     let left = system.index.depth(&queue()).await?.available;
-    assert!(left > flood / 2, "only {left} of the flood's {flood} were left when the quiet tenants had their turn");
+    assert!(left > flood / 2, "only {left} of the flood's {flood} were left when the quiet tenants had been served");
     worker.stop().await
 }

@@ -39,12 +39,12 @@ async fn a_cap_is_exact_and_holds_off_nobody_else() -> Result<()> {
     let leases = scene.fetch_of_each(10).await?;
     assert_eq!(leases.iter().map(Vec::len).collect::<Vec<_>>(), [10, 7, 10, 10]);
     assert_eq!(of(capped, &leases[1]), 2);
-    assert_eq!(scene.fetch_of_each(10).await?.concat().len(), 0, "at its cap, and the others have nothing more");
-    let ended = leases[1].iter().find(|lease| lease.tenant == capped).context("it got two")?;
+    assert_eq!(scene.fetch_of_each(10).await?.concat().len(), 0, "at its cap, and the others have no jobs left");
+    let ended = leases[1].iter().find(|lease| lease.tenant == capped).context("the tenant has two leases")?;
     let ran = Some(Duration::from_millis(1));
     let end = Settlement { id: ended.id, token: ended.token, ran, again: None };
     scene.system.index.settle(&ended.shard, &[end]).await?;
-    assert_eq!(of(capped, &scene.fetch(1, 10).await?), 1, "one ended, one may start");
+    assert_eq!(of(capped, &scene.fetch(1, 10).await?), 1, "one job ended, so one may start");
     Ok(())
 }
 
@@ -58,7 +58,7 @@ async fn a_pause_stops_all_shards_and_is_mended_in_each() -> Result<()> {
     scene.limiter.pause_queue(&queue(), false).await?;
     assert_eq!(scene.fetch_of_each(1).await?.concat().len(), 4);
 
-    // One shard was not told.
+    // One shard missed the update.
     scene.limiter.reconcile(&[queue()]).await?;
     let flag = async |shard: usize, paused: &str| {
         let meta = key(&scene.system, &scene.shards[shard], "meta");
@@ -136,7 +136,7 @@ async fn a_running_job_of_any_shard_is_stopped() -> Result<()> {
         reaches(&system, tenant, long, "running").await;
         let next = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
         cancel(&system, tenant, long).await?;
-        // The only slot is free only once the long one has been stopped.
+        // The only slot becomes free only once the long job has been stopped.
         reaches(&system, tenant, next, "completed").await;
         assert_eq!(Ledger::open(&system).await?.row(long).await?.state, "cancelled");
     }

@@ -1,7 +1,8 @@
-//! Whether the leads of a campaign have the columns that every mail of it needs.
+//! Checks that the leads of a campaign have the columns that every mail needs.
 //!
-//! Invariant: a file that lacks a column is refused or told before a mail is out. Columns are compared in one statement; no mail is
-//! written for it, so it takes the time of one look at each lead.
+//! Invariant: a file that lacks a column is rejected or reported before a mail is sent. One
+//! statement compares the columns without rendering a mail, so a check takes one pass over the
+//! leads.
 
 use jobs::campaign_mail::{COMPILE, CampaignMail};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use crate::{
     state::AppState,
 };
 
-/// Recipients that a preview looks at.
+/// Maximum recipients that a preview examines.
 pub(super) const PREVIEW_SCAN: i64 = 10_000;
 
 /// The columns that every mail of the campaign needs.
@@ -34,7 +35,7 @@ pub(in crate::routes::v1) async fn needed(
     state.compute.run(tenant, COMPILE, work).await?.map_err(|error| template_problem(&error))
 }
 
-/// Refuses with the number of leads that lack a column, and one of them.
+/// Rejects with the number of leads that lack a column, and an example.
 pub(in crate::routes::v1) async fn must_be_there(
     transaction: &mut TenantTx,
     campaign: Uuid,
@@ -49,7 +50,7 @@ pub(in crate::routes::v1) async fn must_be_there(
     Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("missing", leads))
 }
 
-/// The needed columns that some leads lack, looking at so many of them at the most.
+/// The needed columns that some leads lack; examines at most `scan` leads.
 pub(super) async fn missing(
     transaction: &mut TenantTx,
     campaign: Uuid,

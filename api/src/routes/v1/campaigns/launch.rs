@@ -1,6 +1,7 @@
-//! Starting a campaign, and writing to one recipient to see whether that can work.
+//! Starting a campaign, and rendering the mail to one recipient to check that it can be sent.
 //!
-//! Invariant: templates are compiled and filled on the compute pool while no transaction is open: what is needed is read first.
+//! Invariant: templates are compiled and rendered on the compute pool while no transaction is open;
+//! their inputs are read before.
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -37,14 +38,14 @@ use crate::{
     state::AppState,
 };
 
-/// All that a mail to one recipient is made from.
+/// The inputs of a mail to one recipient.
 pub(super) struct Letter {
     campaign: Campaign,
     who: Unsubscriber,
     addressee: Addressee,
 }
 
-/// A mail that could be written.
+/// A mail that could be rendered.
 pub(super) struct Written {
     pub preview: Preview,
     /// The columns that every mail of the campaign needs.
@@ -52,7 +53,7 @@ pub(super) struct Written {
 }
 
 impl Letter {
-    /// To the recipient of this address, or to any.
+    /// Reads the letter to the recipient with this address, or to any recipient.
     pub(super) async fn read(transaction: &mut TenantTx, id: Uuid, email_key: Option<&str>) -> Result<Self, Problem> {
         let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
         let recipient = recipients::for_preview(transaction, id, email_key).await?;
@@ -63,7 +64,8 @@ impl Letter {
         Ok(Self { campaign, who: Unsubscriber { tenant: transaction.tenant(), recipient }, addressee })
     }
 
-    /// To the first of `leads_csv`, as a draft that is sent at once would have it. Nothing of it stays in the ledger.
+    /// The letter to the first lead of `leads_csv`, for a draft that is sent at once. Its rows are
+    /// not committed.
     pub(super) async fn rehearse(
         state: &AppState,
         mut transaction: TenantTx,
@@ -78,7 +80,7 @@ impl Letter {
         Self::read(&mut transaction, new.id, None).await
     }
 
-    /// The mail, with other values if there are any.
+    /// Renders the mail, with `values` in place of the recipient's if there are any.
     pub(super) async fn write(self, state: &AppState, values: Option<Map<String, Value>>) -> Result<Written, Problem> {
         let Self { campaign, who, addressee } = self;
         let (links, variables) = (state.unsubscribe_links.clone(), values.map_or(addressee.variables, Value::Object));
@@ -105,7 +107,7 @@ pub(super) async fn launch(
     let mut transaction = state.stores.tenants.begin(tenant).await?;
     let letter = Letter::read(&mut transaction, id, None).await?;
     transaction.commit().await?;
-    // What cannot be written to the first recipient would fail for everyone.
+    // If the mail to the first recipient cannot be rendered, all mails would fail.
     let needed = letter.write(state, None).await?.needed;
     let mut transaction = state.stores.tenants.begin(tenant).await?;
     if from == ["draft"] {
@@ -118,7 +120,8 @@ pub(super) async fn launch(
     Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
 
-/// Changes the state and inserts the job that fans out, in one transaction. Returns the job, to be announced after the commit.
+/// Changes the state and inserts the job that fans out, in one transaction. Returns the job; the
+/// caller announces it after the commit.
 pub(super) async fn start(
     state: &AppState,
     transaction: &mut TenantTx,

@@ -1,4 +1,4 @@
-//! What campaigns are asked for with, and how they are shown.
+//! Request and response types of campaigns.
 
 use chrono::{DateTime, Utc};
 use jobs::{
@@ -28,18 +28,19 @@ use crate::{
 };
 
 const MAX_SENDER_NAME: usize = 200;
-/// Bytes of a preview's variables: as many as a row of leads has.
+/// Maximum bytes of a preview's variables: the same as of a row of leads.
 const MAX_VARIABLES_BYTES: usize = 64 * 1024;
 
-/// A campaign that is to be drafted.
+/// A campaign to draft.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignDraft {
-    /// For people.
+    /// A name for people.
     #[serde(deserialize_with = "storable")]
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
     pub(super) name: String,
-    /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email` and `unsubscribe_url`.
+    /// Template of the subject. Templates are Jinja; they may use the columns of the leads, `email`
+    /// and `unsubscribe_url`.
     #[schema(example = "Hello {{ first_name }}", pattern = r"^[^\x00]*$")]
     #[serde(deserialize_with = "storable")]
     pub(super) subject: String,
@@ -51,103 +52,105 @@ pub struct CampaignDraft {
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(pattern = r"^[^\x00]*$")]
     pub(super) html: Option<String>,
-    /// Who it is from.
+    /// The sender.
     pub(super) from: Sender,
     /// Leads to import at once, as CSV; for large files use `…/leads`.
     pub(super) leads_csv: Option<String>,
-    /// Whether to send it at once; needs the scope `campaigns:send` too.
+    /// Whether to send the campaign at once; this also needs the scope `campaigns:send`.
     #[serde(default)]
     pub(super) send: bool,
 }
 
-/// Who a campaign is from.
+/// The sender of a campaign.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sender {
     /// The address.
     #[schema(example = "news@example.com", format = Email, min_length = 3, max_length = 254)]
     pub(super) email: String,
-    /// The name shown with it, 200 characters at most.
+    /// The name shown with the address, at most 200 characters.
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     pub(super) name: Option<String>,
 }
 
-/// A campaign as it stands.
+/// A campaign.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CampaignView {
     pub(super) id: Uuid,
     pub(super) name: String,
     /// draft, scheduled, sending, paused, cancelled or completed.
     pub(super) state: String,
-    /// Null in a list if it is larger than 1 KiB; `subject_omitted` says so.
+    /// Null in a list if larger than 1 KiB; see `subject_omitted`.
     pub(super) subject: Option<String>,
-    /// Whether `subject` is left out because it is large.
+    /// Whether `subject` is omitted because of its size.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) subject_omitted: bool,
-    /// Null in a list if it is larger than 1 KiB; `text_omitted` says so.
+    /// Null in a list if larger than 1 KiB; see `text_omitted`.
     pub(super) text: Option<String>,
-    /// Whether `text` is left out because it is large.
+    /// Whether `text` is omitted because of its size.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) text_omitted: bool,
-    /// Null in a list if it is larger than 1 KiB; `html_omitted` says so.
+    /// Null in a list if larger than 1 KiB; see `html_omitted`.
     pub(super) html: Option<String>,
-    /// Whether `html` is left out because it is large.
+    /// Whether `html` is omitted because of its size.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) html_omitted: bool,
     pub(super) from: Sender,
-    /// Why it is paused: `requested`, `relay_unavailable` (it goes on by itself), `refused`, or `job_ended`: the job that sends it was cancelled or discarded.
+    /// Why the campaign is paused: `requested`, `relay_unavailable` (it resumes automatically),
+    /// `refused`, or `job_ended` (the job that sends it was cancelled or discarded).
     pub(super) pause_reason: Option<String>,
-    /// What the reason was seen from, such as a refusal's stage and codes.
+    /// The cause of the pause, such as the stage and codes of a refusal.
     pub(super) pause_detail: Option<String>,
     pub(super) send_at: Option<DateTime<Utc>>,
     pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) finished_at: Option<DateTime<Utc>>,
     pub(super) created_at: DateTime<Utc>,
-    /// How many recipients are in each state; left out in lists.
+    /// The number of recipients in each state; omitted in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<Counts>,
-    /// What was imported with the draft.
+    /// The report on the leads imported with the draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) import: Option<ImportReport>,
 }
 
-/// Which page of the list.
+/// The page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CampaignQuery {
-    /// How many, 1 to 200; 50 if left out.
+    /// Maximum number of items, 1 to 200; default 50.
     #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Start of the page: `next_cursor` of the previous page.
     #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
-/// Whom to write a preview to.
+/// The recipient of a preview.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewRequest {
-    /// A recipient of the campaign; the first one if left out.
+    /// A recipient of the campaign; the first one if omitted.
     #[schema(format = Email, max_length = 254)]
     email: Option<String>,
-    /// Values to use instead of a recipient's; 64 KiB at most, as a recipient's.
+    /// Values to use instead of the recipient's; at most 64 KiB.
     #[schema(value_type = Option<Object>)]
     variables: Option<Box<RawValue>>,
 }
 
-/// A mail as one recipient would get it.
+/// The mail to one recipient.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Preview {
     pub(super) to: String,
     pub(super) subject: String,
     pub(super) text: String,
     pub(super) html: Option<String>,
-    /// Variables that every mail needs and some leads lack; sending is refused until they have them.
+    /// Variables that every mail needs and some leads lack; sending is rejected until they have
+    /// them.
     pub(super) warnings: Vec<MissingVariableView>,
 }
 
@@ -156,9 +159,9 @@ pub struct Preview {
 pub struct MissingVariableView {
     /// The variable.
     pub(super) variable: String,
-    /// How many leads lack it; in a preview, of the first 10,000.
+    /// How many leads lack it; in a preview, among the first 10,000.
     pub(super) leads: i64,
-    /// One of them.
+    /// One of these leads.
     pub(super) example: String,
 }
 
@@ -166,12 +169,12 @@ pub struct MissingVariableView {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendRequest {
-    /// At this time; at once if left out.
+    /// The time of sending; at once if omitted.
     pub(super) send_at: Option<Timestamp>,
 }
 
 impl PreviewRequest {
-    /// The address of the recipient as it is compared, if one is asked for.
+    /// The normalised address of the recipient, if one is given.
     pub(super) fn email_key(&self) -> Result<Option<String>, Problem> {
         let key =
             self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
@@ -194,14 +197,14 @@ fn invalid(pointer: &str, detail: String) -> Problem {
 }
 
 impl CampaignDraft {
-    /// Judges what can be judged without leads: addresses and the templates' syntax.
+    /// Checks everything that can be checked without leads: addresses and the templates' syntax.
     pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
         let from = EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
         if self.name.trim().is_empty() || self.name.chars().count() > 200 {
             return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
         }
         if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {
-            let detail = format!("a sender's name has {MAX_SENDER_NAME} characters at the most");
+            let detail = format!("a sender's name has at most {MAX_SENDER_NAME} characters");
             let error = FieldError { pointer: "/from/name".into(), detail };
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
         }
@@ -222,7 +225,7 @@ impl CampaignDraft {
 }
 
 impl CampaignView {
-    /// The campaign with its counts, as the transaction sees it.
+    /// The campaign with its counts, as the transaction sees them.
     pub(super) async fn read(transaction: &mut TenantTx, id: Uuid) -> Result<Self, Problem> {
         let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
         let counts = recipients::counts(transaction, id).await?;
@@ -278,8 +281,9 @@ impl From<ListedCampaign> for CampaignView {
     }
 }
 
-/// A template that cannot be compiled or filled, at the member it came in.
+/// The problem for a template that cannot be compiled or rendered, with the member that contains
+/// it.
 pub(super) fn template_problem(error: &TemplateError) -> Problem {
     let errors = vec![FieldError { pointer: format!("/{}", error.part()), detail: error.to_string() }];
-    Problem::new(ProblemCode::InvalidBody).detail("a template is not in order").errors(errors)
+    Problem::new(ProblemCode::InvalidBody).detail("a template is invalid").errors(errors)
 }

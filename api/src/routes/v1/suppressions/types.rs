@@ -1,4 +1,4 @@
-//! What the suppression list is asked for with, and how its entries are shown.
+//! Request and response types of the suppression list.
 
 use std::str::FromStr as _;
 
@@ -22,44 +22,44 @@ const MAX_DETAIL_CHARS: usize = 500;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SuppressionView {
     pub(super) id: Uuid,
-    /// In lower case.
+    /// The address in lower case.
     address: String,
     /// unsubscribed, rejected or manual.
     reason: String,
-    /// Who put it there: recipient, relay or api.
+    /// Who added the entry: recipient, relay or api.
     source: String,
-    /// In words; the address is left out of a relay's.
+    /// The reason in words; without the address if it comes from a relay.
     detail: Option<String>,
-    /// The SMTP command at which a relay refused.
+    /// The SMTP command at which a relay rejected the mail.
     stage: Option<String>,
-    /// The codes with which it did.
+    /// The codes of the relay's reply.
     #[schema(example = "550 5.1.1")]
     code: Option<String>,
-    /// The campaign whose mail was refused or led to the unsubscription.
+    /// The campaign whose mail was rejected or led to the unsubscription.
     campaign_id: Option<Uuid>,
-    /// Since when.
+    /// When the entry was added.
     created_at: DateTime<Utc>,
 }
 
-/// An address that is to be suppressed.
+/// An address to suppress.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSuppressionBody {
-    /// The address, in any case.
+    /// The address, in upper or lower case.
     #[serde(deserialize_with = "storable")]
     #[schema(format = Email, min_length = 3, max_length = 254)]
     address: String,
-    /// `manual` if left out; `unsubscribed` and `rejected` are for lists that come from elsewhere.
+    /// Default `manual`; `unsubscribed` and `rejected` are for lists from elsewhere.
     #[serde(default, deserialize_with = "reason")]
     #[schema(value_type = Option<String>, pattern = "^(unsubscribed|rejected|manual)$")]
     pub(super) reason: Option<SuppressionReason>,
-    /// Why, in words; 500 characters at most.
+    /// The reason in words; at most 500 characters.
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(max_length = 500, pattern = r"^[^\x00]*$")]
     pub(super) detail: Option<String>,
 }
 
-/// Which entries, and which page of them.
+/// The filter and the page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -68,13 +68,13 @@ pub struct SuppressionQuery {
     #[serde(default, deserialize_with = "reason")]
     #[param(value_type = Option<String>, pattern = "^(unsubscribed|rejected|manual)$")]
     pub(super) reason: Option<SuppressionReason>,
-    /// This address alone.
+    /// Only this address.
     #[param(format = Email, min_length = 3, max_length = 254)]
     pub(super) address: Option<String>,
-    /// How many, 1 to 200; 50 if left out.
+    /// Maximum number of items, 1 to 200; default 50.
     #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Start of the page: `next_cursor` of the previous page.
     #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
@@ -84,7 +84,7 @@ pub struct SuppressionQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SuppressionRemoval {
-    /// That the person who unsubscribed asked for mail again.
+    /// Confirms that the person who unsubscribed wants mail again.
     #[serde(default)]
     pub(super) confirm_unsubscribed: bool,
 }
@@ -102,7 +102,7 @@ impl NewSuppressionBody {
 
 impl From<Suppression> for SuppressionView {
     fn from(entry: Suppression) -> Self {
-        // Entries of earlier releases do not say it.
+        // Entries of earlier releases have no source.
         let source = entry.source.unwrap_or_else(|| {
             let by_reason = match entry.reason.as_str() {
                 "unsubscribed" => "recipient",
@@ -125,7 +125,7 @@ impl From<Suppression> for SuppressionView {
     }
 }
 
-/// The address of a query as the list has it.
+/// The address of a query in the form of the list.
 pub(super) fn address_key(address: &str) -> Result<String, Problem> {
     EmailAddress::parse(address)
         .map(|address| address.key())

@@ -1,4 +1,4 @@
-//! Switching an endpoint on and off, and trying it out.
+//! Enables, disables and tests an endpoint.
 
 use axum::extract::State;
 use http::StatusCode;
@@ -21,10 +21,12 @@ use crate::{
     state::AppState,
 };
 
-/// Held messages that one request sends; another request sends more.
+/// Held messages that one request releases; a further request releases more.
 const MAX_RELEASED: i64 = 1_000;
 
-/// Lets messages go out again, and sends what was held, the oldest 1,000 messages of it.
+/// Enables an endpoint.
+///
+/// Its held messages are sent, the oldest 1,000 of them.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/enable", operation_id = "enable_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint; `released` says how many held messages are sent")))]
 pub async fn enable(
@@ -50,7 +52,9 @@ pub async fn enable(
     Ok(Json(view))
 }
 
-/// Sends nothing more to an endpoint. What was to be sent is held; what happens from now on is not kept for it.
+/// Disables an endpoint.
+///
+/// Its pending messages are held; events from now on are not kept for it.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/disable", operation_id = "disable_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
     responses((status = 200, body = EndpointView, description = "The endpoint")))]
 pub async fn disable(
@@ -65,9 +69,9 @@ pub async fn disable(
     found(endpoint)
 }
 
-/// Sends a message of the type `webhook.test`.
+/// Sends a test message of the type `webhook.test`.
 #[utoipa::path(post, path = "/api/v1/webhook-endpoints/{id}/test", operation_id = "test_webhook_endpoint", tag = "webhooks", params(("id" = Uuid, Path, description = "The endpoint's id")),
-    responses((status = 202, body = DeliveryView, description = "The delivery, which is under way"), (status = 409, description = "The endpoint is disabled")))]
+    responses((status = 202, body = DeliveryView, description = "The delivery, which is pending"), (status = 409, description = "The endpoint is disabled")))]
 pub async fn test(
     permit: Permit<WebhooksWrite>,
     State(state): State<AppState>,

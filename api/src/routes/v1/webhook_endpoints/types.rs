@@ -1,4 +1,4 @@
-//! What endpoints are asked for with, and how they are shown.
+//! Request and response types of webhook endpoints.
 
 use chrono::{DateTime, Utc};
 use jobs::ports::outbound::Target;
@@ -20,38 +20,38 @@ use crate::{
 const MAX_DESCRIPTION_CHARS: usize = 200;
 const MAX_KINDS: usize = 50;
 
-/// An endpoint that is to be made.
+/// An endpoint to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewEndpointBody {
-    /// Where messages are posted to: https, on the public internet.
+    /// The URL to which messages are posted: https, on the public internet.
     #[schema(example = "https://example.com/hooks/rota", format = "uri", max_length = 2048)]
     url: String,
-    /// For people.
+    /// A description for people.
     #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     description: Option<String>,
-    /// All if left out.
+    /// The events to send; all if omitted.
     #[schema(min_items = 1)]
     events: Option<Vec<EventType>>,
-    /// Only jobs of these kinds; all if left out.
+    /// Only jobs of these kinds; all if omitted.
     #[serde(default, deserialize_with = "optional_few::<50, _, _>")]
     #[schema(min_items = 1, max_items = 50)]
     kinds: Option<Vec<String>>,
 }
 
-/// What is to be changed of an endpoint.
+/// The changes of an endpoint.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {
-    /// Where messages are posted to.
+    /// The URL to which messages are posted.
     #[serde(default)]
     #[schema(value_type = String, required = false, format = "uri", max_length = 2048)]
     url: Change<String>,
-    /// For people; `null` for none.
+    /// A description for people; `null` for none.
     #[serde(default)]
     #[schema(value_type = Option<String>, max_length = 200, pattern = r"^[^\x00]*$")]
     description: Change<Option<String>>,
-    /// Which events are told.
+    /// The events to send.
     #[serde(default)]
     #[schema(value_type = Vec<EventType>, required = false, min_items = 1)]
     events: Change<Vec<EventType>>,
@@ -61,7 +61,7 @@ pub struct EndpointChanges {
     kinds: Change<Option<Vec<String>>>,
 }
 
-/// A member that is to be changed if it is there; `null` is another thing than not being there.
+/// A change of a member, if it is present; `null` differs from an absent member.
 #[derive(Debug, Default)]
 enum Change<T> {
     #[default]
@@ -69,20 +69,20 @@ enum Change<T> {
     To(T),
 }
 
-/// Which page of the list.
+/// The page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EndpointQuery {
-    /// How many, 1 to 200; 50 if left out.
+    /// Maximum number of items, 1 to 200; default 50.
     #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<u16>,
-    /// Where the page begins: `next_cursor` of the page before.
+    /// Start of the page: `next_cursor` of the previous page.
     #[param(pattern = r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     pub(super) cursor: Option<String>,
 }
 
-/// An endpoint as it stands.
+/// An endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EndpointView {
     pub(super) id: Uuid,
@@ -90,20 +90,20 @@ pub struct EndpointView {
     description: Option<String>,
     events: Vec<String>,
     kinds: Option<Vec<String>>,
-    /// Whether messages go out.
+    /// Whether messages are sent.
     enabled: bool,
     disabled_at: Option<DateTime<Utc>>,
-    /// `gone` (it answered 410), `failing` (for five days) or `manual`.
+    /// `gone` (it responded with 410), `failing` (for five days) or `manual`.
     disabled_reason: Option<String>,
-    /// The first failure since the last success.
+    /// The time of the first failure since the last success.
     failing_since: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// What messages are signed with; only in the answer that made it.
+    /// The secret that signs messages; only in the response that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
     secret: Option<String>,
-    /// How many held messages are sent; only in the answer of `enable`.
+    /// The number of held messages that are sent; only in the response of `enable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) released: Option<usize>,
 }
@@ -140,7 +140,7 @@ impl EndpointChanges {
     }
 }
 
-/// Judges an endpoint and tells all that is wrong with it.
+/// Validates an endpoint and reports all its errors.
 fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, Problem> {
     let mut errors = Vec::new();
     let mut wrong = |pointer: String, detail: String| errors.push(FieldError { pointer, detail });
@@ -153,14 +153,14 @@ fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, P
     }
     let long = |text: &String| text.chars().count() > MAX_DESCRIPTION_CHARS || text.contains('\0');
     if endpoint.description.as_ref().is_some_and(long) {
-        wrong("/description".into(), format!("a description has {MAX_DESCRIPTION_CHARS} characters at the most"));
+        wrong("/description".into(), format!("a description has at most {MAX_DESCRIPTION_CHARS} characters"));
     }
     if endpoint.events.is_empty() {
         wrong("/events".into(), "name at least one event".into());
     }
     if let Some(kinds) = &endpoint.kinds {
         if kinds.is_empty() || kinds.len() > MAX_KINDS {
-            wrong("/kinds".into(), format!("name 1 to {MAX_KINDS} kinds, or leave it out for all"));
+            wrong("/kinds".into(), format!("name 1 to {MAX_KINDS} kinds, or omit kinds for all"));
         }
         let known = |kind: &String| state.registry.submittable().any(|known| known.name == kind);
         for (place, _) in kinds.iter().take(MAX_KINDS).enumerate().filter(|(_, kind)| !known(kind)) {

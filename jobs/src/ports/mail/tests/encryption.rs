@@ -1,4 +1,4 @@
-//! TLS reaches the relay or no mail does.
+//! TLS to the relay is never downgraded: without it no mail is sent.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A certificate for 127.0.0.1 and the file with the authority that signed it.
+/// A certificate for 127.0.0.1, and the file with the authority that signed it.
 fn private_authority() -> (TlsAcceptor, PathBuf) {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! What each failure is called, and whether a repeat could double.
+//! The class of each failure, and whether a repeat could cause a duplicate.
 
 use std::time::Instant;
 
@@ -63,7 +63,8 @@ async fn silence_and_cuts_are_bounded_and_only_a_lost_reply_may_double() {
 async fn a_cut_inside_the_message_cannot_double() {
     let relay = ScriptedRelay::start(Script { cut_message_at: Some(300), ..Script::default() });
     let mut long = mail_to("anna@example.org");
-    // More than the socket buffers of both sides take, so that the cut comes before the last octet is written.
+    // Larger than the socket buffers of both sides, so that the cut comes before the last octet is
+    // written.
     long.text = "All work and no play\n".repeat(300_000);
     let error = mailer(&relay.url()).send(tenant(), &long).await.expect_err("cut");
     assert!(matches!(error, MailError::Transient { stage: MailStage::Body, after_data: false, .. }), "{error:?}");

@@ -1,4 +1,4 @@
-//! The mailer against relays that misbehave at every step, and against a folder.
+//! The mailer with relays that misbehave at every step, and with a folder.
 
 mod encryption;
 mod faults;

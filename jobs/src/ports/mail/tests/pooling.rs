@@ -1,4 +1,4 @@
-//! Connections are kept, and no mail pays for one that died.
+//! Connections are reused, and a dead connection does not fail a mail.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
-//! Every shape of a reply at every stage: what the relay said counts, however it said it.
+//! Every form of a reply at every stage: the code counts, whatever its form.
 
 use super::*;
 
-/// Odd ways to accept; `{}` is the code.
+/// Unusual ways to accept; `{}` is the code.
 const SHAPES: [&str; 12] = [
     "{} 2.0.0 \u{fc}bernommen\r\n",
     "{}\r\n",
@@ -18,7 +18,8 @@ const SHAPES: [&str; 12] = [
     "noise\r\n{} ok\r\n",
 ];
 
-/// The shape as octets: Latin-1, so that `\u{fc}` is one octet and no UTF-8, and 3,000 characters for `LONG`.
+/// The shape as octets: Latin-1, so that `\u{fc}` is one octet and not UTF-8, and 3,000 characters
+/// for `LONG`.
 fn octets(shape: &str, code: &str) -> &'static [u8] {
     let text = shape.replace("{}", code).replace("LONG", &"x".repeat(3_000));
     text.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect::<Vec<_>>().leak()
@@ -93,7 +94,7 @@ async fn what_cannot_be_read_as_a_reply_is_lost_only_after_the_dot() {
 
 #[tokio::test]
 async fn a_reply_before_the_end_of_the_message_is_no_receipt() {
-    // The 250 comes with the 354; nothing has been sent by then.
+    // The 250 arrives with the 354; nothing has been sent by then.
     let relay = ScriptedRelay::start(Script::default().on("DATA", Raw(b"354 go\r\n250 queued\r\n")).on(".", Hang));
     let error = mailer(&relay.url()).send(tenant(), &mail_to("anna@example.org")).await.expect_err("too early");
     assert!(!error.is_final() && !error.after_data(), "{error:?}");

@@ -1,6 +1,6 @@
-//! The requests that wait to be written apart, by tenant.
+//! The requests of isolated tenants, queued by tenant.
 //!
-//! Invariant: a tenant's requests are served by one task at a time, which ends when none is left.
+//! Invariant: one task at a time writes a tenant's requests; it ends when none is left.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,16 +16,16 @@ use super::super::{
 };
 use crate::tenancy::TenantId;
 
-/// How long a tenant stays isolated after its last lock.
+/// How long a tenant stays isolated after its last lock conflict.
 const PERIOD: Duration = Duration::from_secs(5);
-/// A request that met a lock alone is refused this long after its arrival.
+/// A request that hit a lock while written alone is refused this long after its arrival.
 const BLOCKED: Duration = Duration::from_millis(1_500);
-/// Requests of one tenant that wait here; one more is told that the system is overloaded.
+/// Requests of one tenant that may wait here; a further one is refused as overloaded.
 const MAX_WAITING: usize = 1_000;
-/// Isolated tenants that are written at the same time, each on a connection of its own.
+/// Isolated tenants written at the same time, each on its own connection.
 const TURNS: usize = 3;
 
-/// The tenants whose requests are written apart. Cheap to clone.
+/// The tenants whose requests are written separately. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::queue::producer) struct IsolatedTenants {
     queues: Arc<Mutex<HashMap<TenantId, Queue>>>,
@@ -38,17 +38,16 @@ impl Default for IsolatedTenants {
     }
 }
 
-/// The requests of one tenant.
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Isolated>,
-    /// Until when everything of the tenant comes here.
+    /// All requests of the tenant are queued here until then.
     until: Option<Instant>,
-    /// Whether a task writes them.
+    /// Whether a task is writing them.
     is_served: bool,
 }
 
-/// A request with what earlier tries left.
+/// A request with the state left by earlier tries.
 pub(super) struct Isolated {
     pub(super) waiting: Waiting,
     pub(super) in_doubt: bool,
@@ -63,7 +62,7 @@ impl IsolatedTenants {
         queues.get(&tenant).and_then(|queue| queue.until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Leaves a request to the tenant's task; `true` if that has to be started.
+    /// Queues a request for the tenant's task; returns `true` if that task must be started.
     pub(super) fn push(&self, tenant: TenantId, request: Isolated) -> bool {
         let mut queues = self.queues();
         let queue = queues.entry(tenant).or_default();
@@ -79,7 +78,7 @@ impl IsolatedTenants {
         self.queues().entry(tenant).or_default().until = Some(Instant::now() + PERIOD);
     }
 
-    /// What is written next; nothing, and the task is over, if nothing waits.
+    /// The next requests to write; empty if none wait, which ends the task.
     pub(super) fn take(&self, tenant: TenantId) -> Vec<Isolated> {
         let (mut queues, mut jobs) = (self.queues(), 0);
         let Some(queue) = queues.get_mut(&tenant) else { return Vec::new() };
@@ -90,12 +89,13 @@ impl IsolatedTenants {
             batch.push(next);
         }
         queue.is_served = !batch.is_empty();
-        // Of those that are not isolated any more, too: the table does not grow with all tenants that ever were.
+        // Also removes tenants that are no longer isolated, so that the table does not keep every
+        // tenant that ever was.
         queues.retain(|_, queue| queue.is_served || queue.until.is_some_and(|until| Instant::now() < until));
         batch
     }
 
-    /// A panic while the lock is held leaves a table that is still whole.
+    /// A panic while the lock is held leaves the table consistent.
     fn queues(&self) -> MutexGuard<'_, HashMap<TenantId, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +106,7 @@ impl Isolated {
         (self.waiting, self.deadline)
     }
 
-    /// It met a lock alone.
+    /// Shortens the deadline after the request hit a lock while written alone.
     pub(super) fn blocked(self) -> Self {
         Self { deadline: self.deadline.min(self.waiting.since + BLOCKED), ..self }
     }

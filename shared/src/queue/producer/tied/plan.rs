@@ -1,6 +1,7 @@
-//! Who of a transaction's jobs is refused, and what the others wait for. No statements here.
+//! Decides which jobs of a transaction are refused, and what the others wait for. Contains no SQL.
 //!
-//! Invariant: a job that would wait for a refused one is refused too, so no job waits for what never comes.
+//! Invariant: a job that depends on a refused job is refused too, so no job waits for one that
+//! never exists.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,12 +13,12 @@ use crate::queue::{
     ties::{BatchPart, Refusal, Ties},
 };
 
-/// The jobs of a transaction with what has been decided about them.
+/// The jobs of a transaction and the decisions about them.
 pub(super) struct Plan<'a> {
     pub(super) jobs: Vec<&'a NewJob>,
     pub(super) refused: HashMap<Uuid, Refusal>,
     ids: HashSet<Uuid>,
-    /// The jobs outside of this transaction that are waited for, by tenant.
+    /// The dependencies outside of this transaction, by job id and tenant.
     found: HashMap<(Uuid, Uuid), Dependency>,
 }
 
@@ -28,7 +29,7 @@ impl<'a> Plan<'a> {
         Self { jobs, refused: HashMap::new(), ids, found: HashMap::new() }
     }
 
-    /// The jobs outside that are waited for, with whose they must be.
+    /// The dependencies outside of this transaction, each with the tenant that must own it.
     pub(super) fn outside(&self) -> Vec<(Uuid, Uuid)> {
         let after = |job: &&'a NewJob| {
             let tenant = *job.tenant.as_uuid();
@@ -41,7 +42,8 @@ impl<'a> Plan<'a> {
         outside
     }
 
-    /// Refuses jobs that wait for what the tenant does not have, or for what enough others wait for.
+    /// Refuses jobs that depend on jobs the tenant does not have, or on jobs that cannot take
+    /// another dependent.
     pub(super) fn find(&mut self, mut found: HashMap<(Uuid, Uuid), Dependency>) {
         for job in &self.jobs {
             let Some(ties) = job.ties.as_deref() else { continue };
@@ -68,7 +70,8 @@ impl<'a> Plan<'a> {
         self.cascade();
     }
 
-    /// Refuses jobs whose keys others hold. Returns the jobs that are refused in their wake and took a key before.
+    /// Refuses jobs whose keys other jobs hold. Returns the jobs refused as a consequence, which
+    /// may have taken a key before.
     pub(super) fn refuse_duplicates(&mut self, holders: &HashMap<(Uuid, String), Uuid>) -> Vec<Uuid> {
         for job in &self.jobs {
             let Some(unique) = job.ties.as_deref().and_then(|ties| ties.unique.as_ref()) else { continue };
@@ -82,7 +85,7 @@ impl<'a> Plan<'a> {
         self.refused.keys().copied().filter(|id| !before.contains(id)).collect()
     }
 
-    /// What is waited for stands earlier, so one pass finds all.
+    /// Dependencies precede their dependents, so one pass finds all.
     fn cascade(&mut self) {
         for job in &self.jobs {
             let Some(ties) = job.ties.as_deref() else { continue };
@@ -100,13 +103,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The jobs with ties that are not refused.
+    /// The jobs with relations that are not refused.
     pub(super) fn kept(&self) -> impl Iterator<Item = (&'a NewJob, &'a Ties)> {
         let kept = self.jobs.iter().filter(|job| !self.refused.contains_key(&job.id));
         kept.filter_map(|job| Some((*job, job.ties.as_deref()?)))
     }
 
-    /// What a job is to wait for, each once: jobs of this transaction, and outside ones that did not complete already.
+    /// The jobs that a job must wait for, each once: jobs of this transaction, and outside jobs
+    /// that have not completed.
     pub(super) fn open_dependencies(&self, job: &NewJob, ties: &Ties) -> Vec<Uuid> {
         let tenant = *job.tenant.as_uuid();
         let state = |id: &Uuid| self.found.get(&(*id, tenant)).map(|dependency| dependency.state);
@@ -117,7 +121,8 @@ impl<'a> Plan<'a> {
         open
     }
 
-    /// Outside jobs that ended without completing: those that wait for them are judged in this very transaction.
+    /// Outside jobs that ended without completing: their dependents are settled in this same
+    /// transaction.
     pub(super) fn failed(&self) -> impl Iterator<Item = (Uuid, Uuid, JobState)> {
         let failed = |state: JobState| state.is_final() && state != JobState::Completed;
         let found = self.found.iter().filter(move |(_, dependency)| failed(dependency.state));

@@ -1,4 +1,4 @@
-//! The statements of ties. Each sorts what it locks.
+//! The SQL of related inserts. Each statement sorts the rows that it locks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,14 +17,14 @@ use crate::queue::{
 
 const EDGES_PER_STATEMENT: usize = 2_000;
 
-/// A job as it is inserted.
+/// A job to be inserted.
 pub(super) struct TiedRow<'a> {
     pub(super) job: &'a NewJob,
     pub(super) waits_for: i16,
     pub(super) hooks: i16,
 }
 
-/// One job waits for another.
+/// A dependency of one job on another.
 pub(super) struct Edge {
     pub(super) tenant: Uuid,
     pub(super) job: Uuid,
@@ -32,7 +32,7 @@ pub(super) struct Edge {
     pub(super) run_on_failure: bool,
 }
 
-/// A batch as it begins.
+/// A new batch.
 pub(super) struct BatchRow {
     pub(super) tenant: Uuid,
     pub(super) id: Uuid,
@@ -40,7 +40,7 @@ pub(super) struct BatchRow {
     pub(super) completion_job: Uuid,
 }
 
-/// Takes idempotency keys; returns the first jobs of the requests that got theirs.
+/// Reserves idempotency keys; returns the first jobs of the requests whose keys were free.
 pub(super) async fn reserve_keys(
     connection: &mut PgConnection,
     keyed: &[&Waiting],
@@ -92,16 +92,16 @@ pub(super) async fn note_refused(
     .map(drop)
 }
 
-/// A job that is waited for, as it stands under its lock.
+/// A dependency, read under its lock.
 #[derive(Clone, Copy)]
 pub(super) struct Dependency {
     pub(super) state: JobState,
-    /// How many may come to wait for it yet.
+    /// How many more dependents it may get.
     pub(super) room: i64,
 }
 
-/// Locks the jobs that are waited for and marks those that are not final, so that their end looks for dependents. What is not
-/// in the answer does not exist for that tenant.
+/// Locks the dependencies and flags those that are not final, so that their follow-up looks for
+/// dependents. A dependency that is missing from the result does not exist for that tenant.
 pub(super) async fn hook_dependencies(
     connection: &mut PgConnection,
     outside: &[(Uuid, Uuid)],
@@ -127,7 +127,8 @@ pub(super) async fn hook_dependencies(
     Ok(found.collect())
 }
 
-/// How many wait for each already, up to the bound. A statement of its own, after the locks: until the commit none is added.
+/// How many dependents each job already has, up to the bound. A separate statement, run after the
+/// locks: until the commit none is added.
 async fn count_dependents(
     connection: &mut PgConnection,
     (ids, tenants): (Vec<Uuid>, Vec<Uuid>),
@@ -148,8 +149,8 @@ async fn count_dependents(
     Ok(rows.into_iter().map(|row| (row.id, row.dependents)).collect())
 }
 
-/// Takes the keys that are free or whose period is over; returns who holds each now. Their rows stay locked until the commit,
-/// so the answer is still true then.
+/// Takes the keys that are free or expired; returns the holder of each. The key rows stay locked
+/// until the commit, so the result is still true then.
 pub(super) async fn take_unique_keys(
     connection: &mut PgConnection,
     wanted: &BTreeMap<(Uuid, String), (Uuid, UniqueUntil)>,
@@ -189,7 +190,7 @@ pub(super) async fn take_unique_keys(
     Ok(holders.into_iter().map(|row| ((row.tenant_id, row.key), row.job_id)).collect())
 }
 
-/// Gives back keys that were taken in this transaction by jobs that are refused after all.
+/// Frees keys that were taken in this transaction by jobs refused afterwards.
 pub(super) async fn free_unique_keys(
     connection: &mut PgConnection,
     taken: &[(Uuid, String)],
@@ -212,7 +213,7 @@ pub(super) async fn holder_of(
         .await
 }
 
-/// Inserts jobs with all that a row can have.
+/// Inserts jobs with all columns, including those of relations.
 pub(super) async fn insert_jobs(connection: &mut PgConnection, rows: &[TiedRow<'_>]) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());

@@ -1,6 +1,7 @@
-//! Writing jobs with their ties, step by step inside a transaction.
+//! Writes jobs with their relations, step by step within a transaction.
 //!
-//! Invariant: the steps lock in the common order (jobs waited for, by id; unique keys; the batch is new and nobody's yet).
+//! Invariant: the steps take locks in the common order: dependencies by id, then unique keys. The
+//! batch rows are new, so no other transaction can hold them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,10 +18,10 @@ use crate::queue::{
     ties::{BatchPart, DependencyFailure, Refusal, Ties, hooks},
 };
 
-/// What was written.
+/// The result of the writes.
 pub(super) struct Written {
     pub(super) refused: HashMap<Uuid, Refusal>,
-    /// Jobs that the index is not to be told of: they are refused, over already, or wait for others.
+    /// Jobs that are not pushed to the index: refused, already final, or waiting for others.
     pub(super) idle: HashSet<Uuid>,
 }
 
@@ -37,7 +38,8 @@ pub(super) async fn write(connection: &mut PgConnection, requests: &[&[NewJob]])
     statements::insert_batches(connection, &batches(&plan)).await?;
     let mut idle: HashSet<Uuid> = plan.refused.keys().copied().collect();
     idle.extend(rows.iter().filter(|row| row.waits_for > 0).map(|row| row.job.id));
-    // Jobs that wait for one that failed before they came get what they would have got had it failed a moment later.
+    // A job whose dependency had failed before is treated as if that dependency failed a moment
+    // later.
     let own = Locked::own(rows.iter().map(|row| row.job.id));
     let aftermath = aftermath::settle_latecomers(connection, failed(&plan), &own).await?;
     for (_, job) in &aftermath.waiting {
@@ -46,7 +48,8 @@ pub(super) async fn write(connection: &mut PgConnection, requests: &[&[NewJob]])
     Ok(Written { refused: plan.refused, idle })
 }
 
-/// Of several jobs with one key the first asks for it; whoever holds it in the end is told to the others.
+/// Of several jobs with one key, the first tries to take it; the others are refused with the
+/// resulting holder.
 async fn take_keys(connection: &mut PgConnection, plan: &mut Plan<'_>) -> Result<(), sqlx::Error> {
     let mut wanted = BTreeMap::new();
     for (job, ties) in plan.kept() {
@@ -79,7 +82,7 @@ fn rows<'a>(plan: &Plan<'a>) -> Vec<TiedRow<'a>> {
 }
 
 fn waits_for(plan: &Plan<'_>, job: &NewJob, ties: &Ties) -> i16 {
-    let jobs = i16::try_from(plan.open_dependencies(job, ties).len()).expect("the API bounds what a job waits for");
+    let jobs = i16::try_from(plan.open_dependencies(job, ties).len()).expect("the API bounds dependencies");
     jobs + i16::from(matches!(ties.batch, Some(BatchPart::Completion(_))))
 }
 
