@@ -5,15 +5,15 @@
 //! former leader does no harm:
 //!
 //! 1. Everything that a leader writes to the ledger because it leads is written in a transaction
-//!   that first locks the row `for share` at its own term ([`Term::hold`]). A takeover updates that
-//!   row, so it waits for such transactions, and any later transaction of the former leader finds
-//!   another term and does nothing. Ledger effects of two terms therefore never interleave.
+//!    that first locks the row `for share` at its own term ([`Term::hold`]). A takeover updates that
+//!    row, so it waits for such transactions, and any later transaction of the former leader finds
+//!    another term and does nothing. Ledger effects of two terms therefore never interleave.
 //! 2. A leader that was frozen and resumes still takes its term for valid until it checks. Without
-//!   the ledger it can only repeat index operations, which are harmless by design: a push of
-//!   waiting jobs is idempotent, and a rebuild carries an epoch that was raised in the ledger under
-//!   (1); the index refuses a lower epoch.
+//!    the ledger it can only repeat index operations, which are harmless by design: a push of
+//!    waiting jobs is idempotent, and a rebuild carries an epoch that was raised in the ledger under
+//!    (1); the index refuses a lower epoch.
 //! 3. Nothing depends on the clocks of the schedulers' machines, and their names need not differ:
-//!   the holder is a random id.
+//!    the holder is a random id.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ pub(super) fn declare(operation: &mut Operation) {
 /// Errors that follow from the parameters, the body and the credential of an operation.
 fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     let mut refusals = vec![&METHOD_NOT_ALLOWED, &RATE_LIMITED, &INTERNAL, &UNAVAILABLE];
-    let has = |place| has_parameter(operation, place);
+    let has = |place| has_parameter(operation, &place);
     let has_body = operation.request_body.is_some();
     if has(ParameterIn::Path) {
         refusals.push(&NOT_FOUND);
@@ -112,7 +112,7 @@ fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
 
 /// Whether [`crate::middleware::no_query`] rejects a query string.
 pub(super) fn is_without_query(operation: &Operation) -> bool {
-    asks_for_credential(operation) && !has_parameter(operation, ParameterIn::Query)
+    asks_for_credential(operation) && !has_parameter(operation, &ParameterIn::Query)
 }
 
 /// An operation requires the default credential unless it declares its own security.
@@ -120,8 +120,8 @@ fn asks_for_credential(operation: &Operation) -> bool {
     operation.security.is_none()
 }
 
-fn has_parameter(operation: &Operation, place: ParameterIn) -> bool {
-    let is_there = |it: &RefOr<Parameter>| matches!(it, RefOr::T(parameter) if parameter.parameter_in == place);
+fn has_parameter(operation: &Operation, place: &ParameterIn) -> bool {
+    let is_there = |it: &RefOr<Parameter>| matches!(it, RefOr::T(parameter) if parameter.parameter_in == *place);
     operation.parameters.iter().flatten().any(is_there)
 }
 

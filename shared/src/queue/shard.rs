@@ -53,8 +53,7 @@ impl Shard {
         if of == 1 {
             return 0;
         }
-        u16::try_from(spread(tenant.as_uuid()) % u64::from(of))
-            .expect("a remainder is less than its divisor")
+        u16::try_from(spread(tenant.as_uuid()) % u64::from(of)).expect("a remainder is less than its divisor")
     }
 }
 
