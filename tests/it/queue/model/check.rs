@@ -160,6 +160,7 @@ impl Scene<'_> {
         while !self.model.index.lanes.is_empty() || self.messages.has_unread() {
             while self.messages.has_unread() {
                 self.read(0).await?;
+                self.check().await?;
             }
             while let Some(number) = self.leases.iter().position(|held| held.alive) {
                 self.finish(number, End::Completed, 1, true).await?;
