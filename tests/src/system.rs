@@ -137,7 +137,7 @@ impl TestSystem {
     /// Adds a tenant.
     pub async fn tenant(&self, slug: &str) -> Result<TenantId> {
         let mut owner = OwnerConnection::open(&self.urls.owner).await?;
-        Ok(owner.ensure_tenant(ids::new_id(&self.clock), slug, slug, "professional").await?)
+        Ok(owner.ensure_tenant(ids::new_id(&self.clock), slug, slug, "professional").await?.0)
     }
 
     /// A job of a kind, with the defaults of the kind.

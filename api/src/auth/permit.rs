@@ -8,6 +8,7 @@ use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::Tenant
 
 use crate::{
     in_flight::RequestAccount,
+    middleware::no_query::UnknownParameter,
     problem::{Problem, ProblemCode},
     state::AppState,
 };
@@ -82,10 +83,13 @@ where
             account.open(&state.in_flight, key.tenant)?;
         }
         let permit = Self { key, grant: PhantomData };
-        if permit.has::<G>() {
-            Ok(permit)
-        } else {
-            Err(Problem::new(ProblemCode::Forbidden).detail(format!("the API key lacks the scope {}", G::PERMISSION)))
+        if !permit.has::<G>() {
+            let detail = format!("the API key lacks the scope {}", G::PERMISSION);
+            return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
+        }
+        match parts.extensions.get::<UnknownParameter>() {
+            Some(unknown) => Err(unknown.problem()),
+            None => Ok(permit),
         }
     }
 }

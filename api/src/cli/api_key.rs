@@ -36,7 +36,7 @@ enum Action {
         #[arg(long, value_delimiter = ',')]
         scopes: Vec<String>,
         /// Days until the key expires; never if omitted.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         expires_in_days: Option<u16>,
     },
 }
@@ -55,7 +55,13 @@ impl ApiKey {
         let secret = ApiKeySecret::random();
         owner.create_api_key(id, &new, &secret).await?;
         super::answer(
-            &serde_json::json!({ "id": new.id, "api_key": secret.present(new.id), "scopes": new.scopes }).to_string(),
+            &serde_json::json!({
+                "id": new.id,
+                "api_key": secret.present(new.id),
+                "scopes": new.scopes,
+                "expires_at": new.expires_at,
+            })
+            .to_string(),
         )
     }
 }

@@ -61,11 +61,11 @@ async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {
     let mut tenants = Vec::new();
     for number in 1..=count {
         let slug = format!("demo-{number}");
-        let id = owner
+        let (id, tier) = owner
             .ensure_tenant(ids::new_id(&Clock::system()), &slug, &format!("Demo {number}"), "professional")
             .await?;
         let api_key = api_key::create_full_key(&mut owner, id, "demo").await?;
-        tenants.push(json!({ "id": id, "slug": slug, "tier": "professional", "api_key": api_key }));
+        tenants.push(json!({ "id": id, "slug": slug, "tier": tier, "api_key": api_key }));
     }
     if json {
         return super::answer(&json!({ "tenants": tenants }).to_string());

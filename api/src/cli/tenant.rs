@@ -40,7 +40,7 @@ impl Tenant {
         anyhow::ensure!(valid, "{slug:?} is not a slug: use 1 to 63 of a-z, 0-9 and -");
         let config = MigrationConfig::load(env)?;
         let mut owner = OwnerConnection::open(config.owner.expose()).await?;
-        let id =
+        let (id, tier) =
             owner.ensure_tenant(ids::new_id(&Clock::system()), &slug, name.as_deref().unwrap_or(&slug), &tier).await?;
         super::answer(&serde_json::json!({ "id": id, "slug": slug, "tier": tier }).to_string())
     }

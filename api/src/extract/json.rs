@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use jobs::args;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use super::body::{body_problem, limited_body};
@@ -66,17 +66,22 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let pointer = args::pointer(error.path());
-        problem(error.inner(), pointer)
+        problem(error.inner(), pointer, bytes)
     })?;
-    deserializer.end().map_err(|error| problem(&error, String::new()))?;
+    deserializer.end().map_err(|error| problem(&error, String::new(), bytes))?;
     Ok(value)
 }
 
-fn problem(error: &serde_json::Error, pointer: String) -> Problem {
-    if error.classify() != Category::Data {
+fn problem(error: &serde_json::Error, pointer: String, bytes: &[u8]) -> Problem {
+    let detail = if error.classify() == Category::Data {
+        args::reason(error)
+    } else if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        // The reader of a variant expects the end of its object, and takes a comma for a syntax error.
+        "expected an object with one member".to_owned()
+    } else {
         return Problem::new(ProblemCode::InvalidJson).detail(error.to_string());
-    }
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail: args::reason(error) }])
+    };
+    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
 }
 
 #[cfg(test)]
@@ -97,6 +102,23 @@ mod tests {
     struct Inner {
         #[expect(dead_code, reason = "only its reading is tested")]
         count: u8,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Until {
+        #[expect(dead_code, reason = "only its reading is tested")]
+        Seconds(u8),
+    }
+
+    #[test]
+    fn a_variant_with_more_than_one_member_is_valid_json() {
+        for text in [r#"{"seconds":1,"x":1}"#, r#"{"seconds":1,"seconds":1}"#] {
+            let refused = parse::<Until>(text.as_bytes()).expect_err(text);
+            assert_eq!(refused.code(), ProblemCode::InvalidBody, "{text}");
+        }
+        let refused = parse::<Until>(br#"{"seconds":1,}"#).expect_err("a trailing comma");
+        assert_eq!(refused.code(), ProblemCode::InvalidJson);
     }
 
     fn refused(text: &str) -> serde_json::Value {

@@ -49,7 +49,7 @@ const UNAVAILABLE: Refusal = Refusal {
     ..refusal(
         "Unavailable",
         "503",
-        "The service is unavailable or the request took too long; retry with the same Idempotency-Key",
+        "The service is unavailable or the request took too long; retry, with the same Idempotency-Key if there was one",
     )
 };
 

@@ -135,8 +135,8 @@ impl ProblemCode {
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "retry after the time given in Retry-After"),
             Self::TooManyInFlight => (S::TOO_MANY_REQUESTS, "Too much in flight", "the tenant has too much in flight; retry when some of it is done"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Request body timeout", "the request body was not received in time"),
-            Self::Timeout => (S::SERVICE_UNAVAILABLE, "Request timeout", "the request took too long and its outcome is unknown; retry with the same Idempotency-Key"),
-            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Unavailable", "the service is temporarily unavailable; retry with the same Idempotency-Key"),
+            Self::Timeout => (S::SERVICE_UNAVAILABLE, "Request timeout", "the request took too long and its outcome is unknown; retry, with the same Idempotency-Key if there was one"),
+            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "Unavailable", "the service is temporarily unavailable; retry, with the same Idempotency-Key if there was one"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "Internal error", "an internal error occurred and was logged with the request id"),
         }
     }

@@ -6,17 +6,16 @@ use super::{
     pool::{PoolSettings, SessionSettings},
     role_pool::RolePool,
 };
-/// Planner settings: every statement of the queue finds its rows by an index. Without these
+/// Planner settings of all roles: every statement finds its rows by an index. Without these
 /// settings, a plan prepared while a table was small (a scan, a hash join) would stay in use while
-/// the table grows. The generic plan is forced because, for the concrete ids of a large batch, the
-/// planner prefers to compare them with every row of a medium-sized table.
-/// batch compares them with each row of a table that is not large.
-pub const PLANNER: [(&str, &str); 4] = [
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("plan_cache_mode", "force_generic_plan"),
-];
+/// the table grows.
+pub(super) const BY_INDEX: [(&str, &str); 3] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+
+/// Planner settings of this role. The generic plan is forced because, for the concrete ids of a
+/// large batch, the planner prefers to compare them with every row of a medium-sized table.
+pub const PLANNER: [(&str, &str); 4] =
+    [BY_INDEX[0], BY_INDEX[1], BY_INDEX[2], ("plan_cache_mode", "force_generic_plan")];
 
 /// Statements of the queue carry the rows of many tenants. A lock on one row must not delay the
 /// others: the statement fails, and the rows are then written tenant by tenant.

@@ -192,7 +192,12 @@ impl Findings {
     fn add(&mut self, shard: &Shard, broken: Vec<(String, Vec<u8>)>) {
         for (invariant, about) in broken {
             if let Ok(invariant) = invariant.parse() {
-                self.one(shard, invariant, named(&about));
+                let about = match invariant {
+                    // The key of the shard, which may be as long as an id.
+                    Invariant::NotReady => about.escape_ascii().to_string(),
+                    _ => named(&about),
+                };
+                self.one(shard, invariant, about);
             }
         }
     }

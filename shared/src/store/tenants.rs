@@ -16,26 +16,27 @@ impl OwnerConnection {
         PgConnection::connect(url).await.map(Self)
     }
 
-    /// The tenant with this slug; created with this id if it does not exist.
+    /// The tenant with this slug and its tier; created with this id, name and tier if it does not
+    /// exist.
     pub async fn ensure_tenant(
         &mut self,
         id: Uuid,
         slug: &str,
         name: &str,
         tier: &str,
-    ) -> Result<TenantId, sqlx::Error> {
+    ) -> Result<(TenantId, String), sqlx::Error> {
         // The update changes nothing; it makes the statement return the existing row.
-        sqlx::query_scalar!(
+        let row = sqlx::query!(
             "insert into tenants (id, slug, name, tier) values ($1, $2, $3, $4)
-             on conflict (slug) do update set slug = excluded.slug returning id",
+             on conflict (slug) do update set slug = excluded.slug returning id, tier",
             id,
             slug,
             name,
             tier
         )
         .fetch_one(&mut self.0)
-        .await
-        .map(TenantId::new)
+        .await?;
+        Ok((TenantId::new(row.id), row.tier))
     }
 
     /// The tenant with this slug.

@@ -1,5 +1,7 @@
 //! Limits on the jobs named in `after`: per request, and open per tenant.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use shared::config::DependencyConfig;
@@ -74,5 +76,35 @@ async fn a_tenant_has_as_many_open_dependencies_as_it_may_and_no_more() -> Resul
         (answer.status == 202).then_some(())
     })
     .await;
+    Ok(())
+}
+
+/// Plans prepared while there were few jobs must also serve many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_many_dependents_is_cancelled_soon() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    // PostgreSQL keeps a plan after five executions.
+    for _ in 0..8 {
+        let head = head(&api).await?;
+        api.post(BATCH, &waiting(head, 1)).await?.ok(202);
+        api.act(&format!("{JOBS}/{head}/cancel")).await?.ok(200);
+    }
+    let later = json!({ "kind": "noop", "run_at": "2099-01-01T00:00:00Z" });
+    let heads = api.post(BATCH, &json!({ "jobs": vec![later; 100] })).await?;
+    let results = heads.ok(202)["results"].as_array().cloned().unwrap_or_default();
+    let heads: Vec<&str> = results.iter().filter_map(|result| result["id"].as_str()).collect();
+    let dependents = json!({ "jobs": vec![json!({ "kind": "noop", "after": heads }); 100] });
+    for _ in 0..9 {
+        api.post(BATCH, &dependents).await?.ok(202);
+    }
+    for head in &heads[..2] {
+        let began = Instant::now();
+        api.act(&format!("{JOBS}/{head}/cancel")).await?.ok(200);
+        assert!(began.elapsed() < Duration::from_secs(2), "cancelled after {:?}", began.elapsed());
+    }
+    let (began, filter) = (Instant::now(), json!({ "filter": { "kind": "noop" }, "limit": 10_000 }));
+    api.post("/api/v1/jobs/cancel", &filter).await?.ok(200);
+    assert!(began.elapsed() < Duration::from_secs(10), "cancelled after {:?}", began.elapsed());
     Ok(())
 }

@@ -120,6 +120,8 @@ async fn what_has_no_parameters_in_its_query_string_takes_none() -> Result<()> {
             let answer = Answer::to(api.request(&method, &format!("{path}?priority=1"))).await?;
             let detail = answer.problem(400, "invalid_query")["detail"].as_str().unwrap_or_default();
             assert!(detail.contains("priority"), "{method} {path}: {detail}");
+            let answer = Answer::to(app.anonymous().request(&method, &format!("{path}?priority=1"))).await?;
+            answer.problem(401, "unauthenticated");
             refused += 1;
         }
     }

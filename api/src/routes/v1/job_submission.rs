@@ -128,7 +128,9 @@ fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
     let asked: String = asked.chars().take(100).collect();
     let near = suggestion::nearest(&asked, registry.submittable().map(|kind| kind.name));
     let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-    Problem::new(ProblemCode::UnknownKind).detail(format!("there is no kind {asked:?}{hint}"))
+    let detail = format!("there is no kind {asked:?}{hint}");
+    let error = FieldError { pointer: "/kind".into(), detail: detail.clone() };
+    Problem::new(ProblemCode::UnknownKind).detail(detail).errors(vec![error])
 }
 
 impl JobSubmission {

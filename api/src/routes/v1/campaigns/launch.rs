@@ -58,7 +58,11 @@ impl Letter {
         let campaign = campaigns::find(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
         let recipient = recipients::for_preview(transaction, id, email_key).await?;
         let recipient = recipient.ok_or_else(|| {
-            Problem::new(ProblemCode::Conflict).detail("the campaign has no such recipient; import leads first")
+            let detail = match email_key {
+                Some(_) => "the campaign has no recipient with this address; import leads first",
+                None => "the campaign has no recipients; import leads first",
+            };
+            Problem::new(ProblemCode::Conflict).detail(detail).member("state", campaign.state.as_str())
         })?;
         let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
         Ok(Self { campaign, who: Unsubscriber { tenant: transaction.tenant(), recipient }, addressee })
