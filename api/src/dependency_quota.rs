@@ -15,7 +15,7 @@ use shared::{
     config::DependencyConfig,
     db::TenantDb,
     patience,
-    queue::{NewJob, ties},
+    queue::{NewJob, ledger::relations},
     tenancy::TenantId,
 };
 
@@ -68,7 +68,7 @@ impl DependencyQuota {
             return Ok(());
         }
         let mut transaction = tenants.begin(tenant).await?;
-        let open = ties::count_open_dependencies(&mut transaction, self.limits.open).await?;
+        let open = relations::count_open_dependencies(&mut transaction, self.limits.open).await?;
         if self.add(tenant, open, added) {
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl DependencyQuota {
 
 /// Duplicate ids count once.
 fn dependencies(job: &NewJob) -> usize {
-    job.ties.as_deref().map_or(0, |ties| ties.after.iter().collect::<HashSet<_>>().len())
+    job.relations.as_deref().map_or(0, |relations| relations.after.iter().collect::<HashSet<_>>().len())
 }
 
 fn too_many(added: usize, limit: usize) -> Problem {

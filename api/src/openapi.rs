@@ -6,12 +6,9 @@
 //! viewer at `/api/docs` is part of the program and loads nothing from elsewhere.
 
 mod refusals;
-
-use std::sync::Arc;
+mod without_query;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
-use http::Method;
 use jobs::registry::Registry;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{AdditionalProperties, Schema};
@@ -21,7 +18,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::middleware::no_query;
+pub use self::without_query::WithoutQuery;
 use crate::problem::{FieldError, ProblemBody, ProblemCode};
 
 /// If there are more kinds, the document does not list them; `job-kinds` has them all.
@@ -68,29 +65,16 @@ pub fn document<S: Clone + Send + Sync + 'static>(
     complete(router.into_openapi(), registry)
 }
 
-/// The routes of `router`, plus `/api/openapi.json` and `/api/docs`.
-pub fn with_docs<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, registry: &Registry) -> Router<S> {
+/// The routes of `router`, plus `/api/openapi.json` and `/api/docs`; and those without parameters in
+/// their query string.
+pub fn with_docs<S: Clone + Send + Sync + 'static>(
+    router: OpenApiRouter<S>,
+    registry: &Registry,
+) -> (Router<S>, WithoutQuery) {
     let (router, document) = router.split_for_parts();
-    let router = router.layer(from_fn_with_state(without_query(&document), no_query::handle));
-    router.merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document, registry)))
-}
-
-/// The operations with a credential and without query parameters.
-fn without_query(document: &utoipa::openapi::OpenApi) -> no_query::Operations {
-    let paths = document.paths.paths.iter();
-    let all = paths.flat_map(|(path, item)| {
-        let PathItem { get, put, post, delete, patch, .. } = item;
-        let methods = [
-            (Method::GET, get),
-            (Method::PUT, put),
-            (Method::POST, post),
-            (Method::DELETE, delete),
-            (Method::PATCH, patch),
-        ];
-        methods.into_iter().filter_map(move |(method, operation)| Some((method, path, operation.as_ref()?)))
-    });
-    let theirs = all.filter(|(_, _, operation)| refusals::is_without_query(operation));
-    Arc::new(theirs.map(|(method, path, _)| (method, path.clone())).collect())
+    let without_query = WithoutQuery::of(&document);
+    let docs = SwaggerUi::new("/api/docs").url("/api/openapi.json", complete(document, registry));
+    (router.merge(docs), without_query)
 }
 
 fn complete(mut document: utoipa::openapi::OpenApi, registry: &Registry) -> utoipa::openapi::OpenApi {
@@ -138,6 +122,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     #[test]

@@ -24,7 +24,9 @@ use crate::{
 /// All routes, the OpenAPI document and its viewer. Only health and unsubscribe require no
 /// credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
-    openapi::with_docs(routes(checks), &state.registry).with_state(state)
+    let (router, without_query) = openapi::with_docs(routes(checks), &state.registry);
+    state.without_query.get_or_init(|| without_query);
+    router.with_state(state)
 }
 
 /// The routes that the document describes.

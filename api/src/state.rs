@@ -1,18 +1,22 @@
 //! The state of all handlers. One per process.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
     compute::{Busy, ComputePool},
-    queue::producer::Producer,
+    queue::enqueue::Producer,
     stores::Stores,
     tenancy::TenantId,
 };
 
 use crate::{
-    auth::KeyRing, dependency_quota::DependencyQuota, in_flight::InFlightBytes, job_events::JobEvents, uploads::Uploads,
+    auth::KeyRing, dependency_quota::DependencyQuota, in_flight::InFlightBytes, job_events::JobEvents,
+    openapi::WithoutQuery, uploads::Uploads,
 };
 
 /// The state of all routes under `/api/v1`. A single pointer, since every route and extractor of a
@@ -44,6 +48,8 @@ pub struct Parts {
     pub dependencies: DependencyQuota,
     /// Processes templates and large documents of tenants.
     pub compute: ComputePool,
+    /// Operations whose query string must be empty; known once the router is built.
+    pub without_query: OnceLock<WithoutQuery>,
     /// The clock.
     pub clock: Clock,
 }

@@ -13,10 +13,10 @@ use shared::{
     db::TenantTx,
     queue::{
         NewJob,
-        batches::{self, BatchRecord},
-        consumer::Lease,
-        effects::Effect,
-        progress::Progress,
+        complete::effects::Effect,
+        dispatch::Lease,
+        observe::batches::{self, BatchRecord},
+        observe::progress::Progress,
     },
     tenancy::TenantId,
 };
@@ -116,7 +116,7 @@ impl JobContext {
     }
 
     /// Commits a transaction in which `jobs` were inserted with
-    /// [`shared::queue::producer::Producer::enqueue_in`], and announces them.
+    /// [`shared::queue::enqueue::Producer::enqueue_in`], and announces them.
     pub async fn commit_and_announce(&self, transaction: TenantTx, jobs: &[NewJob]) -> Result<(), sqlx::Error> {
         transaction.commit().await?;
         self.environment.producer.announce(jobs);

@@ -4,7 +4,7 @@ use shared::{
     clock::Clock,
     compute::ComputePool,
     db::TenantDb,
-    queue::{Index, producer::Producer},
+    queue::{Index, enqueue::Producer},
     store::webhook_secrets::SecretReader,
 };
 

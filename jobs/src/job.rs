@@ -50,7 +50,7 @@ pub trait Job: DeserializeOwned + JsonSchema + Send + 'static {
     fn run(self, context: &JobContext) -> impl Future<Output = Result<Success, JobError>> + Send;
 }
 
-/// A job with the kind's own defaults, to be committed by a [`shared::queue::producer::Producer`].
+/// A job with the kind's own defaults, to be committed by a [`shared::queue::enqueue::Producer`].
 ///
 /// # Panics
 /// If the kind's arguments cannot be serialised as JSON; they are ids and plain values.
@@ -66,7 +66,7 @@ pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> 
         run_at: None,
         expires_at: None,
         args_version: J::ARGS_VERSION,
-        ties: None,
+        relations: None,
     }
 }
 

@@ -6,7 +6,10 @@ use shared::{
     clock::Clock,
     ids,
     leadership::Candidate,
-    queue::{QueueName, check::Checker, eviction, limits::Limiter, reconcile::Reconciler, shard_agreement},
+    queue::{
+        QueueName, index::eviction, limits::Limiter, repair::check::Checker, repair::reconcile::Reconciler,
+        repair::shard_agreement,
+    },
     stores::Stores,
 };
 use tokio::sync::watch;

@@ -39,7 +39,7 @@ pub enum Point {
     /// The ledger has the outcome of a run. Its lease is still active.
     AfterLedgerBeforeSettle,
     /// A committed outcome released or cancelled dependent jobs. The index is not notified.
-    AfterAftermathBeforeAnnouncement,
+    AfterFollowUpBeforeAnnouncement,
     /// One part of a cascade is committed. The index is not notified, and the rest is still to do.
     CascadeBetweenSteps,
     /// The attempts of lost jobs are raised. Their leases are still expired.

@@ -10,7 +10,7 @@ use shared::{
     db::{PoolSettings, SystemDb},
     queue::{
         Index, IndexSettings, ShardCounts,
-        check::{Checker, Extent},
+        repair::check::{Checker, Extent},
     },
 };
 use sqlx::{Connection as _, PgConnection};

@@ -25,8 +25,9 @@ use shared::{
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{
-        Index, IndexSettings, NewJob, Priority, ShardCounts, inspect,
-        producer::{EnqueueRequest, Producer},
+        Index, IndexSettings, NewJob, Priority, ShardCounts,
+        enqueue::{EnqueueRequest, Producer},
+        observe::inspect,
     },
     store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
     stores::Stores,
@@ -154,7 +155,7 @@ impl TestSystem {
             run_at: None,
             expires_at: None,
             args_version: kind.args_version,
-            ties: None,
+            relations: None,
         }
     }
 

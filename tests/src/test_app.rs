@@ -4,7 +4,10 @@
 //! Invariant: requests go over a real connection with a key from the ledger, so a test sees what a
 //! client sees. Workers and schedulers belong to the system and run only where a test starts them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::{Context as _, Result};
 use api::{
@@ -98,6 +101,7 @@ impl TestApp {
         let stores =
             Stores { tenants: system.tenants.clone(), system: system.system.clone(), index: system.index.clone() };
         let state = AppState::from(Parts {
+            without_query: OnceLock::new(),
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             keys: KeyRing::new(system.system.clone()),

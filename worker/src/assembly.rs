@@ -21,7 +21,7 @@ use shared::{
     config::{QueueFilter, WorkerConfig},
     db::PoolSettings,
     health::{Check, CheckState, HealthChecks},
-    queue::{QueueName, producer::Producer},
+    queue::{QueueName, enqueue::Producer},
     store::webhook_secrets::SecretReader,
     stores::{OpenError, Stores},
 };

@@ -11,14 +11,14 @@ use shared::{
     clock::Clock,
     queue::{
         IndexState, Welcome,
-        consumer::{Consumer, FetchError, Fetched, Lease},
+        dispatch::{Consumer, FetchError, Fetched, Lease},
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capacity::Capacity, holdings::Holdings, last_chance::LastChances, places::Place, slots::Slots, sources::Sources,
+    capacity::Capacity, held_leases::HeldLeases, places::Place, quarantine::Quarantine, slots::Slots, sources::Sources,
     stall::Stall, start_cost::StartMeter,
 };
 
@@ -44,7 +44,7 @@ pub struct Dispatch {
 #[derive(Clone)]
 pub struct Desk {
     /// The held leases.
-    pub holdings: Holdings,
+    pub held_leases: HeldLeases,
     /// Sender towards the slots.
     pub dispatches: mpsc::Sender<Vec<Dispatch>>,
     /// Measures how long jobs waited.
@@ -60,13 +60,13 @@ pub struct Fetcher {
     /// The fetch permits.
     pub capacity: Arc<Capacity>,
     /// Reserved permits for direct dispatch: see [`crate::grants`].
-    pub guests: Arc<Semaphore>,
+    pub reserved_permits: Arc<Semaphore>,
     /// Determines which tenants a fetch may serve.
     pub slots: Slots<Dispatch>,
     /// Records and forwards leases.
     pub desk: Desk,
     /// While a job is in quarantine, nothing is leased.
-    pub last_chances: LastChances,
+    pub quarantine: Quarantine,
     /// While the handlers' runtime is stalled, nothing is leased.
     pub stall: Stall,
     /// Measures the start cost at each fetch.
@@ -76,7 +76,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// Fetches until `stop`, and sleeps while there is nothing to do.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (last_chances, stall) = (self.last_chances.clone(), self.stall.clone());
+        let (quarantine, stall) = (self.quarantine.clone(), self.stall.clone());
         while !stop.is_cancelled() {
             if stop.run_until_cancelled(stall.over()).await.is_none() {
                 return;
@@ -86,7 +86,7 @@ impl Fetcher {
                 return;
             }
             let Some(places) = stop.run_until_cancelled(self.capacity.places()).await else { return };
-            let Some(_door) = stop.run_until_cancelled(last_chances.none_under_way()).await else { return };
+            let Some(_door) = stop.run_until_cancelled(quarantine.none_under_way()).await else { return };
             self.round(places).await;
         }
     }
@@ -102,7 +102,7 @@ impl Fetcher {
             match answer {
                 Ok(fetched) => {
                     let again_in = again_in(&fetched, wanted);
-                    if welcome == Welcome::Newcomers {
+                    if welcome == Welcome::NewlyActive {
                         self.sources.ask_again(at, again_in);
                     } else {
                         self.sources.answered(at, wanted, fetched.taken, again_in);
@@ -128,17 +128,17 @@ impl Fetcher {
     /// Any other job that was fetched for a slot reserved for newly active tenants would only wait
     /// for its release, and hold the permit that the newly active tenant needs.
     fn welcome(&self, places: &mut OwnedSemaphorePermit) -> Welcome {
-        let left = self.slots.left_to_newcomers();
+        let left = self.slots.reserved_for_newly_active();
         if places.num_permits() <= left {
             self.sources.hold_off();
             // Permits that became free before the hold-off.
             self.capacity.add_free(places);
         }
         if places.num_permits() <= left {
-            return Welcome::Newcomers;
+            return Welcome::NewlyActive;
         }
         drop(places.split(left));
-        if self.guests.available_permits() > 0 { Welcome::NextAndNewcomers } else { Welcome::Next }
+        if self.reserved_permits.available_permits() > 0 { Welcome::NextAndNewlyActive } else { Welcome::Next }
     }
 
     /// A queue share that returned all requested jobs probably has more.
@@ -158,7 +158,7 @@ impl Desk {
         }
         let (leases, places): (Vec<_>, Vec<_>) =
             leased.into_iter().map(|(lease, place)| (Arc::new(lease), place)).unzip();
-        let (cancelled, now) = (self.holdings.enter(&leases), self.clock.now());
+        let (cancelled, now) = (self.held_leases.enter(&leases), self.clock.now());
         let dispatches = leases.into_iter().zip(cancelled).zip(places).map(|((lease, cancelled), place)| {
             crate::metrics::started(&lease, now.signed_duration_since(lease.run_at).to_std().unwrap_or_default());
             Dispatch { lease, cancelled, place }

@@ -1,7 +1,7 @@
 //! Writes the outcomes of runs in batches: to the ledger first, then to the index.
 //!
 //! Invariant: no outcome is lost while PostgreSQL or Redis is unavailable. A batch is retried until
-//! the ledger has it, and its leases are renewed meanwhile, because they stay in [`Holdings`] until
+//! the ledger has it, and its leases are renewed meanwhile, because they stay in [`HeldLeases`] until
 //! they are settled. Outcomes of a tenant that meet a lock are set aside, so those of other tenants
 //! are written: see `finisher/aside.rs`.
 
@@ -20,10 +20,10 @@ use shared::{
     faults::{self, Point},
     queue::{
         Index, Settlement, Shard,
-        consumer::Lease,
-        finish::{Finish, Outcome, Recorded, Recording, Records},
-        ties::hooks,
-        webhooks::{self, Watchers},
+        complete::{Finish, Outcome, Recorded, Recording, Records},
+        dispatch::Lease,
+        ledger::relations::hooks,
+        ledger::webhooks::{self, Watchers},
     },
     tenancy::TenantId,
 };
@@ -38,7 +38,7 @@ use uuid::Uuid;
 use self::aside::Aside;
 use crate::{
     ends::{Ends, Entered},
-    holdings::Holdings,
+    held_leases::HeldLeases,
 };
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,7 +87,7 @@ struct Writing {
     ledger: Kept,
     index: Index,
     watchers: Watchers,
-    holdings: Holdings,
+    held_leases: HeldLeases,
     /// Outcomes without follow-up work: one statement for many tenants.
     plain: Ends<WithHooks>,
     /// Outcomes with follow-up work, which may touch any number of rows: one transaction per
@@ -104,12 +104,12 @@ impl Finisher {
         db: &SystemDb,
         index: Index,
         watchers: Watchers,
-        holdings: Holdings,
+        held_leases: HeldLeases,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let ledger = Kept::new(db, WRITERS);
         let (plain, followed) = (Ends::shared(), Ends::apart());
         let aside = Aside::default();
-        let writing = Arc::new(Writing { ledger, index, watchers, holdings, plain, followed, aside });
+        let writing = Arc::new(Writing { ledger, index, watchers, held_leases, plain, followed, aside });
         let closed = CancellationToken::new();
         let finisher = Self { writing: Arc::clone(&writing), _open: Arc::new(closed.clone().drop_guard()) };
         let writer = tokio::spawn(async move {
@@ -185,14 +185,14 @@ async fn gather(ends: &Ends<WithHooks>, until: Instant) {
 /// Writes outcomes to the ledger, releases the writer permit, and settles the leases in the index.
 /// Returns how many outcomes met a lock and were set aside.
 async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<OwnedSemaphorePermit>) -> usize {
-    let Writing { ledger, index, holdings, .. } = &**writing;
+    let Writing { ledger, index, held_leases, .. } = &**writing;
     let tenants = batch.iter().map(|(ended, _)| (ended.lease.id, ended.lease.tenant)).collect();
     let finish = |(ended, hooks): &WithHooks| {
         let Lease { id, attempt, .. } = *ended.lease;
         Some(Finish { id, attempt, hooks: *hooks, outcome: ended.outcome.clone()? })
     };
     let finishes: Vec<Finish> = batch.iter().filter_map(finish).collect();
-    let Tried { records: Records { recorded, aftermath }, slow, locked } =
+    let Tried { records: Records { recorded, follow_up }, slow, locked } =
         record_patiently(ledger, Recording::of(&finishes), &tenants).await;
     drop(slot);
     faults::pass(Point::AfterLedgerBeforeSettle).await;
@@ -202,7 +202,7 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<Owned
             by_shard.entry(&ended.lease.shard).or_default().push(settlement);
         }
     }
-    holdings.settles(by_shard.values().flatten().map(|settlement| (settlement.id, settlement.token)));
+    held_leases.settles(by_shard.values().flatten().map(|settlement| (settlement.id, settlement.token)));
     let settle = async |(shard, settlements): (&Shard, Vec<Settlement>)| {
         if let Err(error) = index.settle(shard, &settlements).await {
             // The lease will expire; the rescuer then finds the row final, or waiting with its next
@@ -211,7 +211,7 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<Owned
         }
     };
     join_all(by_shard.into_iter().map(settle)).await;
-    aftermath.announce(index).await;
+    follow_up.announce(index).await;
     let mut done = Vec::with_capacity(batch.len());
     for (ended, hooks) in batch {
         if slow.contains(&ended.lease.id) {
@@ -222,7 +222,7 @@ async fn write(writing: &Arc<Writing>, batch: Vec<WithHooks>, slot: Option<Owned
             done.push((ended.lease.id, ended.lease.token));
         }
     }
-    holdings.leave(done);
+    held_leases.leave(done);
     locked.len()
 }
 
@@ -347,7 +347,7 @@ impl Ended {
             // Cancelled, but the time used is charged: otherwise cancelling long runs would be a
             // way to run jobs for free.
             let ran = (!self.ran.is_zero()).then_some(self.ran);
-            return Some(Settlement { ran, ..self.lease.hand_back() });
+            return Some(Settlement { ran, ..self.lease.release() });
         }
         let again = match recorded.get(&self.lease.id)? {
             Recorded::Final | Recorded::RefusedFinal => None,

@@ -8,16 +8,14 @@
 
 use std::sync::Arc;
 
-use shared::queue::{Grant, Shard, consumer::Consumer};
+use shared::queue::{Grant, Shard, dispatch::Consumer};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::yield_now,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    capacity::Capacity, fetcher::Desk, last_chance::LastChances, listener::Wake, places::Usages, stall::Stall,
-};
+use crate::{capacity::Capacity, fetcher::Desk, listener::Wake, places::Usages, quarantine::Quarantine, stall::Stall};
 
 /// Jobs that are read from the ledger at once.
 const AT_ONCE: usize = 32;
@@ -31,8 +29,8 @@ pub struct Grants {
     pub granted: mpsc::UnboundedReceiver<(Shard, Grant)>,
     /// The fetch permits.
     pub capacity: Arc<Capacity>,
-    /// Reserved permits, shared with [`crate::newcomers`].
-    pub guests: Arc<Semaphore>,
+    /// Reserved permits, shared with [`crate::newly_active`].
+    pub reserved_permits: Arc<Semaphore>,
     /// Permit counts of the queue shares.
     pub usages: Usages,
     /// Records and forwards leases.
@@ -40,7 +38,7 @@ pub struct Grants {
     /// Makes the shard due for a fetch, which sets the next ready mark.
     pub wake: Arc<Wake>,
     /// While a job is in quarantine, dispatched jobs are released.
-    pub last_chances: LastChances,
+    pub quarantine: Quarantine,
     /// While the handlers' runtime is stalled, dispatched jobs are released.
     pub stall: Stall,
 }
@@ -64,7 +62,7 @@ impl Grants {
     }
 
     async fn take(&self, grants: Vec<(Shard, Grant)>) {
-        let Some(_door) = self.last_chances.none_now().filter(|_| !self.stall.is_on()) else {
+        let Some(_door) = self.quarantine.none_now().filter(|_| !self.stall.is_on()) else {
             return self.refuse(grants).await;
         };
         let (mut taken, mut permits) = (Vec::with_capacity(grants.len()), Vec::with_capacity(grants.len()));
@@ -98,7 +96,7 @@ impl Grants {
     /// The fetch loop leaves no permit free while all slots are busy, so a reserved permit is the
     /// fallback.
     fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.capacity.place_now().or_else(|| Arc::clone(&self.guests).try_acquire_owned().ok())
+        self.capacity.place_now().or_else(|| Arc::clone(&self.reserved_permits).try_acquire_owned().ok())
     }
 
     async fn refuse(&self, grants: impl IntoIterator<Item = (Shard, Grant)>) {

@@ -14,8 +14,8 @@ use jobs::{
     registry::{Kind, Registry},
 };
 use shared::queue::{
-    consumer::Lease,
-    finish::{Outcome, bounded_text},
+    complete::{Outcome, bounded_text},
+    dispatch::Lease,
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;

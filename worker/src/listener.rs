@@ -11,7 +11,7 @@ use std::sync::{
 use shared::queue::{Grant, Notice, Notices, Shard};
 use tokio::sync::{Notify, mpsc};
 
-use crate::holdings::Holdings;
+use crate::held_leases::HeldLeases;
 
 /// Wakes an idle fetch loop.
 pub struct Wake {
@@ -69,18 +69,18 @@ impl Wake {
 pub async fn listen(
     mut notices: Notices,
     wake: Arc<Wake>,
-    newcomers: mpsc::Sender<Shard>,
+    newly_active: mpsc::Sender<Shard>,
     granted: mpsc::UnboundedSender<(Shard, Grant)>,
-    holdings: Holdings,
+    held_leases: HeldLeases,
 ) {
     while let Some(notice) = notices.next().await {
         match notice {
-            Notice::Cancelled(id, attempt) => holdings.cancel_up_to(id, attempt),
+            Notice::Cancelled(id, attempt) => held_leases.cancel_up_to(id, attempt),
             // Workers do not follow jobs.
             Notice::Changed(..) => {}
             Notice::Wake(shard) => wake.up(Some(&shard)),
             // If the channel is full, the fetch loop finds the jobs.
-            Notice::Newcomer(shard) => drop(newcomers.try_send(shard)),
+            Notice::NewlyActive(shard) => drop(newly_active.try_send(shard)),
             // Both receivers live as long as this task.
             Notice::Granted(shard, grant) => drop(granted.send((shard, grant))),
             Notice::Connected => wake.up(None),

@@ -8,7 +8,7 @@ use std::{
 use foldhash::{HashMap, HashMapExt as _};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
-    queue::{JobState, QueueName, consumer::Lease, finish::Outcome},
+    queue::{JobState, QueueName, complete::Outcome, dispatch::Lease},
     telemetry::names::{self, label},
 };
 use tokio_util::sync::CancellationToken;

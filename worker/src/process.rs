@@ -10,7 +10,10 @@ use jobs::{environment::Environment, registry::Registry};
 use shared::{
     db::SystemDb,
     ids,
-    queue::{Index, Notices, QueueName, Shard, consumer::Consumer, eviction, shard_agreement, webhooks::Watchers},
+    queue::{
+        Index, Notices, QueueName, Shard, dispatch::Consumer, index::eviction, ledger::webhooks::Watchers,
+        repair::shard_agreement,
+    },
 };
 use tokio::{
     runtime::Handle,
@@ -26,11 +29,11 @@ use crate::{
     grants::Grants,
     handlers::{HandlerRuntime, Handlers},
     heartbeat,
-    holdings::Holdings,
-    last_chance::LastChances,
+    held_leases::HeldLeases,
     listener::{self, Wake},
     metrics,
-    newcomers::{self, Newcomers},
+    newly_active::{self, NewlyActive},
+    quarantine::Quarantine,
     renewer,
     runner::Runner,
     runtime,
@@ -70,59 +73,61 @@ pub async fn work(
     handlers: HandlerRuntime,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (holdings, watchers) = (Holdings::default(), Watchers::default());
+    let (held_leases, watchers) = (HeldLeases::default(), Watchers::default());
     let background = CancellationToken::new();
-    let (finisher, written) = Finisher::start(&system, index.clone(), watchers.clone(), holdings.clone());
+    let (finisher, written) = Finisher::start(&system, index.clone(), watchers.clone(), held_leases.clone());
     tokio::spawn(watchers.refresh(system.clone(), background.clone()));
     let consumer = Consumer::new(system.clone(), index.clone(), settings.lease);
-    let renewal = tokio::spawn(renewer::renew(consumer.clone(), holdings.clone(), settings.lease, background.clone()));
+    let renewal =
+        tokio::spawn(renewer::renew(consumer.clone(), held_leases.clone(), settings.lease, background.clone()));
     let sources: Vec<Shard> = settings.queues.iter().flat_map(|queue| index.shards(queue)).collect();
     watch_index(&index, &settings, &background);
     let wake = Arc::new(Wake::new(&sources));
     let process = ids::new_id(&environment.clock);
     let (notices, subscription) = Notices::listen(&index, sources.clone(), process, background.clone());
-    let ((newcomer, newcomers), (grant, granted)) = (mpsc::channel(newcomers::NOTICES), mpsc::unbounded_channel());
-    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newcomer, grant, holdings.clone()));
+    let ((newly_active, newly_active_notices), (grant, granted)) =
+        (mpsc::channel(newly_active::NOTICES), mpsc::unbounded_channel());
+    tokio::spawn(listener::listen(notices, Arc::clone(&wake), newly_active, grant, held_leases.clone()));
 
     let capacity = Arc::new(Capacity::new(settings.slots));
     let slots = capacity.slots();
     let running = RunningTime::new();
     let starts = StartMeter::new(settings.slots, running.clone(), index.start_cost().clone());
-    let last_chances = LastChances::new();
+    let quarantine = Quarantine::new();
     let (dispatches, receiver) = mpsc::channel(DISPATCHED);
-    let desk = Desk { holdings: holdings.clone(), dispatches, clock: environment.clock.clone() };
-    let checking = tokio::spawn(renewer::check(consumer.clone(), holdings.clone(), background.clone()));
+    let desk = Desk { held_leases: held_leases.clone(), dispatches, clock: environment.clock.clone() };
+    let checking = tokio::spawn(renewer::check(consumer.clone(), held_leases.clone(), background.clone()));
     let sources = Sources::new(sources, settings.slots, Arc::clone(&wake));
-    let guests = Arc::new(Semaphore::new(newcomers::GUESTS));
+    let reserved_permits = Arc::new(Semaphore::new(newly_active::RESERVED_PERMITS));
     let grants = Grants {
         consumer: consumer.clone(),
         granted,
         capacity: Arc::clone(&capacity),
-        guests: Arc::clone(&guests),
+        reserved_permits: Arc::clone(&reserved_permits),
         usages: sources.usages(),
         desk: desk.clone(),
         wake,
-        last_chances: last_chances.clone(),
+        quarantine: quarantine.clone(),
         stall: handlers.stall.clone(),
     };
-    let newcomers = Newcomers {
+    let newly_active = NewlyActive {
         consumer: consumer.clone(),
-        notices: newcomers,
-        guests: Arc::clone(&guests),
+        notices: newly_active_notices,
+        reserved_permits: Arc::clone(&reserved_permits),
         slots: slots.clone(),
         usages: sources.usages(),
         desk: desk.clone(),
-        last_chances: last_chances.clone(),
+        quarantine: quarantine.clone(),
         stall: handlers.stall.clone(),
     };
     let fetcher = Fetcher {
         consumer: consumer.offering(subscription),
         sources,
         capacity: Arc::clone(&capacity),
-        guests,
+        reserved_permits,
         slots: slots.clone(),
         desk,
-        last_chances: last_chances.clone(),
+        quarantine: quarantine.clone(),
         stall: handlers.stall.clone(),
         starts,
     };
@@ -130,7 +135,7 @@ pub async fn work(
     // The heartbeat removes the ready marks when it ends, so it ends after the last fetch.
     let beating =
         tokio::spawn(heartbeat::beat(index.clone(), settings.queues.clone(), process, settings.slots, fetched.clone()));
-    let fetching = tokio::spawn(fetch(fetcher, newcomers, grants, stop.clone(), fetched.clone().drop_guard()));
+    let fetching = tokio::spawn(fetch(fetcher, newly_active, grants, stop.clone(), fetched.clone().drop_guard()));
     tokio::spawn(handlers.stall.clone().watch(handlers.handle.clone(), background.clone()));
     let runner = Arc::new(Runner {
         handlers: Handlers::new(registry, Arc::new(environment), running),
@@ -138,9 +143,9 @@ pub async fn work(
         control: Handle::current(),
         slots,
         capacity,
-        holdings,
+        held_leases,
         finisher,
-        last_chances,
+        quarantine,
         system,
         index,
         stop: stop.clone(),
@@ -173,12 +178,12 @@ pub async fn work(
 /// drops `fetched` and releases jobs that are still dispatched for earlier ready marks.
 async fn fetch(
     fetcher: Fetcher,
-    newcomers: Newcomers,
+    newly_active: NewlyActive,
     mut grants: Grants,
     stop: CancellationToken,
     fetched: DropGuard,
 ) {
-    tokio::join!(fetcher.run(stop.clone()), newcomers.run(stop.clone()), grants.run(stop));
+    tokio::join!(fetcher.run(stop.clone()), newly_active.run(stop.clone()), grants.run(stop));
     drop(fetched);
     grants.refuse_rest().await;
 }

@@ -5,7 +5,7 @@
 //! Invariant: whatever a handler does (fail, panic, time out, block its thread), leases are
 //! renewed, outcomes are written and health checks are answered, because all of that runs on
 //! another runtime with its own connections. That runtime can release a job that has not started at
-//! any time: see [`Runner::hand_back_what_waits`]. Only the death of the process stops all of that;
+//! any time: see [`Runner::release_unstarted`]. Only the death of the process stops all of that;
 //! then the leases expire.
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 use shared::{
     db::{SystemDb, sql_state},
     faults::{self, Point},
-    queue::{Index, consumer::Lease, rescue},
+    queue::{Index, dispatch::Lease, repair::rescue},
 };
 use tokio::{
     runtime::Handle,
@@ -32,9 +32,9 @@ use crate::{
     fetcher::Dispatch,
     finisher::{Ended, Finisher},
     handlers::{Attempt, HandlerRuntime, Handlers},
-    holdings::Holdings,
-    last_chance::{self, Alone, LastChances},
+    held_leases::HeldLeases,
     places::Place,
+    quarantine::{self, ExclusiveRun, Quarantine},
     skew,
     slots::{Slot, Slots},
 };
@@ -43,7 +43,7 @@ use crate::{
 /// than the previous ones, and another worker may be idle.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// While no job may start, jobs that were leased meanwhile are released at this interval.
-const HAND_BACK_INTERVAL: Duration = Duration::from_millis(20);
+const RELEASE_INTERVAL: Duration = Duration::from_millis(20);
 /// After this much time in runs, a slot yields its thread to other tasks: runs in progress need the
 /// thread a few times, for each message that they send or receive.
 const TURN: Duration = Duration::from_micros(250);
@@ -61,11 +61,11 @@ pub struct Runner {
     /// Determines the next job to start.
     pub slots: Slots<Dispatch>,
     /// The held leases.
-    pub holdings: Holdings,
+    pub held_leases: HeldLeases,
     /// Accepts outcomes.
     pub finisher: Finisher,
     /// Exclusive runs, for which all other jobs are released.
-    pub last_chances: LastChances,
+    pub quarantine: Quarantine,
     /// Records exclusive runs in the ledger.
     pub system: SystemDb,
     /// Verifies that an old lease is still held by this process.
@@ -147,15 +147,15 @@ impl Runner {
             Ok(kind) => kind,
             Err(reason) => return self.put_off(lease, reason).await,
         };
-        let Some(company) = self.company(&lease, &cancelled).await else { return self.hand_back(lease) };
+        let Some(company) = self.company(&lease, &cancelled).await else { return self.release(lease) };
         if !self.is_own(&lease).await {
-            return self.hand_back(lease);
+            return self.release(lease);
         }
-        if !self.holdings.begin(lease.id, lease.token) {
+        if !self.held_leases.begin(lease.id, lease.token) {
             return Ran::NOT_HERE;
         }
         let Attempt { outcome, ran } = self.handlers.attempt(kind, &lease, cancelled).await;
-        self.holdings.end(lease.id, lease.token);
+        self.held_leases.end(lease.id, lease.token);
         faults::pass(Point::AfterEffectBeforeFinish).await;
         crate::metrics::ended(&lease, outcome.as_ref(), ran);
         let end = self.finisher.ended(Ended { lease, outcome, ran });
@@ -167,7 +167,7 @@ impl Runner {
     async fn put_off(&self, lease: Arc<Lease>, reason: &'static str) -> Ran {
         crate::metrics::left(&lease, reason);
         sleep(skew::TAKES).await;
-        if !self.holdings.give_up(lease.id, lease.token) {
+        if !self.held_leases.give_up(lease.id, lease.token) {
             return Ran::NOT_HERE;
         }
         let lease = skew::put_off(&lease, &self.handlers.environment().clock).into();
@@ -193,21 +193,21 @@ impl Runner {
 
     /// Admits a run, exclusive or beside others. `None` if the job was cancelled, must be released
     /// for another exclusive run, or cannot start its own.
-    async fn company(&self, lease: &Arc<Lease>, cancelled: &CancellationToken) -> Option<Company<'_>> {
-        if lease.crashes < last_chance::CRASHES {
+    async fn company(&self, lease: &Arc<Lease>, cancelled: &CancellationToken) -> Option<Admission<'_>> {
+        if lease.crashes < quarantine::CRASHES {
             let may_begin = !cancelled.is_cancelled() && !self.is_closed();
-            return may_begin.then_some(Company::Others);
+            return may_begin.then_some(Admission::Others);
         }
         // Boxed: every run moves its future, and this rare part would enlarge it.
-        Box::pin(cancelled.run_until_cancelled(self.last_chance(lease))).await.flatten()
+        Box::pin(cancelled.run_until_cancelled(self.quarantine(lease))).await.flatten()
     }
 
-    async fn last_chance(&self, lease: &Arc<Lease>) -> Option<Company<'_>> {
-        let alone = self.last_chances.alone(&self.holdings).await?;
+    async fn quarantine(&self, lease: &Arc<Lease>) -> Option<Admission<'_>> {
+        let alone = self.quarantine.alone(&self.held_leases).await?;
         let (lease, system) = (Arc::clone(lease), self.system.clone());
-        let noted = self.control.spawn(async move { rescue::begin_last_chance(&system, &lease).await }).await;
+        let noted = self.control.spawn(async move { rescue::begin_quarantine(&system, &lease).await }).await;
         match noted.ok()? {
-            Ok(noted) => noted.then_some(Company::Alone(alone)),
+            Ok(noted) => noted.then_some(Admission::ExclusiveRun(alone)),
             Err(error) => {
                 tracing::warn!(error = sql_state(&error), "could not record the exclusive run; it does not start");
                 None
@@ -216,8 +216,8 @@ impl Runner {
     }
 
     /// Releases a job, unless it has started or is already released.
-    fn hand_back(&self, lease: Arc<Lease>) -> Ran {
-        let end = self.holdings.give_up(lease.id, lease.token).then(|| self.leave_not_begun(lease));
+    fn release(&self, lease: Arc<Lease>) -> Ran {
+        let end = self.held_leases.give_up(lease.id, lease.token).then(|| self.leave_not_begun(lease));
         Ran { ran: None, end }
     }
 
@@ -226,18 +226,18 @@ impl Runner {
     }
 
     fn give_back(&self, dispatch: Dispatch) {
-        let end = self.hand_back(dispatch.lease).end;
+        let end = self.release(dispatch.lease).end;
         self.leave(end, dispatch.place);
     }
 
     /// Whether no run may start.
     fn is_closed(&self) -> bool {
-        self.stop.is_cancelled() || self.last_chances.is_announced() || self.runtime.stall.is_on()
+        self.stop.is_cancelled() || self.quarantine.is_announced() || self.runtime.stall.is_on()
     }
 
     /// Releases jobs that may not start here, or have waited too long. Never returns. Call it on
     /// another runtime than that of the handlers.
-    pub async fn hand_back_what_waits(&self) {
+    pub async fn release_unstarted(&self) {
         loop {
             let waited = tokio::select! {
                 () = self.closed() => self.slots.take_out(),
@@ -251,18 +251,18 @@ impl Runner {
             }
             if self.runtime.stall.is_on() {
                 // These jobs have a slot, but no thread.
-                for lease in self.holdings.give_up_all() {
+                for lease in self.held_leases.give_up_all() {
                     self.leave_not_begun(lease).keep(());
                 }
             }
-            sleep(HAND_BACK_INTERVAL).await;
+            sleep(RELEASE_INTERVAL).await;
         }
     }
 
     async fn closed(&self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = self.last_chances.announced() => {}
+            () = self.quarantine.announced() => {}
             () = self.runtime.stall.begun() => {}
         }
     }
@@ -282,7 +282,7 @@ impl Ran {
 }
 
 /// The admission of a run, held until the run ends.
-enum Company<'a> {
-    Alone(#[expect(dead_code, reason = "held, not read")] Alone<'a>),
+enum Admission<'a> {
+    ExclusiveRun(#[expect(dead_code, reason = "held, not read")] ExclusiveRun<'a>),
     Others,
 }

@@ -23,7 +23,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{fetcher::Dispatch, holdings::Holdings, runner::Runner};
+use crate::{fetcher::Dispatch, held_leases::HeldLeases, runner::Runner};
 
 /// How often a stopping process checks whether its runs have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -51,30 +51,30 @@ pub async fn run(
                 })
         })
     };
-    let Runner { holdings, stop, .. } = &*runner;
+    let Runner { held_leases, stop, .. } = &*runner;
     let signal = async {
         stop.cancelled().await;
         // Jobs that are being leased at this moment still arrive.
         let quiet = async {
             fetched.await;
-            becomes(holdings, Holdings::is_empty).await;
+            becomes(held_leases, HeldLeases::is_empty).await;
         };
         if timeout(grace, quiet).await.is_err() {
-            tracing::warn!(jobs = holdings.len(), "cancelling jobs that are still running after the grace period");
-            holdings.cancel_all();
-            becomes(holdings, Holdings::is_over).await;
+            tracing::warn!(jobs = held_leases.len(), "cancelling jobs that are still running after the grace period");
+            held_leases.cancel_all();
+            becomes(held_leases, HeldLeases::is_over).await;
         }
         Ok(())
     };
     tokio::select! {
         ended = monitor.run_with_signal(signal) => ended,
         () = runner.fill_slots() => Ok(()),
-        () = runner.hand_back_what_waits() => Ok(()),
+        () = runner.release_unstarted() => Ok(()),
     }
 }
 
-async fn becomes(holdings: &Holdings, is_so: fn(&Holdings) -> bool) {
-    while !is_so(holdings) {
+async fn becomes(held_leases: &HeldLeases, is_so: fn(&HeldLeases) -> bool) {
+    while !is_so(held_leases) {
         sleep(LOOK_INTERVAL).await;
     }
 }

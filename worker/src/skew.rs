@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use jobs::registry::{Kind, Registry};
-use shared::{clock::Clock, queue::consumer::Lease};
+use shared::{clock::Clock, queue::dispatch::Lease};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -30,12 +30,12 @@ use tokio::{sync::Notify, time::timeout_at};
 /// Period over which starts are counted.
 const TICK: Duration = Duration::from_millis(1);
 /// Slots may be filled this many times faster than jobs of the average length free them.
-const HASTE: f64 = 1.25;
+const START_RATE_FACTOR: f64 = 1.25;
 /// One slot in this many is reserved for newly active tenants; none in a worker with fewer than
 /// half as many slots.
-const LEFT_TO_NEWCOMERS: usize = 20;
+const RESERVED_FOR_NEWLY_ACTIVE: usize = 20;
 /// How long slots stay reserved after a newly active tenant took one.
-const LATELY: Duration = Duration::from_secs(1);
+const RECENT_WINDOW: Duration = Duration::from_secs(1);
 /// If slots become free less often than this, slots are reserved even while no newly active tenants
 /// arrive.
 const SELDOM: Duration = Duration::from_millis(25);
@@ -77,7 +77,7 @@ struct State<J> {
     starts: f64,
     counted_at: Instant,
     /// When a tenant without running jobs last took a slot while other tenants had running jobs.
-    newcomer_at: Option<Instant>,
+    newly_active_at: Option<Instant>,
     /// When the last run ended, and the moving average of the time between two ends while all slots
     /// are taken. The end of a run beside free slots does not show how soon a slot becomes free
     /// once all are taken, perhaps by other jobs.
@@ -104,7 +104,7 @@ impl<J> Slots<J> {
             lines: 0,
             starts: 0.0,
             counted_at: Instant::now(),
-            newcomer_at: None,
+            newly_active_at: None,
             ended_at: Instant::now(),
             between_ends: LONGEST_BETWEEN,
             held_back_until: None,
@@ -177,7 +177,7 @@ impl<J> Slots<J> {
 
     /// How many of the free slots are reserved for newly active tenants because slots rarely become
     /// free. Any other job fetched for them would wait for long.
-    pub fn left_to_newcomers(&self) -> usize {
+    pub fn reserved_for_newly_active(&self) -> usize {
         let seldom_ends = self.shared.lock().seldom_ends(Instant::now());
         if seldom_ends { self.shared.left_at_most() } else { 0 }
     }
@@ -294,11 +294,11 @@ impl<J> Shared<J> {
     #[expect(clippy::cast_precision_loss, reason = "slots are thousands, and run times stay below 2^53 µs (285 years)")]
     fn starts_per_tick(&self) -> f64 {
         let average_us = self.average_us.load(Ordering::Relaxed).max(1) as f64;
-        (HASTE * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
+        (START_RATE_FACTOR * self.count as f64 * TICK.as_secs_f64() * 1e6 / average_us).max(1.0)
     }
 
     const fn left_at_most(&self) -> usize {
-        (self.count + LEFT_TO_NEWCOMERS / 2) / LEFT_TO_NEWCOMERS
+        (self.count + RESERVED_FOR_NEWLY_ACTIVE / 2) / RESERVED_FOR_NEWLY_ACTIVE
     }
 
     /// Until when the free slots are reserved for newly active tenants; `None` if they are not.
@@ -306,8 +306,8 @@ impl<J> Shared<J> {
         if state.free > self.left_at_most() {
             return None;
         }
-        let since = if state.seldom_ends(now) { now } else { state.newcomer_at? };
-        (now < since + LATELY).then_some(since + LATELY)
+        let since = if state.seldom_ends(now) { now } else { state.newly_active_at? };
+        (now < since + RECENT_WINDOW).then_some(since + RECENT_WINDOW)
     }
 }
 
@@ -346,7 +346,7 @@ impl<J> State<J> {
 
     fn start(&mut self, tenant: TenantId, now: Instant) {
         if self.runs(tenant) == 0 && !self.running.is_empty() {
-            self.newcomer_at = Some(now);
+            self.newly_active_at = Some(now);
         }
         self.free -= 1;
         self.count(tenant, |running| running + 1);

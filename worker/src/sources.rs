@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A share that had work within this time is expected to have more soon.
-const LATELY: Duration = Duration::from_secs(1);
+const RECENT_WINDOW: Duration = Duration::from_secs(1);
 /// One in this many slots is left to each other share that had work recently, up to half of all
 /// slots.
 const LEFT_TO_OTHERS: usize = 8;
@@ -173,7 +173,7 @@ impl Sources {
 
 impl Source {
     fn worked_lately(&self) -> bool {
-        self.usage.worked_within(LATELY)
+        self.usage.worked_within(RECENT_WINDOW)
     }
 
     /// How many of its jobs are worth holding beyond the slots.

@@ -8,7 +8,6 @@ use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::Tenant
 
 use crate::{
     in_flight::RequestAccount,
-    middleware::no_query::UnknownParameter,
     problem::{Problem, ProblemCode},
     state::AppState,
 };
@@ -87,10 +86,8 @@ where
             let detail = format!("the API key lacks the scope {}", G::PERMISSION);
             return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
         }
-        match parts.extensions.get::<UnknownParameter>() {
-            Some(unknown) => Err(unknown.problem()),
-            None => Ok(permit),
-        }
+        state.without_query.get().map_or(Ok(()), |operations| operations.check(parts))?;
+        Ok(permit)
     }
 }
 

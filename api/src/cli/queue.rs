@@ -11,11 +11,11 @@ use shared::{
     db::PoolSettings,
     queue::{
         QueueName,
-        check::{Checker, Extent},
         limits::{
             COUNTS, LimitError, Limiter, QueueScope, RATES, WEIGHTS,
             ledger::{self, LimitRow},
         },
+        repair::check::{Checker, Extent},
     },
     stores::Stores,
 };

@@ -1,6 +1,6 @@
 //! `api serve`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
@@ -10,7 +10,7 @@ use shared::{
     db::PoolSettings,
     health::{self, HealthChecks},
     http_server::{self, DrainReport, bind, probe::Probe},
-    queue::{eviction, producer::Producer, shard_agreement},
+    queue::{enqueue::Producer, index::eviction, repair::shard_agreement},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
@@ -92,6 +92,7 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
     tokio::spawn(eviction::warn(stores.index.clone(), stop.clone()));
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
     AppState::from(Parts {
+        without_query: OnceLock::new(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry,
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),

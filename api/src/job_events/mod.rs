@@ -2,11 +2,11 @@
 //!
 //! Invariant: a notification from the index only triggers a read; the data of an event comes from
 //! the ledger, in the tenant's transaction. A lost notification costs seconds, since every stream
-//! also polls. [`followers`] distributes notifications, [`seats`] counts streams, [`snapshot`] is
+//! also polls. [`followers`] distributes notifications, [`open_streams`] counts streams, [`snapshot`] is
 //! the data of an event, [`stream`] is the life of one stream.
 
 mod followers;
-mod seats;
+mod open_streams;
 mod snapshot;
 mod stream;
 
@@ -19,10 +19,10 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{followers::Followers, seats::Seats};
+use self::{followers::Followers, open_streams::OpenStreams};
 pub use self::{
     followers::Following,
-    seats::{Full, Seat},
+    open_streams::{Full, StreamPermit},
     snapshot::Snapshot,
     stream::Follower,
 };
@@ -56,7 +56,7 @@ impl Default for StreamLimits {
 #[derive(Clone)]
 pub struct JobEvents {
     followers: Followers,
-    seats: Seats,
+    open_streams: OpenStreams,
     limits: StreamLimits,
     stop: CancellationToken,
 }
@@ -65,15 +65,15 @@ impl JobEvents {
     /// Subscribes to the index until `stop`, which also ends all streams, so that they do not delay
     /// a drain.
     pub fn start(index: &Index, queues: &[QueueName], limits: StreamLimits, stop: CancellationToken) -> Self {
-        let (followers, seats) = (Followers::default(), Seats::new(limits.per_tenant, limits.per_process));
+        let (followers, open_streams) = (Followers::default(), OpenStreams::new(limits.per_tenant, limits.per_process));
         tokio::spawn(followers.clone().pass_on(Notices::watch(index, queues, stop.clone())));
-        tokio::spawn(seats.clone().report(stop.clone()));
-        Self { followers, seats, limits, stop }
+        tokio::spawn(open_streams.clone().report(stop.clone()));
+        Self { followers, open_streams, limits, stop }
     }
 
     /// Admits another stream of this tenant within the stream limits.
-    pub fn seat(&self, tenant: TenantId) -> Result<Seat, Full> {
-        self.seats.take(tenant)
+    pub fn open(&self, tenant: TenantId) -> Result<StreamPermit, Full> {
+        self.open_streams.take(tenant)
     }
 
     fn follow(&self, job: Uuid) -> Following {

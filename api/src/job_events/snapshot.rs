@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use axum::response::sse::Event;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use shared::queue::inspect::{JobRecord, ShownState};
+use shared::queue::observe::inspect::{JobRecord, ShownState};
 
 const VERSION_BYTES: usize = 12;
 

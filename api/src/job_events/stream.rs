@@ -13,14 +13,14 @@ use shared::{
     authz::Permission,
     queue::{
         JobState, QueueName,
-        inspect::{self, JobRecord, ShownState},
+        observe::inspect::{self, JobRecord, ShownState},
     },
     tenancy::TenantId,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::{Following, Seat, Snapshot};
+use super::{Following, Snapshot, StreamPermit};
 use crate::state::AppState;
 
 /// How long browsers wait before they reconnect.
@@ -44,7 +44,7 @@ pub struct Follower {
     /// When the state changes with the passage of time alone, which is not announced.
     due_at: Option<DateTime<Utc>>,
     ended: bool,
-    _seat: Seat,
+    _stream: StreamPermit,
 }
 
 /// The result of a read.
@@ -59,13 +59,13 @@ impl Follower {
     /// already has.
     pub fn new(
         state: AppState,
-        seat: Seat,
+        stream: StreamPermit,
         (tenant, presented_key): (TenantId, String),
         (job, queue): (Uuid, QueueName),
         told: Option<String>,
     ) -> Self {
         let following = state.events.follow(job);
-        Self { state, tenant, presented_key, job, queue, following, told, due_at: None, ended: false, _seat: seat }
+        Self { state, tenant, presented_key, job, queue, following, told, due_at: None, ended: false, _stream: stream }
     }
 
     /// The events, in order.

@@ -6,7 +6,6 @@
 pub mod access_log;
 pub mod html;
 pub mod http_metrics;
-pub mod no_query;
 pub mod panic;
 pub mod problem_details;
 pub mod request_body;

@@ -110,7 +110,7 @@ fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     refusals
 }
 
-/// Whether [`crate::middleware::no_query`] rejects a query string.
+/// Whether [`super::WithoutQuery`] rejects a query string.
 pub(super) fn is_without_query(operation: &Operation) -> bool {
     asks_for_credential(operation) && !has_parameter(operation, &ParameterIn::Query)
 }

@@ -49,10 +49,13 @@ fn app(down: Arc<AtomicBool>) -> Router {
         .route("/panic", get(async || -> String { panic!("secret") }))
         .route("/slow", get(slow))
         .route("/long", get(slow).layer(long))
-        .merge(openapi::with_docs(
-            openapi::router().merge(routes::health::router(Arc::new(checks))),
-            &jobs::registry::Registry::new(shared::config::TestKinds::None),
-        ));
+        .merge(
+            openapi::with_docs(
+                openapi::router().merge(routes::health::router(Arc::new(checks))),
+                &jobs::registry::Registry::new(shared::config::TestKinds::None),
+            )
+            .0,
+        );
     let settings = HttpSettings {
         handler_timeout: Duration::from_millis(500),
         body_limit: 1024,

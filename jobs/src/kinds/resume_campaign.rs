@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     authz::Permission,
     ids,
-    queue::{NewJob, producer::Producer},
+    queue::{NewJob, enqueue::Producer},
     store::campaign_pauses,
 };
 use uuid::Uuid;

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     authz::Permission,
-    queue::{NewJob, producer::Producer},
+    queue::{NewJob, enqueue::Producer},
     store::{campaigns, recipients},
 };
 use uuid::Uuid;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     authz::Permission,
     ids,
-    queue::effects::Effect,
+    queue::complete::effects::Effect,
     store::{
         campaign_pauses,
         recipients::{self, Addressee},

@@ -16,7 +16,7 @@ use shared::{
     clock::Clock,
     db::{SystemDb, TenantDb},
     ids,
-    queue::{JobState, NewJob, producer::Producer},
+    queue::{JobState, NewJob, enqueue::Producer},
     store::{
         campaigns,
         campaigns_under_way::{self as under_way, Ended, SendingJobs, Stranded},

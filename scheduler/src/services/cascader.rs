@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     db::SystemDb,
-    queue::{Index, cascade},
+    queue::{Index, control::cascade},
 };
 
 use crate::{elector::Leading, maintainer::Service};

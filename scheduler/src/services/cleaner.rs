@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::{
     db::SystemDb,
-    queue::retention::{self, RetentionReport},
+    queue::ledger::retention::{self, RetentionReport},
 };
 
 use crate::{elector::Leading, maintainer::Service};

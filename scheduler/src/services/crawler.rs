@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::queue::{
     QueueName,
-    reconcile::{CrawlCursor, Reconciler},
+    repair::reconcile::{CrawlCursor, Reconciler},
 };
 use tokio::time::Instant;
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use shared::{
     clock::Clock,
     db::SystemDb,
-    queue::{Index, QueueName, inspect},
+    queue::{Index, QueueName, observe::inspect},
     telemetry::names,
 };
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     db::SystemDb,
-    queue::{Index, expiry},
+    queue::{Index, ledger::expiry},
 };
 
 use crate::{elector::Leading, maintainer::Service};

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use shared::{
     queue::{
         QueueName,
-        check::{Checker, Extent, Invariant, Violation},
+        repair::check::{Checker, Extent, Invariant, Violation},
     },
     telemetry::names,
 };

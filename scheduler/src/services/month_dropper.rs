@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use shared::{db::SystemDb, queue::retention};
+use shared::{db::SystemDb, queue::ledger::retention};
 
 use crate::{elector::Leading, maintainer::Service};
 

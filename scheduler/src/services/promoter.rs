@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use shared::queue::reconcile::Reconciler;
+use shared::queue::repair::reconcile::Reconciler;
 
 use crate::{elector::Leading, maintainer::Service};
 

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use shared::{
     queue::{
         QueueName,
-        reconcile::{Reconciler, Resharded},
+        repair::reconcile::{Reconciler, Resharded},
     },
     telemetry::names,
 };

@@ -11,7 +11,7 @@ use shared::{
     db::SystemDb,
     queue::{
         Index, QueueName,
-        rescue::{self, RescueReport},
+        repair::rescue::{self, RescueReport},
     },
     telemetry::names,
 };

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context as _;
 use shared::{
-    queue::{QueueName, reconcile::Reconciler},
+    queue::{QueueName, repair::reconcile::Reconciler},
     telemetry::names,
 };
 use uuid::Uuid;

@@ -7,17 +7,18 @@
 //! Next: `control/redrive.rs` for what a redriven job regains, `control/matching.rs` for the
 //! filter.
 
+pub mod cascade;
 mod matching;
 mod redrive;
 
 use uuid::Uuid;
 
-pub use self::matching::{SteerFilter, count_matching, next_matching};
+pub use self::matching::{ControlFilter, count_matching, next_matching};
 pub use self::redrive::{Redriven, redrive, redrive_all};
-use super::{
+use crate::queue::{
     CancelledJob, Index, JobState, Priority, QueueName, WaitingJob,
-    aftermath::{self, Aftermath, final_of},
     index::by_queue,
+    ledger::follow_up::{self, FollowUp, final_of},
 };
 use crate::{
     db::TenantTx,
@@ -27,7 +28,7 @@ use crate::{
 
 /// The result of a control request for one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Steered {
+pub enum ControlOutcome {
     /// The job was cancelled or redriven.
     Done(Position),
     /// The job's state does not allow it.
@@ -54,22 +55,22 @@ pub struct Position {
     /// The last attempt, or the next one if the job waits.
     pub attempt: i32,
     /// Follow-up of its end.
-    pub aftermath: Aftermath,
+    pub follow_up: FollowUp,
 }
 
 /// Cancels a job that is not final. After the commit, call [`announce_cancelled`].
-pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
-    let (mut done, aftermath) = cancel_all(transaction, &[id]).await?;
+pub async fn cancel(transaction: &mut TenantTx, id: Uuid) -> Result<ControlOutcome, sqlx::Error> {
+    let (mut done, follow_up) = cancel_all(transaction, &[id]).await?;
     match done.pop() {
-        Some(position) => Ok(Steered::Done(Position { aftermath, ..position })),
+        Some(position) => Ok(ControlOutcome::Done(Position { follow_up, ..position })),
         None => refused(transaction, id).await,
     }
 }
 
 /// Cancels those of the jobs that are not final. After the commit, call [`announce_cancelled`] for
 /// each, and announce the follow-up.
-pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec<Position>, Aftermath), sqlx::Error> {
-    let locked = aftermath::lock(transaction, ids, &vec![true; ids.len()]).await?;
+pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec<Position>, FollowUp), sqlx::Error> {
+    let locked = follow_up::lock(transaction, ids, &vec![true; ids.len()]).await?;
     let rows = sqlx::query!(
         r#"update jobs j set state = 'cancelled', finalized_at = now()
            from (select id from unnest($1::uuid[]) as t (id) order by id) i
@@ -83,7 +84,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     let positions = rows.iter().map(|row| position(tenant, row.id, &row.queue, row.priority, row.attempt)).collect();
     let ended = rows.into_iter().map(|row| final_of!(row));
     let ended = ended.collect();
-    Ok((positions, aftermath::settle(transaction, ended, &locked).await?))
+    Ok((positions, follow_up::settle(transaction, ended, &locked).await?))
 }
 
 /// Removes a cancelled job from the index and notifies its holder. A failure costs only time: the
@@ -93,7 +94,7 @@ pub async fn announce_cancelled(index: &Index, job: &Position) {
     if let Err(error) = index.cancel(&job.queue, &[job.cancelled()]).await {
         tracing::debug!(job_id = %job.id, %error, "failed to announce a cancellation to the index");
     }
-    job.aftermath.announce(index).await;
+    job.follow_up.announce(index).await;
 }
 
 /// Pushes a redriven job to the index; if that fails, the scheduler's crawl pushes it.
@@ -151,12 +152,12 @@ pub async fn kind_of(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Stri
 
 fn position(tenant: TenantId, id: Uuid, queue: &str, priority: i16, attempt: i32) -> Position {
     let queue = queue.parse().expect("the ledger holds valid queue names");
-    Position { id, tenant, queue, priority: Priority::from_ledger(priority), attempt, aftermath: Aftermath::default() }
+    Position { id, tenant, queue, priority: Priority::from_ledger(priority), attempt, follow_up: FollowUp::default() }
 }
 
-async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
+async fn refused(transaction: &mut TenantTx, id: Uuid) -> Result<ControlOutcome, sqlx::Error> {
     let state = sqlx::query_scalar!(r#"select state as "state: JobState" from jobs where id = $1"#, id)
         .fetch_optional(&mut **transaction)
         .await?;
-    Ok(state.map_or(Steered::NotFound, Steered::Refused))
+    Ok(state.map_or(ControlOutcome::NotFound, ControlOutcome::Refused))
 }

@@ -6,19 +6,22 @@
 //! Next: [`sharding`] for the shard that serves a call, `lua/prelude.lua` for the key layout,
 //! [`records`] for inputs and results.
 
-mod announcing;
+mod announce;
 mod building;
 mod checking;
+pub mod eviction;
 mod fitness;
+mod job_position;
+pub mod keys;
 mod leases;
 mod limiting;
-mod listening;
-mod looking;
+pub mod notifications;
 mod records;
+mod redis_clock;
 mod scripts;
 mod sharding;
-mod standing;
 mod start_cost;
+mod stats;
 
 use std::{
     sync::Arc,
@@ -33,22 +36,22 @@ use redis::{
 use uuid::Uuid;
 
 pub use self::records::{
-    CancelledJob, Grant, HeldLease, IndexState, IndexStatus, JobChange, LaneDepth, LeaseToken, Renewed, Settlement,
+    CancelledJob, FlowDepth, Grant, HeldLease, IndexState, IndexStatus, JobChange, LeaseToken, Renewed, Settlement,
     WaitingJob, Welcome,
 };
 pub use self::start_cost::StartCost;
-pub(super) use self::{
+pub(in crate::queue) use self::{
     checking::{CheckMode, Member},
+    job_position::{JobPosition, Place},
     limiting::LimitChange,
     records::{FetchedIds, LeasedId, Offer, by_queue},
-    standing::{Place, Standing},
 };
 use self::{
-    listening::Listening,
+    redis_clock::RedisClock,
     scripts::{CANCEL, FETCH, PUSH, SETTLE, WATCH},
     sharding::{Split, all},
 };
-use super::{QueueName, Shard, ShardCounts, keys};
+use crate::queue::{QueueName, Shard, ShardCounts};
 use crate::tenancy::TenantId;
 
 /// Above this many ids per call, Lua's `unpack` overflows its stack. The bound also limits how long
@@ -84,7 +87,7 @@ pub struct Index {
     prefix: Arc<str>,
     shards: ShardCounts,
     response_timeout: Duration,
-    listening: Arc<Listening>,
+    clock: Arc<RedisClock>,
     start_cost: StartCost,
 }
 
@@ -108,7 +111,7 @@ impl Index {
             prefix: settings.prefix.as_str().into(),
             shards: settings.shards.clone(),
             response_timeout: settings.response_timeout,
-            listening: Arc::new(Listening::new()),
+            clock: Arc::new(RedisClock::new()),
             start_cost: StartCost::default(),
         })
     }
@@ -121,7 +124,11 @@ impl Index {
 
     /// As [`Self::push`], for a rebuild: in calls of the maximum size, since the overhead of one
     /// call equals about 50 jobs.
-    pub(super) async fn push_in_bulk(&self, queue: &QueueName, jobs: &[WaitingJob]) -> Result<(), RedisError> {
+    pub(in crate::queue) async fn push_in_bulk(
+        &self,
+        queue: &QueueName,
+        jobs: &[WaitingJob],
+    ) -> Result<(), RedisError> {
         self.push_in_calls(queue, jobs, MAX_BATCH).await
     }
 
@@ -140,7 +147,7 @@ impl Index {
         Ok(())
     }
 
-    pub(super) async fn fetch(
+    pub(in crate::queue) async fn fetch(
         &self,
         shard: &Shard,
         wanted: usize,
@@ -156,14 +163,14 @@ impl Index {
             .arg(millis(lease))
             .arg(token.bytes())
             .arg(PROMOTED_PER_FETCH)
-            .arg(self.listening.until(self.response_timeout))
+            .arg(self.clock.until(self.response_timeout))
             .arg(welcome.as_str());
         if let Some(offer) = offer {
             call.arg(offer.subscription).arg(offer.token.bytes());
         }
         let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, String, i64) =
             call.invoke_async(&mut self.connection()).await?;
-        self.listening.heard(now_ms, asked);
+        self.clock.observe(now_ms, asked);
         let (ids, scores) = (ids.chunks_exact(16), scores.split(' '));
         let ids = ids.zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
         Ok(FetchedIds {
@@ -177,22 +184,22 @@ impl Index {
     /// Reads Redis's clock if no response has provided it yet. Without it a fetch has no deadline,
     /// and Redis would lease jobs to a caller that has timed out.
     async fn learn_time(&self) -> Result<(), RedisError> {
-        if !self.listening.is_known() {
+        if !self.clock.is_known() {
             let asked = Instant::now();
             let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut self.connection()).await?;
-            self.listening.heard(seconds * 1_000 + micros / 1_000, asked);
+            self.clock.observe(seconds * 1_000 + micros / 1_000, asked);
         }
         Ok(())
     }
 
     /// Upper bound on the age of a direct dispatch.
-    pub(super) fn age(&self, grant: &Grant) -> Duration {
-        self.listening.age(grant.at_ms)
+    pub(in crate::queue) fn age(&self, grant: &Grant) -> Duration {
+        self.clock.age(grant.at_ms)
     }
 
     /// Lower bound on Redis's current time; `told_ms` is an earlier time of Redis.
-    pub(super) fn now_ms(&self, told_ms: i64) -> i64 {
-        self.listening.now_ms(told_ms)
+    pub(in crate::queue) fn now_ms(&self, told_ms: i64) -> i64 {
+        self.clock.now_ms(told_ms)
     }
 
     /// Measured start cost, sent with each settlement.
@@ -234,7 +241,7 @@ impl Index {
         Ok(())
     }
 
-    /// Publishes changes of a job for `span`; see [`super::Notices::watch`]. Repeating the call
+    /// Publishes changes of a job for `span`; see [`crate::queue::Notices::watch`]. Repeating the call
     /// extends the span.
     pub async fn watch(&self, queue: &QueueName, tenant: TenantId, id: Uuid, span: Duration) -> Result<(), RedisError> {
         let shard = self.shard_of(queue, tenant);
@@ -242,15 +249,15 @@ impl Index {
         call.arg(id.as_bytes()).arg(millis(span)).invoke_async(&mut self.connection()).await
     }
 
-    pub(super) fn connection(&self) -> ConnectionManager {
+    pub(in crate::queue) fn connection(&self) -> ConnectionManager {
         self.manager.clone()
     }
 
-    pub(super) const fn client(&self) -> &redis::Client {
+    pub(in crate::queue) const fn client(&self) -> &redis::Client {
         &self.client
     }
 
-    pub(super) fn prefix(&self) -> &str {
+    pub(in crate::queue) fn prefix(&self) -> &str {
         &self.prefix
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::ties::Ties;
+use crate::queue::ledger::relations::Relations;
 use crate::tenancy::TenantId;
 
 /// A queue's name: 1 to 64 of `a-z 0-9 _ -`, starting with a letter.
@@ -159,5 +159,5 @@ pub struct NewJob {
     /// Version of the arguments' format, counted by the kind.
     pub args_version: i16,
     /// Relations to other jobs; most jobs have none.
-    pub ties: Option<Box<Ties>>,
+    pub relations: Option<Box<Relations>>,
 }

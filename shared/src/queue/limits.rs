@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 pub use self::limiter::{LimitError, Limiter, QueueOverview};
-use super::{QueueName, job::InvalidQueueName};
+use crate::queue::{QueueName, job::InvalidQueueName};
 
 /// The range of a weight.
 pub const WEIGHTS: std::ops::RangeInclusive<i32> = 1..=1_000;
@@ -64,7 +64,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The form that the scripts read: weight, cap, rate, burst, paused; empty for the default.
-    pub(super) fn pack(&self) -> String {
+    pub(in crate::queue) fn pack(&self) -> String {
         if *self == Self::default() {
             return String::new();
         }
@@ -73,7 +73,7 @@ impl Limits {
     }
 
     /// Reads the output of [`Self::pack`]; any other text gives the default.
-    pub(super) fn unpack(text: &str) -> Self {
+    pub(in crate::queue) fn unpack(text: &str) -> Self {
         Self::parse(text).unwrap_or_default()
     }
 

@@ -1,42 +1,45 @@
-//! The queue: jobs are committed to the ledger (PostgreSQL) and dispatched by the index (Redis).
+//! The queue: jobs are committed to the ledger (PostgreSQL) and handed out by the index (Redis).
 //!
-//! Invariant: the ledger decides. The index may be lost, stale or wrong at any time; a job that it
-//! proposes is read from the ledger before it runs, and the result of a run is written to the
-//! ledger before its lease ends in the index.
+//! ```text
+//!   enqueue ──────▶ dispatch ──────▶ (a worker runs the job) ──────▶ complete
+//!      │               ▲  │                                             │
+//!      │ commit        │  │ read rows                     record the end │
+//!      ▼               │  ▼                                             ▼
+//!   ┌──────────────────┼─────────────── ledger ────────────────────────────┐
+//!   └──────────────────┼────────────────────────────────────────────────────┘
+//!      │ push          │ lease                                           │ settle
+//!      ▼               │                                                 ▼
+//!   ┌───────────────────────────────── index ──────────────────────────────┐
+//!   └───────────────────────────────────────────────────────────────────────┘
+//!                      ▲
+//!   repair ────────────┘ rebuild, sweep, rescue, check        control, observe, limits beside them
+//! ```
 //!
-//! The life of a job: [`producer`] commits it, [`Index::push`] adds it to the index, [`consumer`]
-//! leases it and reads its row, [`finish`] records the outcome, [`aftermath`] does the follow-up
-//! work for related jobs. [`rescue`] recovers jobs of holders that died, [`reconcile`] rebuilds the
-//! index.
+//! Invariant: the ledger decides. The index is a rebuildable cache that may be lost, stale or wrong
+//! at any time. What it proposes is read from the ledger before it runs, and the end of a run is
+//! written to the ledger before the index forgets the lease.
+//!
+//! - [`enqueue`] commits jobs, many requests in one transaction, and pushes them to the index.
+//! - [`dispatch`] leases job ids from the index and reads their rows from the ledger.
+//! - [`complete`] records the end of a run, with its follow-up for other jobs, and settles the lease.
+//! - [`repair`] rebuilds the index, finds what it lacks, and takes jobs from dead workers.
+//! - [`control`] cancels and redrives jobs; [`observe`] reads them; [`limits`] are those of tenants.
+//! - [`ledger`] is the SQL that several of these share; [`index`] the scripts and their keys.
 
-pub mod aftermath;
-pub mod batches;
-pub mod cascade;
-pub mod check;
-pub mod consumer;
+pub mod complete;
 pub mod control;
-pub mod effects;
-pub mod eviction;
-pub mod expiry;
-pub mod explain;
-pub mod finish;
-mod index;
-pub mod inspect;
+pub mod dispatch;
+pub mod enqueue;
+pub mod index;
 mod job;
-pub mod keys;
+pub mod ledger;
 pub mod limits;
-pub mod producer;
-pub mod progress;
-pub mod reconcile;
-pub mod rescue;
-pub mod retention;
+pub mod observe;
+pub mod repair;
 mod shard;
-pub mod shard_agreement;
 mod shard_counts;
-pub mod ties;
-mod wake;
-pub mod webhooks;
 
+pub use index::notifications::{Notice, Notices, Subscription};
 pub use index::{
     CancelledJob, Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, MAX_BATCH, Renewed,
     Settlement, StartCost, WORKER_SILENCE, WaitingJob, Welcome,
@@ -44,4 +47,3 @@ pub use index::{
 pub use job::{JobState, NewJob, Priority, QueueName};
 pub use shard::Shard;
 pub use shard_counts::{InvalidShardCounts, MAX_SHARDS, ShardCounts, UnknownQueue};
-pub use wake::{Notice, Notices, Subscription};

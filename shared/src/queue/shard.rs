@@ -3,14 +3,14 @@
 //! Invariant: every process computes the same shard for a tenant, so one script has all of the
 //! tenant's order, caps, rates and counts. The number of shards is part of a shard's root key:
 //! processes with different numbers never write to each other's shards.
-//! Next: [`super::shard_counts`] for the number of shards, `reconcile/resharding.rs` for changing
+//! Next: [`crate::queue::shard_counts`] for the number of shards, `reconcile/resharding.rs` for changing
 //! it.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-use super::QueueName;
+use crate::queue::QueueName;
 use crate::tenancy::TenantId;
 
 /// One part of a queue; a queue that is not split has a single part.
@@ -28,13 +28,13 @@ impl Shard {
     }
 
     /// All shards of a queue that is split into `of`.
-    pub(super) fn all(queue: &QueueName, of: u16) -> impl Iterator<Item = Self> + use<> {
+    pub(in crate::queue) fn all(queue: &QueueName, of: u16) -> impl Iterator<Item = Self> + use<> {
         let queue = queue.clone();
         (0..of).map(move |number| Self { queue: queue.clone(), number, of })
     }
 
     /// The shard of a tenant's jobs, in a queue that is split into `of`.
-    pub(super) fn of_tenant(queue: &QueueName, of: u16, tenant: TenantId) -> Self {
+    pub(in crate::queue) fn of_tenant(queue: &QueueName, of: u16, tenant: TenantId) -> Self {
         Self { queue: queue.clone(), number: Self::number_of(tenant, of), of }
     }
 
@@ -49,7 +49,7 @@ impl Shard {
     }
 
     /// Number of the tenant's shard, from 0.
-    pub(super) fn number_of(tenant: TenantId, of: u16) -> u16 {
+    pub(in crate::queue) fn number_of(tenant: TenantId, of: u16) -> u16 {
         if of == 1 {
             return 0;
         }

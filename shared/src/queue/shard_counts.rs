@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{QueueName, Shard, job::InvalidQueueName};
+use crate::queue::{QueueName, Shard, job::InvalidQueueName};
 use crate::tenancy::TenantId;
 
 /// Maximum number of shards. Each shard costs an idle worker one call per poll, and a worker that

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
-    queue::{producer::Idempotency, ties::Refused},
+    queue::{enqueue::Idempotency, ledger::relations::Refused},
 };
 
 /// Whether a request is the first with its key.

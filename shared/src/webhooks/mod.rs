@@ -1,6 +1,6 @@
 //! Webhooks: the events, the form of their messages, and the secrets that sign them.
 //!
-//! Invariant: nothing here accesses a store. [`crate::queue::webhooks`] raises events in the
+//! Invariant: nothing here accesses a store. [`crate::queue::ledger::webhooks`] raises events in the
 //! transaction that ends a job, `store` holds endpoints and deliveries, and the kind
 //! `deliver_webhook` in `jobs` sends the messages.
 
@@ -46,6 +46,6 @@ pub fn delivery_job(clock: &Clock, tenant: TenantId, delivery: Uuid) -> NewJob {
         run_at: None,
         expires_at: None,
         args_version: 1,
-        ties: None,
+        relations: None,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shared::{
     queue::{
         QueueName, Shard,
-        consumer::{Consumer, Lease},
+        dispatch::{Consumer, Lease},
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,
@@ -109,7 +109,7 @@ async fn a_job_behind_others_says_how_many_and_when_its_turn_comes() -> Result<(
     let ids = scene.backlog(scene.tenant.id, 5).await?;
     for (ahead, id) in ids.iter().enumerate() {
         let told = scene.explain(*id).await?;
-        assert_eq!(told["reason"], if ahead == 0 { "dispatching" } else { "ahead_in_own_lane" }, "{told}");
+        assert_eq!(told["reason"], if ahead == 0 { "dispatching" } else { "behind_own_jobs" }, "{told}");
         assert_eq!((&told["position"], &told["ahead_of_it"]), (&json!(ahead + 1), &json!(ahead)));
         assert_eq!(told["state"], "available");
         let starts = time(&told["estimated_start_at"])?;

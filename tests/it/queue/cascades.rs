@@ -7,9 +7,9 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        control::{self, Steered},
-        explain::{self, Reason},
-        ties::{BatchPart, DependencyFailure, Ties},
+        control::{self, ControlOutcome},
+        ledger::relations::{BatchPart, DependencyFailure, Relations},
+        observe::explain::{self, Reason},
     },
     tenancy::TenantId,
 };
@@ -22,8 +22,8 @@ use super::support::{LEASE, Ledger, PATIENCE, build_index, reaches};
 const CHAIN: usize = 900;
 
 fn after(system: &TestSystem, tenant: TenantId, id: Uuid) -> NewJob {
-    let ties = Ties { after: vec![id], ..Ties::default() };
-    NewJob { ties: Some(Box::new(ties)), ..system.job(tenant, "noop", &json!({})) }
+    let relations = Relations { after: vec![id], ..Relations::default() };
+    NewJob { relations: Some(Box::new(relations)), ..system.job(tenant, "noop", &json!({})) }
 }
 
 /// A chain of jobs in which each depends on the previous one and the first on none.
@@ -38,17 +38,17 @@ pub(super) async fn chain(system: &TestSystem, tenant: TenantId, kind: &str) -> 
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
-    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
     control::announce_cancelled(&system.index, &position).await;
     Ok(())
 }
 
-async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Steered> {
+async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<ControlOutcome> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let steered = control::redrive(&mut transaction, id).await?;
     transaction.commit().await?;
-    if let Steered::Done(position) = &steered {
+    if let ControlOutcome::Done(position) = &steered {
         control::announce_redriven(&system.index, position).await;
     }
     Ok(steered)
@@ -93,12 +93,12 @@ async fn a_chain_is_cancelled_in_steps_and_none_of_it_runs() -> Result<()> {
     let worker = system.worker(4, LEASE);
     assert_eq!(reason(&system, tenant, last).await?, Some(Reason::BeingCancelled));
     let border = usize::try_from(cancelled)? - 1;
-    assert_eq!(redrive(&system, tenant, chain[border]).await?, Steered::Settling);
-    assert!(matches!(redrive(&system, tenant, chain[0]).await?, Steered::Done(_)), "its dependents are handled");
+    assert_eq!(redrive(&system, tenant, chain[border]).await?, ControlOutcome::Settling);
+    assert!(matches!(redrive(&system, tenant, chain[0]).await?, ControlOutcome::Done(_)), "its dependents are handled");
     reaches(&system, tenant, chain[0], "completed").await;
     let _scheduler = system.scheduler();
     all_are(&system, &[("cancelled", CHAIN - 1), ("completed", 1)]).await?;
-    assert!(matches!(redrive(&system, tenant, chain[border]).await?, Steered::Done(_)));
+    assert!(matches!(redrive(&system, tenant, chain[border]).await?, ControlOutcome::Done(_)));
     worker.stop().await
 }
 
@@ -111,9 +111,9 @@ async fn a_failure_is_borne_or_cancels_in_steps() -> Result<()> {
     for number in 0..CHAIN {
         let mut job = after(&system, tenant, head.id);
         if number % 2 == 0
-            && let Some(ties) = &mut job.ties
+            && let Some(relations) = &mut job.relations
         {
-            ties.on_dependency_failure = DependencyFailure::Run;
+            relations.on_dependency_failure = DependencyFailure::Run;
         }
         jobs.push(job);
     }
@@ -130,11 +130,11 @@ async fn a_batch_counts_what_is_cancelled_in_steps() -> Result<()> {
     let head = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     let batch = shared::ids::new_id(&system.clock);
     let mut jobs: Vec<NewJob> = (1..CHAIN).map(|_| after(&system, tenant, head)).collect();
-    jobs.push(NewJob { ties: Some(Box::default()), ..system.job(tenant, "noop", &json!({})) });
+    jobs.push(NewJob { relations: Some(Box::default()), ..system.job(tenant, "noop", &json!({})) });
     let last = jobs.len() - 1;
     for (number, job) in jobs.iter_mut().enumerate() {
         let part = if number == last { BatchPart::Completion(batch) } else { BatchPart::Member(batch) };
-        job.ties.get_or_insert_default().batch = Some(part);
+        job.relations.get_or_insert_default().batch = Some(part);
     }
     let completion = system.enqueue(jobs).await?[last];
     cancel(&system, tenant, head).await?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::{
     clock::ManualClock,
-    queue::producer::{EnqueueRequest, Producer},
+    queue::enqueue::{EnqueueRequest, Producer},
 };
 use tests::{process::ProcessSpec, system::TestSystem};
 

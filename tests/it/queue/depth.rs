@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use shared::queue::inspect::{NotDue, count_not_due};
+use shared::queue::observe::inspect::{NotDue, count_not_due};
 use tests::{sql::id_at, system::TestSystem};
 
 use super::{reads::counted, support::Ledger};

@@ -9,7 +9,7 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency, Producer},
+        enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency, Producer},
     },
     tenancy::TenantId,
 };

@@ -2,7 +2,7 @@
 //! read the configuration.
 
 use anyhow::Result;
-use shared::queue::{Index, IndexSettings, ShardCounts, eviction::is_evicting};
+use shared::queue::{Index, IndexSettings, ShardCounts, index::eviction::is_evicting};
 use tests::redis_server::{PrivateRedis, RedisOptions};
 
 use super::support::PATIENCE;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use serde_json::json;
-use shared::queue::expiry;
+use shared::queue::ledger::expiry;
 use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, PATIENCE, build_index, lose_index, reaches};

@@ -10,7 +10,7 @@ use shared::{
     ids,
     queue::{
         Grant, Notice, Notices, Priority, Settlement, Welcome,
-        consumer::{Consumer, Fetched},
+        dispatch::{Consumer, Fetched},
     },
     tenancy::TenantId,
 };
@@ -74,8 +74,8 @@ impl Idle {
 
     /// Fetches up to three jobs of newly active tenants only, like a worker with only reserved
     /// permits free.
-    async fn asks_for_newcomers(&self) -> Result<Fetched> {
-        Ok(self.consumer.fetch_from(&[(&shard(), 3)], Welcome::Newcomers).await.remove(0)?)
+    async fn wants_newly_active(&self) -> Result<Fetched> {
+        Ok(self.consumer.fetch_from(&[(&shard(), 3)], Welcome::NewlyActive).await.remove(0)?)
     }
 
     pub(super) async fn is_granted(&mut self) -> Result<Grant> {
@@ -97,12 +97,12 @@ pub(super) async fn scene() -> Result<(TestSystem, TenantId)> {
 /// none.
 async fn busy_scene() -> Result<(TestSystem, TenantId, [TenantId; 2], Idle)> {
     let (system, tenant) = scene().await?;
-    let newcomers = [system.tenant("newcomer").await?, system.tenant("another").await?];
+    let newly_active = [system.tenant("newly_active").await?, system.tenant("another").await?];
     let mut busy = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 10).await?;
     busy.is_granted().await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()));
-    Ok((system, tenant, newcomers, busy))
+    Ok((system, tenant, newly_active, busy))
 }
 
 pub(super) async fn commit(system: &TestSystem, tenant: TenantId, jobs: usize) -> Result<Vec<Uuid>> {
@@ -124,7 +124,7 @@ async fn who_found_nothing_gets_the_next_job_unasked() -> Result<()> {
     let mut fetched = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
     let lease = fetched.leases.pop().context("the job waited when its row was read")?;
     assert_eq!((lease.id, lease.tenant, lease.attempt), (id, tenant, 1));
-    system.index.settle(&shard(), &[lease.hand_back()]).await?;
+    system.index.settle(&shard(), &[lease.release()]).await?;
     assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (0, 1));
     Ok(())
 }
@@ -221,74 +221,74 @@ async fn an_offer_is_void_when_its_connection_is_gone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_worker_is_granted_the_first_job_of_a_newcomer() -> Result<()> {
-    let (system, tenant, newcomers, mut busy) = busy_scene().await?;
+async fn a_busy_worker_is_granted_the_first_job_of_a_newly_active() -> Result<()> {
+    let (system, tenant, newly_active, mut busy) = busy_scene().await?;
     busy.takes(2, Welcome::Next).await?;
-    commit(&system, newcomers[0], 1).await?;
-    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()), "the worker has no free permit");
-    busy.takes(2, Welcome::NextAndNewcomers).await?;
+    commit(&system, newly_active[0], 1).await?;
+    assert_eq!(busy.hears().await?, Notice::NewlyActive(shard()), "the worker has no free permit");
+    busy.takes(2, Welcome::NextAndNewlyActive).await?;
     commit(&system, tenant, 1).await?;
     // At most one notification about newly active tenants is published in 5 ms.
     sleep(Duration::from_millis(20)).await;
-    let id = commit(&system, newcomers[1], 1).await?[0];
+    let id = commit(&system, newly_active[1], 1).await?[0];
     let grant = busy.is_granted().await?;
     let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
-    assert_eq!((lease.id, lease.tenant), (id, newcomers[1]), "tenants that already had work cause no notification");
+    assert_eq!((lease.id, lease.tenant), (id, newly_active[1]), "tenants that already had work cause no notification");
     Ok(())
 }
 
 /// A worker's reserved permits are for newly active tenants: see `worker/src/slots.rs`.
 #[tokio::test(flavor = "multi_thread")]
-async fn for_newcomers_alone_only_tenants_with_nothing_running_are_leased_one_job_each() -> Result<()> {
-    let (system, tenant, newcomers, mut busy) = busy_scene().await?;
+async fn for_newly_active_alone_only_tenants_with_nothing_running_are_leased_one_job_each() -> Result<()> {
+    let (system, tenant, newly_active, mut busy) = busy_scene().await?;
     busy.takes(2, Welcome::Next).await?;
-    commit(&system, newcomers[0], 3).await?;
-    assert_eq!(busy.hears().await?, Notice::Newcomer(shard()));
-    let leases = busy.asks_for_newcomers().await?.leases;
-    assert_eq!(leases.iter().map(|lease| lease.tenant).collect::<Vec<_>>(), [newcomers[0]]);
-    let nothing = busy.asks_for_newcomers().await?;
+    commit(&system, newly_active[0], 3).await?;
+    assert_eq!(busy.hears().await?, Notice::NewlyActive(shard()));
+    let leases = busy.wants_newly_active().await?.leases;
+    assert_eq!(leases.iter().map(|lease| lease.tenant).collect::<Vec<_>>(), [newly_active[0]]);
+    let nothing = busy.wants_newly_active().await?;
     assert_eq!((nothing.taken, nothing.next), (0, None), "both tenants have running jobs");
     // No worker is idle, so jobs of tenants that already have work cause neither a notification nor
     // a direct dispatch.
     commit(&system, tenant, 1).await?;
-    commit(&system, newcomers[0], 1).await?;
+    commit(&system, newly_active[0], 1).await?;
     sleep(Duration::from_millis(20)).await;
-    let id = commit(&system, newcomers[1], 2).await?[0];
+    let id = commit(&system, newly_active[1], 2).await?[0];
     let grant = busy.is_granted().await?;
     let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
-    assert_eq!((granted.id, granted.tenant), (id, newcomers[1]));
-    system.index.settle(&shard(), &[leases[0].hand_back()]).await?;
-    assert_eq!(busy.asks_for_newcomers().await?.taken, 1);
+    assert_eq!((granted.id, granted.tenant), (id, newly_active[1]));
+    system.index.settle(&shard(), &[leases[0].release()]).await?;
+    assert_eq!(busy.wants_newly_active().await?.taken, 1);
     Ok(())
 }
 
 /// Otherwise the tenant with the least virtual time would be served first.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offer_to_newcomers_alone_is_not_for_who_has_something_running() -> Result<()> {
+async fn an_offer_to_newly_active_alone_is_not_for_who_has_something_running() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut busy = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 1).await?;
     busy.is_granted().await?;
-    assert_eq!(busy.asks_for_newcomers().await?.taken, 0);
+    assert_eq!(busy.wants_newly_active().await?.taken, 0);
     commit(&system, tenant, 1).await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()), "the job is not dispatched directly");
-    let newcomer = system.tenant("newcomer").await?;
-    let first = commit(&system, newcomer, 1).await?[0];
+    let newly_active = system.tenant("newly_active").await?;
+    let first = commit(&system, newly_active, 1).await?[0];
     let grant = busy.is_granted().await?;
     assert_eq!(grant.job(), first);
     // Such a tenant is announced at most once in 5 ms, and only while nothing of it waits; a worker
     // that takes only newly active tenants must not miss it.
-    let second = commit(&system, newcomer, 1).await?[0];
+    let second = commit(&system, newly_active, 1).await?[0];
     let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
-    system.index.settle(&shard(), &[Settlement { again: None, ..lease.hand_back() }]).await?;
-    let taken = busy.asks_for_newcomers().await?.leases;
+    system.index.settle(&shard(), &[Settlement { again: None, ..lease.release() }]).await?;
+    let taken = busy.wants_newly_active().await?.leases;
     assert_eq!(taken.iter().map(|lease| lease.id).collect::<Vec<_>>(), [second]);
-    system.index.settle(&shard(), &[taken[0].hand_back()]).await?;
-    commit(&system, newcomer, 1).await?;
+    system.index.settle(&shard(), &[taken[0].release()]).await?;
+    commit(&system, newly_active, 1).await?;
     let granted = loop {
         match busy.hears().await? {
             Notice::Granted(_, grant) => break grant.job(),
-            other => assert_eq!(other, Notice::Newcomer(shard()), "about the second job"),
+            other => assert_eq!(other, Notice::NewlyActive(shard()), "about the second job"),
         }
     };
     assert_eq!(granted, second, "the tenant has a waiting job and none running");
@@ -309,7 +309,7 @@ async fn a_busy_worker_does_not_offer_in_place_of_an_idle_one() -> Result<()> {
     idle.finds_nothing().await?;
     eventually(PATIENCE, "the job is due", async || (system.clock.now() > run_at).then_some(())).await;
     sleep(Duration::from_millis(20)).await;
-    busy.takes(1, Welcome::NextAndNewcomers).await?;
+    busy.takes(1, Welcome::NextAndNewlyActive).await?;
     commit(&system, tenant, 1).await?;
     idle.is_granted().await?;
     assert_eq!(busy.hears().await?, Notice::Wake(shard()), "only about the job that was due soon");

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use shared::{
     queue::{
         CancelledJob, Priority, WaitingJob,
-        check::{Checker, Extent, Invariant, Violation},
-        consumer::Consumer,
+        dispatch::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
+        repair::check::{Checker, Extent, Invariant, Violation},
     },
     tenancy::TenantId,
 };
@@ -54,7 +54,7 @@ async fn command(system: &TestSystem, command: &str, key: &str, arguments: &[&[u
 }
 
 fn flow(tenant: TenantId) -> Vec<u8> {
-    [b"lane:".as_slice(), tenant.as_uuid().as_bytes()].concat()
+    [b"flow:".as_slice(), tenant.as_uuid().as_bytes()].concat()
 }
 
 async fn delete(system: &TestSystem, key: &[u8]) -> Result<()> {
@@ -63,10 +63,10 @@ async fn delete(system: &TestSystem, key: &[u8]) -> Result<()> {
 }
 
 /// Bypasses the scripts, which would first check for a holder.
-async fn put_in_lane(system: &TestSystem, tenant: TenantId, member: &[u8]) -> Result<()> {
+async fn put_in_flow(system: &TestSystem, tenant: TenantId, member: &[u8]) -> Result<()> {
     let key = [root(system).as_bytes(), b":", &flow(tenant)].concat();
     redis::cmd("ZADD").arg(key).arg("0").arg(member).exec_async(&mut redis(system).await?).await?;
-    command(system, "ZADD", "ring", &[b"0", tenant.as_uuid().as_bytes()]).await
+    command(system, "ZADD", "active", &[b"0", tenant.as_uuid().as_bytes()]).await
 }
 
 /// With running, waiting, scheduled and throttled jobs: one round of the leader repairs what the
@@ -86,8 +86,8 @@ async fn the_loss_of_any_key_is_repaired_without_a_crash() -> Result<()> {
         ("leases", b"leases".to_vec()),
         ("held", b"held".to_vec()),
         ("running", b"running".to_vec()),
-        ("ring", b"ring".to_vec()),
-        ("parked", b"parked".to_vec()),
+        ("active", b"active".to_vec()),
+        ("throttled", b"throttled".to_vec()),
         ("due", b"due".to_vec()),
         ("vtimes", b"vtimes".to_vec()),
         ("costs", b"costs".to_vec()),
@@ -138,9 +138,9 @@ async fn garbage_in_any_key_costs_nobody_an_attempt() -> Result<()> {
     let (text, id): (&[u8], Uuid) = (b"garbage", shared::ids::new_id(&system.clock));
     let long = [7; 40];
     for member in [text, &long, b"", id.as_bytes()] {
-        put_in_lane(&system, tenant, member).await?;
+        put_in_flow(&system, tenant, member).await?;
     }
-    for key in ["ring", "parked", "due", "leases", "watched", "workers"] {
+    for key in ["active", "throttled", "due", "leases", "watched", "workers"] {
         command(&system, "ZADD", key, &[b"0", text]).await?;
         command(&system, "ZADD", key, &[b"inf", &long]).await?;
     }
@@ -180,7 +180,7 @@ async fn a_job_that_is_held_half_is_rescued() -> Result<()> {
         let waiting = WaitingJob { id, tenant, priority: Priority::DEFAULT, run_at_ms: None };
         system.index.push(&queue(), &[waiting]).await?;
         assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0, "its holder may be alive");
-        put_in_lane(&system, tenant, id.as_bytes()).await?;
+        put_in_flow(&system, tenant, id.as_bytes()).await?;
         assert_eq!(
             consumer.fetch(&shard(), 1).await?.leases.len(),
             0,
@@ -192,7 +192,7 @@ async fn a_job_that_is_held_half_is_rescued() -> Result<()> {
         eventually(PATIENCE, "its lease expires", rescued).await;
         let again = consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits again")?;
         assert_eq!((again.id, again.attempt), (id, 2), "the attempt is raised, which refuses the old holder's finish");
-        system.index.settle(&shard(), &[again.hand_back()]).await?;
+        system.index.settle(&shard(), &[again.release()]).await?;
         let mut owner = Ledger::open(&system).await?;
         sqlx::query("delete from jobs").execute(&mut owner.0).await?;
         assert_eq!(consumer.fetch(&shard(), 1).await?.leases.len(), 0);

@@ -16,7 +16,7 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        producer::{EnqueueRequest, Enqueued, Producer},
+        enqueue::{EnqueueRequest, Enqueued, Producer},
     },
     tenancy::TenantId,
 };
@@ -93,8 +93,8 @@ async fn on_a_slow_link_pushes_of_a_tenant_do_not_wait_for_all_of_anothers() -> 
     producer.announce(&jobs(&system, large, 20_000));
     producer.announce(&jobs(&system, other, 3));
     let (root, mut redis) = (root(&system), redis(&system).await?);
-    let lane = |tenant: TenantId| [format!("{root}:lane:").as_bytes(), tenant.as_uuid().as_bytes()].concat();
-    let mut waiting = async |tenant| redis::cmd("ZCARD").arg(lane(tenant)).query_async::<usize>(&mut redis).await;
+    let flow = |tenant: TenantId| [format!("{root}:flow:").as_bytes(), tenant.as_uuid().as_bytes()].concat();
+    let mut waiting = async |tenant| redis::cmd("ZCARD").arg(flow(tenant)).query_async::<usize>(&mut redis).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while waiting(other).await? < 3 {
         assert!(tokio::time::Instant::now() < deadline, "the jobs were not pushed");

@@ -9,9 +9,9 @@ use shared::{
     leadership::Candidate,
     queue::{
         Settlement, WaitingJob,
-        consumer::Consumer,
-        finish::{self, Finish, Outcome},
-        rescue::{self, RescueReport},
+        complete::{self, Finish, Outcome},
+        dispatch::Consumer,
+        repair::rescue::{self, RescueReport},
     },
 };
 use tests::{
@@ -170,7 +170,7 @@ async fn a_push_brings_nothing_forward_that_was_put_off() -> Result<()> {
     indexed_and_free(&system, 1).await;
     let lease = consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits")?;
     let later = system.clock.now_ms() + 30_000;
-    let put_off = lease.hand_back();
+    let put_off = lease.release();
     let again = put_off.again.map(|(_, priority)| (later, priority));
     system.index.settle(&shard(), &[Settlement { again, ..put_off }]).await?;
     let due = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
@@ -193,7 +193,7 @@ async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
     assert_eq!((leased(&system).await?, system.index.depth(&queue()).await?.available), (1, 0), "the job stays leased");
     let finish =
         Finish { id, attempt: lease.attempt, hooks: lease.hooks, outcome: Outcome::Completed { result: None } };
-    finish::record(&system.system, &[finish]).await?;
+    complete::record(&system.system, &[finish]).await?;
     let end = Settlement { id, token: lease.token, ran: Some(Duration::from_millis(1)), again: None };
     system.index.settle(&shard(), &[end]).await?;
     let charged = virtual_time(&system, tenant).await?;

@@ -41,7 +41,7 @@ async fn of_two_schedulers_one_leads_and_the_other_takes_over() -> Result<()> {
     let mut swept = system.tenants.begin(tenant).await?;
     let job = system.job(tenant, "noop", &json!({}));
     let id = job.id;
-    shared::queue::producer::Producer::enqueue_in(&mut swept, &[job]).await?;
+    shared::queue::enqueue::Producer::enqueue_in(&mut swept, &[job]).await?;
     swept.commit().await?;
     reaches(&system, tenant, id, "completed").await;
     second.stop().await;

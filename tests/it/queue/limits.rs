@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::{
     queue::{
         Settlement,
-        consumer::{Consumer, Lease},
+        dispatch::{Consumer, Lease},
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,
@@ -115,7 +115,7 @@ async fn what_is_handed_back_or_retried_makes_room_under_the_cap() -> Result<()>
     scene.backlog([5, 0]).await?;
     let leases = scene.fetch(10).await?;
     assert_eq!(leases.len(), 2);
-    let back: Vec<_> = leases.iter().map(Lease::hand_back).collect();
+    let back: Vec<_> = leases.iter().map(Lease::release).collect();
     scene.system.index.settle(&shard(), &back).await?;
     // A repeated settlement frees no second permit.
     scene.system.index.settle(&shard(), &back).await?;
@@ -226,7 +226,7 @@ async fn a_rebuilt_index_lifts_no_limit_and_counts_what_runs() -> Result<()> {
     lose_index(&scene.system).await?;
     eventually(PATIENCE, "the index is rebuilt", async || {
         let status = scene.system.index.status(&queue()).await.ok()?;
-        (status.complete && status.epoch >= 2 && status.leased == 2 && status.tenants_parked == 1).then_some(())
+        (status.complete && status.epoch >= 2 && status.leased == 2 && status.tenants_throttled == 1).then_some(())
     })
     .await;
     assert_eq!(sink.tokens().len(), 2, "the two running jobs were asserted and fill the cap");
@@ -255,8 +255,9 @@ async fn a_change_that_never_reached_the_index_is_brought_by_the_scheduler() -> 
     eventually(PATIENCE, "the queue is paused", paused).await;
     let id = scene.system.enqueue(vec![scene.system.job(scene.tenants[0], "noop", &json!({}))]).await?[0];
     sqlx::query("update queue_settings set paused = false").execute(&mut ledger.0).await?;
-    let parked = async || scene.system.index.status(&queue()).await.ok().filter(|status| status.tenants_parked == 1);
-    eventually(PATIENCE, "the queue runs again, and only the tenant is paused", parked).await;
+    let throttled =
+        async || scene.system.index.status(&queue()).await.ok().filter(|status| status.tenants_throttled == 1);
+    eventually(PATIENCE, "the queue runs again, and only the tenant is paused", throttled).await;
     sqlx::query("delete from tenant_limits").execute(&mut ledger.0).await?;
     reaches(&scene.system, scene.tenants[0], id, "completed").await;
     worker.stop().await

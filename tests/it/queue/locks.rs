@@ -8,10 +8,10 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        consumer::Consumer,
-        expiry,
-        producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
-        ties::{Ties, UniqueKey, UniqueUntil},
+        dispatch::Consumer,
+        enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
+        ledger::expiry,
+        ledger::relations::{Relations, UniqueKey, UniqueUntil},
     },
     tenancy::TenantId,
 };
@@ -29,8 +29,8 @@ fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
 }
 
-fn tied(system: &TestSystem, tenant: TenantId, ties: Ties) -> NewJob {
-    NewJob { ties: Some(Box::new(ties)), ..noop(system, tenant) }
+fn related(system: &TestSystem, tenant: TenantId, relations: Relations) -> NewJob {
+    NewJob { relations: Some(Box::new(relations)), ..noop(system, tenant) }
 }
 
 fn keyed(job: NewJob, key: &str) -> EnqueueRequest {
@@ -98,19 +98,19 @@ async fn a_locked_dependency_or_unique_key_holds_up_its_own_requests_alone() -> 
     let mut holder = lock(&mut ledger, &[root]).await?;
     let insert = "insert into unique_keys (tenant_id, key, job_id) values ($1, 'held', $1)";
     sqlx::query(insert).bind(acme.as_uuid()).execute(&mut *holder).await?;
-    let after = || Ties { after: vec![root], ..Ties::default() };
+    let after = || Relations { after: vec![root], ..Relations::default() };
     let unique = |key: &str| {
         let unique = UniqueKey { key: key.into(), until: UniqueUntil::Final };
-        Ties { unique: Some(unique), ..Ties::default() }
+        Relations { unique: Some(unique), ..Relations::default() }
     };
     let ask = |request: EnqueueRequest| answer(&system, request);
     let blocked = join_all((0..4).map(|number| {
-        let ties = if number % 2 == 0 { after() } else { unique("held") };
-        ask(unkeyed(tied(&system, acme, ties)))
+        let relations = if number % 2 == 0 { after() } else { unique("held") };
+        ask(unkeyed(related(&system, acme, relations)))
     }));
     let others = join_all((0..REQUESTS).map(|number| {
         let tenant = if number % 2 == 0 { other } else { acme };
-        ask(unkeyed(tied(&system, tenant, unique(&format!("free {number}")))))
+        ask(unkeyed(related(&system, tenant, unique(&format!("free {number}")))))
     }));
     let (blocked, others) = tokio::join!(blocked, others);
     for (answer, _) in &blocked {
@@ -118,7 +118,7 @@ async fn a_locked_dependency_or_unique_key_holds_up_its_own_requests_alone() -> 
     }
     assert!(others.iter().all(|(answer, _)| matches!(answer, Ok(Enqueued::Created))), "{others:?}");
     holder.rollback().await?;
-    let created = system.producer.enqueue(unkeyed(tied(&system, acme, after()))).await?;
+    let created = system.producer.enqueue(unkeyed(related(&system, acme, after()))).await?;
     assert!(matches!(created, Enqueued::Created), "{created:?}");
     Ok(())
 }
@@ -136,7 +136,7 @@ async fn ends_of_locked_jobs_are_written_later_and_hold_up_no_others() -> Result
     };
     let mut locked = system.enqueue(jobs(acme, "locked")).await?;
     let head = system.enqueue(vec![callback(&system, acme, &sink, "head")]).await?[0];
-    let waiting = tied(&system, acme, Ties { after: vec![head], ..Ties::default() });
+    let waiting = related(&system, acme, Relations { after: vec![head], ..Relations::default() });
     // The row of the head is not locked, but its end releases a locked dependent.
     locked.extend(system.enqueue(vec![waiting]).await?);
     let free = system.enqueue(jobs(acme, "free")).await?;

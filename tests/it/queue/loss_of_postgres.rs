@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shared::{
-    queue::producer::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
+    queue::enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
     tenancy::TenantId,
 };
 use tests::{

@@ -11,7 +11,7 @@ use scheduler::{
 use shared::{
     ids,
     leadership::Candidate,
-    queue::{QueueName, consumer::Consumer, limits::Limiter, reconcile::Reconciler},
+    queue::{QueueName, dispatch::Consumer, limits::Limiter, repair::reconcile::Reconciler},
 };
 use tests::{eventually::eventually, sql::id_at, system::TestSystem};
 use tokio::{sync::watch, task::JoinHandle};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::DateTime;
 use serde_json::json;
-use shared::queue::reconcile::Reconciler;
+use shared::queue::repair::reconcile::Reconciler;
 use tests::{eventually::eventually, system::TestSystem};
 
 use super::support::{LEASE, Ledger, PATIENCE, queue, reaches};

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::join_all;
 use serde_json::json;
 use shared::{
-    queue::control::{self, Steered},
+    queue::control::{self, ControlOutcome},
     tenancy::TenantId,
 };
 use tests::{eventually::eventually, system::TestSystem};
@@ -16,17 +16,17 @@ use uuid::Uuid;
 
 use super::support::{LEASE, Ledger, PATIENCE, reaches, shard};
 
-async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Steered> {
+async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<ControlOutcome> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let steered = control::cancel(&mut transaction, id).await?;
     transaction.commit().await?;
-    if let Steered::Done(position) = &steered {
+    if let ControlOutcome::Done(position) = &steered {
         control::announce_cancelled(&system.index, position).await;
     }
     Ok(steered)
 }
 
-async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Steered> {
+async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<ControlOutcome> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let steered = control::redrive(&mut transaction, id).await?;
     transaction.commit().await?;
@@ -44,8 +44,8 @@ async fn of_cancel_and_finish_one_wins() -> Result<()> {
     let mut ledger = Ledger::open(&system).await?;
     for (id, cancelled) in ids.iter().zip(cancels) {
         let expected = match cancelled? {
-            Steered::Done(_) => "cancelled",
-            Steered::Refused(state) => {
+            ControlOutcome::Done(_) => "cancelled",
+            ControlOutcome::Refused(state) => {
                 assert_eq!(state.as_str(), "completed");
                 "completed"
             }
@@ -67,8 +67,8 @@ async fn of_many_cancels_and_of_many_redrives_one_wins() -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let id = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     for round in 1..=5 {
-        let done = |results: Vec<Result<Steered>>| {
-            results.into_iter().filter(|result| matches!(result, Ok(Steered::Done(_)))).count()
+        let done = |results: Vec<Result<ControlOutcome>>| {
+            results.into_iter().filter(|result| matches!(result, Ok(ControlOutcome::Done(_)))).count()
         };
         assert_eq!(done(join_all((0..10).map(|_| cancel(&system, tenant, id))).await), 1);
         assert_eq!(done(join_all((0..10).map(|_| redrive(&system, tenant, id))).await), 1);
@@ -87,7 +87,7 @@ async fn a_running_job_is_not_redriven() -> Result<()> {
     reaches(&system, tenant, id, "running").await;
     let before = Ledger::open(&system).await?.row(id).await?;
     let refused = join_all((0..10).map(|_| redrive(&system, tenant, id))).await;
-    assert!(refused.iter().all(|result| matches!(result, Ok(Steered::Refused(_)))), "{refused:?}");
+    assert!(refused.iter().all(|result| matches!(result, Ok(ControlOutcome::Refused(_)))), "{refused:?}");
     assert_eq!(Ledger::open(&system).await?.row(id).await?, before);
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn cancelling_running_jobs_is_quick() -> Result<()> {
     let mut took = Vec::with_capacity(JOBS);
     for id in ids {
         let asked = Instant::now();
-        assert!(matches!(cancel(&system, tenant, id).await?, Steered::Done(_)));
+        assert!(matches!(cancel(&system, tenant, id).await?, ControlOutcome::Done(_)));
         while system.index.leased_in(&shard(), &[id]).await? != [false] {
             tokio::task::yield_now().await;
             assert!(asked.elapsed() < PATIENCE, "the job's slot is not freed");

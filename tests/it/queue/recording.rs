@@ -7,8 +7,8 @@ use shared::{
     db::Kept,
     queue::{
         NewJob,
-        finish::{self, Finish, Outcome, Recorded, Recording},
-        ties::{Ties, hooks},
+        complete::{self, Finish, Outcome, Recorded, Recording},
+        ledger::relations::{Relations, hooks},
     },
     tenancy::TenantId,
 };
@@ -45,12 +45,12 @@ fn retry() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_aftermath_of_a_try_that_failed_later_is_kept() -> Result<()> {
+async fn the_follow_up_of_a_try_that_failed_later_is_kept() -> Result<()> {
     let system = TestSystem::start().await?;
     let (tenant, mut ledger) = (system.tenant("acme").await?, Ledger::open(&system).await?);
     let ids = system.enqueue(vec![noop(&system, tenant), noop(&system, tenant)]).await?;
-    let waits = Ties { after: vec![ids[0]], ..Ties::default() };
-    let dependent = NewJob { ties: Some(Box::new(waits)), ..noop(&system, tenant) };
+    let waits = Relations { after: vec![ids[0]], ..Relations::default() };
+    let dependent = NewJob { relations: Some(Box::new(waits)), ..noop(&system, tenant) };
     let dependent = system.enqueue(vec![dependent]).await?[0];
     let done = || Outcome::Completed { result: None };
     let finishes = [end(ids[0], hooks::DEPENDENTS, done()), end(ids[1], 0, done())];
@@ -62,7 +62,7 @@ async fn the_aftermath_of_a_try_that_failed_later_is_kept() -> Result<()> {
     recording.advance(&connections).await?;
     let (records, open) = recording.apart();
     assert_eq!((records.recorded[&ids[0]], records.recorded[&ids[1]]), (Recorded::Final, Recorded::Final));
-    assert_eq!(records.aftermath.waiting.iter().map(|(_, job)| job.id).collect::<Vec<_>>(), [dependent]);
+    assert_eq!(records.follow_up.waiting.iter().map(|(_, job)| job.id).collect::<Vec<_>>(), [dependent]);
     assert!(open.is_empty());
     Ok(())
 }
@@ -79,11 +79,11 @@ async fn an_end_whose_reply_was_lost_is_known_again() -> Result<()> {
     spoil(&mut ledger, id, "57P01").await?;
     ensure!(in_doubt.advance(&connections).await.is_err(), "nothing can be written");
     heal(&mut ledger).await?;
-    let written = finish::record(&system.system, &finishes).await?.recorded[&id];
+    let written = complete::record(&system.system, &finishes).await?.recorded[&id];
     let Recorded::Again(..) = written else { bail!("{written:?}") };
     in_doubt.advance(&connections).await?;
     assert_eq!(in_doubt.apart().0.recorded[&id], written);
-    assert_eq!(finish::record(&system.system, &finishes).await?.recorded[&id], Recorded::RefusedOvertaken);
+    assert_eq!(complete::record(&system.system, &finishes).await?.recorded[&id], Recorded::RefusedOvertaken);
 
     let mut overtaken = Recording::of(&finishes);
     spoil(&mut ledger, id, "57P01").await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::retention;
+use shared::queue::ledger::retention;
 use sqlx::Connection as _;
 use tests::{sql::id_at, system::TestSystem};
 
@@ -192,7 +192,7 @@ async fn what_is_over_goes_in_batches_and_the_rest_stays() -> Result<()> {
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
     let report = retention::clean(&system.system, DAY).await?;
-    assert_eq!((report.keys, report.ties), (2_001, 1_000 + 999));
+    assert_eq!((report.keys, report.relations), (2_001, 1_000 + 999));
     let left = "select (select count(*) from idempotency_keys), (select count(*) from unique_keys), (select count(*) from batches)";
     let left: (i64, i64, i64) = sqlx::query_as(left).fetch_one(&mut ledger.0).await?;
     assert_eq!(left, (0, 2, 1));

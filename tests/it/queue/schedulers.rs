@@ -106,7 +106,7 @@ async fn leaders_that_are_killed_are_replaced() -> Result<()> {
         let job = callback(&system, tenant, &sink, &format!("after death {death}"));
         // The job is not pushed to the index.
         let mut transaction = system.tenants.begin(tenant).await?;
-        shared::queue::producer::Producer::enqueue_in(&mut transaction, &[job]).await?;
+        shared::queue::enqueue::Producer::enqueue_in(&mut transaction, &[job]).await?;
         transaction.commit().await?;
         sink.wait_for(&format!("after death {death}"), PATIENCE).await;
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use shared::{
     queue::{
         Priority, Settlement,
-        consumer::{Consumer, Lease},
+        dispatch::{Consumer, Lease},
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,
@@ -296,7 +296,7 @@ async fn what_is_given_back_takes_nobody_behind_who_came_meanwhile() -> Result<(
     assert!(joined > 20_000.0, "the second tenant did not join at the system virtual time, but at {joined}");
     let (short, back) = leases.split_at(5);
     let settlements = short.iter().map(|lease| ran(lease, Duration::from_millis(1)));
-    let settlements: Vec<_> = settlements.chain(back.iter().map(Lease::hand_back)).collect();
+    let settlements: Vec<_> = settlements.chain(back.iter().map(Lease::release)).collect();
     system.index.settle(&shard(), &settlements).await?;
     let back_at = virtual_time(&system, *first).await?;
     assert!(back_at >= joined, "{back_at} is behind {joined}");

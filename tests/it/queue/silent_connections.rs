@@ -27,9 +27,9 @@ async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
     let rota = Installation::start_with(InstallationOptions { env, ..InstallationOptions::default() }).await?;
     let job = json!({ "kind": "sleep", "args": { "ms": 1 } });
     let plain = json!({ "jobs": vec![job.clone(); BATCH] });
-    let tied = json!({ "jobs": [job, { "kind": "noop", "after": ["#0"] }] });
+    let related = json!({ "jobs": [job, { "kind": "noop", "after": ["#0"] }] });
     let accepts = async |batch| rota.tenant.post("jobs/batch", batch).await.is_ok_and(|answer| answer.status == 202);
-    for batch in [&plain, &tied, &plain, &tied] {
+    for batch in [&plain, &related, &plain, &related] {
         accepts(batch).await;
     }
     // Slow, so that statements are in flight on both sides, on all connections of the API's
@@ -38,7 +38,7 @@ async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
     for link in links {
         link.set(Mode::Delay(Duration::from_millis(100)));
     }
-    let batches = [&plain, &tied].into_iter().cycle().take(CLIENTS);
+    let batches = [&plain, &related].into_iter().cycle().take(CLIENTS);
     let posting = join_all(batches.map(accepts));
     let silencing = async {
         sleep(Duration::from_secs(1)).await;
@@ -48,7 +48,7 @@ async fn they_stop_neither_the_api_nor_a_worker_for_long() -> Result<()> {
         }
     };
     tokio::join!(posting, silencing);
-    for batch in [&plain, &tied] {
+    for batch in [&plain, &related] {
         eventually(PATIENCE, "the API accepts jobs again", async || accepts(batch).await.then_some(())).await;
     }
     eventually(PATIENCE, "all jobs have ended", async || (rota.open_jobs().await.ok()? == 0).then_some(())).await;

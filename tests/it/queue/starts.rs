@@ -12,8 +12,8 @@ use shared::{
     db::Kept,
     queue::{
         Settlement,
-        consumer::{Consumer, Lease},
-        finish::{Finish, MAX_ERROR_BYTES, Outcome, Recording},
+        complete::{Finish, MAX_ERROR_BYTES, Outcome, Recording},
+        dispatch::{Consumer, Lease},
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,

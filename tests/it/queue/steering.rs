@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::{
     queue::{
         JobState,
-        control::{self, Position, SteerFilter, Steered},
+        control::{self, ControlFilter, ControlOutcome, Position},
     },
     tenancy::TenantId,
 };
@@ -24,7 +24,7 @@ use super::support::{LEASE, Ledger, PATIENCE, callback, reaches, shard, unleased
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
     let mut transaction = system.tenants.begin(tenant).await?;
-    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
     control::announce_cancelled(&system.index, &position).await;
     Ok(position)
@@ -141,7 +141,7 @@ async fn a_discarded_job_runs_again_when_it_is_redriven() -> Result<()> {
 
     sink.release("token");
     let mut transaction = system.tenants.begin(tenant).await?;
-    let Steered::Done(position) = control::redrive(&mut transaction, id).await? else { bail!("not redriven") };
+    let ControlOutcome::Done(position) = control::redrive(&mut transaction, id).await? else { bail!("not redriven") };
     transaction.commit().await?;
     control::announce_redriven(&system.index, &position).await;
     let job = reaches(&system, tenant, id, "completed").await;
@@ -149,9 +149,9 @@ async fn a_discarded_job_runs_again_when_it_is_redriven() -> Result<()> {
 
     let mut transaction = system.tenants.begin(tenant).await?;
     let again = control::redrive(&mut transaction, id).await?;
-    assert!(matches!(again, Steered::Refused(_)), "a completed job is not redriven: {again:?}");
+    assert!(matches!(again, ControlOutcome::Refused(_)), "a completed job is not redriven: {again:?}");
     let cancelled = control::cancel(&mut transaction, id).await?;
-    assert!(matches!(cancelled, Steered::Refused(_)), "nor cancelled: {cancelled:?}");
+    assert!(matches!(cancelled, ControlOutcome::Refused(_)), "nor cancelled: {cancelled:?}");
     Ok(())
 }
 
@@ -163,8 +163,8 @@ async fn another_tenants_job_is_not_there_to_be_steered() -> Result<()> {
     job.run_at = Some(system.clock.now() + Duration::from_hours(1));
     let id = system.enqueue(vec![job]).await?[0];
     let mut transaction = system.tenants.begin(other).await?;
-    assert_eq!(control::cancel(&mut transaction, id).await?, Steered::NotFound);
-    assert_eq!(control::redrive(&mut transaction, id).await?, Steered::NotFound);
+    assert_eq!(control::cancel(&mut transaction, id).await?, ControlOutcome::NotFound);
+    assert_eq!(control::redrive(&mut transaction, id).await?, ControlOutcome::NotFound);
     transaction.commit().await?;
     assert_eq!(Ledger::open(&system).await?.row(id).await?.state, "scheduled");
     Ok(())
@@ -204,7 +204,7 @@ async fn a_redrive_by_filter_reads_no_completed_jobs() -> Result<()> {
         tenant.as_uuid()
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
-    let filter = |state, error: Option<&str>| SteerFilter {
+    let filter = |state, error: Option<&str>| ControlFilter {
         kinds_left_out: Vec::new(),
         states: vec![state],
         kind: None,

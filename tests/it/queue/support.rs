@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use shared::{
     queue::{
         Index, IndexSettings, IndexState, NewJob, QueueName, Shard, ShardCounts,
-        check::{Checker, Extent},
-        inspect::JobRecord,
-        producer::Producer,
+        enqueue::Producer,
+        observe::inspect::JobRecord,
+        repair::check::{Checker, Extent},
     },
     tenancy::TenantId,
 };
@@ -131,8 +131,8 @@ pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> 
         command.arg(format!("{}:{key}", root(system))).arg(tenant.as_uuid().as_bytes());
         Ok(command.query_async(&mut connection).await?)
     };
-    let in_ring = asked("ZSCORE", "ring").await?;
-    in_ring.or(asked("HGET", "vtimes").await?).context("the index does not know the tenant")
+    let is_active = asked("ZSCORE", "active").await?;
+    is_active.or(asked("HGET", "vtimes").await?).context("the index does not know the tenant")
 }
 
 /// The index through a proxy, with this response time-out.

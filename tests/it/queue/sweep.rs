@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{producer::Producer, reconcile::Reconciler};
+use shared::queue::{enqueue::Producer, repair::reconcile::Reconciler};
 use tests::system::TestSystem;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 use shared::queue::{
     JobChange, Notice, Notices,
-    control::{self, Steered},
+    control::{self, ControlOutcome},
 };
 use tests::{
     http_sink::{Behaviour, HttpSink},
@@ -68,7 +68,7 @@ async fn a_followed_job_announces_its_cancellation() -> Result<()> {
     indexed(&system, 1).await;
     system.index.watch(&queue(), tenant, id, SPAN).await?;
     let mut transaction = system.tenants.begin(tenant).await?;
-    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { panic!("not cancelled") };
+    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { panic!("not cancelled") };
     transaction.commit().await?;
     control::announce_cancelled(&system.index, &position).await;
     assert_eq!(next(&mut notices).await, (id, JobChange::Cancelled));

@@ -1,7 +1,7 @@
 //! Another tenant's rows cannot be read, whatever the transaction sets.
 
 use anyhow::Result;
-use shared::queue::inspect;
+use shared::queue::observe::inspect;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::world::{World, visible};

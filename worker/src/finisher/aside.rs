@@ -80,7 +80,7 @@ impl Aside {
         queue.until = until.unwrap_or(queue.until);
         if queue.ends.len() >= MAX_WAITING {
             tracing::error!(job_id = %lease.id, tenant = %lease.tenant, "dropping the outcome of a job: too many outcomes of its tenant meet a lock");
-            writing.holdings.leave([(lease.id, lease.token)]);
+            writing.held_leases.leave([(lease.id, lease.token)]);
             return;
         }
         queue.ends.push_back(end);

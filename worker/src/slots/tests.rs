@@ -118,7 +118,7 @@ async fn slots_that_come_free_together_are_filled_one_after_the_other() {
 
 /// Newly active tenants find a free slot, until none has arrived for a while.
 #[tokio::test]
-async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
+async fn one_slot_of_twenty_is_left_to_newly_active_while_they_come() {
     let slots = slots(20, Duration::from_micros(1));
     let (busy, quiet) = (tenant(1), tenant(2));
     let mut held: Vec<_> = (0..18).map(|job| begin(&slots, busy, job)).collect();
@@ -137,23 +137,23 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_they_come() {
         tokio::time::sleep(SELDOM / 5).await;
     };
     assert_eq!(last.next(), Some(20));
-    assert!(came_at.elapsed() > LATELY / 2, "{:?}", came_at.elapsed());
+    assert!(came_at.elapsed() > RECENT_WINDOW / 2, "{:?}", came_at.elapsed());
 }
 
 /// Without a reserved slot, a newly active tenant would wait for the end of a long run.
 #[tokio::test]
-async fn one_slot_of_twenty_is_left_to_newcomers_while_runs_are_long() {
+async fn one_slot_of_twenty_is_left_to_newly_active_while_runs_are_long() {
     let slots = slots(20, Duration::from_hours(1));
     let (busy, quiet) = (tenant(1), tenant(2));
     for job in 0..100 {
         assert_eq!(begin(&slots, quiet, job).next(), None, "runs end often, but beside free slots");
     }
-    assert_eq!(slots.left_to_newcomers(), 1, "no other tenant's job is worth fetching for the reserved slot");
+    assert_eq!(slots.reserved_for_newly_active(), 1, "no other tenant's job is worth fetching for the reserved slot");
     let mut held: Vec<_> = (0..19).map(|job| begin(&slots, busy, job)).collect();
     assert!(slots.enter(busy, 19).is_none() && slots.due().now_or_never().is_none(), "the slot is reserved");
-    let newcomer = begin(&slots, quiet, 20);
+    let newly_active = begin(&slots, quiet, 20);
     assert!(!slots.are_soon_free());
-    drop(newcomer);
+    drop(newly_active);
     assert!(slots.are_soon_free());
     std::thread::sleep(2 * TICK);
     assert_eq!(held[0].next(), Some(19), "a second free slot is not reserved");
@@ -163,7 +163,7 @@ async fn one_slot_of_twenty_is_left_to_newcomers_while_runs_are_long() {
 async fn a_lone_tenant_gets_all_slots_and_few_slots_are_left_to_nobody() {
     let lone = slots(20, Duration::from_micros(1));
     ends_came_often(&lone);
-    assert_eq!(lone.left_to_newcomers(), 0);
+    assert_eq!(lone.reserved_for_newly_active(), 0);
     let mut held: Vec<_> = (0..20).map(|job| begin(&lone, tenant(1), job)).collect();
     let few = slots(9, Duration::from_micros(1));
     held.push(begin(&few, tenant(1), 0));

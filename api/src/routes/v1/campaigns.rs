@@ -11,7 +11,7 @@ use axum::{
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
     db::TenantTx,
-    queue::producer::Idempotency,
+    queue::enqueue::Idempotency,
     store::{
         campaigns,
         idempotency::{self, Reservation},

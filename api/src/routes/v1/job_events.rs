@@ -8,7 +8,7 @@ use axum::{
     },
 };
 use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
-use shared::queue::{QueueName, inspect};
+use shared::queue::{QueueName, observe::inspect};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -64,17 +64,17 @@ pub async fn follow(
     if snapshot.is_final && told.as_ref() == Some(&snapshot.version) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let seat = state.events.seat(permit.tenant()).map_err(no_seat)?;
+    let stream = state.events.open(permit.tenant()).map_err(no_stream)?;
     let queue: QueueName = job.queue.parse().map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?;
     let heartbeat = KeepAlive::new().interval(state.events.limits().heartbeat);
     let credential = (permit.tenant(), presented_key(&headers).unwrap_or_default().to_owned());
-    let follower = Follower::new(state, seat, credential, (id, queue), told);
+    let follower = Follower::new(state, stream, credential, (id, queue), told);
     // No proxy may buffer or cache events.
     let headers = [(CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
     Ok((headers, Sse::new(follower.into_stream()).keep_alive(heartbeat)).into_response())
 }
 
-fn no_seat(full: Full) -> Problem {
+fn no_stream(full: Full) -> Problem {
     match full {
         Full::Tenant => Problem::new(ProblemCode::RateLimited)
             .detail("the tenant has reached its limit of open streams; close some, or poll the jobs"),

@@ -4,8 +4,8 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::queue::{
-    explain::{self, Explanation, Reason},
-    inspect::ShownState,
+    observe::explain::{self, Explanation, Reason},
+    observe::inspect::ShownState,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;

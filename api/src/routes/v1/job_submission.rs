@@ -11,8 +11,8 @@ use shared::{
     ids,
     queue::{
         JobState, NewJob, Priority,
-        inspect::{JobRecord, ShownState},
-        ties::Ties,
+        ledger::relations::Relations,
+        observe::inspect::{JobRecord, ShownState},
     },
     suggestion,
     tenancy::TenantId,
@@ -20,7 +20,7 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::job_ties::{self, FailurePolicy, JobReference, UniqueSubmission};
+use super::job_relations::{self, FailurePolicy, JobReference, UniqueSubmission};
 use crate::{
     extract::{Timestamp, optional_few},
     problem::{FieldError, Problem, ProblemCode},
@@ -79,8 +79,8 @@ pub(super) fn new_job(
     submission: JobSubmission,
     earlier: &[Option<Uuid>],
 ) -> Result<NewJob, Problem> {
-    let ties = job_ties::ties(&submission, earlier)?;
-    job_ties::check_expiry(&submission, clock.now())?;
+    let relations = job_relations::relations(&submission, earlier)?;
+    job_relations::check_expiry(&submission, clock.now())?;
     let kind = registry.submittable().find(|kind| kind.name == submission.kind);
     let kind = kind.ok_or_else(|| unknown_kind(registry, &submission.kind))?;
     let args =
@@ -110,7 +110,7 @@ pub(super) fn new_job(
         run_at: submission.run_at.map(Timestamp::get).filter(|run_at| *run_at > clock.now()),
         expires_at: submission.expires_at.map(Timestamp::get),
         args_version: kind.args_version,
-        ties,
+        relations,
     })
 }
 
@@ -152,7 +152,7 @@ impl JobSubmission {
 
 impl JobAccepted {
     pub(super) fn of(job: &NewJob, clock: &Clock) -> Self {
-        let waits = job.ties.as_deref().is_some_and(Ties::waits);
+        let waits = job.relations.as_deref().is_some_and(Relations::waits);
         let state = if waits || job.run_at.is_some_and(|run_at| run_at > clock.now()) {
             JobState::Scheduled
         } else {

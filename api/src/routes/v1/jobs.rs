@@ -11,9 +11,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use shared::{
     queue::{
         JobState,
-        control::{self, Steered},
-        inspect::{self, JobFilter, JobRecord},
-        producer::{EnqueueError, EnqueueRequest, Enqueued},
+        control::{self, ControlOutcome},
+        enqueue::{EnqueueError, EnqueueRequest, Enqueued},
+        observe::inspect::{self, JobFilter, JobRecord},
     },
     tenancy::TenantId,
 };
@@ -21,9 +21,8 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
-    job_control,
+    job_control, job_relations,
     job_submission::{JobAccepted, JobSubmission, new_job},
-    job_ties,
 };
 use crate::{
     auth::{JobsControl, JobsCreate, JobsRead, Permit},
@@ -184,17 +183,17 @@ pub async fn retry(
     show(Permit::from(permit), State(state), Path(id)).await
 }
 
-fn done(steered: Steered) -> Result<control::Position, Problem> {
+fn done(steered: ControlOutcome) -> Result<control::Position, Problem> {
     match steered {
-        Steered::Done(position) => Ok(position),
-        Steered::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
+        ControlOutcome::Done(position) => Ok(position),
+        ControlOutcome::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
             .detail(format!("the job is {}", state.as_str()))
             .member("state", state.as_str())),
-        Steered::Settling => Err(Problem::new(ProblemCode::Conflict)
+        ControlOutcome::Settling => Err(Problem::new(ProblemCode::Conflict)
             .detail("jobs that waited for this one are still being released or cancelled")
             .retry_after(1)),
-        Steered::KeyHeld(holder) => Err(job_ties::duplicate(holder)),
-        Steered::NotFound => Err(ProblemCode::NotFound.into()),
+        ControlOutcome::KeyHeld(holder) => Err(job_relations::duplicate(holder)),
+        ControlOutcome::NotFound => Err(ProblemCode::NotFound.into()),
     }
 }
 

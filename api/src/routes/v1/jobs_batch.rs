@@ -17,9 +17,9 @@ use shared::{
     ids,
     queue::{
         JobState, NewJob,
-        batches::{self, BatchRecord},
-        producer::{EnqueueRequest, Enqueued},
-        ties::{BatchPart, Refused},
+        enqueue::{EnqueueRequest, Enqueued},
+        ledger::relations::{BatchPart, Refused},
+        observe::batches::{self, BatchRecord},
     },
     tenancy::TenantId,
 };
@@ -203,9 +203,9 @@ fn judge(
             new_job(registry, clock, tenant, completion, &[]).map_err(|problem| problem.under("/on_complete"))?;
         let batch = ids::new_id(clock);
         for job in &mut jobs {
-            job.ties.get_or_insert_default().batch = Some(BatchPart::Member(batch));
+            job.relations.get_or_insert_default().batch = Some(BatchPart::Member(batch));
         }
-        completion.ties.get_or_insert_default().batch = Some(BatchPart::Completion(batch));
+        completion.relations.get_or_insert_default().batch = Some(BatchPart::Completion(batch));
         jobs.push(completion);
         outcome.batch_id = Some(batch);
     }
@@ -215,7 +215,7 @@ fn judge(
 /// Two jobs of one batch cannot both hold a key: this is a mistake of the client, not a race.
 fn unlike(earlier: &[NewJob], job: &JobSubmission) -> Result<(), Problem> {
     let Some(unique) = &job.unique else { return Ok(()) };
-    let key_of = |job: &NewJob| Some(job.ties.as_deref()?.unique.as_ref()?.key == unique.key);
+    let key_of = |job: &NewJob| Some(job.relations.as_deref()?.unique.as_ref()?.key == unique.key);
     if !earlier.iter().any(|job| key_of(job) == Some(true)) {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use shared::{
     db::TenantTx,
     queue::{
         JobState,
-        control::{self, SteerFilter},
+        control::{self, ControlFilter},
     },
     tenancy::TenantId,
 };
@@ -133,10 +133,10 @@ pub async fn cancel(
 ) -> Result<Json<ManyOutcome>, Problem> {
     let mut steering = Steering::new(&permit, &state, submission).await?;
     while let Some((mut transaction, ids)) = steering.next().await? {
-        let (done, aftermath) = control::cancel_all(&mut transaction, &ids).await?;
+        let (done, follow_up) = control::cancel_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
         control::announce_all_cancelled(&state.stores.index, &done).await;
-        aftermath.announce(&state.stores.index).await;
+        follow_up.announce(&state.stores.index).await;
         steering.outcome.changed += done.len();
     }
     Ok(Json(steering.outcome))
@@ -146,7 +146,7 @@ pub async fn cancel(
 struct Steering<'a> {
     state: &'a AppState,
     tenant: TenantId,
-    filter: SteerFilter,
+    filter: ControlFilter,
     dry_run: bool,
     limit: usize,
     before: Uuid,
@@ -164,7 +164,7 @@ impl<'a> Steering<'a> {
             return Err(wrong("/limit", format!("limit must be 1 to {MAX_LIMIT}")));
         }
         let filter = submission.filter;
-        let filter = SteerFilter {
+        let filter = ControlFilter {
             states: vec![filter.state.into()],
             kind: filter.kind,
             kinds_left_out: job_control::closed_kinds(&state.registry, permit),
@@ -190,7 +190,7 @@ impl<'a> Steering<'a> {
         }
         let mut transaction = self.state.stores.tenants.begin(self.tenant).await?;
         for kind in &self.filter.kinds_left_out {
-            let filter = SteerFilter { kind: Some(kind.clone()), kinds_left_out: Vec::new(), ..self.filter.clone() };
+            let filter = ControlFilter { kind: Some(kind.clone()), kinds_left_out: Vec::new(), ..self.filter.clone() };
             let limit = i64::try_from(self.limit - self.outcome.not_permitted).unwrap_or(i64::MAX);
             self.outcome.not_permitted += control::count_matching(&mut transaction, &filter, limit).await?;
         }

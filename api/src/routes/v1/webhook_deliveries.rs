@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     db::TenantTx,
-    queue::producer::Producer,
+    queue::enqueue::Producer,
     store::{
         webhook_deliveries::{self as deliveries, DeliverySummary, LoggedAttempt},
         webhook_endpoints,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng as _;
 use shared::{
-    queue::producer::Producer,
+    queue::enqueue::Producer,
     store::{
         campaign_pauses,
         recipient_attempts::{self, Attempt},

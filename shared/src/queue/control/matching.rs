@@ -10,7 +10,7 @@ use crate::{db::TenantTx, queue::JobState};
 
 /// Which jobs are cancelled or redriven together.
 #[derive(Clone, Debug)]
-pub struct SteerFilter {
+pub struct ControlFilter {
     /// Only these ledger states.
     pub states: Vec<JobState>,
     /// Only this kind.
@@ -58,7 +58,7 @@ macro_rules! matching {
 /// The newest ids before `before` that match the filter, `limit` at most.
 pub async fn next_matching(
     transaction: &mut TenantTx,
-    filter: &SteerFilter,
+    filter: &ControlFilter,
     before: Uuid,
     limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
@@ -72,13 +72,13 @@ pub async fn next_matching(
 /// Number of jobs that match the filter, counted up to `limit`.
 pub async fn count_matching(
     transaction: &mut TenantTx,
-    filter: &SteerFilter,
+    filter: &ControlFilter,
     limit: i64,
 ) -> Result<usize, sqlx::Error> {
     Ok(next_matching(transaction, filter, Uuid::max(), limit).await?.len())
 }
 
-impl SteerFilter {
+impl ControlFilter {
     fn state_names(&self) -> Vec<String> {
         self.states.iter().map(|state| state.as_str().to_owned()).collect()
     }

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Position, Steered, position, refused};
+use super::{ControlOutcome, Position, position, refused};
 use crate::{
     db::TenantTx,
-    queue::{JobState, aftermath, ties::hooks},
+    queue::{JobState, ledger::follow_up, ledger::relations::hooks},
 };
 
 /// The result of redriving several jobs.
@@ -37,13 +37,13 @@ struct Candidate {
 
 /// Makes a discarded or cancelled job wait again, like a new job except for its attempt number.
 /// After the commit, call [`super::announce_redriven`].
-pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<Steered, sqlx::Error> {
+pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<ControlOutcome, sqlx::Error> {
     let mut redriven = redrive_all(transaction, &[id]).await?;
     match (redriven.done.pop(), redriven.key_held.get(&id)) {
-        (Some(position), _) => Ok(Steered::Done(position)),
-        (None, Some(holder)) => Ok(Steered::KeyHeld(*holder)),
+        (Some(position), _) => Ok(ControlOutcome::Done(position)),
+        (None, Some(holder)) => Ok(ControlOutcome::KeyHeld(*holder)),
         (None, None) => Ok(match refused(transaction, id).await? {
-            Steered::Refused(JobState::Discarded | JobState::Cancelled) => Steered::Settling,
+            ControlOutcome::Refused(JobState::Discarded | JobState::Cancelled) => ControlOutcome::Settling,
             refused => refused,
         }),
     }
@@ -121,7 +121,7 @@ async fn reopen_batches(transaction: &mut TenantTx, candidates: &[Candidate]) ->
     let tenant = *transaction.tenant().as_uuid();
     let members = candidates.iter().filter(|job| job.hooks & hooks::BATCH != 0);
     let members: Vec<_> = members.filter_map(|job| Some((tenant, job.batch_id?, job.state))).collect();
-    aftermath::reopen(transaction, &members).await
+    follow_up::reopen(transaction, &members).await
 }
 
 impl Candidate {

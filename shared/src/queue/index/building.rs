@@ -7,9 +7,9 @@
 use redis::RedisError;
 
 use super::{Index, scripts};
-use crate::queue::{QueueName, Shard, keys};
+use crate::queue::{QueueName, Shard, index::keys};
 
-const LANES_CLEARED_PER_CALL: usize = 500;
+const FLOWS_CLEARED_PER_CALL: usize = 500;
 
 impl Index {
     /// Empties a queue's index and opens the grace; `false` if a leader of a later epoch has
@@ -52,7 +52,7 @@ impl Index {
         loop {
             let mut call = self.call(&scripts::CLEAR, shard);
             let answer: String =
-                call.arg(epoch).arg(LANES_CLEARED_PER_CALL).invoke_async(&mut self.connection()).await?;
+                call.arg(epoch).arg(FLOWS_CLEARED_PER_CALL).invoke_async(&mut self.connection()).await?;
             match answer.as_str() {
                 "more" => {}
                 "cleared" => return Ok(true),

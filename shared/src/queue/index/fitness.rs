@@ -7,7 +7,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use redis::{ErrorKind, RedisError, Script};
 
 use super::Index;
-use crate::queue::keys;
+use crate::queue::index::keys;
 
 /// Major version of the oldest supported Redis.
 const OLDEST_SERVER: u32 = 7;

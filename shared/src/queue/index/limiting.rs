@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Index, MAX_BATCH, WORKER_SILENCE, all, millis, scripts};
 use crate::{
-    queue::{QueueName, Shard, keys},
+    queue::{QueueName, Shard, index::keys},
     tenancy::TenantId,
 };
 

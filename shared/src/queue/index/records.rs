@@ -173,9 +173,9 @@ pub enum Welcome {
     /// tenant.
     Next,
     /// The same; and if they have all requested jobs, the ready mark accepts a newly active tenant.
-    NextAndNewcomers,
+    NextAndNewlyActive,
     /// Only tenants that have nothing running, one job each.
-    Newcomers,
+    NewlyActive,
 }
 
 impl Welcome {
@@ -183,8 +183,8 @@ impl Welcome {
     pub(in crate::queue) const fn as_str(self) -> &'static str {
         match self {
             Self::Next => "next",
-            Self::NextAndNewcomers => "next+newcomers",
-            Self::Newcomers => "newcomers",
+            Self::NextAndNewlyActive => "next+newly_active",
+            Self::NewlyActive => "newly_active",
         }
     }
 }
@@ -224,8 +224,8 @@ impl Grant {
     #[cfg(test)]
     fn message(&self) -> Vec<u8> {
         let LeasedId { id, priority, run_at_ms } = &self.leased;
-        let lane_score = i64::from(priority.get()) * PRIORITY_SPAN + run_at_ms;
-        [self.token.bytes(), id.as_bytes().as_slice(), format!("{} {lane_score}", self.at_ms).as_bytes()].concat()
+        let flow_score = i64::from(priority.get()) * PRIORITY_SPAN + run_at_ms;
+        [self.token.bytes(), id.as_bytes().as_slice(), format!("{} {flow_score}", self.at_ms).as_bytes()].concat()
     }
 }
 
@@ -313,7 +313,7 @@ pub struct IndexStatus {
     /// Leased jobs.
     pub leased: u64,
     /// Tenants throttled by a cap, a rate or a pause.
-    pub tenants_parked: u64,
+    pub tenants_throttled: u64,
     /// Whether the queue is paused.
     pub paused: bool,
     /// Worker processes that serve the queue.
@@ -339,7 +339,7 @@ impl IndexStatus {
             tenants_waiting: self.tenants_waiting + other.tenants_waiting,
             due: self.due + other.due,
             leased: self.leased + other.leased,
-            tenants_parked: self.tenants_parked + other.tenants_parked,
+            tenants_throttled: self.tenants_throttled + other.tenants_throttled,
             paused: self.paused && other.paused,
             workers: self.workers.max(other.workers),
             slots: self.slots.max(other.slots),
@@ -349,14 +349,14 @@ impl IndexStatus {
 
 /// Number of jobs in a queue's flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneDepth {
+pub struct FlowDepth {
     /// Jobs that a worker could start now.
     pub available: u64,
     /// The earliest `run_at` at the head of a flow, in Unix milliseconds.
     pub oldest_run_at_ms: Option<i64>,
 }
 
-impl LaneDepth {
+impl FlowDepth {
     /// Adds the counts, and takes the earlier time.
     pub(super) fn beside(self, other: Self) -> Self {
         Self {
@@ -392,8 +392,8 @@ impl LeasedId {
         clippy::cast_possible_truncation,
         reason = "a score is priority * 2^43 + ms, exact in a double by construction"
     )]
-    pub(super) fn parse(id: &[u8], lane_score: &str) -> Option<Self> {
-        let score = lane_score.parse::<f64>().ok()? as i64;
+    pub(super) fn parse(id: &[u8], flow_score: &str) -> Option<Self> {
+        let score = flow_score.parse::<f64>().ok()? as i64;
         // The job is already leased, so an invalid score must not drop it.
         let priority = Priority::from_ledger((score / PRIORITY_SPAN) as i16);
         Some(Self { id: Uuid::from_slice(id).ok()?, priority, run_at_ms: score % PRIORITY_SPAN })
@@ -411,7 +411,7 @@ mod tests {
         tenants_waiting: 3,
         due: 2,
         leased: 5,
-        tenants_parked: 1,
+        tenants_throttled: 1,
         paused: true,
         workers: 2,
         slots: 40,
@@ -420,8 +420,15 @@ mod tests {
     #[test]
     fn counts_of_shards_are_added_and_workers_are_not() {
         let both = READY.beside(IndexStatus { workers: 3, slots: 60, ..READY });
-        let sum =
-            IndexStatus { tenants_waiting: 6, due: 4, leased: 10, tenants_parked: 2, workers: 3, slots: 60, ..READY };
+        let sum = IndexStatus {
+            tenants_waiting: 6,
+            due: 4,
+            leased: 10,
+            tenants_throttled: 2,
+            workers: 3,
+            slots: 60,
+            ..READY
+        };
         assert_eq!(both, sum);
     }
 

@@ -23,24 +23,24 @@ macro_rules! script {
 }
 
 pub(super) static PUSH: LazyLock<Script> =
-    script!("", "push", "packed" "lanes" "leases" "tenants" "fair_share" "turns" "serving" "leasing" "granting");
+    script!("", "push", "packed" "flows" "leases" "tenants" "fair_share" "rounds" "apply_leases" "leasing" "granting");
 pub(super) static FETCH: LazyLock<Script> =
-    script!("", "fetch", "lanes" "leases" "tenants" "fair_share" "turns" "readiness" "serving" "leasing");
-pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "lanes" "leases" "tenants" "fair_share");
+    script!("", "fetch", "flows" "leases" "tenants" "fair_share" "rounds" "readiness" "apply_leases" "leasing");
+pub(super) static SETTLE: LazyLock<Script> = script!("", "settle", "packed" "flows" "leases" "tenants" "fair_share");
 // Full memory must not make live holders look dead. Renewing changes existing scores, so it needs
 // hardly any memory.
 pub(super) static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom\n", "renew", "leases" "emptied" "tenants");
-pub(super) static CHECK: LazyLock<Script> = script!("", "check", "lanes" "emptied" "tenants");
+pub(super) static CHECK: LazyLock<Script> = script!("", "check", "flows" "emptied" "tenants");
 pub(super) static EXPIRED: LazyLock<Script> = script!("", "expired", "leases");
 pub(super) static CANCEL: LazyLock<Script> = script!("", "cancel", "emptied");
 pub(super) static UNANSWERED: LazyLock<Script> = script!("", "unanswered", "leases");
 pub(super) static ANNOUNCE: LazyLock<Script> = script!("announce");
 pub(super) static WATCH: LazyLock<Script> = script!("watch");
-pub(super) static LIMIT: LazyLock<Script> = script!("", "limit", "lanes");
+pub(super) static LIMIT: LazyLock<Script> = script!("", "limit", "flows");
 pub(super) static PAUSE: LazyLock<Script> = script!("pause");
 pub(super) static BEAT: LazyLock<Script> = script!("beat");
 pub(super) static CLEAR: LazyLock<Script> = script!("clear");
 pub(super) static ADVANCE: LazyLock<Script> = script!("advance");
 pub(super) static STATUS: LazyLock<Script> = script!("", "status", "workers");
-pub(super) static STANDING: LazyLock<Script> = script!("", "standing", "tenants" "workers");
+pub(super) static JOB_POSITION: LazyLock<Script> = script!("", "job_position", "tenants" "workers");
 pub(super) static DEPTH: LazyLock<Script> = script!("depth");

@@ -1,7 +1,7 @@
 //! The rows of `tenant_limits` and `queue_settings`.
 //!
 //! Invariant: a null column sets nothing. A value is taken from the queue's row, else from the
-//! tenant's row for all queues, else from its tier; only [`Standing::limits`] resolves this. The
+//! tenant's row for all queues, else from its tier; only [`AllLimits::limits`] resolves this. The
 //! webhooks queue has a cap for every tenant, because the tenant's receiver determines how long a
 //! run takes there.
 
@@ -48,7 +48,7 @@ pub struct NamedLimits {
 
 /// All limits in the ledger, as of one read.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct AllLimits {
     tiers: HashMap<Uuid, String>,
     rows: HashMap<Uuid, HashMap<String, LimitRow>>,
     paused: HashSet<String>,
@@ -56,7 +56,7 @@ pub struct Standing {
     listeners: HashSet<Uuid>,
 }
 
-impl Standing {
+impl AllLimits {
     /// Reads all limits. Tenants of the lowest tiers without a row are left out: the default
     /// applies to them.
     pub async fn read(db: &SystemDb) -> Result<Self, sqlx::Error> {
@@ -72,7 +72,7 @@ impl Standing {
             paused.fetch_all(db.pool()),
             listeners.fetch_all(db.pool())
         )?;
-        let mut standing = Self {
+        let mut table = Self {
             tiers: tiers.into_iter().map(|row| (row.id, row.tier)).collect(),
             rows: HashMap::new(),
             paused: paused.into_iter().collect(),
@@ -86,9 +86,9 @@ impl Standing {
                 burst: row.burst,
                 paused: row.paused,
             };
-            standing.rows.entry(row.tenant_id).or_default().insert(row.queue, limits);
+            table.rows.entry(row.tenant_id).or_default().insert(row.queue, limits);
         }
-        Ok(standing)
+        Ok(table)
     }
 
     /// Whether a queue is paused.
@@ -211,20 +211,20 @@ mod tests {
     fn the_queues_row_goes_before_the_row_for_all_and_that_before_the_tier() {
         let (id, email): (Uuid, QueueName) = (Uuid::max(), "email".parse().expect("a name"));
         let tenant = TenantId::new(id);
-        let mut standing = Standing::default();
-        assert_eq!(standing.limits(tenant, &email), Limits::default());
-        standing.tiers.insert(id, "enterprise".to_owned());
-        assert_eq!(standing.limits(tenant, &email).weight, 8);
+        let mut table = AllLimits::default();
+        assert_eq!(table.limits(tenant, &email), Limits::default());
+        table.tiers.insert(id, "enterprise".to_owned());
+        assert_eq!(table.limits(tenant, &email).weight, 8);
         let all = LimitRow { weight: Some(3), max_running: Some(5), paused: Some(true), ..LimitRow::default() };
-        standing.rows.entry(id).or_default().insert("*".to_owned(), all);
+        table.rows.entry(id).or_default().insert("*".to_owned(), all);
         let own = LimitRow { weight: Some(7), paused: Some(false), ..LimitRow::default() };
-        standing.rows.entry(id).or_default().insert("email".to_owned(), own);
-        let limits = standing.limits(tenant, &email);
+        table.rows.entry(id).or_default().insert("email".to_owned(), own);
+        let limits = table.limits(tenant, &email);
         assert_eq!((limits.weight, limits.max_running, limits.paused), (7, Some(5), false));
         let webhooks: QueueName = DELIVERY_QUEUE.parse().expect("a name");
-        assert_eq!(Standing::default().limits(tenant, &webhooks).max_running, Some(MAX_DELIVERIES));
-        assert_eq!(standing.limits(tenant, &webhooks).max_running, Some(5), "its row for all queues");
-        let other = standing.limits(tenant, &"other".parse().expect("a name"));
+        assert_eq!(AllLimits::default().limits(tenant, &webhooks).max_running, Some(MAX_DELIVERIES));
+        assert_eq!(table.limits(tenant, &webhooks).max_running, Some(5), "its row for all queues");
+        let other = table.limits(tenant, &"other".parse().expect("a name"));
         assert_eq!((other.weight, other.max_running, other.paused), (3, Some(5), true));
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     QueueScope,
-    ledger::{self, LimitRow, Standing},
+    ledger::{self, AllLimits, LimitRow},
 };
 use crate::{
     db::SystemDb,
@@ -94,13 +94,13 @@ impl Limiter {
         } else {
             ledger::set(&self.db, tenant, scope, row, anew).await?;
         }
-        let standing = Standing::read(&self.db).await?;
+        let table = AllLimits::read(&self.db).await?;
         let concerned = |queue: &&QueueName| match scope {
             QueueScope::All => true,
             QueueScope::One(only) => only == *queue,
         };
         for queue in queues.iter().filter(concerned) {
-            self.index.limit(queue, tenant, standing.limits(tenant, queue).pack()).await?;
+            self.index.limit(queue, tenant, table.limits(tenant, queue).pack()).await?;
         }
         Ok(())
     }
@@ -115,10 +115,10 @@ impl Limiter {
                 Err(error) => outcome = outcome.and(Err(LimitError::Shard { shard, error })),
             }
         }
-        let standing = Standing::read(&self.db).await?;
+        let table = AllLimits::read(&self.db).await?;
         let mut corrected = 0;
         for (shard, was_paused, copy) in copies {
-            match self.correct(&standing, &shard, was_paused, copy).await {
+            match self.correct(&table, &shard, was_paused, copy).await {
                 Ok(entries) => corrected += entries,
                 Err(error) => outcome = outcome.and(Err(LimitError::Shard { shard, error })),
             }
@@ -133,28 +133,28 @@ impl Limiter {
 
     async fn correct(
         &self,
-        standing: &Standing,
+        table: &AllLimits,
         shard: &Shard,
         was_paused: bool,
         copy: HashMap<TenantId, String>,
     ) -> Result<u64, redis::RedisError> {
-        let paused = standing.is_paused(shard.queue());
+        let paused = table.is_paused(shard.queue());
         if paused != was_paused {
             self.index.pause(shard, paused, Some(was_paused)).await?;
         }
-        let changes = changes(standing, shard, copy);
+        let changes = changes(table, shard, copy);
         self.index.limit_in(shard, &changes).await?;
         Ok(changes.len() as u64 + u64::from(paused != was_paused))
     }
 
     /// An overview of queues; without data of the index while Redis is unavailable.
     pub async fn overview(&self, queues: &[QueueName]) -> Result<Vec<QueueOverview>, LimitError> {
-        let standing = Standing::read(&self.db).await?;
+        let table = AllLimits::read(&self.db).await?;
         let mut overviews = Vec::with_capacity(queues.len());
         for queue in queues {
             let index = self.index.status(queue).await.ok();
             let available = self.index.depth(queue).await.ok().map(|depth| depth.available);
-            let (paused, shards) = (standing.is_paused(queue), self.index.shard_count(queue));
+            let (paused, shards) = (table.is_paused(queue), self.index.shard_count(queue));
             overviews.push(QueueOverview { queue: queue.clone(), paused, shards, index, available });
         }
         Ok(overviews)
@@ -162,10 +162,10 @@ impl Limiter {
 }
 
 /// The corrections that a shard's copy needs.
-fn changes(standing: &Standing, shard: &Shard, mut copy: HashMap<TenantId, String>) -> Vec<LimitChange> {
+fn changes(table: &AllLimits, shard: &Shard, mut copy: HashMap<TenantId, String>) -> Vec<LimitChange> {
     let mut changes = Vec::new();
-    for tenant in standing.tenants().into_iter().filter(|tenant| shard.holds(*tenant)) {
-        let (is, ought) = (copy.remove(&tenant).unwrap_or_default(), standing.limits(tenant, shard.queue()).pack());
+    for tenant in table.tenants().into_iter().filter(|tenant| shard.holds(*tenant)) {
+        let (is, ought) = (copy.remove(&tenant).unwrap_or_default(), table.limits(tenant, shard.queue()).pack());
         if is != ought {
             changes.push((tenant, ought, Some(is)));
         }

@@ -27,7 +27,7 @@ local function scan(command, key)
 end
 
 local function is_waiting(id, tenant)
-  if redis.call('ZSCORE', lane_of(tenant), id) then return true end
+  if redis.call('ZSCORE', flow_of(tenant), id) then return true end
   for priority = 1, 4 do
     if redis.call('ZSCORE', due, id .. tenant .. priority) then return true end
   end
@@ -39,7 +39,7 @@ local checks = {}
 -- A key of another type fails every script that uses it.
 function checks.types()
   for key, expected in pairs({
-    [ring] = 'zset', [parked] = 'zset', [due] = 'zset', [leases] = 'zset', [watched] = 'zset', [workers] = 'zset', [held] = 'hash',
+    [active] = 'zset', [throttled] = 'zset', [due] = 'zset', [leases] = 'zset', [watched] = 'zset', [workers] = 'zset', [held] = 'hash',
     [running] = 'hash', [vtimes] = 'hash', [estimates] = 'hash', [limits] = 'hash', [buckets] = 'hash',
   }) do
     local actual = redis.call('TYPE', key).ok
@@ -102,9 +102,9 @@ end
 
 -- A flow of another type would fail every fetch.
 local function has_work(tenant)
-  local lane = lane_of(tenant)
-  local actual = redis.call('TYPE', lane).ok
-  if actual ~= 'zset' and actual ~= 'none' then is_broken('key_type', lane, 'DEL', lane) end
+  local flow = flow_of(tenant)
+  local actual = redis.call('TYPE', flow).ok
+  if actual ~= 'zset' and actual ~= 'none' then is_broken('key_type', flow, 'DEL', flow) end
   return actual == 'zset'
 end
 
@@ -117,32 +117,32 @@ local function check_active(key)
       if repairs then leave_if_empty(tenant) end
     else
       seen[#seen + 1], seen[#seen + 2] = tenant, tenant
-      if key == parked and redis.call('ZSCORE', ring, tenant) then
-        is_broken('in_two_places', tenant, 'ZREM', parked, tenant)
-      elseif key == ring and not (tonumber(score) < math.huge) then
-        is_broken('garbage', tenant, 'ZREM', ring, tenant)
-        if repairs then join_ring(tenant) end
-      elseif key == parked then
+      if key == throttled and redis.call('ZSCORE', active, tenant) then
+        is_broken('in_two_places', tenant, 'ZREM', throttled, tenant)
+      elseif key == active and not (tonumber(score) < math.huge) then
+        is_broken('garbage', tenant, 'ZREM', active, tenant)
+        if repairs then activate(tenant) end
+      elseif key == throttled then
         learn({ tenant })
         local most, ready_at = allowance(tenant, known[tenant], now)
         if most > 0 and score == 'inf' or most <= 0 and ready_at ~= '+inf' and tonumber(score) > ready_at + 1000 then
           is_broken('throttled_without_reason', tenant)
-          if repairs and unpark(tenant) then wake_idle() end
+          if repairs and unthrottle(tenant) then wake_idle() end
         end
       end
     end
   end
 end
 
-function checks.ring() check_active(ring) end
-function checks.parked() check_active(parked) end
+function checks.active() check_active(active) end
+function checks.throttled() check_active(throttled) end
 
 function checks.due()
   for member in scan('ZSCAN', due) do
     local id, tenant, priority = string.sub(member, 1, 16), string.sub(member, 17, 32), tonumber(string.sub(member, 33))
     if #member ~= 33 or not priority or priority < 1 or priority > 4 then
       is_broken('garbage', member, 'ZREM', due, member)
-    elseif redis.call('ZSCORE', lane_of(tenant), id) then
+    elseif redis.call('ZSCORE', flow_of(tenant), id) then
       is_broken('in_two_places', id, 'ZREM', due, member)
     else
       seen[#seen + 1], seen[#seen + 2] = id, tenant
@@ -168,10 +168,10 @@ end
 function checks.tenants()
   for at = 5, #ARGV do
     local tenant = ARGV[at]
-    if has_work(tenant) and not redis.call('ZSCORE', ring, tenant) and not redis.call('ZSCORE', parked, tenant) then
+    if has_work(tenant) and not redis.call('ZSCORE', active, tenant) and not redis.call('ZSCORE', throttled, tenant) then
       is_broken('work_not_active', tenant)
       if repairs then
-        join_ring(tenant)
+        activate(tenant)
         wake_idle()
       end
     end
@@ -182,11 +182,11 @@ end
 function checks.flow()
   local tenant = ARGV[5]
   if not has_work(tenant) then return end
-  for id in scan('ZSCAN', lane_of(tenant)) do
+  for id in scan('ZSCAN', flow_of(tenant)) do
     if #id == 16 then
       seen[#seen + 1], seen[#seen + 2] = id, tenant
     else
-      is_broken('garbage', id, 'ZREM', lane_of(tenant), id)
+      is_broken('garbage', id, 'ZREM', flow_of(tenant), id)
       if repairs then leave_if_empty(tenant) end
     end
   end

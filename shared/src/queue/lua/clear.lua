@@ -9,9 +9,9 @@ if known < epoch then
   redis.call('DEL', meta)
   redis.call('HSET', meta, 'epoch', epoch, 'state', 'clearing', 'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
 end
-for _, tenants in ipairs({ ring, parked }) do
+for _, tenants in ipairs({ active, throttled }) do
   local popped = redis.call('ZPOPMIN', tenants, ARGV[2])
-  for i = 1, #popped, 2 do redis.call('UNLINK', lane_of(popped[i])) end
+  for i = 1, #popped, 2 do redis.call('UNLINK', flow_of(popped[i])) end
   if redis.call('EXISTS', tenants) == 1 then return 'more' end
 end
 redis.call('UNLINK', due, leases, held, running, vtimes, estimates, limits, buckets)

@@ -4,14 +4,14 @@
 -- for newly active tenants only leases the first job of tenants that have nothing running, and its
 -- ready mark accepts only these.
 -- ARGV: number of jobs, lease in ms, token (8 bytes), promotion bound, deadline of the caller in ms
--- of Redis time (0: unknown), tenants served ('next', 'next+newcomers', 'newcomers'); for a ready
+-- of Redis time (0: unknown), tenants served ('next', 'next+newly_active', 'newly_active'); for a ready
 -- mark also the name of the subscription that receives the dispatch, and the token of its lease.
 -- Returns the index state, the ids in one string, the ms until more jobs may be available (-1:
 -- unknown), their scores in their flows in one string, and the time.
 local flags, now = redis.call('HMGET', meta, 'state', 'run_id', 'paused', 'idle', 'offer'), now_ms()
 local state, paused = state_in(flags[1], flags[2]), flags[3] == '1'
 local wanted, lease_ms, bound = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-local is_for_newcomers = ARGV[6] == 'newcomers'
+local is_for_newly_active = ARGV[6] == 'newly_active'
 if state == 'ready' and tonumber(ARGV[5]) > 0 and now > tonumber(ARGV[5]) then state = 'late' end
 if state ~= 'ready' then return { state, '', -1, '', now } end
 
@@ -19,17 +19,17 @@ if state ~= 'ready' then return { state, '', -1, '', now } end
 local OFFERED_MS = 1000
 
 promote(now, bound)
-local leased, lane_scores, is_cut = {}, {}, false
-if not paused then leased, lane_scores, is_cut = lease(wanted, lease_ms, ARGV[3], bound, now, is_for_newcomers) end
-local wants_more = not is_for_newcomers and #leased < wanted
+local leased, flow_scores, is_cut = {}, {}, false
+if not paused then leased, flow_scores, is_cut = lease(wanted, lease_ms, ARGV[3], bound, now, is_for_newly_active) end
+local wants_more = not is_for_newly_active and #leased < wanted
 -- pcall: these writes may fail under full memory, and then the worker's poll finds the job.
 if wants_more then redis.pcall('HSET', meta, 'idle', '1') end
 -- A busy worker never replaces an idle worker's ready mark.
 local idle_offers = flags[4] == '1' and flags[5]
 if ARGV[7] and (wants_more or ARGV[6] ~= 'next' and not idle_offers) then
-  local offer = { ARGV[7], lease_ms, now + OFFERED_MS, is_for_newcomers and 1 or 0, ARGV[8] }
+  local offer = { ARGV[7], lease_ms, now + OFFERED_MS, is_for_newly_active and 1 or 0, ARGV[8] }
   redis.pcall('HSET', meta, 'offer', table.concat(offer, ' '))
 end
 -- Another fetch for newly active tenants only would visit the same tenants again.
-local wait = paused and -1 or is_cut and not is_for_newcomers and 0 or next_ready(now)
-return { state, table.concat(leased), wait, table.concat(lane_scores, ' '), now }
+local wait = paused and -1 or is_cut and not is_for_newly_active and 0 or next_ready(now)
+return { state, table.concat(leased), wait, table.concat(flow_scores, ' '), now }

@@ -10,10 +10,10 @@ local function taken(ids)
 end
 
 -- Leases up to `wanted` jobs under a token, in order of the tenants' virtual times; with
--- `is_for_newcomers` only the first job of tenants that have nothing running. Stops after `bound`
+-- `is_for_newly_active` only the first job of tenants that have nothing running. Stops after `bound`
 -- tenants that may start none. Returns the ids, their scores in their flows, and whether the bound
 -- was reached.
-local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
+local function lease(wanted, lease_ms, token, bound, now, is_for_newly_active)
   local sequence, visited, idle_turns, last_turn = {}, {}, 0, nil
   while #sequence < wanted and idle_turns < bound do
     if horizon < math.huge and (size == 0 or heap[1].time > horizon) then
@@ -23,7 +23,7 @@ local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
     else
       local first = heap[1]
       if not first.left then visited[#visited + 1] = first end
-      local taken = turn(first, wanted - #sequence, now, is_for_newcomers)
+      local taken = turn(first, wanted - #sequence, now, is_for_newly_active)
       if taken == 0 then
         idle_turns = idle_turns + 1
         drop_first()
@@ -37,7 +37,7 @@ local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
   end
 
   local ids, scores, entries = take_out(sequence, visited)
-  local leased, lane_scores, expiries, holders, served = {}, {}, {}, {}, {}
+  local leased, flow_scores, expiries, holders, served = {}, {}, {}, {}, {}
   -- Formatted once, because `redis.call` formats a number argument each time.
   local expiry = string.format('%.0f', now + lease_ms)
   local not_free = #ids > 0 and taken(ids)
@@ -46,7 +46,7 @@ local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
     if not_free[at] then
       entry.time = entry.time - entry.cost
     else
-      leased[#leased + 1], lane_scores[#lane_scores + 1] = id, scores[at]
+      leased[#leased + 1], flow_scores[#flow_scores + 1] = id, scores[at]
       expiries[#expiries + 1], expiries[#expiries + 2] = expiry, id
       entry.holder = entry.holder or token .. entry.tenant .. entry.charge
       holders[#holders + 1], holders[#holders + 2] = id, entry.holder
@@ -55,6 +55,6 @@ local function lease(wanted, lease_ms, token, bound, now, is_for_newcomers)
   end
   enter_leases(leased, expiries, holders, served, now)
   leave(visited, now)
-  if last_turn then redis.call('HSET', meta, 'floor', string.format('%.17g', last_turn)) end
-  return leased, lane_scores, idle_turns >= bound
+  if last_turn then redis.call('HSET', meta, 'system_vtime', string.format('%.17g', last_turn)) end
+  return leased, flow_scores, idle_turns >= bound
 end

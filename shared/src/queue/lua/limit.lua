@@ -9,7 +9,7 @@ for i = 1, #ARGV, 3 do
   local current = redis.call('HGET', limits, tenant) or ''
   if current ~= packed and (expected == '*' or expected == current) then
     if packed == '' then redis.call('HDEL', limits, tenant) else redis.call('HSET', limits, tenant, packed) end
-    unpark(tenant)
+    unthrottle(tenant)
     changed = changed + 1
   end
 end

@@ -1,12 +1,12 @@
 -- Opens every script. KEYS[1] is the root key of a shard, or of a whole queue that is not split.
 -- All names below share its hash tag, hence its slot. A charge in `held` is virtual time, after a
 -- '+' if it is a start cost. Limits are stored only where they differ from the default.
--- Fields of `meta`: epoch, run_id, state, complete, floor (system virtual time), idle ('1' if a
+-- Fields of `meta`: epoch, run_id, state, complete, system_vtime (system virtual time), idle ('1' if a
 -- worker waits for a wake-up), offer (ready mark), told (time of the last 'new' notification),
 -- paused, start_ms (start cost).
 local root = KEYS[1]
-local ring = root .. ':ring'         -- sorted set: active tenant -> virtual time
-local parked = root .. ':parked'     -- sorted set: throttled tenant -> ready time (inf: unknown)
+local active = root .. ':active'     -- sorted set: active tenant -> virtual time
+local throttled = root .. ':throttled' -- sorted set: throttled tenant -> ready time (inf: unknown)
 local due = root .. ':due'           -- sorted set: id, tenant, priority -> run_at in the look-ahead
 local leases = root .. ':leases'     -- sorted set: id -> expiry
 local held = root .. ':held'         -- hash: id -> token (8 bytes), tenant (16 bytes), charge
@@ -37,7 +37,7 @@ end
 
 local function index_state() return state_in(unpack(redis.call('HMGET', meta, 'state', 'run_id'))) end
 
-local function lane_of(tenant) return root .. ':lane:' .. tenant end
+local function flow_of(tenant) return root .. ':flow:' .. tenant end
 
 -- One message wakes all idle workers. The flag (`idle`, if already read) prevents a busy system
 -- from publishing for every push.

@@ -13,14 +13,14 @@ local function promote(now, bound)
     end
   end
   if #members > 0 then redis.call('ZREM', due, unpack(members)) end
-  enter_lanes()
-  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', parked, '-inf', now, 'LIMIT', 0, bound)) do unpark(tenant) end
+  enter_flows()
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', throttled, '-inf', now, 'LIMIT', 0, bound)) do unthrottle(tenant) end
 end
 
 -- Milliseconds until the next job is due or the next throttled tenant may start; -1 if unknown.
 local function next_ready(now)
   local next_at = math.huge
-  for _, key in ipairs({ due, parked }) do
+  for _, key in ipairs({ due, throttled }) do
     next_at = math.min(next_at, tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or 'inf') or math.huge)
   end
   return next_at < math.huge and math.max(0, next_at - now) or -1

@@ -56,7 +56,7 @@ local function correct(tenant, sum, about)
   about.running = math.max(0, about.running - #sum.runs)
   if sum.unused > 0 and about.rate > 0 then take_tokens(tenant, about, now, -sum.unused) end
   -- The end of a job lifts only a cap; a rate limit ends at a known time, a pause by an operator.
-  return about.cap > 0 and not about.paused and redis.call('ZSCORE', parked, tenant) == 'inf' and unpark(tenant)
+  return about.cap > 0 and not about.paused and redis.call('ZSCORE', throttled, tenant) == 'inf' and unthrottle(tenant)
 end
 
 local more, again = false, {}
@@ -88,7 +88,7 @@ redis.call('HDEL', held, unpack(ended))
 local announce = announcer(now)
 for _, id in ipairs(ended) do announce(id, again[id] and 'a' or 'f') end
 for tenant, sum in pairs(tenants) do more = correct(tenant, sum, known[tenant]) or more end
-enter_lanes()
+enter_flows()
 remember(tenants)
 if more then wake_idle() end
 return #ended + #forgotten

@@ -38,14 +38,14 @@ end
 
 -- Moves a tenant's virtual time, wherever it is stored. A refund moves an active tenant back to the
 -- system virtual time at most: other tenants have joined there, and would wait for the sum of many
--- overestimates. For an inactive tenant `join_ring` applies the same bound.
+-- overestimates. For an inactive tenant `activate` applies the same bound.
 local function charge(tenant, virtual_ms)
-  local time = redis.call('ZADD', ring, 'XX', 'INCR', virtual_ms, tenant)
+  local time = redis.call('ZADD', active, 'XX', 'INCR', virtual_ms, tenant)
   if not time then
     redis.call('HINCRBYFLOAT', vtimes, tenant, virtual_ms)
   elseif virtual_ms < 0 then
-    local least = redis.call('HGET', meta, 'floor')
-    if least and tonumber(time) < tonumber(least) then redis.call('ZADD', ring, least, tenant) end
+    local least = redis.call('HGET', meta, 'system_vtime')
+    if least and tonumber(time) < tonumber(least) then redis.call('ZADD', active, least, tenant) end
   end
 end
 

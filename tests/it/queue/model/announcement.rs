@@ -8,7 +8,7 @@ use shared::queue::{Priority, WaitingJob};
 use tests::eventually::poll_until;
 use uuid::Uuid;
 
-use super::{dependents::Aftermath, scene::Scene};
+use super::{dependents::FollowUp, scene::Scene};
 use crate::queue::support::{PATIENCE, queue};
 
 /// Longer than a case takes, and within the look-ahead of the index.
@@ -16,31 +16,31 @@ const SOON: Duration = Duration::from_secs(55);
 
 impl Scene<'_> {
     /// The process that recorded the last ends survives and announces their follow-up.
-    pub fn announced(&mut self) -> Aftermath {
-        let aftermath = std::mem::take(&mut self.model.ledger.aftermath);
-        for id in &aftermath.freed {
+    pub fn announced(&mut self) -> FollowUp {
+        let follow_up = std::mem::take(&mut self.model.ledger.follow_up);
+        for id in &follow_up.freed {
             self.model.index.push(*id, self.model.ledger.job(*id).due);
         }
-        for id in &aftermath.cancelled {
-            self.model.index.lanes.remove(id);
+        for id in &follow_up.cancelled {
+            self.model.index.flows.remove(id);
         }
-        aftermath
+        follow_up
     }
 
     /// The process dies before it announces the follow-up.
     pub fn unannounced(&mut self) {
-        self.model.ledger.aftermath = Aftermath::default();
+        self.model.ledger.follow_up = FollowUp::default();
     }
 
     /// Waits for a push that happens after the response.
     pub async fn until_pushed(&self) -> Result<()> {
         let expected = self.model.index.ids();
         let pushed = poll_until(PATIENCE, async || {
-            let (mut lanes, held) = (self.lanes().await.ok()?, self.held().await.ok()?);
+            let (mut flows, held) = (self.flows().await.ok()?, self.held().await.ok()?);
             // Directly dispatched jobs have left their flow already.
-            lanes
+            flows
                 .extend(held.into_iter().filter(|id| expected.contains(id) && !self.model.index.held.contains_key(id)));
-            (lanes == expected).then_some(())
+            (flows == expected).then_some(())
         });
         ensure!(pushed.await.is_some(), "what was committed was not pushed");
         Ok(())

@@ -6,9 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use shared::queue::IndexState;
 use uuid::Uuid;
 
-use super::{
-    dependents::Aftermath, ledger::Job, messages::UNREAD, scene::Scene, step::End, steps_of_tenants::key_text,
-};
+use super::{dependents::FollowUp, ledger::Job, messages::UNREAD, scene::Scene, step::End, steps_of_tenants::key_text};
 use crate::queue::support::{queue, shard};
 
 #[derive(sqlx::FromRow)]
@@ -34,7 +32,7 @@ impl Scene<'_> {
         self.check_batches().await?;
         self.check_index().await?;
         let waiting: BTreeSet<usize> =
-            self.model.index.lanes.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
+            self.model.index.flows.keys().map(|id| self.model.ledger.job(*id).tenant).collect();
         match self.model.fairness.observe(&waiting, self.model.index.held.len()) {
             Some(unfair) => anyhow::bail!("unfair: {unfair}"),
             None => Ok(()),
@@ -86,7 +84,7 @@ impl Scene<'_> {
         };
         let expected: BTreeSet<_> = self.model.ledger.jobs.iter().flat_map(edges).collect();
         ensure!(real == expected, "the dependencies are {real:?}, the model says {expected:?}");
-        ensure!(self.model.ledger.aftermath == Aftermath::default(), "the step did not handle the follow-up of an end");
+        ensure!(self.model.ledger.follow_up == FollowUp::default(), "the step did not handle the follow-up of an end");
         Ok(())
     }
 
@@ -106,8 +104,8 @@ impl Scene<'_> {
         self.check_holders()?;
         let state = self.index.status(&queue()).await?.state;
         ensure!(state == self.model.index.state, "the index is {state:?}, the model says {:?}", self.model.index.state);
-        let (lanes, expected) = (self.lanes().await?, self.model.index.ids());
-        ensure!(lanes == expected, "in lanes: {}", self.difference(&lanes, &expected));
+        let (flows, expected) = (self.flows().await?, self.model.index.ids());
+        ensure!(flows == expected, "in flows: {}", self.difference(&flows, &expected));
         let ids: Vec<Uuid> = self.model.ledger.jobs.iter().map(|job| job.id).collect();
         if !ids.is_empty() {
             let leased = self.index.leased_in(&shard(), &ids).await?;
@@ -123,7 +121,7 @@ impl Scene<'_> {
             let broken = self.checker.check_index(&queue()).await?;
             ensure!(broken.is_empty(), "the index does not keep its invariants: {broken:?}");
         }
-        for (id, at) in &mut self.model.index.lanes {
+        for (id, at) in &mut self.model.index.flows {
             at.get_or_insert(self.model.ledger.job(*id).run_at_ms);
         }
         Ok(())
@@ -157,7 +155,7 @@ impl Scene<'_> {
         let jobs = self.model.ledger.jobs.iter();
         let waiting: BTreeSet<Uuid> = jobs.filter(|job| !job.is_final() && job.is_free()).map(|job| job.id).collect();
         ensure!(waiting.is_subset(&self.model.index.ids()), "a waiting job is not in the index");
-        while !self.model.index.lanes.is_empty() || self.messages.has_unread() {
+        while !self.model.index.flows.is_empty() || self.messages.has_unread() {
             while self.messages.has_unread() {
                 self.read(0).await?;
                 self.check().await?;

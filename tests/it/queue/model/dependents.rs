@@ -9,7 +9,7 @@ use super::ledger::{Job, Ledger};
 
 /// The follow-up of ends for dependent jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Aftermath {
+pub struct FollowUp {
     pub freed: Vec<Uuid>,
     pub cancelled: Vec<Uuid>,
 }
@@ -27,14 +27,14 @@ impl Ledger {
             match fate {
                 Fate::Cancelled => {
                     self.conclude(id, "cancelled");
-                    self.aftermath.cancelled.push(id);
+                    self.follow_up.cancelled.push(id);
                 }
                 Fate::Freed => {
                     let job = self.job_mut(id);
                     job.after.clear();
                     job.completes = None;
                     job.state = if job.due { "available" } else { "scheduled" };
-                    self.aftermath.freed.push(id);
+                    self.follow_up.freed.push(id);
                 }
             }
         }

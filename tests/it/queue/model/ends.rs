@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use shared::queue::{
     Settlement,
-    consumer::Lease,
-    finish::{self, Finish, Outcome, Recorded, Records},
+    complete::{self, Finish, Outcome, Recorded, Records},
+    dispatch::Lease,
 };
 
 use super::{
@@ -39,7 +39,7 @@ impl Scene<'_> {
             Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) }
         };
         let finishes: Vec<Finish> = ends.iter().map(finish).collect();
-        let Records { recorded, aftermath } = finish::record(&self.world.system.system, &finishes).await?;
+        let Records { recorded, follow_up } = complete::record(&self.world.system.system, &finishes).await?;
         for &(number, end) in ends {
             let lease = self.leases[number].lease.clone();
             let recorded = *recorded.get(&lease.id).context("a result for every id")?;
@@ -54,7 +54,7 @@ impl Scene<'_> {
             }
         }
         if settled {
-            aftermath.announce(&self.index).await;
+            follow_up.announce(&self.index).await;
             self.announced();
         } else {
             self.unannounced();
@@ -82,7 +82,7 @@ impl Scene<'_> {
         if self.model.index.settle(id, number, due) {
             let ran_ms = u64::try_from(ran.unwrap_or_default().as_millis())?;
             self.model.fairness.charge(self.model.ledger.job(id).tenant, ran_ms);
-            if let (Some((run_at_ms, _)), Some(at)) = (again, self.model.index.lanes.get_mut(&id)) {
+            if let (Some((run_at_ms, _)), Some(at)) = (again, self.model.index.flows.get_mut(&id)) {
                 *at = Some(run_at_ms);
             }
         }

@@ -23,19 +23,19 @@ pub struct Index {
     pub state: IndexState,
     /// Jobs that may be dispatched, with the time that orders them; `None` until it is read from
     /// the ledger.
-    pub lanes: BTreeMap<Uuid, Option<i64>>,
+    pub flows: BTreeMap<Uuid, Option<i64>>,
     pub held: BTreeMap<Uuid, Holder>,
 }
 
 impl Index {
     pub const fn lost() -> Self {
-        Self { state: IndexState::Stale, lanes: BTreeMap::new(), held: BTreeMap::new() }
+        Self { state: IndexState::Stale, flows: BTreeMap::new(), held: BTreeMap::new() }
     }
 
     /// Pushes a job: a held job stays held, a job that is not due soon is ignored.
     pub fn push(&mut self, id: Uuid, due: bool) {
         if due && !self.held.contains_key(&id) {
-            self.lanes.insert(id, None);
+            self.flows.insert(id, None);
         }
     }
 
@@ -57,7 +57,7 @@ impl Index {
     pub fn renew(&mut self, id: Uuid, lease: usize) -> bool {
         if self.state == IndexState::Grace && !self.held.contains_key(&id) {
             self.lease(id, lease);
-            self.lanes.remove(&id);
+            self.flows.remove(&id);
         }
         let holder = self.held.get_mut(&id).filter(|holder| holder.lease == lease && !holder.claimed);
         holder.map(|holder| holder.expired = false).is_some()
@@ -82,7 +82,7 @@ impl Index {
         if self.held.get(&id).is_some_and(|holder| holder.lease == lease && holder.claimed) {
             self.held.remove(&id);
             self.push(id, again.is_some());
-            if let (Some(at), Some(place)) = (again, self.lanes.get_mut(&id)) {
+            if let (Some(at), Some(place)) = (again, self.flows.get_mut(&id)) {
                 *place = Some(at);
             }
         }
@@ -115,6 +115,6 @@ impl Index {
     }
 
     pub fn ids(&self) -> BTreeSet<Uuid> {
-        self.lanes.keys().copied().collect()
+        self.flows.keys().copied().collect()
     }
 }

@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 
 use shared::queue::{
-    rescue::MAX_CRASHES,
-    ties::{BatchPart, Refusal},
+    ledger::relations::{BatchPart, Refusal},
+    repair::rescue::MAX_CRASHES,
 };
 use uuid::Uuid;
 
 use super::{
     batches::Batches,
-    dependents::Aftermath,
+    dependents::FollowUp,
     keys::{Key, Keys},
     request::{Expiry, Request, Wish},
     step::End,
@@ -30,7 +30,7 @@ pub struct Job {
     pub failures: i16,
     pub crashes: i16,
     /// The number of the lease of the last exclusive run.
-    pub last_chance: Option<usize>,
+    pub quarantine: Option<usize>,
     /// `run_at` has passed.
     pub due: bool,
     pub expiry: Expiry,
@@ -103,7 +103,7 @@ pub struct Ledger {
     pub keys: Keys,
     pub batches: Batches,
     /// The follow-up of the ends since the last check.
-    pub(super) aftermath: Aftermath,
+    pub(super) follow_up: FollowUp,
     accepted: BTreeSet<(Uuid, i32)>,
 }
 
@@ -137,7 +137,7 @@ impl Ledger {
             attempt: 1,
             failures: 0,
             crashes: 0,
-            last_chance: None,
+            quarantine: None,
             due,
             expiry,
             key: wish.key,
@@ -192,11 +192,11 @@ impl Ledger {
     }
 
     /// Whether the lease with this number may begin an exclusive run of the job in this attempt.
-    pub fn begin_last_chance(&mut self, id: Uuid, attempt: i32, lease: usize) -> bool {
+    pub fn begin_quarantine(&mut self, id: Uuid, attempt: i32, lease: usize) -> bool {
         let job = self.job_mut(id);
         let allowed = job.attempt == attempt && !job.is_final();
         if allowed {
-            job.last_chance = Some(lease);
+            job.quarantine = Some(lease);
         }
         allowed
     }
@@ -208,7 +208,7 @@ impl Ledger {
             return Crash::Finished;
         }
         job.attempt += 1;
-        if job.crashes + 1 < MAX_CRASHES || job.last_chance == Some(lease) {
+        if job.crashes + 1 < MAX_CRASHES || job.quarantine == Some(lease) {
             job.crashes += 1;
         }
         if job.crashes < MAX_CRASHES {

@@ -8,7 +8,7 @@ use shared::{
     ids,
     queue::{
         Grant, HeldLease, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription, Welcome,
-        consumer::Proposed,
+        dispatch::Proposed,
     },
 };
 use tests::system::TestSystem;
@@ -100,7 +100,7 @@ impl Scene<'_> {
     pub async fn note_grants(&mut self) -> Result<()> {
         for id in self.held().await? {
             let index = &self.model.index;
-            if index.lanes.contains_key(&id) && !index.held.contains_key(&id) {
+            if index.flows.contains_key(&id) && !index.held.contains_key(&id) {
                 let grant = self.messages.granted(id).await?;
                 self.leased_unread(BTreeSet::from([id]), Answer::Granted(grant));
             }
@@ -112,18 +112,18 @@ impl Scene<'_> {
         let number = self.messages.leased;
         self.messages.leased += 1;
         for id in &ids {
-            self.model.index.lanes.remove(id);
+            self.model.index.flows.remove(id);
             self.model.index.lease(*id, number);
         }
         self.messages.unread.push(Unread { number, ids, old: false, life: self.life, answer });
     }
 
-    pub async fn ask(&mut self, wanted: usize, newcomers: bool) -> Result<()> {
+    pub async fn ask(&mut self, wanted: usize, newly_active: bool) -> Result<()> {
         let before = self.model.index.ids();
         let (welcome, most) =
-            if newcomers { (Welcome::Newcomers, self.newcomers()) } else { (Welcome::Next, before.len()) };
+            if newly_active { (Welcome::NewlyActive, self.newly_active()) } else { (Welcome::Next, before.len()) };
         let answer = self.consumer.propose(&[(&shard(), wanted)], welcome).await;
-        let after = self.lanes().await?;
+        let after = self.flows().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
         let expected = if self.model.index.state == IndexState::Ready { wanted.min(most) } else { 0 };
         ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the flows");
@@ -133,12 +133,12 @@ impl Scene<'_> {
     }
 
     /// The number of tenants with jobs waiting and none running.
-    fn newcomers(&self) -> usize {
+    fn newly_active(&self) -> usize {
         let tenants = |ids: &mut dyn Iterator<Item = &Uuid>| -> BTreeSet<usize> {
             ids.map(|id| self.model.ledger.job(*id).tenant).collect()
         };
         let index = &self.model.index;
-        tenants(&mut index.lanes.keys()).difference(&tenants(&mut index.held.keys())).count()
+        tenants(&mut index.flows.keys()).difference(&tenants(&mut index.held.keys())).count()
     }
 
     pub async fn read(&mut self, pick: usize) -> Result<()> {

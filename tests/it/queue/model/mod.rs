@@ -22,6 +22,7 @@ mod index;
 mod keys;
 mod ledger;
 mod messages;
+mod related_steps;
 mod request;
 mod rescues;
 mod scene;
@@ -30,7 +31,6 @@ mod steps_of_holders;
 mod steps_of_leader;
 mod steps_of_tenants;
 mod steps_of_time;
-mod tied_steps;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
@@ -48,16 +48,16 @@ use shared::{
 use tests::system::TestSystem;
 
 use self::{
+    related_steps::Related,
     request::Request,
     scene::Scene,
     step::{Any, Busy, End, Step, Steps, TENANTS},
-    tied_steps::Tied,
 };
 
 /// The number of cases, fewer for the long ones, and the maximum number of steps per case.
 const CASES: u32 = 20;
 const BUSY_CASES: u32 = 8;
-const TIED_CASES: u32 = 36;
+const RELATED_CASES: u32 = 36;
 const STEPS: usize = 40;
 const SEED: u64 = 1;
 /// The time limit for shrinking a failure. Some failures need a long wait to show.
@@ -126,7 +126,7 @@ fn tenants_with_work_waiting_get_alike() -> Result<()> {
 
 #[test]
 fn ends_mean_for_others_what_the_model_says() -> Result<()> {
-    try_all::<Steps<Tied>>(&[], TIED_CASES)
+    try_all::<Steps<Related>>(&[], RELATED_CASES)
 }
 
 /// Sequences that failed once, and the shortest ones for guards of the index that random ones
@@ -159,7 +159,7 @@ fn what_failed_once_holds() -> Result<()> {
         ),
         (
             "nothing is leased in the grace",
-            vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1, newcomers: false }],
+            vec![Step::RebuildCutShort, enqueue(), fetch(), Step::Ask { wanted: 1, newly_active: false }],
         ),
         ("an asserted job no longer waits", vec![enqueue(), fetch(), dies(), Step::RebuildCutShort, push(), renew()]),
         (
@@ -173,7 +173,7 @@ fn what_failed_once_holds() -> Result<()> {
                 enqueue(),
                 rebuild(false),
                 Step::Cancel { pick: 0, told: true },
-                Step::Ask { wanted: 1, newcomers: false },
+                Step::Ask { wanted: 1, newly_active: false },
                 Step::OldState { pick: 0 },
                 Step::Read { pick: 0 },
                 Step::Read { pick: 0 },

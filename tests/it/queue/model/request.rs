@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use shared::queue::ties::BatchPart;
+use shared::queue::ledger::relations::BatchPart;
 use uuid::Uuid;
 
 use super::{
@@ -96,7 +96,7 @@ impl Request {
     }
 
     /// A few jobs of two tenants, most of them with relations.
-    pub fn tied() -> impl Strategy<Value = Self> {
+    pub fn related() -> impl Strategy<Value = Self> {
         let expiry = prop_oneof![4 => Just(Expiry::Never), 6 => Just(Expiry::Later), 1 => Just(Expiry::Over)];
         let parents = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(Parent::any(), 1..=2)];
         let shape = prop_oneof![2 => Just(Shape::Apart), 2 => Just(Shape::Chain), 1 => Just(Shape::Batch)];

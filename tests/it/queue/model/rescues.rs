@@ -4,11 +4,11 @@
 use anyhow::{Result, ensure};
 use shared::queue::{
     IndexState,
-    rescue::{self, Begun, RescueReport},
+    repair::rescue::{self, Begun, RescueReport},
 };
 use uuid::Uuid;
 
-use super::{dependents::Aftermath, ledger::Crash, scene::Scene};
+use super::{dependents::FollowUp, ledger::Crash, scene::Scene};
 use crate::queue::support::shard;
 
 /// A rescue that has not updated the index yet.
@@ -17,7 +17,7 @@ pub struct HalfRescue {
     expected: RescueReport,
     /// Each job with its lease, and the time that orders it if it waits again and is due.
     claimed: Vec<(Uuid, usize, Option<i64>)>,
-    aftermath: Aftermath,
+    follow_up: FollowUp,
 }
 
 impl Scene<'_> {
@@ -49,20 +49,20 @@ impl Scene<'_> {
             claimed.push((id, lease, (crash == Crash::Rescued && job.due).then_some(job.run_at_ms)));
             self.model.index.claim(id);
         }
-        let aftermath = std::mem::take(&mut self.model.ledger.aftermath);
-        self.rescue = Some(HalfRescue { begun, expected, claimed, aftermath });
+        let follow_up = std::mem::take(&mut self.model.ledger.follow_up);
+        self.rescue = Some(HalfRescue { begun, expected, claimed, follow_up });
         Ok(())
     }
 
     pub async fn rescue_ends(&mut self) -> Result<()> {
-        let Some(HalfRescue { begun, expected, claimed, aftermath }) = self.rescue.take() else { return Ok(()) };
+        let Some(HalfRescue { begun, expected, claimed, follow_up }) = self.rescue.take() else { return Ok(()) };
         let mut report = RescueReport::default();
         begun.end(&self.index, &mut report).await?;
         ensure!(report == expected, "rescued {report:?}, the model says {expected:?}");
         for (id, lease, again) in claimed {
             self.model.index.settle_rescued(id, lease, again);
         }
-        self.model.ledger.aftermath = aftermath;
+        self.model.ledger.follow_up = follow_up;
         self.announced();
         Ok(())
     }

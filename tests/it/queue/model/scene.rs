@@ -12,10 +12,10 @@ use shared::{
     ids,
     queue::{
         Index, IndexSettings, ShardCounts,
-        check::Checker,
-        consumer::{Consumer, Lease},
-        producer::Producer,
-        reconcile::Reconciler,
+        dispatch::{Consumer, Lease},
+        enqueue::Producer,
+        repair::check::Checker,
+        repair::reconcile::Reconciler,
     },
 };
 use sqlx::{Connection as _, PgConnection};
@@ -112,12 +112,12 @@ impl<'a> Scene<'a> {
             Step::Fetch { wanted } => self.fetch(wanted).await.map(drop),
             Step::WorkOff { wanted, ran_ms, discards } => self.work_off(wanted, ran_ms, discards).await,
             Step::Finish { pick, end, ran_ms, settled } => self.finish(pick, end, ran_ms, settled).await,
-            Step::HandBack { pick } => self.hand_back(pick).await,
+            Step::Release { pick } => self.release(pick).await,
             Step::HolderDies { pick, begun } => self.holder_dies(pick, begun).await,
             Step::Rescue => self.rescue().await,
             Step::RescueBegins => self.rescue_begins().await,
             Step::RescueEnds => self.rescue_ends().await,
-            Step::Ask { wanted, newcomers } => self.ask(wanted, newcomers).await,
+            Step::Ask { wanted, newly_active } => self.ask(wanted, newly_active).await,
             Step::Read { pick } => self.read(pick).await,
             Step::MessageAges { pick, lost } => self.message_ages(pick, lost).await,
             Step::LatePush { pick, twice } => self.late_push(pick, twice).await,
@@ -144,9 +144,9 @@ impl<'a> Scene<'a> {
     }
 
     /// Jobs that the index may dispatch, read from its flows.
-    pub async fn lanes(&self) -> Result<BTreeSet<Uuid>> {
+    pub async fn flows(&self) -> Result<BTreeSet<Uuid>> {
         let mut connection = self.redis.clone();
-        let pattern = format!("{}:{{{}*}}*:lane:*", self.prefix, queue());
+        let pattern = format!("{}:{{{}*}}*:flow:*", self.prefix, queue());
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await?;
         let mut ids = BTreeSet::new();
         for key in keys {

@@ -55,7 +55,7 @@ pub enum Step {
         settled: bool,
     },
     /// A worker stops and releases a job.
-    HandBack {
+    Release {
         pick: usize,
     },
     /// A holder dies or freezes: its lease expires.
@@ -69,11 +69,11 @@ pub enum Step {
     /// The leader claims leases and raises attempts, and stops there, for a while or for good.
     RescueBegins,
     RescueEnds,
-    /// A worker fetches, and its response is in flight; `newcomers`: only jobs of newly active
+    /// A worker fetches, and its response is in flight; `newly_active`: only jobs of newly active
     /// tenants.
     Ask {
         wanted: usize,
-        newcomers: bool,
+        newly_active: bool,
     },
     /// A worker reads a response or a direct dispatch, however late.
     Read {
@@ -173,7 +173,7 @@ impl Mix for Any {
             (10, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (10, work_off(0.1)),
             (14, finish()),
-            (3, pick(|pick| Step::HandBack { pick })),
+            (3, pick(|pick| Step::Release { pick })),
             (6, holder_dies()),
             (6, Just(Step::Rescue).boxed()),
             (3, Just(Step::RescueBegins).boxed()),
@@ -216,7 +216,7 @@ impl Mix for Busy {
             (20, work_off(0.0)),
             (1, (1..=WIDEST_FETCH).prop_map(|wanted| Step::Fetch { wanted }).boxed()),
             (4, finish()),
-            (1, pick(|pick| Step::HandBack { pick })),
+            (1, pick(|pick| Step::Release { pick })),
             (1, holder_dies()),
             (1, Just(Step::Rescue).boxed()),
         ]
@@ -266,8 +266,8 @@ pub fn pick_told(step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<
 }
 
 fn ask() -> BoxedStrategy<Step> {
-    let newcomers = prop::bool::weighted(0.3);
-    (1..=WIDEST_FETCH, newcomers).prop_map(|(wanted, newcomers)| Step::Ask { wanted, newcomers }).boxed()
+    let newly_active = prop::bool::weighted(0.3);
+    (1..=WIDEST_FETCH, newly_active).prop_map(|(wanted, newly_active)| Step::Ask { wanted, newly_active }).boxed()
 }
 
 pub fn pick_flag(set: f64, step: impl Fn(usize, bool) -> Step + 'static) -> BoxedStrategy<Step> {

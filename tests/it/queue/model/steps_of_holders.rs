@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, ensure};
-use shared::queue::{IndexState, Renewed, consumer::Lease, rescue};
+use shared::queue::{IndexState, Renewed, dispatch::Lease, repair::rescue};
 use tests::eventually::poll_until;
 use uuid::Uuid;
 
@@ -28,13 +28,13 @@ impl Scene<'_> {
         ensure!(fetched.state == self.model.index.state, "the index is {:?}", fetched.state);
         let expected = if fetched.state == IndexState::Ready { wanted.min(before.len()) } else { 0 };
         ensure!(fetched.taken == expected, "{} ids taken, {expected} expected", fetched.taken);
-        let after = self.lanes().await?;
+        let after = self.flows().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
         ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the flows");
         self.judge_leases(&taken, &fetched.leases)?;
         self.judge_order(&taken)?;
         for id in &taken {
-            self.model.index.lanes.remove(id);
+            self.model.index.flows.remove(id);
         }
         self.give_up_expired(&over, &taken).await?;
         let first = self.leases.len();
@@ -111,10 +111,10 @@ impl Scene<'_> {
     pub(super) fn judge_order(&self, taken: &BTreeSet<Uuid>) -> Result<()> {
         let place = |id: &Uuid| {
             let job = self.model.ledger.job(*id);
-            (job, self.model.index.lanes.get(id).copied().flatten().unwrap_or(job.run_at_ms))
+            (job, self.model.index.flows.get(id).copied().flatten().unwrap_or(job.run_at_ms))
         };
         for (taken_job, taken_at) in taken.iter().map(place) {
-            let left = self.model.index.lanes.keys().filter(|id| !taken.contains(*id)).map(place);
+            let left = self.model.index.flows.keys().filter(|id| !taken.contains(*id)).map(place);
             for (job, at) in left.filter(|(job, _)| job.tenant == taken_job.tenant) {
                 let before = job.priority < taken_job.priority
                     || (job.priority == taken_job.priority && at + SAME_TIME_MS < taken_at);
@@ -124,13 +124,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub async fn hand_back(&mut self, pick: usize) -> Result<()> {
+    pub async fn release(&mut self, pick: usize) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         let lease = self.leases[number].lease.clone();
-        self.index.settle(&shard(), &[lease.hand_back()]).await?;
+        self.index.settle(&shard(), &[lease.release()]).await?;
         self.leases[number].alive = false;
         if self.model.index.settle(lease.id, number, true)
-            && let Some(place) = self.model.index.lanes.get_mut(&lease.id)
+            && let Some(place) = self.model.index.flows.get_mut(&lease.id)
         {
             // As it was leased: the ledger may have a later time since a redrive.
             *place = Some(lease.run_at.timestamp_millis());
@@ -142,7 +142,7 @@ impl Scene<'_> {
     pub async fn holder_dies(&mut self, pick: usize, begun: bool) -> Result<()> {
         let Some(number) = self.living(pick) else { return Ok(()) };
         if begun {
-            self.begin_last_chance(number).await?;
+            self.begin_quarantine(number).await?;
         }
         let lease = &self.leases[number].lease;
         let Renewed { lost, unheld, .. } =
@@ -165,13 +165,13 @@ impl Scene<'_> {
     }
 
     /// Begins an exclusive run, only for a job that needs one.
-    async fn begin_last_chance(&mut self, number: usize) -> Result<()> {
+    async fn begin_quarantine(&mut self, number: usize) -> Result<()> {
         let lease = &self.leases[number].lease;
         if lease.crashes + 1 < rescue::MAX_CRASHES {
             return Ok(());
         }
-        let begun = rescue::begin_last_chance(&self.world.system.system, lease).await?;
-        let allowed = self.model.ledger.begin_last_chance(lease.id, lease.attempt, number);
+        let begun = rescue::begin_quarantine(&self.world.system.system, lease).await?;
+        let allowed = self.model.ledger.begin_quarantine(lease.id, lease.attempt, number);
         ensure!(begun == allowed, "the exclusive run began: {begun}, the model says {allowed}");
         Ok(())
     }

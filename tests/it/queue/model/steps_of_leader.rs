@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, expiry, reconcile::CrawlCursor};
+use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, ledger::expiry, repair::reconcile::CrawlCursor};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ impl Scene<'_> {
         };
         self.index.push(&queue(), &[waiting]).await?;
         self.model.index.push(id, true);
-        if let Some(at) = self.model.index.lanes.get_mut(&id) {
+        if let Some(at) = self.model.index.flows.get_mut(&id) {
             *at = waiting.run_at_ms;
         }
         Ok(())

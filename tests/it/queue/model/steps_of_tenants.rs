@@ -5,9 +5,9 @@ use shared::{
     ids,
     queue::{
         NewJob,
-        control::{self, Steered},
-        producer::{EnqueueRequest, Enqueued, Producer},
-        ties::{BatchPart, DependencyFailure, Refused, Ties, UniqueKey, UniqueUntil},
+        control::{self, ControlOutcome},
+        enqueue::{EnqueueRequest, Enqueued, Producer},
+        ledger::relations::{BatchPart, DependencyFailure, Refused, Relations, UniqueKey, UniqueUntil},
     },
     tenancy::TenantId,
 };
@@ -86,7 +86,7 @@ impl Scene<'_> {
                 Expiry::Later => Some(now + LATER),
                 Expiry::Over => Some(now - LATER),
             },
-            ties: ties(request, wish),
+            relations: relations(request, wish),
             ..system.job(self.world.tenants[request.tenant], "noop", &serde_json::json!({}))
         })
     }
@@ -98,13 +98,13 @@ impl Scene<'_> {
         let steered = control::cancel(&mut transaction, id).await?;
         transaction.commit().await?;
         match steered {
-            Steered::Done(position) if allowed && told => {
+            ControlOutcome::Done(position) if allowed && told => {
                 control::announce_cancelled(&self.index, &position).await;
-                self.model.index.lanes.remove(&id);
+                self.model.index.flows.remove(&id);
                 self.announced();
             }
-            Steered::Done(_) if allowed => self.unannounced(),
-            Steered::Refused(_) if !allowed => {}
+            ControlOutcome::Done(_) if allowed => self.unannounced(),
+            ControlOutcome::Refused(_) if !allowed => {}
             other => bail!("the cancellation returned {other:?}, the model says allowed: {allowed}"),
         }
         Ok(())
@@ -118,14 +118,14 @@ impl Scene<'_> {
         let steered = control::redrive(&mut transaction, id).await?;
         transaction.commit().await?;
         let became = match &steered {
-            Steered::Done(_) => Redrive::Done,
-            Steered::Refused(_) => Redrive::Refused,
-            Steered::KeyHeld(holder) => Redrive::KeyHeld(*holder),
-            Steered::Settling => bail!("a cascade of the model is done in one step"),
-            Steered::NotFound => bail!("the job is not found"),
+            ControlOutcome::Done(_) => Redrive::Done,
+            ControlOutcome::Refused(_) => Redrive::Refused,
+            ControlOutcome::KeyHeld(holder) => Redrive::KeyHeld(*holder),
+            ControlOutcome::Settling => bail!("a cascade of the model is done in one step"),
+            ControlOutcome::NotFound => bail!("the job is not found"),
         };
         ensure!(became == expected, "the redrive returned {became:?}, the model says {expected:?}");
-        if let Steered::Done(position) = steered
+        if let ControlOutcome::Done(position) = steered
             && told
         {
             control::announce_redriven(&self.index, &position).await;
@@ -148,9 +148,10 @@ pub fn key_text(key: Key) -> String {
     format!("key-{key}")
 }
 
-fn ties(request: &Request, wish: &Wish) -> Option<Box<Ties>> {
+fn relations(request: &Request, wish: &Wish) -> Option<Box<Relations>> {
     let unique = wish.key.map(|key| UniqueKey { key: key_text(key), until: UniqueUntil::Final });
     let on_dependency_failure = if request.run_on_failure { DependencyFailure::Run } else { DependencyFailure::Cancel };
-    let ties = Ties { unique, after: wish.after.clone(), on_dependency_failure, batch: wish.batch };
-    (ties.unique.is_some() || !ties.after.is_empty() || ties.batch.is_some()).then(|| Box::new(ties))
+    let relations = Relations { unique, after: wish.after.clone(), on_dependency_failure, batch: wish.batch };
+    (relations.unique.is_some() || !relations.after.is_empty() || relations.batch.is_some())
+        .then(|| Box::new(relations))
 }

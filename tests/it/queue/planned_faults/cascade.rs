@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::control::{self, Steered};
+use shared::queue::control::{self, ControlOutcome};
 use tests::system::TestSystem;
 
 use super::{LEASE, is_killed};
@@ -19,7 +19,7 @@ async fn a_cascade_that_was_cut_short_is_continued() -> Result<()> {
     let tenant = system.tenant("acme").await?;
     let jobs = chain(&system, tenant, "noop").await?;
     let mut transaction = system.tenants.begin(tenant).await?;
-    assert!(matches!(control::cancel(&mut transaction, jobs[0]).await?, Steered::Done(_)));
+    assert!(matches!(control::cancel(&mut transaction, jobs[0]).await?, ControlOutcome::Done(_)));
     transaction.commit().await?;
     let first = states(&system).await?["cancelled"];
     let mut leader = scheduler_spec(&system)?.env("ROTA_FAULT", "cascade_between_steps:1:kill").start()?;

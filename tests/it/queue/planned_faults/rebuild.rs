@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{IndexState, reconcile::PAGE};
+use shared::queue::{IndexState, repair::reconcile::PAGE};
 use tests::system::TestSystem;
 
 use super::is_killed;

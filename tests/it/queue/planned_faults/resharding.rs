@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{IndexState, consumer::Consumer};
+use shared::queue::{IndexState, dispatch::Consumer};
 use tests::system::TestSystem;
 
 use super::is_killed;

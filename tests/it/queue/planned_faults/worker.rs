@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use shared::{
-    queue::{NewJob, ties::Ties},
+    queue::{NewJob, ledger::relations::Relations},
     tenancy::TenantId,
 };
 use tests::{
@@ -118,16 +118,16 @@ async fn a_retry_whose_reply_was_lost_costs_no_crash() -> Result<()> {
 /// The jobs released and cancelled by another job's end are known only to the ledger: the dependent
 /// runs once, although the sweep has passed its row long before.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_it_announced_an_aftermath_the_dependent_runs() -> Result<()> {
+async fn killed_before_it_announced_an_follow_up_the_dependent_runs() -> Result<()> {
     let scene = scene().await?;
     scene.sink.set("effect", Behaviour::Hang);
     let (system, tenant) = (&scene.system, scene.tenant);
-    let waits = Ties { after: vec![scene.id], ..Ties::default() };
-    let dependent = NewJob { ties: Some(Box::new(waits)), ..callback(system, tenant, &scene.sink, "dependent") };
+    let waits = Relations { after: vec![scene.id], ..Relations::default() };
+    let dependent = NewJob { relations: Some(Box::new(waits)), ..callback(system, tenant, &scene.sink, "dependent") };
     let dependent = system.enqueue(vec![dependent]).await?[0];
     let _scheduler = system.scheduler();
     indexed(system, 1).await;
-    let fault = "after_aftermath_before_announcement:1:kill";
+    let fault = "after_follow_up_before_announcement:1:kill";
     let mut doomed = worker_spec(system, 1, LEASE)?.env("ROTA_FAULT", fault).start()?;
     scene.sink.wait_for("effect", PATIENCE).await;
     swept(system, dependent).await;

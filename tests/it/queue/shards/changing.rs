@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::TimeDelta;
 use serde_json::json;
-use shared::queue::{IndexState, Priority, WaitingJob, consumer::Consumer};
+use shared::queue::{IndexState, Priority, WaitingJob, dispatch::Consumer};
 use tests::{
     eventually::eventually,
     http_sink::{Behaviour, HttpSink},

@@ -4,8 +4,8 @@ use anyhow::Result;
 use serde_json::json;
 use shared::queue::{
     IndexState, Shard,
-    consumer::Consumer,
-    producer::{EnqueueRequest, Producer},
+    dispatch::Consumer,
+    enqueue::{EnqueueRequest, Producer},
 };
 use tests::{eventually::eventually, process::ProcessUnderTest, system::TestSystem};
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use shared::{
     queue::{
         Shard,
-        consumer::{Consumer, Lease},
+        dispatch::{Consumer, Lease},
         limits::Limiter,
     },
     tenancy::TenantId,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{IndexState, consumer::Consumer};
+use shared::queue::{IndexState, dispatch::Consumer};
 use tests::{
     eventually::eventually,
     http_sink::{Behaviour, HttpSink},
@@ -41,8 +41,8 @@ async fn jobs_of_twenty_tenants_run_once_each() -> Result<()> {
 async fn slots(redis: &PrivateRedis, system: &TestSystem) -> Result<BTreeSet<u16>> {
     let mut slots = BTreeSet::new();
     for shard in system.index.shards(&queue()) {
-        let ring = key(system, &shard, "ring");
-        slots.insert(redis.command(redis::cmd("CLUSTER").arg("KEYSLOT").arg(ring)).await?);
+        let active = key(system, &shard, "active");
+        slots.insert(redis.command(redis::cmd("CLUSTER").arg("KEYSLOT").arg(active)).await?);
     }
     Ok(slots)
 }

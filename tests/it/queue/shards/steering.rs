@@ -7,10 +7,10 @@ use serde_json::json;
 use shared::{
     queue::{
         JobChange, Notice, Notices, Settlement,
-        consumer::Lease,
-        control::{self, Steered},
-        explain::{Explanation, Reason, explain},
+        control::{self, ControlOutcome},
+        dispatch::Lease,
         limits::{QueueScope, ledger::LimitRow},
+        observe::explain::{Explanation, Reason, explain},
     },
     tenancy::TenantId,
 };
@@ -99,7 +99,7 @@ async fn limits_are_mended_in_the_tenants_own_shard() -> Result<()> {
 
 async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
-    let Steered::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
     control::announce_cancelled(&system.index, &position).await;
     Ok(())
@@ -156,7 +156,7 @@ async fn explain_looks_into_the_tenants_shard_and_counts_all() -> Result<()> {
     assert_eq!(explained(&scene, tenant, last).await?.reason, Some(Reason::NoWorker));
     scene.system.index.beat(&queue(), process, 8).await?;
     let told = explained(&scene, tenant, last).await?;
-    assert_eq!((told.reason, told.position), (Some(Reason::AheadInOwnLane), Some(3)));
+    assert_eq!((told.reason, told.position), (Some(Reason::BehindOwnJobs), Some(3)));
     assert!(told.estimated_start_at.is_some());
     let first = explained(&scene, tenant, ids[2][0]).await?;
     assert_eq!(first.reason, Some(Reason::Dispatching));

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use shared::{
     db::TenantTx,
     ids,
-    queue::{NewJob, producer::Producer},
+    queue::{NewJob, enqueue::Producer},
     store::{
         campaigns::{self, Campaign, NewCampaign},
         recipients::{self, Addressee},

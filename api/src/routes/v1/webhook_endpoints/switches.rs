@@ -4,7 +4,7 @@ use axum::extract::State;
 use http::StatusCode;
 use shared::{
     ids,
-    queue::{NewJob, producer::Producer},
+    queue::{NewJob, enqueue::Producer},
     store::{
         webhook_deliveries::{self, NewDelivery},
         webhook_endpoints::{self as endpoints, DisabledReason},

@@ -1,0 +1,211 @@
+//! Commits jobs: requests that arrive together share one transaction.
+//!
+//! Invariant: a request is answered, and its jobs are pushed to the index, only after the commit
+//! that contains them. The push may fail; the sweep repeats it. A request whose commit has an
+//! unknown outcome is looked up before it is repeated: the ids stay the same, so the lookup finds
+//! what the first try committed.
+
+mod group;
+mod intake;
+mod isolated;
+mod pusher;
+mod related;
+mod statements;
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde_json::value::RawValue;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::{
+    group::Writer,
+    intake::{Intake, Open},
+    isolated::IsolatedTenants,
+    pusher::Pusher,
+};
+use crate::queue::{
+    Index, NewJob, WaitingJob,
+    ledger::relations::{Refused, Relations},
+};
+use crate::{
+    clock::Clock,
+    db::{Kept, SystemDb, TenantTx},
+    patience,
+};
+
+/// While one group's commit is flushed to disk, the next group is filled and sent.
+const WRITERS: usize = 3;
+
+/// A client's key for a request, and the fingerprint that distinguishes request bodies.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The value of the `Idempotency-Key` header.
+    pub key: String,
+    /// A hash over method, path and body.
+    pub fingerprint: Vec<u8>,
+    /// The response to store for a replay, unless it can be read from the ledger.
+    pub response: Option<Box<RawValue>>,
+}
+
+/// Jobs of one tenant that are committed together or not at all.
+#[derive(Debug)]
+pub struct EnqueueRequest {
+    /// At least one job.
+    pub jobs: Vec<NewJob>,
+    /// The client's key, if it sent one.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The result of a request.
+#[derive(Debug)]
+pub enum Enqueued {
+    /// All its jobs are in the ledger.
+    Created,
+    /// Its jobs are in the ledger except these, which were refused because of their relations. If
+    /// all were refused, nothing was committed.
+    CreatedExcept(Vec<Refused>),
+    /// An earlier request with this key was committed.
+    Replayed {
+        /// The first job of the earlier request.
+        first_job: Uuid,
+        /// The stored response, if there is one.
+        response: Option<Box<RawValue>>,
+        /// The jobs of the earlier request that were refused.
+        refused: Vec<Refused>,
+    },
+    /// The key was used with another body.
+    KeyReused,
+}
+
+impl Enqueued {
+    fn created_except(refused: Vec<Refused>) -> Self {
+        if refused.is_empty() { Self::Created } else { Self::CreatedExcept(refused) }
+    }
+
+    /// Whether the request committed new jobs.
+    const fn has_created(&self) -> bool {
+        matches!(self, Self::Created | Self::CreatedExcept(_))
+    }
+}
+
+/// Why nothing was committed, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// More of the tenant's requests are waiting than can be committed in time.
+    #[error("too many requests are waiting for a commit")]
+    Overloaded,
+    /// Another request with this idempotency key is not committed yet.
+    #[error("another request with this idempotency key is in flight")]
+    KeyInFlight,
+    /// The ledger did not answer; repeating with the same idempotency key is safe.
+    #[error("the ledger is unavailable")]
+    Unavailable,
+    /// The ledger refused the jobs.
+    #[error("ledger: {0}")]
+    Ledger(Arc<sqlx::Error>),
+}
+
+/// The result of a group of requests.
+struct Committed {
+    answers: Vec<Enqueued>,
+    /// Jobs that are not pushed to the index.
+    idle: HashSet<Uuid>,
+}
+
+impl Committed {
+    /// All jobs of the group are pushed to the index.
+    fn of_all(answers: Vec<Enqueued>) -> Self {
+        Self { answers, idle: HashSet::new() }
+    }
+}
+
+struct Waiting {
+    request: EnqueueRequest,
+    since: Instant,
+    answer: oneshot::Sender<Result<Enqueued, EnqueueError>>,
+}
+
+impl Waiting {
+    /// Whether the request has waited so long that its client was already refused.
+    fn is_late(&self) -> bool {
+        self.since.elapsed() >= patience::PATIENCE
+    }
+}
+
+/// Commits jobs and pushes them to the index. Cheap to clone.
+#[derive(Clone)]
+pub struct Producer {
+    requests: Arc<Open>,
+    pusher: Pusher,
+    commits: TaskTracker,
+}
+
+impl Producer {
+    /// Starts the writer task, which ends once the last clone is dropped and all waiting requests
+    /// are committed.
+    pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
+        let intake = Intake::new(WRITERS);
+        let pusher = Pusher::start(index, clock);
+        let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
+        let writer = Writer {
+            connections,
+            pusher: pusher.clone(),
+            commits: commits.clone(),
+            isolated: IsolatedTenants::default(),
+        };
+        tokio::spawn(group::write(Arc::clone(&intake), writer));
+        Self { requests: Arc::new(Open(intake)), pusher, commits }
+    }
+
+    /// Waits until accepted requests are committed and lone jobs are pushed, for up to 5 s. Called
+    /// when a process shuts down, after its last request.
+    pub async fn finish(&self) {
+        self.commits.close();
+        if timeout(group::PATIENCE, self.commits.wait()).await.is_err() {
+            tracing::warn!("stopping before all commits are finished");
+        }
+    }
+
+    /// Commits the request's jobs and returns once the commit is durable. If no result arrives in
+    /// time, the error is [`EnqueueError::Unavailable`] and the outcome is unknown.
+    pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
+        // A request without jobs belongs to no tenant.
+        if request.jobs.is_empty() {
+            return Ok(Enqueued::Created);
+        }
+        let (answer, committed) = oneshot::channel();
+        let waiting = Waiting { request, since: Instant::now(), answer };
+        self.requests.push(waiting)?;
+        let answer = patience::within(committed).await;
+        answer.and_then(Result::ok).unwrap_or(Err(EnqueueError::Unavailable))
+    }
+
+    /// Inserts jobs of the transaction's tenant within that transaction, and returns those refused
+    /// because of their relations. After the commit, [`Self::announce`] pushes the jobs at once.
+    pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
+        if related::has_relations(jobs) {
+            return related::insert_in(transaction, jobs).await;
+        }
+        statements::insert_in(transaction, jobs).await?;
+        Ok(Vec::new())
+    }
+
+    /// Pushes jobs that were committed elsewhere to the index. If the push is lost, the sweep
+    /// repeats it.
+    pub fn announce(&self, jobs: &[NewJob]) {
+        self.pusher.announce(jobs.iter().filter(|job| !job.relations.as_deref().is_some_and(Relations::waits)));
+    }
+}
+
+impl NewJob {
+    /// The job as the index stores it.
+    pub(in crate::queue) fn waiting(&self) -> WaitingJob {
+        let run_at_ms = self.run_at.map(|run_at| run_at.timestamp_millis());
+        WaitingJob { id: self.id, tenant: self.tenant, priority: self.priority, run_at_ms }
+    }
+}

@@ -1,0 +1,215 @@
+//! Requests that would delay the shared groups: those of a tenant whose rows are locked, and those
+//! that take long on their own.
+//!
+//! Invariant: a group with requests of several tenants waits for a lock once, for up to the
+//! connection's `lock_timeout`. Then each tenant's part is written separately, and a tenant whose
+//! part hits the lock is isolated: a task of its own writes its requests until no lock was hit for
+//! a while. That task's queue is bounded, and a request that is still blocked at its deadline is
+//! refused.
+
+mod queues;
+
+use std::collections::{HashMap, HashSet};
+
+use futures::{StreamExt as _, stream};
+use tokio::{task::yield_now, time::Instant};
+
+use self::queues::Isolated;
+pub(super) use self::queues::IsolatedTenants;
+use super::{
+    Committed, EnqueueError, Waiting,
+    group::{self, Failed, Writer},
+};
+use crate::{
+    db,
+    faults::{self, Point},
+    patience,
+    tenancy::TenantId,
+};
+
+/// Parts of a group written at the same time after the group hit a lock.
+const PARTS: usize = 4;
+/// A request with more dependencies than this is not written together with others.
+const HEAVY_EDGES: usize = 1_000;
+
+impl Waiting {
+    pub(super) fn tenant(&self) -> TenantId {
+        self.request.jobs[0].tenant
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.request.idempotency.as_ref().map(|idempotency| idempotency.key.as_str())
+    }
+
+    fn is_heavy(&self) -> bool {
+        let edges = |job: &crate::queue::NewJob| job.relations.as_deref().map_or(0, |relations| relations.after.len());
+        self.request.jobs.iter().map(edges).sum::<usize>() > HEAVY_EDGES
+    }
+}
+
+impl Writer {
+    /// Removes from a group the requests that must not be written with it, and refuses those that
+    /// waited too long: their clients have already been refused.
+    pub(super) fn divert(&self, group: Vec<Waiting>) -> Vec<Waiting> {
+        let mut kept = Vec::with_capacity(group.len());
+        for waiting in group {
+            if waiting.is_late() {
+                let _ = waiting.answer.send(Err(EnqueueError::Unavailable));
+            } else if waiting.is_heavy() || self.isolated.is_isolated(waiting.tenant()) {
+                let deadline = waiting.since + patience::PATIENCE;
+                self.leave(Isolated { waiting, in_doubt: false, key_in_flight: false, deadline });
+            } else {
+                kept.push(waiting);
+            }
+        }
+        kept
+    }
+
+    /// Handles a group that hit a lock: writes each tenant's part separately, and isolates the
+    /// tenants whose part hits a lock again.
+    pub(super) async fn isolate(&self, group: Vec<Waiting>, in_doubt: bool) {
+        let mut parts = HashMap::<TenantId, Vec<Waiting>>::new();
+        for waiting in group {
+            parts.entry(waiting.tenant()).or_default().push(waiting);
+        }
+        if parts.len() == 1 {
+            // The only part is the group itself, which was tried already.
+            for (tenant, part) in parts {
+                self.isolate_tenant(tenant, part, in_doubt);
+            }
+            return;
+        }
+        let written = stream::iter(parts).map(|(tenant, part)| async move {
+            match self.persist(&part, in_doubt).await {
+                Ok(committed) => self.publish(part, committed).await,
+                Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
+                    self.isolate_tenant(tenant, part, in_doubt);
+                }
+                Err(Failed { error, .. }) if db::is_unavailable(&error) => group::refuse(part, error),
+                Err(Failed { in_doubt, .. }) => {
+                    for waiting in part {
+                        Box::pin(self.commit(vec![waiting], in_doubt)).await;
+                    }
+                }
+            }
+        });
+        written.buffer_unordered(PARTS).collect::<()>().await;
+    }
+
+    fn isolate_tenant(&self, tenant: TenantId, part: Vec<Waiting>, in_doubt: bool) {
+        tracing::debug!(%tenant, requests = part.len(), "requests hit a lock and are committed separately");
+        self.isolated.isolate(tenant);
+        for waiting in part {
+            let deadline = waiting.since + patience::PATIENCE;
+            self.leave(Isolated { waiting, in_doubt, key_in_flight: false, deadline });
+        }
+    }
+
+    fn leave(&self, request: Isolated) {
+        let tenant = request.waiting.tenant();
+        if self.isolated.push(tenant, request) {
+            let writer = self.clone();
+            self.commits.spawn(async move { writer.serve(tenant).await });
+        }
+    }
+
+    async fn serve(&self, tenant: TenantId) {
+        let mut blocked = HashSet::new();
+        loop {
+            let batch = self.isolated.take(tenant);
+            if batch.is_empty() {
+                return;
+            }
+            let turn = self.isolated.turns.acquire().await.expect("the semaphore is never closed");
+            // Of several requests with one key, the result of the first decides the others.
+            let mut keys = HashSet::new();
+            let is_first = |request: &Isolated| request.waiting.key().is_none_or(|key| keys.insert(key.to_owned()));
+            let (first, followers): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_first);
+            // A request that may be committed already is written alone, so that only its own ids
+            // are looked up.
+            let (in_doubt, fresh): (Vec<_>, Vec<_>) = first.into_iter().partition(|request| request.in_doubt);
+            let parts = in_doubt.into_iter().map(|request| vec![request]).chain(apart(fresh));
+            for part in parts {
+                self.commit_apart(tenant, part, &mut blocked).await;
+            }
+            for follower in followers {
+                let is_blocked = follower.waiting.key().is_some_and(|key| blocked.contains(key));
+                let follower = if is_blocked { follower.blocked() } else { follower };
+                self.leave(Isolated { key_in_flight: is_blocked, ..follower });
+            }
+            drop(turn);
+        }
+    }
+
+    /// Halves a part that hits a lock until each blocked request is alone. `blocked` collects the
+    /// keys that are in flight.
+    async fn commit_apart(&self, tenant: TenantId, part: Vec<Isolated>, blocked: &mut HashSet<String>) {
+        let (part, late): (Vec<_>, Vec<_>) = part.into_iter().partition(|request| Instant::now() < request.deadline);
+        late.into_iter().for_each(Isolated::refuse);
+        let Some(in_doubt) = part.first().map(|request| request.in_doubt) else { return };
+        let (group, rest): (Vec<Waiting>, Vec<_>) = part.into_iter().map(Isolated::open).unzip();
+        match self.persist(&group, in_doubt).await {
+            Ok(committed) => {
+                for key in group.iter().filter_map(Waiting::key) {
+                    blocked.remove(key);
+                }
+                self.publish(group, committed).await;
+            }
+            Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
+                self.isolated.isolate(tenant);
+                let again = |(waiting, deadline)| Isolated { waiting, in_doubt, key_in_flight: false, deadline };
+                let mut requests: Vec<Isolated> = group.into_iter().zip(rest).map(again).collect();
+                let second = requests.split_off(requests.len().div_ceil(2));
+                if second.is_empty() {
+                    let key_in_flight = db::is_idempotency_key_held(&error);
+                    for request in requests {
+                        blocked.extend(request.waiting.key().filter(|_| key_in_flight).map(str::to_owned));
+                        self.leave(Isolated { key_in_flight, ..request.blocked() });
+                    }
+                } else {
+                    Box::pin(self.commit_apart(tenant, requests, blocked)).await;
+                    Box::pin(self.commit_apart(tenant, second, blocked)).await;
+                }
+            }
+            Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
+                for (waiting, deadline) in group.into_iter().zip(rest) {
+                    let alone = Isolated { waiting, in_doubt, key_in_flight: false, deadline };
+                    Box::pin(self.commit_apart(tenant, vec![alone], blocked)).await;
+                }
+            }
+            Err(Failed { error, .. }) => group::refuse(group, error),
+        }
+    }
+
+    /// Pushes committed jobs and sends the results.
+    async fn publish(&self, group: Vec<Waiting>, Committed { answers, idle }: Committed) {
+        faults::pass(Point::AfterCommitBeforePush).await;
+        let created = group.iter().zip(&answers).filter(|(_, answer)| answer.has_created());
+        let jobs = created.flat_map(|(waiting, _)| &waiting.request.jobs);
+        self.pusher.announce(jobs.filter(|job| !idle.contains(&job.id)));
+        yield_now().await;
+        for (waiting, answer) in group.into_iter().zip(answers) {
+            let _ = waiting.answer.send(Ok(answer));
+        }
+    }
+}
+
+/// Splits requests into parts that one transaction can write, with what is known of each request.
+fn apart(requests: Vec<Isolated>) -> impl Iterator<Item = Vec<Isolated>> {
+    let mut known = HashMap::new();
+    let mut group = Vec::with_capacity(requests.len());
+    for Isolated { waiting, in_doubt, key_in_flight, deadline } in requests {
+        known.insert(waiting.request.jobs[0].id, (in_doubt, key_in_flight, deadline));
+        group.push(waiting);
+    }
+    // A heavy request gets its own transaction.
+    let (heavy, light): (Vec<_>, Vec<_>) = group.into_iter().partition(Waiting::is_heavy);
+    let parts = group::apart(light).into_iter().chain(heavy.into_iter().map(|waiting| vec![waiting]));
+    parts.filter(|part| !part.is_empty()).map(move |part| {
+        let again = part.into_iter().map(|waiting| {
+            let (in_doubt, key_in_flight, deadline) = known[&waiting.request.jobs[0].id];
+            Isolated { waiting, in_doubt, key_in_flight, deadline }
+        });
+        again.collect()
+    })
+}

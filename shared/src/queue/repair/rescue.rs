@@ -1,0 +1,234 @@
+//! Recovers jobs from dead workers.
+//!
+//! Invariant: a lease is claimed in the index before the attempt is raised in the ledger, so that
+//! no late renewal revives it under the new attempt. The attempt is raised before the index makes
+//! the job available, so that from then on the previous holder's finish matches no row. A crash
+//! between two steps leaves the lease expired, and the next leader repeats the rescue. Only a job
+//! whose exclusive run (quarantine) had begun under the expired lease is discarded as poison.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::queue::{
+    Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard, WaitingJob,
+    dispatch::Lease,
+    ledger::follow_up::{self, FollowUp, Locked, final_of},
+};
+use crate::{
+    db::SystemDb,
+    faults::{self, Point},
+    leadership::Term,
+    tenancy::TenantId,
+};
+
+/// Crashes after which a job is poison, whatever its `max_attempts`: each one killed a worker.
+pub const MAX_CRASHES: i16 = 3;
+const MAX_BATCH: usize = 500;
+
+/// Result of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RescueReport {
+    /// Jobs that wait again.
+    pub rescued: u64,
+    /// Jobs discarded as poison.
+    pub poisoned: u64,
+    /// Leases of jobs that were already final: the worker died between ledger and index.
+    pub finished: u64,
+}
+
+/// A pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RescueError {
+    /// Redis did not answer.
+    #[error("index: {0}")]
+    Index(#[from] redis::RedisError),
+    /// PostgreSQL did not answer.
+    #[error("ledger: {0}")]
+    Ledger(#[from] sqlx::Error),
+}
+
+/// Records that a job one crash short of [`MAX_CRASHES`] begins its exclusive run: the process
+/// holds no other lease, so if it dies now, this job is the cause. `false` if the lease is lost.
+pub async fn begin_quarantine(db: &SystemDb, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query!(
+        "update jobs set quarantine_token = $3 where id = $1 and attempt = $2 and state not in ('completed', 'cancelled', 'discarded')",
+        lease.id,
+        lease.attempt,
+        lease.token.bytes()
+    );
+    Ok(noted.execute(db.pool()).await?.rows_affected() == 1)
+}
+
+/// Rescues the jobs of a queue whose leases have expired.
+pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, RescueError> {
+    let mut report = RescueReport::default();
+    for shard in index.shards(queue) {
+        rescue_from(db, index, &shard, term, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn rescue_from(
+    db: &SystemDb,
+    index: &Index,
+    shard: &Shard,
+    term: &Term,
+    report: &mut RescueReport,
+) -> Result<(), RescueError> {
+    loop {
+        let Some(begun) = begin(db, index, shard, term).await? else { return Ok(()) };
+        faults::reach(Point::RescueAfterLedger).await?;
+        let is_last = begun.is_last;
+        begun.end(index, report).await?;
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// A rescue recorded in the ledger, but not yet in the index.
+pub struct Begun {
+    shard: Shard,
+    expired: Vec<(Uuid, Option<LeaseToken>)>,
+    rows: HashMap<Uuid, Raised>,
+    follow_up: FollowUp,
+    /// Whether this pass can rescue no more leases.
+    is_last: bool,
+}
+
+/// Claims expired leases and raises the attempts of their jobs; `None` if there are none, or this
+/// term is over. Rows locked by another transaction are left to the next pass, with their leases
+/// claimed, so that they do not delay other jobs.
+pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, RescueError> {
+    let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
+    let is_full = expired.len() >= MAX_BATCH;
+    let locked = locked_elsewhere(db, &expired).await?;
+    expired.retain(|(id, _)| !locked.contains(id));
+    if expired.is_empty() {
+        return Ok(None);
+    }
+    let is_last = !is_full || !locked.is_empty();
+    let raised = raise_attempts(db, &expired, term).await?;
+    Ok(raised.map(|(rows, follow_up)| Begun { shard: shard.clone(), expired, rows, follow_up, is_last }))
+}
+
+async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, Option<LeaseToken>)]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if expired.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
+    let locked = sqlx::query_scalar!(
+        r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
+           select id from jobs where id = any($1) and id not in (select id from free)"#,
+        &ids
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(locked.into_iter().collect())
+}
+
+impl Begun {
+    /// Makes the jobs available again, and adds to the report.
+    pub async fn end(self, index: &Index, report: &mut RescueReport) -> Result<(), RescueError> {
+        let Self { shard, expired, rows, follow_up, is_last: _ } = self;
+        let (mut settlements, mut forgotten) = (Vec::with_capacity(expired.len()), Vec::new());
+        for &(id, token) in &expired {
+            let row = rows.get(&id);
+            match row {
+                Some(row) if row.again.is_none() => report.poisoned += u64::from(row.poisoned),
+                Some(_) => report.rescued += 1,
+                None => report.finished += 1,
+            }
+            let again = row.and_then(|row| row.again);
+            if let (None, Some((run_at_ms, priority)), Some(row)) = (token, again, row) {
+                forgotten.push(WaitingJob { id, tenant: row.tenant, priority, run_at_ms: Some(run_at_ms) });
+            }
+            settlements.push(Settlement { id, token: token.unwrap_or(LeaseToken::NONE), ran: None, again });
+        }
+        index.settle_rescued(&shard, &settlements).await?;
+        // The index lost their tenants together with their holders.
+        index.push(shard.queue(), &forgotten).await?;
+        follow_up.announce(index).await;
+        Ok(())
+    }
+}
+
+struct Raised {
+    tenant: TenantId,
+    again: Option<(i64, Priority)>,
+    poisoned: bool,
+}
+
+/// `None` if this term is over.
+async fn raise_attempts(
+    db: &SystemDb,
+    expired: &[(Uuid, Option<LeaseToken>)],
+    term: &Term,
+) -> Result<Option<(HashMap<Uuid, Raised>, FollowUp)>, sqlx::Error> {
+    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
+    let mut transaction = db.pool().begin().await?;
+    if !term.hold(&mut transaction).await? {
+        return Ok(None);
+    }
+    let mut locked = Locked::default();
+    let poisoned = poisoned(&mut transaction, expired).await?;
+    if poisoned.values().any(|others_care| *others_care) {
+        // All rows changed below are locked in the common order.
+        let fails: Vec<bool> = ids.iter().map(|id| poisoned.get(id) == Some(&true)).collect();
+        locked = follow_up::lock(&mut transaction, &ids, &fails).await?;
+    }
+    let poison: Vec<bool> = ids.iter().map(|id| poisoned.contains_key(id)).collect();
+    let rows = sqlx::query!(
+        r#"update jobs j set
+             attempt = j.attempt + 1,
+             crashes = case when i.poison then $3 else least(j.crashes + 1, $3 - 1) end,
+             state = case when i.poison then 'discarded'::job_state else j.state end,
+             finalized_at = case when i.poison then now() end,
+             errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(), 'error',
+                 case when i.poison then 'poison: the worker was lost in this and in every attempt that counted, so it is not run again'
+                      else 'the worker was lost: it crashed, was killed, or did not renew its lease' end)
+           from (select id, poison from unnest($1::uuid[], $2::bool[]) as t (id, poison) order by id) i
+           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
+           returning j.id, j.tenant_id, j.state as "state: JobState", j.run_at, j.priority, j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
+        &ids,
+        &poison,
+        i32::from(MAX_CRASHES)
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let (mut raised, mut ended) = (HashMap::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let poisoned = row.state.is_final();
+        let again = (!poisoned).then(|| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
+        raised.insert(row.id, Raised { tenant: TenantId::new(row.tenant_id), again, poisoned });
+        if poisoned {
+            ended.push(final_of!(row));
+        }
+    }
+    let follow_up = follow_up::settle(&mut transaction, ended, &locked).await?;
+    transaction.commit().await?;
+    Ok(Some((raised, follow_up)))
+}
+
+/// Jobs whose exclusive run had begun under the expired lease, each with whether it has follow-up
+/// flags.
+async fn poisoned(
+    connection: &mut PgConnection,
+    expired: &[(Uuid, Option<LeaseToken>)],
+) -> Result<HashMap<Uuid, bool>, sqlx::Error> {
+    let known = expired.iter().filter_map(|(id, token)| Some((*id, (*token)?.bytes().to_vec())));
+    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) = known.unzip();
+    let rows = sqlx::query!(
+        r#"select j.id, j.hooks <> 0 as "others_care!" from jobs j, unnest($1::uuid[], $2::bytea[]) as i (id, token)
+           where j.id = i.id and j.crashes + 1 >= $3 and j.quarantine_token = i.token
+             and j.state not in ('completed', 'cancelled', 'discarded')"#,
+        &ids,
+        &tokens,
+        i32::from(MAX_CRASHES)
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.others_care)).collect())
+}
