@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Advances a rebuild: state 'ready' lets workers fetch; complete '1' records that every page of the
 -- ledger has been pushed.
 -- ARGV: epoch, field, value. Returns 1, or 0 if the epoch differs or Redis restarted since.

@@ -1,3 +1,4 @@
+-- Needs: prelude, flows, tenants.
 -- Executes a planned fetch.
 
 -- Pops the planned jobs from the flows, in the order of the service rounds; returns ids, scores,

@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Records that a worker serves the queue, or that it leaves.
 -- ARGV: process id (16 bytes), slots, ms until a silent worker is removed (0: the worker leaves),
 -- process id as text. Returns 1.

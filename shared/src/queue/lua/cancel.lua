@@ -1,3 +1,4 @@
+-- Needs: prelude, emptied.
 -- Removes jobs that became final from the index, and notifies the holders of running ones, with the
 -- last cancelled attempt.
 -- ARGV: id, tenant, priority, attempt per job. Returns the number of running jobs.

@@ -1,3 +1,4 @@
+-- Needs: prelude, flows, emptied, tenants.
 -- Checks one invariant of the index on one page, and repairs violations if requested. A script runs
 -- alone, so a finding holds at that moment.
 -- ARGV: check, '1' to repair, lease in ms, cursor, and for some checks ids.

@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Empties the index for a rebuild, up to ARGV[2] flows per call, then opens the grace in which
 -- holders assert their leases.
 -- ARGV: epoch, flows per call. Returns 'refused' for an epoch older than the recorded one, 'more'

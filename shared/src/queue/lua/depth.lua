@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Counts waiting jobs of the active or throttled tenants at ranks ARGV[2] to ARGV[3].
 -- ARGV: 'active' (active) or 'throttled' (throttled), first rank, last rank. Returns the number of
 -- tenants, the number of waiting jobs, and the earliest run_at in ms at the heads of their flows

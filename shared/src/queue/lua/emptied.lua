@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Removes a tenant with an empty flow from the active or throttled tenants, and keeps its virtual
 -- time.
 local function leave_if_empty(tenant)

@@ -1,3 +1,4 @@
+-- Needs: prelude, leases.
 -- Claims expired leases for a rescue, oldest first. From then on their holders can neither renew
 -- nor settle them, so no holder has the attempt that the rescue raises in the ledger. A claimed
 -- lease remains until the rescue settles it.

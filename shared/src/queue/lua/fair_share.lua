@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Start-time fair queueing (SFQ) with weights (Goyal, Vin, Cheng 1996): the tenant with the least
 -- virtual time is served, and each start advances its virtual time by
 --

@@ -1,3 +1,4 @@
+-- Needs: prelude, readiness, leasing.
 -- Promotes due jobs, then leases up to ARGV[1] jobs in fair order.
 -- A fetch that returns fewer jobs than requested may leave a ready mark for the next available job;
 -- one that returns all of them, a ready mark for the first job of a newly active tenant. A fetch

@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Flows of waiting jobs, and the active tenants.
 local entered, arrivals, due_later, somebody_new, system_vtime = {}, {}, {}, false, nil
 

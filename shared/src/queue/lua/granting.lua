@@ -1,3 +1,4 @@
+-- Needs: prelude, leasing.
 -- Direct dispatch: the script that adds a job leases it to a worker with a ready mark, which saves
 -- the worker a fetch.
 local TENANTS_LOOKED_AT = 20

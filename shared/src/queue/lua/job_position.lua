@@ -1,3 +1,4 @@
+-- Needs: prelude, tenants, workers.
 -- Position of one job, and the limits of its tenant.
 -- ARGV: id, tenant, priority, ms after which a silent worker is not counted.
 -- Returns index state, paused flag, position ('held', 'flow', 'due' or ''), jobs before it in its

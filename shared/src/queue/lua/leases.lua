@@ -1,3 +1,4 @@
+-- Needs: nothing.
 -- The entries of a job in `held` and `leases`. Only a job in neither may be leased, so that the
 -- loss of one entry causes no second run.
 

@@ -1,3 +1,4 @@
+-- Needs: prelude, rounds, apply_leases.
 -- Marks the jobs that must not be leased: those already leased, repeated ids, and invalid ids,
 -- which are dropped.
 local function taken(ids)

@@ -1,3 +1,4 @@
+-- Needs: prelude, flows.
 -- Sets tenants' limits. They apply to waiting jobs too: a throttled tenant becomes active, and the
 -- next fetch evaluates it against the new limits.
 -- ARGV: per tenant its id, its limits ('' for the default), and its expected current limits ('*':

@@ -1,3 +1,4 @@
+-- Needs: nothing.
 -- Unpacks an argument of concatenated records, each a job's id (16 bytes) and the fields of
 -- `format`.
 -- Returns the ids, and a function from a record's index to its fields.

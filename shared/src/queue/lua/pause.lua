@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Pauses or resumes a queue. ARGV: '1' or '0', and the expected current flag ('*': any).
 -- Returns 1 if the flag changed.
 local current = redis.call('HGET', meta, 'paused') or '0'

@@ -1,3 +1,4 @@
+-- Needs: prelude, packed, flows, granting.
 -- Adds waiting jobs to the index. Idempotent: a leased job stays leased, a waiting one is not added
 -- twice.
 -- ARGV: the jobs, packed: id, tenant, priority, run_at in ms (-inf: now). Returns the number of

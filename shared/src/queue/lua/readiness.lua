@@ -1,3 +1,4 @@
+-- Needs: prelude, flows.
 -- Changes caused by time: jobs that become due, throttled tenants that may start jobs again.
 
 -- Promotes due jobs and reactivates tenants whose time has come, up to `bound` of each.

@@ -1,3 +1,4 @@
+-- Needs: prelude, leases, emptied, tenants.
 -- Extends leases.
 -- ARGV: lease in ms, '1' to assert leases without a holder, then per job id, token, tenant, and run
 -- time so far in ms.

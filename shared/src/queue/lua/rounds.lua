@@ -1,3 +1,4 @@
+-- Needs: prelude, tenants, fair_share.
 -- Plans a fetch without writing: the tenant with the least virtual time gets a service round, until
 -- its virtual time passes the next tenant's or enough jobs are planned. A heap holds the tenants
 -- read so far; all other active tenants have a virtual time of at least `horizon`.

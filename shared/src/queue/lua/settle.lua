@@ -1,3 +1,4 @@
+-- Needs: prelude, packed, flows, leases, tenants, fair_share.
 -- Ends leases that are still held under their token, and requeues jobs that wait again. Used by
 -- finish, release and rescue.
 -- ARGV: the settlements, packed: id, token, run time in ms (-1: no run, only the start is charged;

@@ -1,3 +1,4 @@
+-- Needs: prelude, workers.
 -- State of the index, for the leader and operators. ARGV: ms after which a silent worker is not
 -- counted.
 -- Returns index state, epoch, complete flag, tenants with waiting jobs, jobs in `due`, leased jobs,

@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Cached data of tenants: weight, limits, running jobs, average run time. Read once per call, many
 -- tenants at a time.
 local known = {}

@@ -1,3 +1,4 @@
+-- Needs: prelude, leases.
 -- Finds jobs held under tokens of fetches whose responses never arrived, except leases claimed by a
 -- rescue.
 -- ARGV: cursor, then the tokens. Returns the next cursor, then id and token of each job.

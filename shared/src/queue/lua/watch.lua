@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Follows a job for a while: its changes are published. Repeating the call extends the time.
 -- ARGV: id, duration in ms. Returns 1.
 local now, span_ms = now_ms(), tonumber(ARGV[2])

@@ -1,3 +1,4 @@
+-- Needs: prelude.
 -- Number of workers that serve the queue, and their slots; workers last seen before `silence_ms`
 -- ago are not counted.
 local function workers_seen(now, silence_ms)
