@@ -75,13 +75,18 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn problem(error: &serde_json::Error, pointer: String, bytes: &[u8]) -> Problem {
     let detail = if error.classify() == Category::Data {
         args::reason(error)
-    } else if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+    } else if !is_too_deep(error) && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
         // The reader of a variant expects the end of its object, and takes a comma for a syntax error.
         "expected an object with one member".to_owned()
     } else {
         return Problem::new(ProblemCode::InvalidJson).detail(error.to_string());
     };
     Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
+}
+
+/// `serde_json` has no category for it. What is skipped, not read, may be as deep as it likes.
+fn is_too_deep(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("recursion limit exceeded")
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ async fn each_job_has_a_result_of_its_own() -> Result<()> {
         {
           "code": "unknown_kind",
           "detail": "there is no kind \"nop\"; did you mean \"noop\"?",
+          "errors": [
+            {
+              "detail": "there is no kind \"nop\"; did you mean \"noop\"?",
+              "pointer": "/kind"
+            }
+          ],
           "status": "rejected"
         },
         {
