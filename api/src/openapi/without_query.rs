@@ -6,7 +6,6 @@
 //! gateways and probes add parameters to links and health checks.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use axum::extract::MatchedPath;
 use http::{Method, request::Parts};
@@ -16,8 +15,8 @@ use super::refusals;
 use crate::problem::{Problem, ProblemCode};
 
 /// The operations, by method and path template.
-#[derive(Clone, Debug, Default)]
-pub struct WithoutQuery(Arc<HashSet<(Method, String)>>);
+#[derive(Debug)]
+pub struct WithoutQuery(HashSet<(Method, String)>);
 
 impl WithoutQuery {
     pub(super) fn of(document: &OpenApi) -> Self {
@@ -33,7 +32,7 @@ impl WithoutQuery {
             methods.into_iter().filter_map(move |(method, operation)| Some((method, path, operation.as_ref()?)))
         });
         let theirs = all.filter(|(_, _, operation)| refusals::is_without_query(operation));
-        Self(Arc::new(theirs.map(|(method, path, _)| (method, path.clone())).collect()))
+        Self(theirs.map(|(method, path, _)| (method, path.clone())).collect())
     }
 
     /// Rejects the query string of a request to one of them.
