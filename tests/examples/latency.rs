@@ -1,4 +1,4 @@
-//! `tests/it/queue/latency.rs` at full size: slow links are the only fault, and every effect
+//! `tests/it/queue/faults/latency.rs` at full size: slow links are the only fault, and every effect
 //! happens once.
 //!
 //! First each link is slow in turn, then all of them under many jobs. Exit status 1 if anything ran

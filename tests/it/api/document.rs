@@ -11,7 +11,7 @@ fn references(html: &str) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_viewer_is_served_whole_and_loads_nothing_from_elsewhere() -> Result<()> {
+async fn the_viewer_loads_nothing_from_other_hosts() -> Result<()> {
     let app = TestApp::start().await?;
     let anonymous = app.anonymous();
     let page = anonymous.get("/api/docs/").await?;
@@ -169,7 +169,7 @@ fn no_free_object(schema: &Value, name: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_operation_declares_what_it_can_answer() -> Result<()> {
+async fn every_operation_declares_its_responses() -> Result<()> {
     let document = Document::read().await?;
     for (place, operation) in document.operations() {
         let mut needed = vec!["405", "429", "500", "503"];

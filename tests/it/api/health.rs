@@ -27,7 +27,7 @@ async fn is(api: &ApiClient, state: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_it_is_degraded_and_jobs_are_accepted_all_the_same() -> Result<()> {
+async fn without_redis_the_api_is_degraded_and_accepts_jobs() -> Result<()> {
     let mut redis = PrivateRedis::new(RedisOptions::default()).await?;
     let database = SharedServer::from_env()?.create_database().await?;
     let system = TestSystem::on(database.urls().clone(), redis.url(), Some(database)).await?;
@@ -75,7 +75,7 @@ async fn without_redis_it_is_degraded_and_jobs_are_accepted_all_the_same() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_postgres_everything_says_when_to_come_back() -> Result<()> {
+async fn without_postgres_every_response_has_retry_after() -> Result<()> {
     let mut postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
     let redis = std::env::var_os("REDIS_URL").unwrap_or_default().to_string_lossy().into_owned();
     let app = TestApp::on(TestSystem::on(postgres.urls().clone(), redis, None).await?).await?;

@@ -1,40 +1,15 @@
-//! The HTTP API as seen by its clients, over a real connection.
+//! The HTTP API as seen by its clients, over a real connection. `jobs` and `campaigns` mirror the
+//! paths, `protocol` covers what all routes have in common.
 
-mod args;
-mod auth;
-mod bad_clients;
-mod batch;
 mod campaigns;
-mod campaigns_under_way;
-mod control;
-mod dependencies;
-mod dependency_limits;
 mod document;
-mod expiry;
-mod explain;
-mod heads;
 mod health;
-mod html;
-mod idempotency;
-mod internal_jobs;
-mod job_batches;
-mod job_events;
 mod jobs;
-mod large_values;
-mod lead_columns;
-mod leads;
-mod list;
 mod loss_of_postgres;
-mod many;
 mod operations;
 mod problems;
-mod progress;
 mod protocol;
-mod replay;
 mod suppressions;
-mod times;
-mod unique;
-mod uploads;
 
 use std::time::Duration;
 

@@ -126,7 +126,7 @@ fn scopes() -> BTreeMap<&'static str, &'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_and_the_tables_here_name_the_same_operations() -> Result<()> {
+async fn the_document_and_these_tables_list_the_same_operations() -> Result<()> {
     let app = TestApp::start().await?;
     let operations = operations(&app).await?;
     let mut public: Vec<&str> = operations.iter().filter(|one| one.public).map(|one| one.name.as_str()).collect();
@@ -183,7 +183,7 @@ async fn every_operation_needs_its_scope_and_no_other() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_tenants_things_are_not_there() -> Result<()> {
+async fn another_tenants_resources_are_not_found() -> Result<()> {
     let app = TestApp::start().await?;
     let (owner, stranger) = (app.tenant("owner").await?.api, app.tenant("stranger").await?.api);
     let job = owner.post("/api/v1/jobs", &serde_json::json!({ "kind": "noop" })).await?.id();

@@ -14,7 +14,7 @@ fn documentation() -> Result<String> {
 }
 
 #[test]
-fn the_table_of_problems_is_that_of_the_program() -> Result<()> {
+fn the_table_of_problems_matches_the_program() -> Result<()> {
     let row = |code: ProblemCode| format!("| `{}` | {} | {} |", code.as_str(), code.status().as_u16(), code.title());
     let expected: Vec<String> = ProblemCode::iter().map(row).collect();
     let text = documentation()?;

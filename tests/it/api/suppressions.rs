@@ -19,7 +19,7 @@ async fn addresses(api: &ApiClient, query: &str) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_suppressed_once_shown_and_taken_off() -> Result<()> {
+async fn an_address_is_added_once_shown_and_removed() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
     let answer = suppress(&api, json!({ "address": " Ada@Example.COM", "detail": "asked by phone" })).await?;
@@ -54,7 +54,7 @@ async fn an_address_is_suppressed_once_shown_and_taken_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unsubscription_is_removed_only_on_purpose() -> Result<()> {
+async fn an_unsubscription_is_removed_only_with_confirmation() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
     suppress(&api, json!({ "address": "ada@example.com", "reason": "unsubscribed" })).await?.ok(201);
@@ -70,7 +70,7 @@ async fn an_unsubscription_is_removed_only_on_purpose() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_list_is_filtered_and_paged_and_each_tenants_own() -> Result<()> {
+async fn the_list_is_filtered_paginated_and_per_tenant() -> Result<()> {
     let app = TestApp::start().await?;
     let (api, stranger) = (app.tenant("acme").await?.api, app.tenant("stranger").await?.api);
     for number in 0..5 {
@@ -103,7 +103,7 @@ async fn the_list_is_filtered_and_paged_and_each_tenants_own() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_entry_is_refused_at_its_place() -> Result<()> {
+async fn an_invalid_entry_is_refused_with_a_pointer() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
     for (body, pointer) in [
@@ -123,7 +123,7 @@ async fn what_is_no_entry_is_refused_at_its_place() -> Result<()> {
 
 /// The previous release does not write ids and sources.
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_of_the_release_before_are_listed_too() -> Result<()> {
+async fn entries_of_the_previous_release_are_listed() -> Result<()> {
     let app = TestApp::start().await?;
     let tenant = app.tenant("acme").await?;
     let mut owner = PgConnection::connect(&app.system.urls.owner).await?;

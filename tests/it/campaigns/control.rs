@@ -18,7 +18,7 @@ use super::PATIENCE;
 const LEADS: usize = 150;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn campaigns_wait_for_their_time_pause_go_on_and_stop() -> Result<()> {
+async fn a_campaign_can_be_scheduled_paused_resumed_and_cancelled() -> Result<()> {
     let options = InstallationOptions { mails_per_second: Some(60), ..InstallationOptions::default() };
     let mut rota = Installation::start_with(options).await?;
     waits_for_its_time(&rota).await?;

@@ -8,7 +8,7 @@ use tests::installation::{Installation, InstallationOptions};
 const BAD_ROWS: &str = "email,first_name\nada@example.com,Ada\nno-address,Bob\ncleo@example.com,Cleo\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_sent_is_refused_with_the_place_and_the_reason() -> Result<()> {
+async fn a_draft_that_cannot_be_sent_is_refused_with_pointer_and_reason() -> Result<()> {
     let rota = Installation::start_with(InstallationOptions { workers: 0, ..InstallationOptions::default() }).await?;
     a_refused_file_leaves_nothing(&rota).await?;
     a_preview_names_the_unknown_variable(&rota).await

@@ -32,7 +32,7 @@ async fn paused(rota: &Installation, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn campaigns_rest_while_the_relay_is_away_and_go_on_by_themselves() -> Result<()> {
+async fn campaigns_pause_during_a_relay_outage_and_resume_automatically() -> Result<()> {
     let mut rota = installation("1000").await?;
     for (fault, reason) in [
         (Fault::reply(421, "4.3.2 down for lead0@example.com"), "not sent at greeting with 421 4.3.2"),
@@ -68,7 +68,7 @@ async fn campaigns_rest_while_the_relay_is_away_and_go_on_by_themselves() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_outage_pauses_nothing_and_a_persons_pause_outlasts_one() -> Result<()> {
+async fn a_short_outage_pauses_nothing_and_a_manual_pause_outlasts_an_outage() -> Result<()> {
     let mut rota = installation("600000").await?;
     rota.sink.inject(Rule::at(Stage::Greeting, Fault::reply(554, "not now")).times(6));
     let (csv, wanted) = leads_csv("short", 0..LEADS);
@@ -96,7 +96,7 @@ async fn a_short_outage_pauses_nothing_and_a_persons_pause_outlasts_one() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_whose_reply_is_lost_is_repeated_octet_by_octet_and_not_for_ever() -> Result<()> {
+async fn a_mail_whose_reply_is_lost_is_repeated_identically_and_not_endlessly() -> Result<()> {
     let rota = installation("60000").await?;
     let (once, always) = ("once@example.com", "always@example.com");
     rota.sink.inject(Rule::at(Stage::EndOfData, Fault::LoseReply).to(once).times(1));

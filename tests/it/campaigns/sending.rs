@@ -13,7 +13,7 @@ const DEMO: &str = include_str!("../../../docs/demo/leads.csv");
 const LEADS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_lead_gets_one_personal_mail_and_can_end_them() -> Result<()> {
+async fn every_lead_gets_one_personal_mail_and_can_unsubscribe() -> Result<()> {
     let mut rota = Installation::start().await?;
     let (csv, addresses) = demo_leads();
 

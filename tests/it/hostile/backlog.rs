@@ -51,6 +51,7 @@ async fn long_jobs_in_all_slots() -> Result<()> {
     let (tenant, batch) = (rota.tenant.clone(), json!({ "jobs": vec![job; 100] }));
     unharmed(&mut rota, async || {
         tenant.post("jobs/batch", &batch).await?.expect(202)?;
+        // The duration of the attack.
         tokio::time::sleep(LONG).await;
         let cancel = json!({ "filter": { "state": "available", "kind": "sleep" } });
         tenant.post("jobs/cancel", &cancel).await?.expect(200)?;

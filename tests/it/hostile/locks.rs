@@ -15,7 +15,7 @@ const LEADS: usize = 8_000;
 const REQUESTS: usize = 20;
 
 /// Accepts only a status that a client can act on, received in time.
-fn judge(status: u16) -> Result<()> {
+fn ensure_no_fault(status: u16) -> Result<()> {
     ensure!(matches!(status, 201 | 202 | 409 | 422 | 429), "{status}");
     Ok(())
 }
@@ -23,7 +23,7 @@ fn judge(status: u16) -> Result<()> {
 async fn jobs_under(tenant: &ApiClient, key: &str) -> Result<()> {
     let job = json!({ "kind": "noop" });
     for _ in 0..REQUESTS {
-        judge(tenant.post_once("jobs", key, &job).await?.status.as_u16())?;
+        ensure_no_fault(tenant.post_once("jobs", key, &job).await?.status.as_u16())?;
     }
     Ok(())
 }
@@ -44,7 +44,7 @@ async fn jobs_under_the_keys_of_campaigns_that_are_being_created() -> Result<()>
         let jobs = try_join_all(keys.iter().map(|key| jobs_under(&tenant, key)));
         let (campaigns, jobs) = tokio::join!(campaigns, jobs);
         jobs?;
-        campaigns.into_iter().try_for_each(|answer| judge(answer?.status.as_u16()))
+        campaigns.into_iter().try_for_each(|answer| ensure_no_fault(answer?.status.as_u16()))
     })
     .await
 }

@@ -57,6 +57,7 @@ async fn stay_ready(rota: &Installation, over: Duration) -> Result<()> {
             let answer = answer.with_context(|| format!("{} not ready after {:?}", worker.name, began.elapsed()))??;
             ensure!(answer.status() == StatusCode::OK, "{}: {answer:?}", worker.name);
         }
+        // The interval between two samples.
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -88,7 +89,7 @@ async fn a_blocked_thread_costs_no_lease() -> Result<()> {
 /// B's jobs, including those leased by the blocked process, run in the other process while the
 /// block lasts.
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_go_around_a_blocked_process() -> Result<()> {
+async fn jobs_run_elsewhere_while_a_process_is_blocked() -> Result<()> {
     let _alone = ATTACK.lock().await;
     let (mut rota, sink) = (installation(2).await?, HttpSink::start().await?);
     let spin = json!({ "kind": "spin", "args": { "ms": SPIN.as_millis(), "blocks": true } });
@@ -117,7 +118,7 @@ async fn jobs_go_around_a_blocked_process() -> Result<()> {
 /// A's handlers block all threads of the only process, one after the other, with just as many
 /// waiting. A thread that becomes free goes to B's job, and later to the continuation of B's run.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thread_that_comes_free_goes_to_who_has_the_fewest_running() -> Result<()> {
+async fn a_free_thread_goes_to_the_tenant_with_the_fewest_running() -> Result<()> {
     let _alone = ATTACK.lock().await;
     let env = vec![("WORKER_CONCURRENCY", "50".to_owned()), ("TOKIO_WORKER_THREADS", "2".to_owned())];
     let options = InstallationOptions { env, ..InstallationOptions::default() };

@@ -84,7 +84,7 @@ fn ensure_answered(answer: &Answer) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn costly_previews_and_drafts_cost_their_author_alone() -> Result<()> {
+async fn costly_previews_and_drafts_slow_only_their_tenant() -> Result<()> {
     let mut rota = Installation::start().await?;
     let tenant = rota.tenant.clone();
     let mut paths = Vec::new();
@@ -115,7 +115,7 @@ async fn costly_previews_and_drafts_cost_their_author_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_template_ends_the_api() -> Result<()> {
+async fn no_template_stops_the_api() -> Result<()> {
     let mut rota =
         Installation::start_with(InstallationOptions { workers: 0, ..InstallationOptions::default() }).await?;
     let id = campaign(&rota.tenant, "Hello", &leads(0..1, "a")).await?;

@@ -23,6 +23,7 @@ async fn two_dozen_slow_uploads() -> Result<()> {
     unharmed(&mut rota, async || {
         let uploads = (0..24).map(|_| {
             let lines = stream::iter(0..LINES).then(|line| async move {
+                // The pace of a slow client.
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 if line == 0 { "email\n".to_owned() } else { format!("a{line}@rota.example\n") }
             });

@@ -88,7 +88,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_few_connections_work_goes_on_and_readiness_says_so() -> Result<()> {
+async fn with_few_connections_work_continues_and_readiness_reports_it() -> Result<()> {
     let scene = Scene::new().await?;
     let key = scene.key("acme").await?;
     // The processes use the plain roles; connections of the test itself would count towards the

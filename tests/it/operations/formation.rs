@@ -12,7 +12,7 @@ fn listens(output: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_instance_takes_a_port_of_its_own_and_says_which() -> Result<()> {
+async fn every_instance_takes_its_own_port_and_logs_it() -> Result<()> {
     let system = TestSystem::start().await?;
     let first = free_port()?.min(u16::MAX - 40);
     let range = format!("{first}-{}", first + 40);
@@ -35,7 +35,7 @@ async fn every_instance_takes_a_port_of_its_own_and_says_which() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn port_0_is_logged_as_the_port_that_was_taken_and_without_colours() -> Result<()> {
+async fn the_port_taken_for_port_0_is_logged_without_colours() -> Result<()> {
     let system = TestSystem::start().await?;
     for (name, variable) in [("api", "PORT"), ("worker", "METRICS_PORT"), ("scheduler", "METRICS_PORT")] {
         let (spec, _) = program(name, &system.urls, &redis_url()?)?;
@@ -49,7 +49,7 @@ async fn port_0_is_logged_as_the_port_that_was_taken_and_without_colours() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_fails_says_why_on_one_line() -> Result<()> {
+async fn a_failed_start_gives_its_reason_on_one_line() -> Result<()> {
     let system = TestSystem::start().await?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let port = taken.local_addr()?.port().to_string();
@@ -67,7 +67,7 @@ async fn a_start_that_fails_says_why_on_one_line() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_environment_that_is_not_named_is_warned_of() -> Result<()> {
+async fn an_unset_environment_is_warned_about() -> Result<()> {
     let system = TestSystem::start().await?;
     for name in ["api", "worker", "scheduler"] {
         let (spec, _) = program(name, &system.urls, &redis_url()?)?;
@@ -84,7 +84,7 @@ async fn an_environment_that_is_not_named_is_warned_of() -> Result<()> {
 
 /// A tenant's key never appears in a process list.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_takes_its_key_from_a_file_alone() -> Result<()> {
+async fn the_demo_reads_its_key_only_from_a_file() -> Result<()> {
     let mut refused =
         ProcessSpec::binary("api")?.args(["demo", "--campaign", "leads.csv", "--api-key", "rota_x"]).start()?;
     assert_eq!(refused.wait_exit(PATIENCE).await?.code(), Some(2));

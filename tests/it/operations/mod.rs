@@ -32,16 +32,16 @@ fn program(name: &str, urls: &DatabaseUrls, redis_url: &str) -> Result<(ProcessS
     Ok((spec, format!("http://127.0.0.1:{port}/api/health/readiness")))
 }
 
-/// Waits until `judge` accepts one check of the readiness response and its status; returns the
-/// check.
-async fn readiness(url: &str, part: &str, what: &str, judge: impl Fn(u16, &Value) -> bool) -> Value {
+/// Waits until `is_expected` accepts one check of the readiness response and its status; returns
+/// the check.
+async fn readiness(url: &str, part: &str, what: &str, is_expected: impl Fn(u16, &Value) -> bool) -> Value {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("a plain client");
     eventually(PATIENCE, what, async || {
         let answer = client.get(url).send().await.ok()?;
         let status = answer.status().as_u16();
         let body: Value = answer.json().await.ok()?;
         let check = body["checks"].as_array()?.iter().find(|check| check["name"] == part)?.clone();
-        judge(status, &check).then_some(check)
+        is_expected(status, &check).then_some(check)
     })
     .await
 }

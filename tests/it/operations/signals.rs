@@ -89,6 +89,7 @@ async fn a_second_sigterm_ends_a_drain_at_once() -> Result<()> {
     sink.wait_for("running", PATIENCE).await;
     send(&worker, Signal::SIGTERM)?;
     logged(&worker, "stop requested, draining", 1).await;
+    // An earlier signal would count as the same request.
     tokio::time::sleep(shared::shutdown::SAME_REQUEST + Duration::from_millis(100)).await;
     send(&worker, Signal::SIGTERM)?;
     assert_eq!(worker.wait_exit(PATIENCE).await?.code(), Some(130));
@@ -96,7 +97,7 @@ async fn a_second_sigterm_ends_a_drain_at_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_and_scheduler_ignore_and_drain_alike() -> Result<()> {
+async fn api_and_scheduler_treat_signals_like_a_worker() -> Result<()> {
     let system = TestSystem::start().await?;
     for name in ["api", "scheduler"] {
         for signal in DRAINING {

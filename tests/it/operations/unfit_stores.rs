@@ -72,7 +72,7 @@ async fn a_database_that_was_never_migrated_is_named_until_it_is() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_login_or_role_is_named_and_serves_nobody() -> Result<()> {
+async fn a_wrong_login_or_role_is_named_and_no_request_is_served() -> Result<()> {
     let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
     let good = postgres.urls().clone();
     shared::db::migrate::migrate(&good.owner, &good.app, &good.system).await?;
@@ -118,7 +118,7 @@ async fn no_request_is_served_as_a_role_that_sees_every_tenant() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_takes_no_writes_is_degraded_and_jobs_are_accepted() -> Result<()> {
+async fn without_writes_to_redis_the_api_is_degraded_and_accepts_jobs() -> Result<()> {
     let system = TestSystem::start().await?;
     let redis = PrivateRedis::new(RedisOptions::default()).await?;
     let (spec, ready) = program("api", &system.urls, &redis.url())?;

@@ -1,48 +1,15 @@
-//! The queue engine: from commit to finish, and through every loss in between.
+//! The queue engine. There is a folder for each step of a job's life (`enqueue`, `dispatch`,
+//! `complete`), for the properties of the whole (`fairness`, `control`, `recovery`, `maintenance`,
+//! `shards`), for losses and delays (`faults`), and for random histories (`model`).
 
-mod cascades;
-mod clocks;
-mod commands;
-mod crash;
-mod depth;
-mod drain;
+mod complete;
+mod control;
+mod dispatch;
 mod enqueue;
-mod eviction;
-mod expiry;
-mod grants;
-mod idle;
-mod index_invariant;
-mod intake;
-mod late_messages;
-mod latency;
-mod leadership;
-mod lifecycle;
-mod limits;
-mod locks;
-mod loss_of_postgres;
-mod loss_of_redis;
+mod fairness;
+mod faults;
+mod maintenance;
 mod model;
-mod one_broken_queue;
-mod one_instant;
-mod order;
-mod planned_faults;
-mod plans;
-mod poison;
-mod promotion;
-mod races;
-mod reads;
-mod recording;
-mod relations;
-mod retention;
-mod rolling_restart;
-mod schedulers;
+mod recovery;
 mod shards;
-mod shares;
-mod silent_connections;
-mod skew;
-mod starts;
-mod steering;
 pub mod support;
-mod sweep;
-mod system_calls;
-mod watching;

@@ -21,7 +21,7 @@ async fn a_tenant_sees_its_own_rows_and_no_others() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_tenant_nothing_is_seen_and_nothing_breaks() -> Result<()> {
+async fn without_a_tenant_no_row_is_visible_and_no_query_fails() -> Result<()> {
     let mut world = World::new().await?;
     let mut app = PgConnection::connect(&world.system.urls.app).await?;
     for (table, _) in world.tables().await? {
@@ -35,7 +35,7 @@ async fn without_a_tenant_nothing_is_seen_and_nothing_breaks() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_forgets_its_tenant_with_the_transaction() -> Result<()> {
+async fn a_connections_tenant_ends_with_the_transaction() -> Result<()> {
     let world = World::new().await?;
     let mut app = PgConnection::connect(&world.system.urls.app).await?;
     let mut transaction = app.begin().await?;
@@ -49,7 +49,7 @@ async fn a_connection_forgets_its_tenant_with_the_transaction() -> Result<()> {
 
 /// A partition named directly is not covered by the row level security of its parent.
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_cannot_be_named() -> Result<()> {
+async fn partitions_cannot_be_queried_directly() -> Result<()> {
     let mut world = World::new().await?;
     let partitions: Vec<String> =
         sqlx::query_scalar("select inhrelid::regclass::text from pg_inherits where inhparent = 'jobs'::regclass")
@@ -79,7 +79,7 @@ async fn a_foreign_job_is_not_found_and_not_listed() -> Result<()> {
 
 /// The system role reads what it was granted, and none of the tenants' business data.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_machinery_has_no_door_to_a_tenants_business() -> Result<()> {
+async fn the_system_role_cannot_read_tenant_data() -> Result<()> {
     let world = World::new().await?;
     let mut system = PgConnection::connect(&world.system.urls.system).await?;
     for table in ["campaigns", "leads", "recipients", "suppressions"] {

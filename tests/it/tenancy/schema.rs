@@ -53,7 +53,7 @@ async fn every_kind_of_hole_is_found() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roles_make_no_objects_of_their_own() -> Result<()> {
+async fn the_roles_cannot_create_objects() -> Result<()> {
     let system = TestSystem::start().await?;
     for url in [&system.urls.app, &system.urls.system] {
         let mut connection = PgConnection::connect(url).await?;

@@ -30,7 +30,7 @@ async fn foreign_rows_are_neither_updated_nor_deleted() -> Result<()> {
 
 /// Writes a row under the other tenant's id, and moves an own row to the other tenant.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_row_is_written_in_anothers_name() -> Result<()> {
+async fn no_row_is_written_for_another_tenant() -> Result<()> {
     let world = World::new().await?;
     let insert = format!(
         "insert into suppressions (tenant_id, email_key, reason) values ('{}', 'e@f.test', 'manual')",

@@ -14,7 +14,7 @@ use tests::{
 use super::{LEASE, PATIENCE, delivery_in, endpoint, running, send_test};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_signed_and_noted_as_delivered() -> Result<()> {
+async fn a_message_is_signed_and_recorded_as_delivered() -> Result<()> {
     running!(app, api);
     let sink = WebhookSink::start(vec![Reply { status: 204, ..Reply::default() }]).await?;
     let endpoint = endpoint(&api, &sink).await?;
@@ -35,7 +35,7 @@ async fn a_message_is_signed_and_noted_as_delivered() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_repeated_as_the_same_message_and_a_success_forgets_it() -> Result<()> {
+async fn a_failed_message_is_retried_unchanged_and_a_success_resets_the_failures() -> Result<()> {
     running!(app, api);
     let answer = Reply { status: 500, body: "\0x".repeat(5_000), ..Reply::default() };
     let sink = WebhookSink::start(vec![answer]).await?;
@@ -59,7 +59,7 @@ async fn a_failure_is_repeated_as_the_same_message_and_a_success_forgets_it() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gone_disables_the_endpoint_and_gives_the_message_up() -> Result<()> {
+async fn a_410_disables_the_endpoint_and_fails_the_message() -> Result<()> {
     running!(app, api);
     let sink = WebhookSink::answering(&[410]).await?;
     let endpoint = endpoint(&api, &sink).await?;
@@ -93,7 +93,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_answer_is_not_waited_for_beyond_its_time() -> Result<()> {
+async fn a_slow_response_times_out() -> Result<()> {
     running!(app, api);
     let slow = Reply { status: 200, delay: Duration::from_mins(5), ..Reply::default() };
     let sink = WebhookSink::start(vec![slow]).await?;
@@ -106,7 +106,7 @@ async fn a_slow_answer_is_not_waited_for_beyond_its_time() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_wait_for_a_disabled_endpoint_and_go_out_when_it_is_enabled() -> Result<()> {
+async fn messages_for_a_disabled_endpoint_are_sent_when_it_is_enabled() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
     let sink = WebhookSink::answering(&[]).await?;

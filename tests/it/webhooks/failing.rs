@@ -48,7 +48,7 @@ async fn a_tenant_has_one_endpoint_for_each_url_however_it_is_spelt() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_fails_is_tried_by_one_message_at_a_time_until_it_works() -> Result<()> {
+async fn a_failing_endpoint_is_probed_with_one_message_at_a_time() -> Result<()> {
     running!(app, api);
     let fails = Reply { status: 500, ..Reply::default() };
     let sink = WebhookSink::start(vec![fails; 1_000]).await?;
@@ -136,6 +136,7 @@ async fn a_tenant_has_five_messages_in_flight() -> Result<()> {
     .await;
     let _worker = app.system.worker(20, LEASE);
     sink.wait_for(5, PATIENCE).await;
+    // Time for a sixth message, which must not be sent.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(sink.received().len(), 5, "the sixth message waits for one of the five");
     let waits: Vec<Value> =

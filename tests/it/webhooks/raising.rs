@@ -39,7 +39,7 @@ async fn message(sink: &WebhookSink, job: Uuid) -> Received {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_end_is_told_with_a_signature() -> Result<()> {
+async fn each_final_state_is_sent_with_a_signature() -> Result<()> {
     running!(app, api);
     let sink = WebhookSink::answering(&[]).await?;
     let endpoint = endpoint(&api, &sink).await?;
@@ -69,7 +69,7 @@ async fn each_kind_of_end_is_told_with_a_signature() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_hears_of_what_it_asked_for_and_of_its_own_tenant() -> Result<()> {
+async fn an_endpoint_receives_its_event_types_of_its_tenant() -> Result<()> {
     running!(app, api);
     let other = app.tenant("other").await?.api;
     let (all, picky) = (WebhookSink::answering(&[]).await?, WebhookSink::answering(&[]).await?);
@@ -100,7 +100,7 @@ async fn an_endpoint_hears_of_what_it_asked_for_and_of_its_own_tenant() -> Resul
 
 /// Both or neither: a cancellation that is not committed publishes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
+async fn a_rolled_back_end_is_not_sent() -> Result<()> {
     let app = TestApp::start().await?;
     let tenant = app.tenant("acme").await?;
     let sink = WebhookSink::answering(&[]).await?;
@@ -126,7 +126,7 @@ async fn an_end_that_is_rolled_back_is_not_told() -> Result<()> {
 /// A dependent submitted after its dependency ended unsuccessfully is cancelled, which is
 /// published; the earlier end is not published again.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_is_told_once_whoever_comes_to_wait_for_it_later() -> Result<()> {
+async fn an_end_is_sent_once_even_if_dependents_are_added_later() -> Result<()> {
     let app = TestApp::start().await?;
     let api = app.tenant("acme").await?.api;
     let endpoint = endpoint(&api, &WebhookSink::answering(&[]).await?).await?;

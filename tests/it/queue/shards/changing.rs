@@ -22,7 +22,7 @@ const JOBS: usize = 60;
 /// Workers stop, all processes get another number, scheduler and workers start; jobs are enqueued
 /// all the while, some for later.
 #[tokio::test(flavor = "multi_thread")]
-async fn from_one_to_four_and_back_nothing_is_lost_and_nothing_doubled() -> Result<()> {
+async fn changing_the_shards_from_one_to_four_and_back_loses_and_repeats_nothing() -> Result<()> {
     let mut system = TestSystem::start().await?;
     let sink = HttpSink::start().await?;
     sink.set_default(Behaviour::Delay(Duration::from_millis(3)));
@@ -66,7 +66,7 @@ async fn from_one_to_four_and_back_nothing_is_lost_and_nothing_doubled() -> Resu
 /// A process with the old number gets no jobs, loses its leases, and leaves nothing behind in
 /// Redis.
 #[tokio::test(flavor = "multi_thread")]
-async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere() -> Result<()> {
+async fn workers_with_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere() -> Result<()> {
     let system = TestSystem::start().await?;
     build_index(&system).await;
     let tenant = system.tenant("acme").await?;
@@ -104,7 +104,7 @@ async fn holders_of_the_old_number_lose_their_leases_and_the_jobs_run_elsewhere(
 /// A run cut off by the change is interrupted and starts again; it does not continue beside its
 /// second run.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_was_not_stopped_lets_go_of_its_runs() -> Result<()> {
+async fn a_worker_that_was_not_stopped_abandons_its_runs() -> Result<()> {
     let system = TestSystem::start().await?;
     let sink = HttpSink::start().await?;
     sink.set("running", Behaviour::Hang);

@@ -13,7 +13,7 @@ use super::SPLIT;
 use crate::queue::support::{LEASE, PATIENCE, indexed, process_spec, queue, reaches, shard, worker_spec};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_fetch_nothing() -> Result<()> {
+async fn a_disagreeing_worker_fetches_nothing() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
     let tenant = system.tenant("acme").await?;
     let scheduler = system.scheduler();
@@ -29,7 +29,7 @@ async fn they_fetch_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_they_submit_runs_all_the_same() -> Result<()> {
+async fn jobs_submitted_by_a_disagreeing_process_run() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
     let tenant = system.tenant("acme").await?;
     let (scheduler, worker) = (system.scheduler(), system.worker(1, LEASE));
@@ -49,7 +49,7 @@ async fn says(process: &ProcessUnderTest, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_say_so_and_leave_the_work_to_others() -> Result<()> {
+async fn disagreeing_processes_log_it_and_leave_the_work_to_others() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
     let tenant = system.tenant("acme").await?;
     let scheduler = system.scheduler();
@@ -66,7 +66,7 @@ async fn they_say_so_and_leave_the_work_to_others() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_refuses_to_split_a_queue_that_there_is_not() -> Result<()> {
+async fn a_process_refuses_to_split_an_unknown_queue() -> Result<()> {
     let system = TestSystem::start().await?;
     for name in ["worker", "scheduler"] {
         let spec = process_spec(&system, name)?.env("METRICS_PORT", "0").env("ROTA_QUEUE_SHARDS", "emial:4");

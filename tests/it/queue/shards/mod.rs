@@ -2,10 +2,10 @@
 //! each tenant.
 
 mod changing;
+mod control;
 mod disagreement;
+mod fairness;
 mod running;
-mod shares;
-mod steering;
 
 use anyhow::Result;
 use redis::aio::MultiplexedConnection;

@@ -28,13 +28,16 @@ async fn jobs_of_twenty_tenants_run_once_each() -> Result<()> {
     }
     assert_eq!(Ledger::open(&system).await?.completed(300).await, 300, "every job took one attempt");
     let tokens = sink.tokens();
-    assert_eq!((tokens.len(), tokens.values().sum::<usize>()), (300, 300));
+    assert_eq!(tokens.len(), 300);
+    assert_eq!(tokens.values().sum::<usize>(), 300);
     for worker in workers {
         worker.stop().await?;
     }
     scheduler.stop().await;
     let status = system.index.status(&queue()).await?;
-    assert_eq!((status.leased, status.tenants_waiting, status.workers), (0, 0, 0), "nothing is left behind");
+    assert_eq!(status.leased, 0);
+    assert_eq!(status.tenants_waiting, 0);
+    assert_eq!(status.workers, 0, "nothing is left behind");
     Ok(())
 }
 
@@ -48,7 +51,7 @@ async fn slots(redis: &PrivateRedis, system: &TestSystem) -> Result<BTreeSet<u16
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flush_loses_nothing_and_doubles_nothing() -> Result<()> {
+async fn a_flush_loses_and_repeats_nothing() -> Result<()> {
     let redis = PrivateRedis::new(RedisOptions { cluster: true, ..RedisOptions::default() }).await?;
     let database = SharedServer::from_env()?.create_database().await?;
     let system = TestSystem::on(database.urls().clone(), redis.url(), Some(database)).await?.split(SPLIT)?;
@@ -77,7 +80,8 @@ async fn a_flush_loses_nothing_and_doubles_nothing() -> Result<()> {
     }
     assert_eq!(Ledger::open(&system).await?.completed(44).await, 44, "every job took one attempt");
     let tokens = sink.tokens();
-    assert_eq!((tokens.len(), tokens.values().sum::<usize>()), (44, 44));
+    assert_eq!(tokens.len(), 44);
+    assert_eq!(tokens.values().sum::<usize>(), 44);
     worker.stop().await?;
     scheduler.stop().await;
     Ok(())
@@ -85,7 +89,7 @@ async fn a_flush_loses_nothing_and_doubles_nothing() -> Result<()> {
 
 /// In a cluster, a single node can be lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_loss_of_one_shard_has_the_queue_built_anew() -> Result<()> {
+async fn the_loss_of_one_shard_causes_a_rebuild_of_the_queue() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
     let tenants: Vec<_> = tenants_of_each(&system, 1).await?.concat();
     let scheduler = system.scheduler();
@@ -113,7 +117,7 @@ async fn the_loss_of_one_shard_has_the_queue_built_anew() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_is_lost_is_rescued_in_every_shard() -> Result<()> {
+async fn jobs_of_a_lost_worker_are_rescued_in_every_shard() -> Result<()> {
     let system = TestSystem::start().await?.split(SPLIT)?;
     let tenants: Vec<_> = tenants_of_each(&system, 1).await?.concat();
     let _scheduler = system.scheduler();
