@@ -13,10 +13,7 @@ use crate::{
     openapi,
     routes::{
         health,
-        v1::{
-            campaign_leads, campaigns, job_events, job_explain, job_kinds, jobs, jobs_batch, jobs_many, suppressions,
-            unsubscribe, webhook_deliveries, webhook_endpoints,
-        },
+        v1::{campaign_leads, campaigns, jobs, suppressions, unsubscribe, webhook_deliveries, webhook_endpoints},
     },
     state::AppState,
 };
@@ -37,16 +34,16 @@ pub fn routes(checks: Arc<dyn HealthChecks>) -> OpenApiRouter<AppState> {
 fn v1() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(jobs::create, jobs::list))
-        .routes(routes!(jobs_batch::create))
-        .routes(routes!(jobs_batch::show))
-        .routes(routes!(jobs_many::retry))
-        .routes(routes!(jobs_many::cancel))
+        .routes(routes!(jobs::batch::create))
+        .routes(routes!(jobs::batch::show))
+        .routes(routes!(jobs::bulk::retry))
+        .routes(routes!(jobs::bulk::cancel))
         .routes(routes!(jobs::show))
-        .routes(routes!(job_explain::explain))
-        .routes(routes!(job_events::follow))
+        .routes(routes!(jobs::explain::explain))
+        .routes(routes!(jobs::events::follow))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
-        .routes(routes!(job_kinds::list))
+        .routes(routes!(jobs::kinds::list))
         .routes(routes!(campaigns::create, campaigns::list))
         .routes(routes!(campaigns::show))
         .routes(routes!(campaigns::preview))

@@ -12,7 +12,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::{
-    compute::Busy,
+    compute::{Busy, ComputePool},
+    db::TenantDb,
     store::{
         campaigns::{self, Campaign},
         recipients::Addressee,
@@ -23,7 +24,6 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
-    context::JobContext,
     ports::mail::{Mailbox, OutgoingMail},
     templates::{CompiledTemplate, MailTemplate, RenderedMail, TemplateError},
     unsubscribe::{UnsubscribeLinks, Unsubscriber},
@@ -84,25 +84,25 @@ impl CampaignMail {
     /// Builds the mail to one recipient. The same date always produces the same octets.
     pub async fn write(
         self: &Arc<Self>,
-        context: &JobContext,
-        recipient: Uuid,
+        compute: &ComputePool,
+        links: &UnsubscribeLinks,
+        who: Unsubscriber,
         addressee: &Addressee,
         date: DateTime<Utc>,
     ) -> Result<Result<OutgoingMail, TemplateError>, Busy> {
-        let environment = context.environment();
-        let who = Unsubscriber { tenant: context.tenant(), recipient };
-        let (mail, links, to) = (Arc::clone(self), environment.unsubscribe_links.clone(), addressee.email.clone());
+        let list_unsubscribe = Some(links.url(who));
+        let (mail, links, to) = (Arc::clone(self), links.clone(), addressee.email.clone());
         let variables = addressee.variables.clone();
         let render = move || mail.render(&links, who, &to, &variables);
-        let rendered = environment.compute.run(context.tenant(), RENDER, render).await?;
+        let rendered = compute.run(who.tenant, RENDER, render).await?;
         Ok(rendered.map(|RenderedMail { subject, text, html }| OutgoingMail {
-            message_id: self.message_id(recipient),
+            message_id: self.message_id(who.recipient),
             from: self.from.clone(),
             to: Mailbox::new(&addressee.email),
             subject,
             text,
             html,
-            list_unsubscribe: Some(environment.unsubscribe_links.url(who)),
+            list_unsubscribe,
             date,
             campaign: Some(self.id),
         }))
@@ -135,9 +135,15 @@ enum Missing {
 
 impl CampaignMails {
     /// The compiled campaign; `None` if no campaign has this id.
-    pub async fn of(&self, context: &JobContext, id: Uuid) -> anyhow::Result<Option<Compiled>> {
-        let cell = self.cell((context.tenant(), id));
-        match cell.get_or_try_init(|| compile(context, id)).await {
+    pub async fn of(
+        &self,
+        tenants: &TenantDb,
+        compute: &ComputePool,
+        tenant: TenantId,
+        id: Uuid,
+    ) -> anyhow::Result<Option<Compiled>> {
+        let cell = self.cell((tenant, id));
+        match cell.get_or_try_init(|| compile(tenants, compute, tenant, id)).await {
             Ok(compiled) => Ok(Some(compiled.clone())),
             Err(Missing::Campaign) => Ok(None),
             Err(Missing::Failure(error)) => Err(error),
@@ -167,14 +173,14 @@ fn surplus<T>(kept: &HashMap<Key, T>, tenant: TenantId) -> Option<Key> {
 }
 
 /// Reads and compiles. The transaction ends before the compilation begins.
-async fn compile(context: &JobContext, id: Uuid) -> Result<Compiled, Missing> {
+async fn compile(tenants: &TenantDb, compute: &ComputePool, tenant: TenantId, id: Uuid) -> Result<Compiled, Missing> {
     let failure = |error: sqlx::Error| Missing::Failure(error.into());
-    let mut transaction = context.begin().await.map_err(failure)?;
+    let mut transaction = tenants.begin(tenant).await.map_err(failure)?;
     let campaign = campaigns::find(&mut transaction, id).await.map_err(failure)?;
     transaction.commit().await.map_err(failure)?;
     let campaign = campaign.ok_or(Missing::Campaign)?;
     let work = move || CampaignMail::compile(&campaign).map(Arc::new);
-    let compiled = context.environment().compute.run(context.tenant(), COMPILE, work).await;
+    let compiled = compute.run(tenant, COMPILE, work).await;
     compiled.map_err(|busy| Missing::Failure(busy.into()))
 }
 

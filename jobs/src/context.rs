@@ -12,9 +12,8 @@ use std::{
 use shared::{
     db::TenantTx,
     queue::{
-        NewJob,
+        Lease, NewJob,
         complete::effects::Effect,
-        dispatch::Lease,
         observe::batches::{self, BatchRecord},
         observe::progress::Progress,
     },

@@ -9,6 +9,7 @@ pub mod context;
 pub mod environment;
 pub mod error_summary;
 pub mod job;
+pub mod kind;
 pub mod kinds;
 pub mod ports;
 pub mod registry;

@@ -25,8 +25,7 @@ use shared::{
     db::{PoolSettings, SystemDb, TenantDb, migrate},
     ids,
     queue::{
-        Index, IndexSettings, NewJob, Priority, ShardCounts,
-        enqueue::{EnqueueRequest, Producer},
+        Index, IndexSettings, NewJob, Priority, ShardCounts, enqueue::Producer, ledger::request::EnqueueRequest,
         observe::inspect,
     },
     store::{tenants::OwnerConnection, webhook_secrets::SecretReader},
@@ -37,10 +36,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use worker::{
-    handlers::HandlerRuntime,
-    process::{WorkerSettings, work},
-};
+use worker::{capacity::handler_runtime::HandlerRuntime, process::WorkerSettings, worker::work};
 
 use crate::postgres::{DatabaseUrls, SharedServer, TestDatabase};
 

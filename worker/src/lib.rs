@@ -1,33 +1,26 @@
 //! The worker process: leases jobs from the queue and runs their handlers.
 //!
-//! The path of a job: [`fetcher`] leases it, [`runtime`] (apalis) starts it, [`runner`] waits for a
-//! slot and calls the handler through [`handlers`], [`finisher`] writes the outcome. Meanwhile
-//! [`renewer`] keeps its lease alive and [`listener`] receives cancellations.
+//! ```text
+//!   fetch: poll, notification or direct dispatch ─▶ intake ─▶ run: slot, handler, completer
+//!            ▲ permits                                │                     │
+//!   capacity: budget, slots                lease: held until the outcome is settled
+//! ```
 //!
 //! There are two runtimes: handlers run on one, everything else on the other, so a handler that
 //! computes or blocks does not cost the process its leases.
+//!
+//! - [`setup`] reads the configuration and opens the stores; [`worker`] starts and stops the parts.
+//! - [`fetch`] leases jobs for free permits; every leased job passes `fetch/intake.rs`.
+//! - [`capacity`] bounds how many jobs are held and run, and measures what a start costs.
+//! - [`run`] runs the handlers and completes the jobs.
+//! - [`lease`] renews leases until they are settled.
 
-pub mod assembly;
 pub mod capacity;
-mod ends;
-mod failure_log;
-pub mod fetcher;
-pub mod finisher;
-pub mod grants;
-pub mod handlers;
+pub mod fetch;
 mod heartbeat;
-pub mod held_leases;
-pub mod listener;
+pub mod lease;
 mod metrics;
-pub mod newly_active;
-pub mod places;
 pub mod process;
-pub mod quarantine;
-pub mod renewer;
-pub mod runner;
-pub mod runtime;
-mod skew;
-pub mod slots;
-pub mod sources;
-pub mod stall;
-pub mod start_cost;
+pub mod run;
+pub mod setup;
+pub mod worker;

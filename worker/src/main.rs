@@ -51,7 +51,7 @@ fn run() -> anyhow::Result<()> {
     let control = control_runtime::build()?;
     // Not on the main thread: waking the main thread would precede each run, and it shares no tasks
     // with the worker threads.
-    let ended = control.block_on(control.spawn(worker::assembly::run(config, handlers.handle().clone())));
+    let ended = control.block_on(control.spawn(worker::setup::run(config, handlers.handle().clone())));
     // Do not wait for a handler that ignores cancellation: its result can no longer be recorded.
     handlers.shutdown_background();
     ended?

@@ -1,19 +1,19 @@
 //! The Prometheus metrics of the worker.
 
 use std::{
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
 use foldhash::{HashMap, HashMapExt as _};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
-    queue::{JobState, QueueName, complete::Outcome, dispatch::Lease},
+    queue::{JobState, Lease, QueueName, complete::Outcome},
     telemetry::names::{self, label},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{fetcher::Dispatch, slots::Slots};
+use crate::{capacity::slots::Slots, fetch::in_flight::InFlight};
 
 /// How often the gauges are set; a gauge that is not set for a minute is dropped.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -54,9 +54,9 @@ pub fn ended(lease: &Lease, outcome: Option<&Outcome>, ran: Duration) {
     }
 }
 
-fn of_queue(queue: &QueueName, tell: impl FnOnce(&mut QueueMeters)) {
+fn of_queue(queue: &QueueName, record: impl FnOnce(&mut QueueMeters)) {
     let mut queues = METERS.lock().unwrap_or_else(PoisonError::into_inner);
-    tell(queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)));
+    record(queues.entry(queue.clone()).or_insert_with(|| QueueMeters::of(queue)));
 }
 
 impl QueueMeters {
@@ -95,7 +95,7 @@ pub fn left(lease: &Lease, reason: &'static str) {
 }
 
 /// Reports the number of busy and free slots, until `stop`.
-pub async fn report_slots(slots: Slots<Dispatch>, stop: CancellationToken) {
+pub async fn report_slots(slots: Arc<Slots<InFlight>>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let (busy, free) = slots.busy_and_free();

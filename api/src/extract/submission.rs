@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use shared::{
     db::TenantDb,
-    queue::enqueue::Idempotency,
+    queue::ledger::request::Idempotency,
     store::idempotency::{self, KeyUse},
     tenancy::TenantId,
 };

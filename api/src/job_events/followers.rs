@@ -36,7 +36,7 @@ impl Followers {
             match notice {
                 Notice::Changed(job, _) => self.tell(job),
                 Notice::Connected => self.list().values().for_each(|changed| changed.send_replace(())),
-                Notice::Wake(_) | Notice::NewlyActive(_) | Notice::Granted(..) | Notice::Cancelled(..) => {}
+                Notice::Wake(_) | Notice::NewlyActive(_) | Notice::Dispatched(..) | Notice::Cancelled(..) => {}
             }
         }
     }

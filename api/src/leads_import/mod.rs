@@ -19,6 +19,7 @@ mod header;
 mod lines;
 mod names;
 mod options;
+mod problem;
 mod records;
 mod report;
 mod row;
@@ -35,8 +36,9 @@ use report::Reporter;
 pub use error::ImportError;
 pub use names::{MAX_NAME_LENGTH, RESERVED_NAMES};
 pub use options::{Delimiter, ImportLimits, ImportOptions, OnError};
+pub use problem::{RowCode, RowProblem};
 pub use report::{Column, Duplicate, ImportReport, RowError};
-pub use row::{LeadRow, RowCode, RowProblem};
+pub use row::LeadRow;
 
 /// Rows read before the task yields to others on its thread: a megabyte at most.
 const ROWS_A_TURN: u64 = 16;

@@ -23,7 +23,7 @@ use super::error::ImportError;
 use super::fields::Fields;
 use super::lines::{Line, Lines};
 use super::options::{Delimiter, ImportLimits};
-use super::row::RowProblem;
+use super::problem::RowProblem;
 
 /// Bytes of lines that one import may read a second time, over all recoveries. Once they are spent,
 /// a broken record is rejected with all its lines.

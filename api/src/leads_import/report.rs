@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::ImportError;
 use super::options::OnError;
-use super::row::{Fault, RowCode};
+use super::problem::{Fault, RowCode};
 
 /// Errors and duplicates listed one by one; the rest are only counted.
 const MAX_LISTED: usize = 1_000;

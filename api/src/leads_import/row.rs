@@ -4,13 +4,12 @@
 //! (UTF-8, no NUL or other control characters but tab and newline); otherwise the values are
 //! verbatim. [`super::report`] reports a [`RowProblem`] to the client.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::email_address::{EmailAddress, EmailAddressError};
-use utoipa::ToSchema;
 
 use super::fields::Fields;
 use super::header::Header;
+use super::problem::{Fault, RowProblem};
 use super::records::Record;
 
 /// A valid row.
@@ -37,62 +36,6 @@ impl LeadRow {
     pub(super) fn keep_filled(&mut self) {
         self.variables.retain(|_, value| value.as_str() != Some(""));
     }
-}
-
-/// An error in one row: `Display` is the message for people, [`RowProblem::code`] the code for
-/// programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RowProblem {
-    #[error("the row has {found} fields, the header has {expected}")]
-    FieldCount { found: usize, expected: usize },
-    #[error("a quote is left open, or the row runs over several lines that do not make one row")]
-    UnclosedQuote,
-    #[error("the row is too long")]
-    RowTooLong,
-    #[error("the value is longer than {limit} bytes")]
-    FieldTooLong { limit: usize },
-    #[error("the value is not UTF-8; it may be Latin-1: save the file as \"CSV UTF-8\"")]
-    NotUtf8,
-    #[error("the value contains the control character U+{0:04X}")]
-    ControlCharacter(u32),
-    #[error("{0}")]
-    Email(EmailAddressError),
-}
-
-/// The closed set of codes of bad rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RowCode {
-    FieldCount,
-    UnclosedQuote,
-    RowTooLong,
-    FieldTooLong,
-    NotUtf8,
-    ControlCharacter,
-    InvalidEmail,
-}
-
-impl RowProblem {
-    pub fn code(self) -> RowCode {
-        match self {
-            Self::FieldCount { .. } => RowCode::FieldCount,
-            Self::UnclosedQuote => RowCode::UnclosedQuote,
-            Self::RowTooLong => RowCode::RowTooLong,
-            Self::FieldTooLong { .. } => RowCode::FieldTooLong,
-            Self::NotUtf8 => RowCode::NotUtf8,
-            Self::ControlCharacter(_) => RowCode::ControlCharacter,
-            Self::Email(_) => RowCode::InvalidEmail,
-        }
-    }
-}
-
-/// A problem and its position in the row.
-#[derive(Debug, PartialEq)]
-pub(super) struct Fault<'a> {
-    pub problem: RowProblem,
-    /// Index of the column, unless the row as a whole is bad.
-    pub column: Option<usize>,
-    pub value: &'a [u8],
 }
 
 pub(super) fn read<'a>(record: &'a Record, header: &Header, max_field_bytes: usize) -> Result<LeadRow, Fault<'a>> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use shared::config::TestKinds;
 
-use crate::registry::{Kind, Registry};
+use crate::{kind::Kind, registry::Registry};
 
 fn raw(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).expect("valid JSON")

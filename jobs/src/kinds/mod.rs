@@ -6,7 +6,7 @@ pub mod send_campaign;
 pub mod send_campaign_email;
 pub mod testing;
 
-use crate::registry::Kind;
+use crate::kind::Kind;
 
 /// The kinds that are always registered.
 pub fn all() -> Vec<Kind> {

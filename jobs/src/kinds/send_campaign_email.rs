@@ -28,8 +28,10 @@ use uuid::Uuid;
 use crate::{
     backoff,
     context::JobContext,
+    environment::Environment,
     job::{Job, JobError, Success},
     ports::mail::{MailError, OutgoingMail},
+    unsubscribe::Unsubscriber,
 };
 
 /// Sends one mail of a campaign to one recipient.
@@ -107,11 +109,13 @@ impl SendCampaignEmail {
             Effect::Begun(at) => at,
         };
         let date = addressee.handed_over_at.unwrap_or(begun);
-        let rendered = match context.environment().campaign_mails.of(context, self.campaign_id).await? {
+        let who = Unsubscriber { tenant: context.tenant(), recipient: self.recipient_id };
+        let Environment { campaign_mails: mails, tenants, compute, unsubscribe_links, .. } = context.environment();
+        let rendered = match mails.of(tenants, compute, who.tenant, self.campaign_id).await? {
             None => return Ok(Success::Cancel("the campaign no longer exists".into())),
             Some(Err(error)) => Err(error),
             Some(Ok(mail)) => {
-                mail.write(context, self.recipient_id, addressee, date).await.map_err(anyhow::Error::from)?
+                mail.write(compute, unsubscribe_links, who, addressee, date).await.map_err(anyhow::Error::from)?
             }
         };
         match rendered {

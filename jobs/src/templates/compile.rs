@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, machinery};
 
 use super::{
     MailTemplate,
-    error::{MAX_REASON_CHARS, TemplateError, TemplatePart, shown},
+    error::{TemplateError, TemplatePart, syntax_error},
     escape, filters, policy, requirements, scan,
 };
 
@@ -112,9 +112,4 @@ fn environment() -> Environment<'static> {
     environment.set_debug(true);
     filters::install(&mut environment);
     environment
-}
-
-pub(super) fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
-    let reason = error.detail().map_or_else(|| error.kind().to_string(), |detail| shown(detail, MAX_REASON_CHARS));
-    TemplateError::Syntax { part, line: error.line().unwrap_or(1), reason }
 }

@@ -109,3 +109,8 @@ fn list(known: &[String]) -> String {
         _ => shown,
     }
 }
+
+pub(super) fn syntax_error(part: TemplatePart, error: &minijinja::Error) -> TemplateError {
+    let reason = error.detail().map_or_else(|| error.kind().to_string(), |detail| shown(detail, MAX_REASON_CHARS));
+    TemplateError::Syntax { part, line: error.line().unwrap_or(1), reason }
+}

@@ -10,10 +10,7 @@
 
 use minijinja::machinery::{Span, Token, Tokenizer};
 
-use super::{
-    compile::syntax_error,
-    error::{TemplateError, TemplatePart},
-};
+use super::error::{TemplateError, TemplatePart, syntax_error};
 
 /// Maximum number of tags in one part.
 const MAX_TAGS: usize = 2_000;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     db::SystemDb,
-    queue::{Index, ledger::expiry},
+    queue::{Index, repair::expiry},
 };
 
 use crate::{elector::Leading, maintainer::Service};

@@ -16,7 +16,7 @@ use shared::{
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Longer than two renewals of a live holder (see `worker::renewer`), so each can assert its
+/// Longer than two renewals of a live holder (see `worker::lease::renewer`), so each can assert its
 /// leases.
 const GRACE: Duration = Duration::from_millis(1_200);
 

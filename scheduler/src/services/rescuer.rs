@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Longer than two renewals of a live holder (see `worker::renewer`).
+/// Longer than two renewals of a live holder (see `worker::lease::renewer`).
 const RECOVERY: Duration = Duration::from_millis(1_200);
 
 /// Looks for expired leases.

@@ -6,8 +6,10 @@
 //! the schema and the roles.
 
 mod fitness;
-mod kept;
+mod fitness_check;
 pub mod migrate;
+mod pinned;
+mod pinned_idle;
 mod pool;
 mod role_pool;
 mod scarcity;
@@ -18,7 +20,7 @@ mod system;
 mod tenant;
 
 pub use fitness::Fitness;
-pub use kept::Kept;
+pub use pinned::PinnedConnections;
 pub use pool::PoolSettings;
 pub use shares::{ShareInUse, is_share_in_use};
 pub use system::{PLANNER, SystemDb};

@@ -64,7 +64,7 @@ impl SessionSettings {
 ///
 /// A connection is pinged before each use: most statements belong to requests that are not retried,
 /// and a crash of PostgreSQL leaves the pool full of dead connections. Callers that cannot afford
-/// that round trip use [`super::Kept`] and repeat failed statements.
+/// that round trip use [`super::PinnedConnections`] and repeat failed statements.
 pub(super) fn open(
     url: &str,
     application: &str,

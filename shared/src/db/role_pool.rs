@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     fitness::Findings,
-    kept::Idle,
+    pinned_idle::Idle,
     pool::{self, PoolSettings, SessionSettings},
     scarcity::Scarcity,
     session::Session,

@@ -2,7 +2,8 @@
 //! granted.
 
 use super::{
-    fitness::{self, Fitness, Role},
+    fitness::Fitness,
+    fitness_check::{self, Role},
     pool::{PoolSettings, SessionSettings},
     role_pool::RolePool,
 };
@@ -35,12 +36,12 @@ impl SystemDb {
 
     /// Whether the database is usable, for readiness.
     pub async fn fitness(&self) -> Fitness {
-        fitness::examine(&self.pool, Role::System).await
+        fitness_check::examine(&self.pool, Role::System).await
     }
 
     /// Closes unused connections; call this every few seconds.
     pub async fn tidy(&self) {
-        fitness::look_for_scarcity(&self.pool).await;
+        fitness_check::look_for_scarcity(&self.pool).await;
         self.pool.tidy().await;
     }
 

@@ -17,7 +17,8 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    fitness::{self, Fitness, Role},
+    fitness::Fitness,
+    fitness_check::{self, Role},
     pool::{PoolSettings, SessionSettings},
     role_pool::RolePool,
     shares::Shares,
@@ -63,7 +64,7 @@ impl TenantDb {
     async fn begin_with(&self, tenant: TenantId, share: OwnedSemaphorePermit) -> Result<TenantTx, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !self.is_confined.load(Ordering::Relaxed) {
-            fitness::require_confined(&mut transaction).await?;
+            fitness_check::require_confined(&mut transaction).await?;
             self.is_confined.store(true, Ordering::Relaxed);
         }
         sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
@@ -74,12 +75,12 @@ impl TenantDb {
 
     /// Whether the database is usable, for readiness.
     pub async fn fitness(&self) -> Fitness {
-        fitness::examine(&self.pool, Role::App).await
+        fitness_check::examine(&self.pool, Role::App).await
     }
 
     /// Closes unused connections; call this every few seconds.
     pub async fn tidy(&self) {
-        fitness::look_for_scarcity(&self.pool).await;
+        fitness_check::look_for_scarcity(&self.pool).await;
         self.pool.tidy().await;
     }
 }

@@ -9,89 +9,40 @@ mod group;
 mod intake;
 mod isolated;
 mod pusher;
-mod related;
-mod statements;
+mod writer;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
-use serde_json::value::RawValue;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use self::{
-    group::Writer,
     intake::{Intake, Open},
-    isolated::IsolatedTenants,
+    isolated::queues::IsolatedTenants,
     pusher::Pusher,
+    writer::Writer,
 };
 use crate::queue::{
-    Index, NewJob, WaitingJob,
-    ledger::relations::{Refused, Relations},
+    index::Index,
+    job::NewJob,
+    ledger::{
+        insert, insert_related,
+        relations::{Refused, Relations},
+        request::{EnqueueRequest, Enqueued},
+    },
+    waiting_job::WaitingJob,
 };
 use crate::{
     clock::Clock,
-    db::{Kept, SystemDb, TenantTx},
+    db::{PinnedConnections, SystemDb, TenantTx},
     patience,
 };
 
 /// While one group's commit is flushed to disk, the next group is filled and sent.
 const WRITERS: usize = 3;
-
-/// A client's key for a request, and the fingerprint that distinguishes request bodies.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// The value of the `Idempotency-Key` header.
-    pub key: String,
-    /// A hash over method, path and body.
-    pub fingerprint: Vec<u8>,
-    /// The response to store for a replay, unless it can be read from the ledger.
-    pub response: Option<Box<RawValue>>,
-}
-
-/// Jobs of one tenant that are committed together or not at all.
-#[derive(Debug)]
-pub struct EnqueueRequest {
-    /// At least one job.
-    pub jobs: Vec<NewJob>,
-    /// The client's key, if it sent one.
-    pub idempotency: Option<Idempotency>,
-}
-
-/// The result of a request.
-#[derive(Debug)]
-pub enum Enqueued {
-    /// All its jobs are in the ledger.
-    Created,
-    /// Its jobs are in the ledger except these, which were refused because of their relations. If
-    /// all were refused, nothing was committed.
-    CreatedExcept(Vec<Refused>),
-    /// An earlier request with this key was committed.
-    Replayed {
-        /// The first job of the earlier request.
-        first_job: Uuid,
-        /// The stored response, if there is one.
-        response: Option<Box<RawValue>>,
-        /// The jobs of the earlier request that were refused.
-        refused: Vec<Refused>,
-    },
-    /// The key was used with another body.
-    KeyReused,
-}
-
-impl Enqueued {
-    fn created_except(refused: Vec<Refused>) -> Self {
-        if refused.is_empty() { Self::Created } else { Self::CreatedExcept(refused) }
-    }
-
-    /// Whether the request committed new jobs.
-    const fn has_created(&self) -> bool {
-        matches!(self, Self::Created | Self::CreatedExcept(_))
-    }
-}
 
 /// Why nothing was committed, as far as is known.
 #[derive(Debug, thiserror::Error)]
@@ -108,20 +59,6 @@ pub enum EnqueueError {
     /// The ledger refused the jobs.
     #[error("ledger: {0}")]
     Ledger(Arc<sqlx::Error>),
-}
-
-/// The result of a group of requests.
-struct Committed {
-    answers: Vec<Enqueued>,
-    /// Jobs that are not pushed to the index.
-    idle: HashSet<Uuid>,
-}
-
-impl Committed {
-    /// All jobs of the group are pushed to the index.
-    fn of_all(answers: Vec<Enqueued>) -> Self {
-        Self { answers, idle: HashSet::new() }
-    }
 }
 
 struct Waiting {
@@ -151,7 +88,7 @@ impl Producer {
     pub fn start(db: &SystemDb, index: Index, clock: Clock) -> Self {
         let intake = Intake::new(WRITERS);
         let pusher = Pusher::start(index, clock);
-        let (connections, commits) = (Kept::new(db, WRITERS), TaskTracker::new());
+        let (connections, commits) = (PinnedConnections::new(db, WRITERS), TaskTracker::new());
         let writer = Writer {
             connections,
             pusher: pusher.clone(),
@@ -188,10 +125,10 @@ impl Producer {
     /// Inserts jobs of the transaction's tenant within that transaction, and returns those refused
     /// because of their relations. After the commit, [`Self::announce`] pushes the jobs at once.
     pub async fn enqueue_in(transaction: &mut TenantTx, jobs: &[NewJob]) -> Result<Vec<Refused>, sqlx::Error> {
-        if related::has_relations(jobs) {
-            return related::insert_in(transaction, jobs).await;
+        if insert_related::has_relations(jobs) {
+            return insert_related::insert_in(transaction, jobs).await;
         }
-        statements::insert_in(transaction, jobs).await?;
+        insert::insert_in(transaction, jobs).await?;
         Ok(Vec::new())
     }
 

@@ -3,30 +3,29 @@
 //!
 //! Invariant: the index is a rebuildable cache. Every method may be repeated, and the ledger
 //! confirms every result.
-//! Next: [`sharding`] for the shard that serves a call, `lua/prelude.lua` for the key layout,
-//! [`records`] for inputs and results.
+//! Next: [`sharding`] for the shard that serves a call, `lua/lib/layout.lua` for the key layout,
+//! [`dispatch`] and [`leases`] for the way of a job through the index.
 
-mod announce;
+pub mod announce;
 mod building;
 mod checking;
+pub mod dispatch;
 pub mod eviction;
 mod fitness;
 mod job_position;
 pub mod keys;
-mod leases;
+pub mod leases;
 mod limiting;
 pub mod notifications;
-mod records;
+mod packed;
 mod redis_clock;
 mod scripts;
 mod sharding;
 mod start_cost;
 mod stats;
+pub mod status;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     IntoConnectionInfo as _, RedisError, Script, ScriptInvocation,
@@ -35,23 +34,23 @@ use redis::{
 };
 use uuid::Uuid;
 
-pub use self::records::{
-    CancelledJob, FlowDepth, Grant, HeldLease, IndexState, IndexStatus, JobChange, LeaseToken, Renewed, Settlement,
-    WaitingJob, Welcome,
-};
 pub use self::start_cost::StartCost;
 pub(in crate::queue) use self::{
     checking::{CheckMode, Member},
     job_position::{JobPosition, Place},
     limiting::LimitChange,
-    records::{FetchedIds, LeasedId, Offer, by_queue},
 };
 use self::{
     redis_clock::RedisClock,
-    scripts::{CANCEL, FETCH, PUSH, SETTLE, WATCH},
+    scripts::{CANCEL, PUSH, WATCH},
     sharding::{Split, all},
 };
-use crate::queue::{QueueName, Shard, ShardCounts};
+use crate::queue::{
+    job::QueueName,
+    shard::Shard,
+    shard_counts::ShardCounts,
+    waiting_job::{CancelledJob, WaitingJob},
+};
 use crate::tenancy::TenantId;
 
 /// Above this many ids per call, Lua's `unpack` overflows its stack. The bound also limits how long
@@ -60,9 +59,8 @@ pub const MAX_BATCH: usize = 500;
 /// Jobs per push call, about 0.5 ms of Redis time, so that other calls interleave with one tenant's
 /// large submission.
 const PUSHED_AT_ONCE: usize = 100;
-/// Settlements per call: about 1 ms of Redis time, less than a fetch of as many jobs takes.
-const SETTLED_AT_ONCE: usize = 250;
-const PROMOTED_PER_FETCH: usize = 200;
+/// A score in a flow is priority times this plus `run_at` in ms, as in the scripts.
+const PRIORITY_SPAN: i64 = 1 << 43;
 /// A worker whose last heartbeat is older than this is not counted.
 pub const WORKER_SILENCE: Duration = Duration::from_secs(5);
 
@@ -141,81 +139,15 @@ impl Index {
 
     async fn push_to(&self, shard: &Shard, jobs: &[WaitingJob], at_once: usize) -> Result<(), RedisError> {
         for chunk in jobs.chunks(at_once) {
-            let packed: Vec<_> = chunk.iter().map(WaitingJob::pack).collect();
+            let packed: Vec<_> = chunk.iter().map(packed::waiting_job).collect();
             self.call(&PUSH, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }
 
-    pub(in crate::queue) async fn fetch(
-        &self,
-        shard: &Shard,
-        wanted: usize,
-        lease: Duration,
-        token: LeaseToken,
-        welcome: Welcome,
-        offer: Option<Offer<'_>>,
-    ) -> Result<FetchedIds, RedisError> {
-        self.learn_time().await?;
-        let asked = Instant::now();
-        let mut call = self.call(&FETCH, shard);
-        call.arg(wanted.min(MAX_BATCH))
-            .arg(millis(lease))
-            .arg(token.bytes())
-            .arg(PROMOTED_PER_FETCH)
-            .arg(self.clock.until(self.response_timeout))
-            .arg(welcome.as_str());
-        if let Some(offer) = offer {
-            call.arg(offer.subscription).arg(offer.token.bytes());
-        }
-        let (state, ids, next_ms, scores, now_ms): (String, Vec<u8>, i64, String, i64) =
-            call.invoke_async(&mut self.connection()).await?;
-        self.clock.observe(now_ms, asked);
-        let (ids, scores) = (ids.chunks_exact(16), scores.split(' '));
-        let ids = ids.zip(scores).filter_map(|(id, score)| LeasedId::parse(id, score)).collect();
-        Ok(FetchedIds {
-            state: IndexState::parse(&state),
-            ids,
-            next: u64::try_from(next_ms).ok().map(Duration::from_millis),
-            now_ms,
-        })
-    }
-
-    /// Reads Redis's clock if no response has provided it yet. Without it a fetch has no deadline,
-    /// and Redis would lease jobs to a caller that has timed out.
-    async fn learn_time(&self) -> Result<(), RedisError> {
-        if !self.clock.is_known() {
-            let asked = Instant::now();
-            let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut self.connection()).await?;
-            self.clock.observe(seconds * 1_000 + micros / 1_000, asked);
-        }
-        Ok(())
-    }
-
-    /// Upper bound on the age of a direct dispatch.
-    pub(in crate::queue) fn age(&self, grant: &Grant) -> Duration {
-        self.clock.age(grant.at_ms)
-    }
-
-    /// Lower bound on Redis's current time; `told_ms` is an earlier time of Redis.
-    pub(in crate::queue) fn now_ms(&self, told_ms: i64) -> i64 {
-        self.clock.now_ms(told_ms)
-    }
-
     /// Measured start cost, sent with each settlement.
     pub const fn start_cost(&self) -> &StartCost {
         &self.start_cost
-    }
-
-    /// Ends leases granted by this shard. A lease now held under another token is left unchanged.
-    pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
-        for chunk in settlements.chunks(SETTLED_AT_ONCE) {
-            let packed: Vec<_> = chunk.iter().map(Settlement::pack).collect();
-            let mut call = self.call(&SETTLE, shard);
-            call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());
-            call.invoke_async::<()>(&mut self.connection()).await?;
-        }
-        Ok(())
     }
 
     /// Removes jobs that are final in the ledger from the index, and notifies the holders of

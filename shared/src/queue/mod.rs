@@ -26,24 +26,34 @@
 //! - [`control`] cancels and redrives jobs; [`observe`] reads them; [`limits`] are those of tenants.
 //! - [`ledger`] is the SQL that several of these share; [`index`] the scripts and their keys.
 
+pub mod announcement;
 pub mod complete;
 pub mod control;
 pub mod dispatch;
 pub mod enqueue;
 pub mod index;
 mod job;
+mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod observe;
 pub mod repair;
 mod shard;
 mod shard_counts;
+mod store_error;
+mod waiting_job;
 
-pub use index::notifications::{Notice, Notices, Subscription};
 pub use index::{
-    CancelledJob, Grant, HeldLease, Index, IndexSettings, IndexState, JobChange, LeaseToken, MAX_BATCH, Renewed,
-    Settlement, StartCost, WORKER_SILENCE, WaitingJob, Welcome,
+    Index, IndexSettings, MAX_BATCH, StartCost, WORKER_SILENCE,
+    announce::JobChange,
+    dispatch::{DirectDispatch, FetchScope, Proposed},
+    leases::Renewed,
+    notifications::{Notice, Notices, Subscription},
+    status::IndexState,
 };
 pub use job::{JobState, NewJob, Priority, QueueName};
+pub use lease::{Lease, LeaseToken, Settlement};
 pub use shard::Shard;
 pub use shard_counts::{InvalidShardCounts, MAX_SHARDS, ShardCounts, UnknownQueue};
+pub use store_error::StoreError;
+pub use waiting_job::{CancelledJob, WaitingJob};

@@ -4,6 +4,7 @@
 //! Invariant: every step may be repeated, and may be done by two leaders at once.
 
 pub mod check;
+pub mod expiry;
 pub mod reconcile;
 pub mod rescue;
 pub mod shard_agreement;

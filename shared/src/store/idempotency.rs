@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     db::TenantTx,
-    queue::{enqueue::Idempotency, ledger::relations::Refused},
+    queue::{ledger::relations::Refused, ledger::request::Idempotency},
 };
 
 /// Whether a request is the first with its key.

@@ -253,7 +253,7 @@ impl<'a, S: Socket> Session<'a, S> {
                 self.wire.raw(octets);
                 Ok(Step::Continue)
             }
-            _ => Ok(self.reply(250, "Kept").await),
+            _ => Ok(self.reply(250, "PinnedConnections").await),
         }
     }
 

@@ -11,7 +11,7 @@ use axum::{
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
     db::TenantTx,
-    queue::enqueue::Idempotency,
+    queue::ledger::request::Idempotency,
     store::{
         campaigns,
         idempotency::{self, Reservation},

@@ -1,5 +1,14 @@
-//! `/api/v1/jobs`: submits, shows, lists, cancels and redrives jobs. [`super::job_submission`]
+//! `/api/v1/jobs`: submits, shows, lists, cancels and redrives jobs. [`submission`]
 //! validates submissions.
+
+pub mod batch;
+pub mod bulk;
+mod control;
+pub mod events;
+pub mod explain;
+pub mod kinds;
+mod relations;
+mod submission;
 
 use axum::{
     extract::State,
@@ -10,9 +19,11 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use shared::{
     queue::{
-        JobState,
-        control::{self, ControlOutcome},
-        enqueue::{EnqueueError, EnqueueRequest, Enqueued},
+        JobState, announcement,
+        control::{self as queue_control, ControlOutcome},
+        enqueue::EnqueueError,
+        ledger::follow_up::Position,
+        ledger::request::{EnqueueRequest, Enqueued},
         observe::inspect::{self, JobFilter, JobRecord},
     },
     tenancy::TenantId,
@@ -20,10 +31,7 @@ use shared::{
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::{
-    job_control, job_relations,
-    job_submission::{JobAccepted, JobSubmission, new_job},
-};
+use self::submission::{JobAccepted, JobSubmission, new_job};
 use crate::{
     auth::{JobsControl, JobsCreate, JobsRead, Permit},
     extract::{Json, Page, PageBody, PageRequest, Path, Query, Submission},
@@ -160,10 +168,10 @@ pub async fn cancel(
     Path(id): Path<Uuid>,
 ) -> Result<Json<JobRecord>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    job_control::require(&state.registry, &permit, &mut transaction, id).await?;
-    let job = done(control::cancel(&mut transaction, id).await?)?;
+    control::require(&state.registry, &permit, &mut transaction, id).await?;
+    let job = done(queue_control::cancel(&mut transaction, id).await?)?;
     transaction.commit().await?;
-    control::announce_cancelled(&state.stores.index, &job).await;
+    announcement::cancelled(&state.stores.index, &job).await;
     show(Permit::from(permit), State(state), Path(id)).await
 }
 
@@ -176,14 +184,14 @@ pub async fn retry(
     Path(id): Path<Uuid>,
 ) -> Result<Json<JobRecord>, Problem> {
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    job_control::require(&state.registry, &permit, &mut transaction, id).await?;
-    let job = done(control::redrive(&mut transaction, id).await?)?;
+    control::require(&state.registry, &permit, &mut transaction, id).await?;
+    let job = done(queue_control::redrive(&mut transaction, id).await?)?;
     transaction.commit().await?;
-    control::announce_redriven(&state.stores.index, &job).await;
+    announcement::redriven(&state.stores.index, std::slice::from_ref(&job)).await;
     show(Permit::from(permit), State(state), Path(id)).await
 }
 
-fn done(steered: ControlOutcome) -> Result<control::Position, Problem> {
+fn done(steered: ControlOutcome) -> Result<Position, Problem> {
     match steered {
         ControlOutcome::Done(position) => Ok(position),
         ControlOutcome::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
@@ -192,7 +200,7 @@ fn done(steered: ControlOutcome) -> Result<control::Position, Problem> {
         ControlOutcome::Settling => Err(Problem::new(ProblemCode::Conflict)
             .detail("jobs that waited for this one are still being released or cancelled")
             .retry_after(1)),
-        ControlOutcome::KeyHeld(holder) => Err(job_relations::duplicate(holder)),
+        ControlOutcome::KeyHeld(holder) => Err(relations::duplicate(holder)),
         ControlOutcome::NotFound => Err(ProblemCode::NotFound.into()),
     }
 }

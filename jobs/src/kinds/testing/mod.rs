@@ -12,7 +12,7 @@ mod sleep;
 mod spin;
 mod stamp;
 
-use crate::registry::Kind;
+use crate::kind::Kind;
 
 /// The queue of all test-only kinds.
 const QUEUE: &str = "default";

@@ -8,11 +8,12 @@
 use deadpool::managed::Pool;
 
 use super::{
-    error::{Blame, MailError, MailStage, excerpt},
+    error::{Blame, MailError, excerpt},
     message::BuiltMail,
     pool::{Connection, Connector, Lease, Standing},
     reply::Reply,
     session::Session,
+    stage::MailStage,
 };
 
 /// How far a mail has come, for the error when the deadline passes.

@@ -13,10 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::fs;
 use uuid::Uuid;
 
-use super::{
-    error::{MailError, MailStage},
-    message::BuiltMail,
-};
+use super::{error::MailError, message::BuiltMail, stage::MailStage};
 
 /// Maximum characters of a Message-ID in a file name; longer ids are distinguished by a digest.
 const MAX_STEM_CHARS: usize = 120;

@@ -17,6 +17,7 @@ mod relay;
 mod reply;
 mod session;
 mod share;
+mod stage;
 mod stream;
 mod target;
 pub(crate) mod text;
@@ -35,8 +36,9 @@ use tokio::time::timeout;
 
 pub use self::{
     address::normalize_address,
-    error::{Blame, InvalidAddress, MailConfigError, MailError, MailStage},
+    error::{Blame, InvalidAddress, MailConfigError, MailError},
     message::{Mailbox, OutgoingMail},
+    stage::MailStage,
     verdict::EnhancedCode,
 };
 use self::{pool::Connector, relay::RelayLink, target::Target};

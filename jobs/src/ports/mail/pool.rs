@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    error::{MailConfigError, MailError, MailStage},
+    error::{MailConfigError, MailError},
     session::Session,
+    stage::MailStage,
     stream::TlsDoor,
     target::{Encryption, Relay},
 };

@@ -11,11 +11,12 @@ use tokio::time::timeout;
 
 use super::{
     dialogue::{Progress, deliver, lost_reply},
-    error::{Blame, MailError, MailStage},
+    error::{Blame, MailError},
     health::{Away, RelayHealth},
     message::BuiltMail,
     pool::{Connector, Lease},
     share::{Pass, Shares},
+    stage::MailStage,
 };
 
 /// A relay and its connections.

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use super::{
-    error::{MailError, MailStage},
+    error::MailError,
     reply::{NoReply, Reply, read_reply},
+    stage::MailStage,
     stream::{Stream, TlsDoor},
     target::{Credentials, Encryption},
 };

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
-use super::error::{MailError, MailStage};
+use super::{error::MailError, stage::MailStage};
 
 /// The TLS settings for one relay.
 #[derive(Clone)]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::{error::MailStage, reply::Reply};
+use super::{reply::Reply, stage::MailStage};
 
 /// The consequence of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::queue::{
     Index, JobState,
     ledger::follow_up::{self, Final, FollowUp, STEP},
-    ledger::relations::hooks,
+    ledger::relations::follow_up_flags,
 };
 use crate::{
     db::{self, SystemDb, TenantTx},
@@ -70,7 +70,7 @@ async fn step(db: &SystemDb, tenant: Uuid) -> Result<Option<FollowUp>, sqlx::Err
         id,
         tenant,
         state: if fails { JobState::Cancelled } else { JobState::Completed },
-        hooks: hooks::DEPENDENTS,
+        hooks: follow_up_flags::DEPENDENTS,
         unique_key: None,
         batch_id: None,
         waits_for: 0,

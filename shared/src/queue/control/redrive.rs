@@ -11,10 +11,16 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{ControlOutcome, Position, position, refused};
+use super::{ControlOutcome, position, refused};
 use crate::{
     db::TenantTx,
-    queue::{JobState, ledger::follow_up, ledger::relations::hooks},
+    queue::{
+        job::JobState,
+        ledger::{
+            follow_up::{self, Position},
+            relations::follow_up_flags,
+        },
+    },
 };
 
 /// The result of redriving several jobs.
@@ -36,7 +42,7 @@ struct Candidate {
 }
 
 /// Makes a discarded or cancelled job wait again, like a new job except for its attempt number.
-/// After the commit, call [`super::announce_redriven`].
+/// After the commit, call [`crate::queue::announcement::redriven`].
 pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<ControlOutcome, sqlx::Error> {
     let mut redriven = redrive_all(transaction, &[id]).await?;
     match (redriven.done.pop(), redriven.key_held.get(&id)) {
@@ -50,7 +56,7 @@ pub async fn redrive(transaction: &mut TenantTx, id: Uuid) -> Result<ControlOutc
 }
 
 /// Makes those of the jobs wait again that are discarded or cancelled. After the commit, call
-/// [`super::announce_redriven`] for each.
+/// [`crate::queue::announcement::redriven`] for them.
 pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Redriven, sqlx::Error> {
     let candidates = sqlx::query_as!(
         Candidate,
@@ -87,7 +93,7 @@ pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Red
 async fn take_keys(transaction: &mut TenantTx, candidates: &[Candidate]) -> Result<HashMap<Uuid, Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let (mut keys, mut jobs) = (vec![], vec![]);
-    for job in candidates.iter().filter(|job| job.hooks & hooks::UNIQUE_KEY != 0) {
+    for job in candidates.iter().filter(|job| job.hooks & follow_up_flags::UNIQUE_KEY != 0) {
         if let Some(key) = &job.unique_key {
             keys.push(key.clone());
             jobs.push(job.id);
@@ -119,7 +125,7 @@ async fn take_keys(transaction: &mut TenantTx, candidates: &[Candidate]) -> Resu
 
 async fn reopen_batches(transaction: &mut TenantTx, candidates: &[Candidate]) -> Result<Vec<Uuid>, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
-    let members = candidates.iter().filter(|job| job.hooks & hooks::BATCH != 0);
+    let members = candidates.iter().filter(|job| job.hooks & follow_up_flags::BATCH != 0);
     let members: Vec<_> = members.filter_map(|job| Some((tenant, job.batch_id?, job.state))).collect();
     follow_up::reopen(transaction, &members).await
 }
@@ -129,7 +135,7 @@ impl Candidate {
     /// again.
     fn hooks_again(&self, reopened: &[Uuid]) -> i16 {
         let counted = self.batch_id.is_some_and(|batch| reopened.contains(&batch));
-        let gone = hooks::DEPENDENTS | if counted { 0 } else { hooks::BATCH };
+        let gone = follow_up_flags::DEPENDENTS | if counted { 0 } else { follow_up_flags::BATCH };
         self.hooks & !gone
     }
 }

@@ -12,8 +12,14 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Consumer, FetchError};
-use crate::queue::{LeaseToken, Priority, Settlement, Shard};
+use super::Consumer;
+use crate::queue::{
+    job::Priority,
+    lease::{LeaseToken, Settlement},
+    ledger::rows,
+    shard::Shard,
+    store_error::StoreError,
+};
 
 /// Tokens kept per shard, the first ones: fetches before an outage matter, those during it lease
 /// nothing.
@@ -52,7 +58,7 @@ impl Consumer {
         }
         let (consumer, shard) = (self.clone(), shard.clone());
         tokio::spawn(async move {
-            match consumer.give_back(&shard, &tokens).await {
+            match consumer.release_all(&shard, &tokens).await {
                 Ok(0) => {}
                 Ok(jobs) => tracing::info!(%shard, jobs, "released jobs of fetches that received no response"),
                 Err(error) => {
@@ -63,23 +69,23 @@ impl Consumer {
         });
     }
 
-    async fn give_back(&self, shard: &Shard, tokens: &[LeaseToken]) -> Result<usize, FetchError> {
-        let (mut cursor, mut given_back) = (0, 0);
+    async fn release_all(&self, shard: &Shard, tokens: &[LeaseToken]) -> Result<usize, StoreError> {
+        let (mut cursor, mut released) = (0, 0);
         loop {
             let (next, held) = self.index.held_under(shard, tokens, cursor).await?;
             let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
-            let rows = self.read(&ids).await.map_err(|error| FetchError::Ledger(Arc::new(error)))?;
+            let rows = rows::read(&self.connections, &ids).await?;
             let end = |&(id, token): &(Uuid, LeaseToken)| {
                 let waiting = rows.get(&id).filter(|row| !row.is_final && row.waits_for == 0);
                 let again = waiting.map(|row| (row.run_at.timestamp_millis(), Priority::from_ledger(row.priority)));
-                Settlement { id, token, ran: None, again }
+                Settlement { id, token, ran: None, again, rescued: false }
             };
             let ends: Vec<Settlement> = held.iter().map(end).collect();
             self.index.settle(shard, &ends).await?;
-            given_back += ends.len();
+            released += ends.len();
             cursor = next;
             if cursor == 0 {
-                return Ok(given_back);
+                return Ok(released);
             }
         }
     }

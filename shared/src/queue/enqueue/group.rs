@@ -1,27 +1,27 @@
 //! Writes requests: takes those that wait, commits them as one group, pushes their jobs and sends
 //! the results.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgConnection, error::DatabaseError};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
-    Committed, EnqueueError, Waiting,
+    Waiting,
     intake::{Group, Intake},
-    isolated::IsolatedTenants,
-    pusher::Pusher,
-    related, statements,
+    writer::{Failed, Writer, apart, refuse},
 };
 use crate::{
-    db::{self, Kept},
+    db,
     faults::{self, Point},
     patience,
-    tenancy::TenantId,
+    queue::ledger::{
+        insert, insert_related,
+        request::{Committed, EnqueueRequest},
+    },
 };
 
 /// How long a process that shuts down waits for commits in progress.
@@ -57,17 +57,6 @@ pub(super) async fn write(intake: Arc<Intake>, writer: Writer) {
             drop(place);
         });
     }
-}
-
-/// The resources for writing groups.
-#[derive(Clone)]
-pub(super) struct Writer {
-    pub(super) connections: Kept,
-    pub(super) pusher: Pusher,
-    /// The tasks that write groups or push lone jobs.
-    pub(super) commits: TaskTracker,
-    /// Tenants whose requests must not delay the shared groups.
-    pub(super) isolated: IsolatedTenants,
 }
 
 impl Writer {
@@ -127,65 +116,16 @@ impl Writer {
     }
 
     async fn insert(&self, group: &[Waiting], in_doubt: bool) -> Result<Committed, sqlx::Error> {
-        let has_relations = group.iter().any(|waiting| related::has_relations(&waiting.request.jobs));
+        let requests: Vec<&EnqueueRequest> = group.iter().map(|waiting| &waiting.request).collect();
+        let has_relations = requests.iter().any(|request| insert_related::has_relations(&request.jobs));
         let insert = async |connection: &mut PgConnection| match (has_relations, in_doubt) {
-            (true, false) => related::insert(connection, group).await,
-            (true, true) => related::insert_missing(connection, group).await,
-            (false, false) => statements::insert(connection, group).await.map(Committed::of_all),
-            (false, true) => statements::insert_missing(connection, group).await.map(Committed::of_all),
+            (true, false) => insert_related::insert(connection, &requests).await,
+            (true, true) => insert_related::insert_missing(connection, &requests).await,
+            (false, false) => insert::insert(connection, &requests).await.map(Committed::of_all),
+            (false, true) => insert::insert_missing(connection, &requests).await.map(Committed::of_all),
         };
-        let committed = self.connections.ask(ANSWERED, insert).await?;
+        let committed = self.connections.run(ANSWERED, insert).await?;
         faults::reach(Point::AfterCommitBeforeItsReply).await?;
         Ok(committed)
     }
-}
-
-/// Jobs without relations go together in one statement, before all others. A request with relations
-/// may be refused as a whole, which frees its idempotency key. A request with the same key
-/// therefore goes into a later part, so that it never replays a result that was not committed.
-pub(super) fn apart(group: Vec<Waiting>) -> Vec<Vec<Waiting>> {
-    if !group.iter().any(|waiting| related::has_relations(&waiting.request.jobs)) {
-        return vec![group];
-    }
-    let (related, plain): (Vec<_>, Vec<_>) =
-        group.into_iter().partition(|waiting| related::has_relations(&waiting.request.jobs));
-    let (alone, together): (Vec<_>, Vec<_>) =
-        related.into_iter().partition(|waiting| related::must_be_alone(&waiting.request.jobs));
-    let parts = [plain].into_iter().chain(keys_apart(together)).chain(alone.into_iter().map(|waiting| vec![waiting]));
-    parts.filter(|part| !part.is_empty()).collect()
-}
-
-/// The nth request with a key goes into the nth part.
-fn keys_apart(requests: Vec<Waiting>) -> Vec<Vec<Waiting>> {
-    let mut uses = HashMap::<(TenantId, String), usize>::new();
-    let mut parts: Vec<Vec<Waiting>> = Vec::new();
-    for waiting in requests {
-        let part = waiting.request.idempotency.as_ref().map_or(0, |idempotency| {
-            let used = uses.entry((waiting.request.jobs[0].tenant, idempotency.key.clone())).or_default();
-            *used += 1;
-            *used - 1
-        });
-        if part >= parts.len() {
-            parts.push(Vec::new());
-        }
-        parts[part].push(waiting);
-    }
-    parts
-}
-
-pub(super) fn refuse(group: Vec<Waiting>, error: sqlx::Error) {
-    let unavailable = db::is_unavailable(&error);
-    tracing::error!(requests = group.len(), error = db::sql_state(&error), "failed to commit jobs");
-    let error = Arc::new(error);
-    for waiting in group {
-        let told = if unavailable { EnqueueError::Unavailable } else { EnqueueError::Ledger(Arc::clone(&error)) };
-        let _ = waiting.answer.send(Err(told));
-    }
-}
-
-/// Why a group was not committed.
-pub(super) struct Failed {
-    pub(super) error: sqlx::Error,
-    /// Whether the group may have been committed nevertheless.
-    pub(super) in_doubt: bool,
 }

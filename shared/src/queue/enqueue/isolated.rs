@@ -7,7 +7,7 @@
 //! a while. That task's queue is bounded, and a request that is still blocked at its deadline is
 //! refused.
 
-mod queues;
+pub(super) mod queues;
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,15 +15,15 @@ use futures::{StreamExt as _, stream};
 use tokio::{task::yield_now, time::Instant};
 
 use self::queues::Isolated;
-pub(super) use self::queues::IsolatedTenants;
 use super::{
-    Committed, EnqueueError, Waiting,
-    group::{self, Failed, Writer},
+    EnqueueError, Waiting,
+    writer::{self, Failed, Writer},
 };
 use crate::{
     db,
     faults::{self, Point},
     patience,
+    queue::ledger::request::Committed,
     tenancy::TenantId,
 };
 
@@ -85,7 +85,7 @@ impl Writer {
                 Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
                     self.isolate_tenant(tenant, part, in_doubt);
                 }
-                Err(Failed { error, .. }) if db::is_unavailable(&error) => group::refuse(part, error),
+                Err(Failed { error, .. }) if db::is_unavailable(&error) => writer::refuse(part, error),
                 Err(Failed { in_doubt, .. }) => {
                     for waiting in part {
                         Box::pin(self.commit(vec![waiting], in_doubt)).await;
@@ -177,7 +177,7 @@ impl Writer {
                     Box::pin(self.commit_apart(tenant, vec![alone], blocked)).await;
                 }
             }
-            Err(Failed { error, .. }) => group::refuse(group, error),
+            Err(Failed { error, .. }) => writer::refuse(group, error),
         }
     }
 
@@ -204,7 +204,7 @@ fn apart(requests: Vec<Isolated>) -> impl Iterator<Item = Vec<Isolated>> {
     }
     // A heavy request gets its own transaction.
     let (heavy, light): (Vec<_>, Vec<_>) = group.into_iter().partition(Waiting::is_heavy);
-    let parts = group::apart(light).into_iter().chain(heavy.into_iter().map(|waiting| vec![waiting]));
+    let parts = writer::apart(light).into_iter().chain(heavy.into_iter().map(|waiting| vec![waiting]));
     parts.filter(|part| !part.is_empty()).map(move |part| {
         let again = part.into_iter().map(|waiting| {
             let (in_doubt, key_in_flight, deadline) = known[&waiting.request.jobs[0].id];

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     fair_queue::FairQueue,
     faults::{self, Point},
-    queue::{Index, NewJob, QueueName, WaitingJob, index::by_queue},
+    queue::{Index, NewJob, QueueName, WaitingJob, waiting_job::by_queue},
 };
 
 /// Jobs that wait to be pushed. While Redis is unavailable, jobs beyond this bound are dropped: the

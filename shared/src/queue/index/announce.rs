@@ -16,6 +16,38 @@ use crate::{
     tenancy::TenantId,
 };
 
+/// A change of a followed job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobChange {
+    /// A worker leased it.
+    Leased,
+    /// Its lease ended and it waits again: a retry, a snooze, a release or a rescue.
+    WaitsAgain,
+    /// Its lease ended and it is final.
+    Finished,
+    /// It was cancelled while waiting or running.
+    Cancelled,
+    /// Another visible property changed: its progress or dependencies, or it was redriven or
+    /// expired.
+    Updated,
+}
+
+impl JobChange {
+    /// Parses a message of the events channel: 16 bytes of id, then one byte for the change.
+    pub fn parse(message: &[u8]) -> Option<(Uuid, Self)> {
+        let (id, happened) = message.split_at_checked(16)?;
+        let change = match happened {
+            b"l" => Self::Leased,
+            b"a" => Self::WaitsAgain,
+            b"f" => Self::Finished,
+            b"c" => Self::Cancelled,
+            b"u" => Self::Updated,
+            _ => return None,
+        };
+        Some((Uuid::from_slice(id).ok()?, change))
+    }
+}
+
 impl Index {
     /// Notifies followers of these jobs that a visible property changed.
     pub(in crate::queue) async fn announce(

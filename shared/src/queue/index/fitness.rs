@@ -12,7 +12,7 @@ use crate::queue::index::keys;
 /// Major version of the oldest supported Redis.
 const OLDEST_SERVER: u32 = 7;
 
-static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lua/probe.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/probe.lua")));
 
 impl Index {
     /// Readiness probe. A ping is not enough: a replica, a Redis with full memory and a read-only

@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{Index, IndexState, WORKER_SILENCE, millis, scripts};
+use super::{Index, WORKER_SILENCE, millis, scripts, status::IndexState};
 use crate::{
     queue::{Priority, QueueName, Shard, index::keys, limits::Limits},
     tenancy::TenantId,

@@ -21,8 +21,8 @@ pub fn wake_channel(prefix: &str, shard: &Shard) -> String {
 }
 
 /// Channel through which a worker receives direct dispatches from a shard: see `Subscription`.
-pub fn granted_channel(prefix: &str, shard: &Shard, subscription: &str) -> String {
-    format!("{}:granted:{subscription}", root(prefix, shard))
+pub fn dispatch_channel(prefix: &str, shard: &Shard, subscription: &str) -> String {
+    format!("{}:dispatched:{subscription}", root(prefix, shard))
 }
 
 /// Channel that notifies holders of a shard's leases of cancelled jobs; a message is 16 bytes of

@@ -1,4 +1,4 @@
-//! Renewing, asserting and claiming leases.
+//! Renewing, asserting, claiming and settling leases.
 //!
 //! Invariant: the holder of a lease that a rescue has claimed can neither renew nor settle it.
 
@@ -8,27 +8,50 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::{
-    HeldLease, Index, IndexState, LeaseToken, MAX_BATCH, Renewed, SETTLED_AT_ONCE, Settlement, millis,
+    Index, MAX_BATCH, millis, packed,
     scripts::{EXPIRED, RENEW, SETTLE},
+    status::IndexState,
 };
-use crate::queue::Shard;
+use crate::queue::{
+    lease::{Lease, LeaseToken, Settlement},
+    shard::Shard,
+};
+
+/// Settlements per call: about 1 ms of Redis time, less than a fetch of as many jobs takes.
+const SETTLED_AT_ONCE: usize = 250;
+
+/// Result of a renewal.
+#[derive(Debug)]
+pub struct Renewed {
+    /// Whether the index is usable.
+    pub state: IndexState,
+    /// Held under another token, or claimed by a rescue.
+    pub lost: Vec<Uuid>,
+    /// Without a holder: settled, rescued, or lost by the index. The ledger decides which.
+    pub unheld: Vec<Uuid>,
+}
 
 impl Index {
-    /// Ends leases claimed by [`Self::claim_expired`].
-    pub(in crate::queue) async fn settle_rescued(
-        &self,
-        shard: &Shard,
-        settlements: &[Settlement],
-    ) -> Result<(), RedisError> {
+    /// Ends leases of this shard. A lease that is held under another token, or that a rescue has
+    /// claimed, is ended only by its holder or by that rescue.
+    pub async fn settle(&self, shard: &Shard, settlements: &[Settlement]) -> Result<(), RedisError> {
         for chunk in settlements.chunks(SETTLED_AT_ONCE) {
-            let packed: Vec<_> = chunk.iter().map(Settlement::pack_rescued).collect();
-            self.call(&SETTLE, shard).arg(packed.as_flattened()).invoke_async::<()>(&mut self.connection()).await?;
+            let packed: Vec<_> = chunk.iter().map(packed::settlement).collect();
+            let mut call = self.call(&SETTLE, shard);
+            call.arg(packed.as_flattened()).arg(self.start_cost.as_ms());
+            call.invoke_async::<()>(&mut self.connection()).await?;
         }
         Ok(())
     }
 
-    /// Extends leases granted by this shard.
-    pub async fn renew(&self, shard: &Shard, lease: Duration, held: &[HeldLease]) -> Result<Renewed, RedisError> {
+    /// Extends leases of this shard, each with the run time of its handler so far, which is charged
+    /// to the tenant where it exceeds the estimate.
+    pub async fn renew(
+        &self,
+        shard: &Shard,
+        lease: Duration,
+        held: &[(&Lease, Duration)],
+    ) -> Result<Renewed, RedisError> {
         self.renew_or_assert(shard, lease, held, false).await
     }
 
@@ -38,7 +61,7 @@ impl Index {
         &self,
         shard: &Shard,
         lease: Duration,
-        held: &[HeldLease],
+        held: &[(&Lease, Duration)],
     ) -> Result<Renewed, RedisError> {
         self.renew_or_assert(shard, lease, held, true).await
     }
@@ -47,18 +70,18 @@ impl Index {
         &self,
         shard: &Shard,
         lease: Duration,
-        held: &[HeldLease],
+        held: &[(&Lease, Duration)],
         asserts: bool,
     ) -> Result<Renewed, RedisError> {
         let mut renewed = Renewed { state: IndexState::Ready, lost: Vec::new(), unheld: Vec::new() };
         for chunk in held.chunks(MAX_BATCH) {
             let mut call = self.call(&RENEW, shard);
             call.arg(millis(lease)).arg(u8::from(asserts));
-            for lease in chunk {
+            for (lease, ran) in chunk {
                 call.arg(lease.id.as_bytes())
                     .arg(lease.token.bytes())
                     .arg(lease.tenant.as_uuid().as_bytes())
-                    .arg(millis(lease.held_for));
+                    .arg(millis(*ran));
             }
             let answer: Vec<redis::Value> = call.invoke_async(&mut self.connection()).await?;
             let mut answer = answer.into_iter();
@@ -75,7 +98,7 @@ impl Index {
     }
 
     /// Claims expired leases, oldest first: their holders can no longer renew or settle them. They
-    /// remain until they are [settled](Self::settle_rescued). The token is `None` if the index has
+    /// remain until the rescue [settles](Self::settle) them. The token is `None` if the index has
     /// lost the holder.
     pub(in crate::queue) async fn claim_expired(
         &self,

@@ -22,7 +22,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::queue::{Grant, Index, JobChange, QueueName, Shard, index::keys};
+use super::{Index, announce::JobChange, dispatch::DirectDispatch, keys};
+use crate::queue::{job::QueueName, shard::Shard};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How long an ending worker waits for Redis to confirm that it has unsubscribed.
@@ -36,7 +37,7 @@ pub enum Notice {
     /// A tenant became newly active in this shard while no worker was idle.
     NewlyActive(Shard),
     /// A job of this shard was leased to this worker by direct dispatch.
-    Granted(Shard, Grant),
+    Dispatched(Shard, DirectDispatch),
     /// This job was cancelled, with its runs up to this attempt.
     Cancelled(Uuid, i32),
     /// A followed job changed.
@@ -76,7 +77,7 @@ pub struct Notices {
     index: Index,
     channels: HashMap<String, Channel>,
     /// The subscription to direct dispatches, and its shards.
-    grants: Option<(Subscription, Vec<Shard>)>,
+    dispatches: Option<(Subscription, Vec<Shard>)>,
     /// Connections attempted so far.
     connections: u32,
     /// `None` while disconnected.
@@ -94,8 +95,8 @@ impl Notices {
             channels.insert(keys::wake_channel(index.prefix(), shard), Channel::Wake(shard.clone()));
         }
         let subscription = Subscription { process, connection: Arc::default() };
-        let grants = Some((subscription.clone(), shards));
-        (Self { grants, ..Self::of(index, channels, stop) }, subscription)
+        let dispatches = Some((subscription.clone(), shards));
+        (Self { dispatches, ..Self::of(index, channels, stop) }, subscription)
     }
 
     /// Subscribes to changes of jobs in these queues that any process follows by [`Index::watch`].
@@ -106,14 +107,14 @@ impl Notices {
     }
 
     fn of(index: &Index, channels: HashMap<String, Channel>, stop: CancellationToken) -> Self {
-        Self { index: index.clone(), channels, grants: None, connections: 0, connection: None, stop }
+        Self { index: index.clone(), channels, dispatches: None, connections: 0, connection: None, stop }
     }
 
     /// The next notification; `None` once the token is cancelled and no direct dispatch can follow.
     /// Call it again at once: notifications are buffered in memory meanwhile.
     pub async fn next(&mut self) -> Option<Notice> {
         let stop = self.stop.clone();
-        match stop.run_until_cancelled(self.heard()).await {
+        match stop.run_until_cancelled(self.receive()).await {
             Some(notice) => Some(notice),
             None => self.last().await,
         }
@@ -123,10 +124,10 @@ impl Notices {
     /// After that a script sees no subscriber and dispatches nothing.
     async fn last(&mut self) -> Option<Notice> {
         let (sink, messages) = self.connection.as_mut()?;
-        if self.grants.take().is_some() {
-            let granted = self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Granted(_)));
+        if self.dispatches.take().is_some() {
+            let dispatched = self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Dispatched(_)));
             let unsubscribing = async {
-                for (name, _) in granted {
+                for (name, _) in dispatched {
                     sink.unsubscribe(name).await?;
                 }
                 Ok::<_, RedisError>(())
@@ -136,14 +137,14 @@ impl Notices {
             let _ = timeout(LAST_PATIENCE, unsubscribing).await;
         }
         while let Some(message) = messages.next().now_or_never()? {
-            if let Some(granted @ Notice::Granted(..)) = notice(&self.channels, &message) {
-                return Some(granted);
+            if let Some(dispatched @ Notice::Dispatched(..)) = notice(&self.channels, &message) {
+                return Some(dispatched);
             }
         }
         None
     }
 
-    async fn heard(&mut self) -> Notice {
+    async fn receive(&mut self) -> Notice {
         loop {
             let Some((_, messages)) = &mut self.connection else {
                 match self.connect().await {
@@ -155,7 +156,7 @@ impl Notices {
             };
             let Some(message) = messages.next().await else {
                 self.connection = None;
-                if let Some((subscription, _)) = &self.grants {
+                if let Some((subscription, _)) = &self.dispatches {
                     subscription.connection.store(0, Ordering::Release);
                 }
                 sleep(RECONNECT_PAUSE).await;
@@ -169,15 +170,15 @@ impl Notices {
 
     async fn connect(&mut self) -> Result<(), RedisError> {
         self.connections += 1;
-        if let Some((subscription, shards)) = &self.grants {
+        if let Some((subscription, shards)) = &self.dispatches {
             let name = subscription.name_of(self.connections);
-            self.channels.retain(|_, channel| !matches!(channel, Channel::Granted(_)));
+            self.channels.retain(|_, channel| !matches!(channel, Channel::Dispatched(_)));
             self.channels.extend(shards.iter().map(|shard| {
-                (keys::granted_channel(self.index.prefix(), shard, &name), Channel::Granted(shard.clone()))
+                (keys::dispatch_channel(self.index.prefix(), shard, &name), Channel::Dispatched(shard.clone()))
             }));
         }
         self.connection = Some(subscribe(&self.index, self.channels.keys()).await?);
-        if let Some((subscription, _)) = &self.grants {
+        if let Some((subscription, _)) = &self.dispatches {
             subscription.connection.store(self.connections, Ordering::Release);
         }
         Ok(())
@@ -186,7 +187,7 @@ impl Notices {
 
 enum Channel {
     Wake(Shard),
-    Granted(Shard),
+    Dispatched(Shard),
     Cancel,
     Events,
 }
@@ -196,7 +197,9 @@ impl Channel {
         match self {
             Self::Wake(shard) if message.is_empty() => Some(Notice::Wake(shard.clone())),
             Self::Wake(shard) => Some(Notice::NewlyActive(shard.clone())),
-            Self::Granted(shard) => Grant::parse(message).map(|grant| Notice::Granted(shard.clone(), grant)),
+            Self::Dispatched(shard) => {
+                DirectDispatch::parse(message).map(|dispatch| Notice::Dispatched(shard.clone(), dispatch))
+            }
             Self::Cancel => cancelled(message),
             Self::Events => JobChange::parse(message).map(|(id, change)| Notice::Changed(id, change)),
         }

@@ -1,4 +1,4 @@
-//! Cost of a start in addition to the run: measured by workers, charged by `lua/fair_share.lua`.
+//! Cost of a start in addition to the run: measured by workers, charged by `lua/lib/fair_share.lua`.
 //!
 //! Invariant: a process that does not measure the cost sends an empty value, which never replaces a
 //! measurement.

@@ -6,7 +6,11 @@
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{FlowDepth, Index, IndexState, IndexStatus, LeaseToken, MAX_BATCH, WORKER_SILENCE, millis, scripts};
+use super::{
+    Index, MAX_BATCH, WORKER_SILENCE, millis, scripts,
+    status::{FlowDepth, IndexState, IndexStatus},
+};
+use crate::queue::lease::LeaseToken;
 use crate::{
     queue::{QueueName, Shard, index::keys},
     tenancy::TenantId,

@@ -21,13 +21,10 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::faults::{self, Point};
 use crate::queue::{
-    Index, JobState, QueueName, WaitingJob,
-    control::{self, Position},
-    index::by_queue,
-    ledger::relations::hooks,
-    ledger::webhooks,
+    job::{JobState, Priority, QueueName},
+    ledger::{relations::follow_up_flags, webhooks},
+    waiting_job::WaitingJob,
 };
 use crate::tenancy::TenantId;
 
@@ -64,6 +61,23 @@ macro_rules! final_of {
 }
 pub(in crate::queue) use final_of;
 
+/// What the index needs to find a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The job's id.
+    pub id: Uuid,
+    /// The tenant that owns the job.
+    pub tenant: TenantId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its priority among the tenant's jobs.
+    pub priority: Priority,
+    /// The last attempt, or the next one if the job waits.
+    pub attempt: i32,
+    /// Follow-up of its end.
+    pub follow_up: FollowUp,
+}
+
 /// What must be announced to the index after the commit. Losing it costs time, not jobs: the crawl
 /// pushes released jobs, and resolve drops cancelled ones at fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,29 +97,6 @@ impl FollowUp {
         self.cancelled.extend(other.cancelled);
         self.touched.extend(other.touched);
     }
-
-    /// Announces the changes to the index.
-    pub async fn announce(&self, index: &Index) {
-        if *self == Self::default() {
-            return;
-        }
-        faults::pass(Point::AfterFollowUpBeforeAnnouncement).await;
-        for (queue, jobs) in by_queue(self.waiting.iter().map(|(queue, job)| (queue, *job))) {
-            if let Err(error) = index.push(queue, &jobs).await {
-                tracing::debug!(%queue, %error, "failed to push released jobs to the index");
-            }
-        }
-        if !self.cancelled.is_empty() {
-            control::announce_all_cancelled(index, &self.cancelled).await;
-        }
-        let released = self.waiting.iter().map(|(queue, job)| (queue, (job.id, job.tenant)));
-        let touched = self.touched.iter().map(|(queue, tenant, id)| (queue, (*id, *tenant)));
-        for (queue, jobs) in by_queue(released.chain(touched)) {
-            if let Err(error) = index.announce(queue, &jobs).await {
-                tracing::debug!(%queue, %error, "failed to notify followers of a job change");
-            }
-        }
-    }
 }
 
 /// Does the follow-up for these jobs. [`lock`] must have been called before they were made final.
@@ -119,8 +110,8 @@ pub(in crate::queue) async fn settle(
         return Ok(follow_up);
     }
     let related = ended.iter().any(|job| job.hooks != 0 || job.waits_for != 0);
-    let ended = if related { untie(connection, ended, locked, &mut follow_up).await? } else { ended };
-    tell(connection, &ended, &mut follow_up).await?;
+    let ended = if related { settle_relations(connection, ended, locked, &mut follow_up).await? } else { ended };
+    raise_events(connection, &ended, &mut follow_up).await?;
     Ok(follow_up)
 }
 
@@ -136,15 +127,15 @@ pub(in crate::queue) async fn settle_latecomers(
     if ended_before.is_empty() {
         return Ok(follow_up);
     }
-    let told: HashSet<Uuid> = ended_before.iter().map(|job| job.id).collect();
-    let mut ended = untie(connection, ended_before, locked, &mut follow_up).await?;
-    ended.retain(|job| !told.contains(&job.id));
-    tell(connection, &ended, &mut follow_up).await?;
+    let ended_earlier: HashSet<Uuid> = ended_before.iter().map(|job| job.id).collect();
+    let mut ended = settle_relations(connection, ended_before, locked, &mut follow_up).await?;
+    ended.retain(|job| !ended_earlier.contains(&job.id));
+    raise_events(connection, &ended, &mut follow_up).await?;
     Ok(follow_up)
 }
 
 /// Raises webhook events for the ended jobs.
-async fn tell(connection: &mut PgConnection, ended: &[Final], follow_up: &mut FollowUp) -> Result<(), sqlx::Error> {
+async fn raise_events(connection: &mut PgConnection, ended: &[Final], follow_up: &mut FollowUp) -> Result<(), sqlx::Error> {
     if !ended.is_empty() {
         let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
         follow_up.waiting.extend(webhooks::raise(connection, &ids).await?);
@@ -154,7 +145,7 @@ async fn tell(connection: &mut PgConnection, ended: &[Final], follow_up: &mut Fo
 
 /// Releases the unique keys, batches and dependents of the ended jobs. Returns all jobs that ended,
 /// including those of the cascade.
-async fn untie(
+async fn settle_relations(
     connection: &mut PgConnection,
     ended: Vec<Final>,
     locked: &Locked,
@@ -170,7 +161,7 @@ async fn untie(
 /// Keys held for a period outlive the job; keys held until the end are released.
 async fn release_keys(connection: &mut PgConnection, ended: &[Final]) -> Result<(), sqlx::Error> {
     let (mut tenants, mut keys, mut jobs) = (vec![], vec![], vec![]);
-    for job in ended.iter().filter(|job| job.hooks & hooks::UNIQUE_KEY != 0) {
+    for job in ended.iter().filter(|job| job.hooks & follow_up_flags::UNIQUE_KEY != 0) {
         if let Some(key) = &job.unique_key {
             tenants.push(job.tenant);
             keys.push(key.clone());

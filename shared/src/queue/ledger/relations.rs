@@ -13,7 +13,7 @@ use crate::db::TenantTx;
 
 /// Follow-up flags, the bits of the column `hooks`: what the end of a job affects. A job with none
 /// of them is completed by one plain update.
-pub mod hooks {
+pub mod follow_up_flags {
     /// The job holds a unique key until it is final.
     pub const UNIQUE_KEY: i16 = 1;
     /// A batch counts the job.
@@ -106,10 +106,10 @@ impl Relations {
     }
 
     /// The follow-up flags of the new job.
-    pub fn hooks(&self) -> i16 {
+    pub fn follow_up_flags(&self) -> i16 {
         let key = self.unique.as_ref().filter(|unique| unique.until == UniqueUntil::Final);
         let member = matches!(self.batch, Some(BatchPart::Member(_)));
-        key.map_or(0, |_| hooks::UNIQUE_KEY) | if member { hooks::BATCH } else { 0 }
+        key.map_or(0, |_| follow_up_flags::UNIQUE_KEY) | if member { follow_up_flags::BATCH } else { 0 }
     }
 }
 

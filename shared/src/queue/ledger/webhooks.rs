@@ -82,7 +82,7 @@ struct Heard {
 }
 
 /// Whether an endpoint may have to be notified of the job's end.
-pub fn may_be_told(watchers: &Watchers, tenant: TenantId, kind: &str) -> bool {
+pub fn may_raise(watchers: &Watchers, tenant: TenantId, kind: &str) -> bool {
     !SILENT_KINDS.contains(&kind) && watchers.may_listen(tenant)
 }
 

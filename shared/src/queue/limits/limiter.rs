@@ -16,7 +16,7 @@ use crate::{
     db::SystemDb,
     queue::{
         Index, QueueName, Shard,
-        index::{IndexStatus, LimitChange},
+        index::{LimitChange, status::IndexStatus},
     },
     tenancy::TenantId,
 };

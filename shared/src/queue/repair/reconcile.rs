@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 use crate::queue::{
     Index, IndexState, QueueName, WaitingJob,
-    index::by_queue,
     ledger::follow_up::waiting,
     limits::{LimitError, Limiter},
+    waiting_job::by_queue,
 };
 use crate::{
     db::SystemDb,

@@ -12,9 +12,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::queue::{
-    Index, JobState, LeaseToken, Priority, QueueName, Settlement, Shard, WaitingJob,
-    dispatch::Lease,
+    complete,
+    index::Index,
+    job::{JobState, Priority, QueueName},
+    lease::{Lease, LeaseToken, Settlement},
     ledger::follow_up::{self, FollowUp, Locked, final_of},
+    shard::Shard,
+    store_error::StoreError,
+    waiting_job::WaitingJob,
 };
 use crate::{
     db::SystemDb,
@@ -38,17 +43,6 @@ pub struct RescueReport {
     pub finished: u64,
 }
 
-/// A pass failed.
-#[derive(Debug, thiserror::Error)]
-pub enum RescueError {
-    /// Redis did not answer.
-    #[error("index: {0}")]
-    Index(#[from] redis::RedisError),
-    /// PostgreSQL did not answer.
-    #[error("ledger: {0}")]
-    Ledger(#[from] sqlx::Error),
-}
-
 /// Records that a job one crash short of [`MAX_CRASHES`] begins its exclusive run: the process
 /// holds no other lease, so if it dies now, this job is the cause. `false` if the lease is lost.
 pub async fn begin_quarantine(db: &SystemDb, lease: &Lease) -> Result<bool, sqlx::Error> {
@@ -62,7 +56,7 @@ pub async fn begin_quarantine(db: &SystemDb, lease: &Lease) -> Result<bool, sqlx
 }
 
 /// Rescues the jobs of a queue whose leases have expired.
-pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, RescueError> {
+pub async fn rescue(db: &SystemDb, index: &Index, queue: &QueueName, term: &Term) -> Result<RescueReport, StoreError> {
     let mut report = RescueReport::default();
     for shard in index.shards(queue) {
         rescue_from(db, index, &shard, term, &mut report).await?;
@@ -76,7 +70,7 @@ async fn rescue_from(
     shard: &Shard,
     term: &Term,
     report: &mut RescueReport,
-) -> Result<(), RescueError> {
+) -> Result<(), StoreError> {
     loop {
         let Some(begun) = begin(db, index, shard, term).await? else { return Ok(()) };
         faults::reach(Point::RescueAfterLedger).await?;
@@ -101,7 +95,7 @@ pub struct Begun {
 /// Claims expired leases and raises the attempts of their jobs; `None` if there are none, or this
 /// term is over. Rows locked by another transaction are left to the next pass, with their leases
 /// claimed, so that they do not delay other jobs.
-pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, RescueError> {
+pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, StoreError> {
     let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
     let is_full = expired.len() >= MAX_BATCH;
     let locked = locked_elsewhere(db, &expired).await?;
@@ -131,9 +125,9 @@ async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, Option<LeaseToken>)])
 
 impl Begun {
     /// Makes the jobs available again, and adds to the report.
-    pub async fn end(self, index: &Index, report: &mut RescueReport) -> Result<(), RescueError> {
-        let Self { shard, expired, rows, follow_up, is_last: _ } = self;
-        let (mut settlements, mut forgotten) = (Vec::with_capacity(expired.len()), Vec::new());
+    pub async fn end(self, index: &Index, report: &mut RescueReport) -> Result<(), StoreError> {
+        let Self { shard, expired, rows, mut follow_up, is_last: _ } = self;
+        let mut settlements = Vec::with_capacity(expired.len());
         for &(id, token) in &expired {
             let row = rows.get(&id);
             match row {
@@ -143,14 +137,14 @@ impl Begun {
             }
             let again = row.and_then(|row| row.again);
             if let (None, Some((run_at_ms, priority)), Some(row)) = (token, again, row) {
-                forgotten.push(WaitingJob { id, tenant: row.tenant, priority, run_at_ms: Some(run_at_ms) });
+                // The index lost its tenant together with the holder.
+                let job = WaitingJob { id, tenant: row.tenant, priority, run_at_ms: Some(run_at_ms) };
+                follow_up.waiting.push((shard.queue().clone(), job));
             }
-            settlements.push(Settlement { id, token: token.unwrap_or(LeaseToken::NONE), ran: None, again });
+            let token = token.unwrap_or(LeaseToken::NONE);
+            settlements.push(Settlement { id, token, ran: None, again, rescued: true });
         }
-        index.settle_rescued(&shard, &settlements).await?;
-        // The index lost their tenants together with their holders.
-        index.push(shard.queue(), &forgotten).await?;
-        follow_up.announce(index).await;
+        complete::settle(index, vec![(shard, settlements)], &follow_up).await?;
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
     queue::{
-        QueueName, Shard,
-        dispatch::{Consumer, Lease},
+        Lease, QueueName, Shard,
+        dispatch::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use shared::{
     queue::{
-        NewJob,
+        NewJob, announcement,
         control::{self, ControlOutcome},
         ledger::relations::{BatchPart, DependencyFailure},
         observe::explain::{self, Reason},
@@ -24,7 +24,7 @@ async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
-    control::announce_cancelled(&system.index, &position).await;
+    announcement::cancelled(&system.index, &position).await;
     Ok(())
 }
 
@@ -33,7 +33,7 @@ async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Cont
     let steered = control::redrive(&mut transaction, id).await?;
     transaction.commit().await?;
     if let ControlOutcome::Done(position) = &steered {
-        control::announce_redriven(&system.index, position).await;
+        announcement::redriven(&system.index, std::slice::from_ref(position)).await;
     }
     Ok(steered)
 }

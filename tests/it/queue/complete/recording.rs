@@ -6,18 +6,18 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use shared::{
-    db::Kept,
+    db::PinnedConnections,
     queue::{
         NewJob,
-        complete::{self, Finish, MAX_ERROR_BYTES, Outcome, Recorded, Recording},
-        ledger::relations::{Relations, hooks},
+        complete::{self, MAX_ERROR_BYTES, Outcome, Recorded, Recording},
+        ledger::relations::{Relations, follow_up_flags},
     },
     tenancy::TenantId,
 };
 use tests::system::TestSystem;
 use uuid::Uuid;
 
-use crate::queue::support::{LEASE, Ledger, errors, indexed, queue, reaches, unleased};
+use crate::queue::support::{LEASE, Ledger, errors, finishes::unleased_finish, indexed, queue, reaches, unleased};
 
 /// Makes every statement that writes this job fail with an error code of PostgreSQL.
 async fn spoil(ledger: &mut Ledger, job: Uuid, code: &str) -> Result<()> {
@@ -38,10 +38,6 @@ fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
 }
 
-fn end(id: Uuid, hooks: i16, outcome: Outcome) -> Finish {
-    Finish { id, attempt: 1, hooks, outcome }
-}
-
 fn retry() -> Outcome {
     Outcome::Retry { error: "once more".into(), delay: Duration::from_hours(1) }
 }
@@ -55,8 +51,11 @@ async fn the_follow_up_of_a_partly_failed_write_is_kept() -> Result<()> {
     let dependent = NewJob { relations: Some(Box::new(waits)), ..noop(&system, tenant) };
     let dependent = system.enqueue(vec![dependent]).await?[0];
     let done = || Outcome::Completed { result: None };
-    let finishes = [end(ids[0], hooks::DEPENDENTS, done()), end(ids[1], 0, done())];
-    let (mut recording, connections) = (Recording::of(&finishes), Kept::new(&system.system, 1));
+    let finishes = [
+        unleased_finish(&system, ids[0], 1, follow_up_flags::DEPENDENTS, done()),
+        unleased_finish(&system, ids[1], 1, 0, done()),
+    ];
+    let (mut recording, connections) = (Recording::of(&finishes), PinnedConnections::new(&system.system, 1));
     spoil(&mut ledger, ids[1], "57P01").await?;
     ensure!(recording.advance(&connections).await.is_err(), "the second end cannot be written");
     assert_eq!(recording.open().collect::<Vec<_>>(), [ids[1]]);
@@ -76,8 +75,8 @@ async fn an_outcome_whose_reply_was_lost_is_recognized() -> Result<()> {
     let system = TestSystem::start().await?;
     let (tenant, mut ledger) = (system.tenant("acme").await?, Ledger::open(&system).await?);
     let id = system.enqueue(vec![noop(&system, tenant)]).await?[0];
-    let finishes = [end(id, 0, retry())];
-    let (mut in_doubt, connections) = (Recording::of(&finishes), Kept::new(&system.system, 1));
+    let finishes = [unleased_finish(&system, id, 1, 0, retry())];
+    let (mut in_doubt, connections) = (Recording::of(&finishes), PinnedConnections::new(&system.system, 1));
     spoil(&mut ledger, id, "57P01").await?;
     ensure!(in_doubt.advance(&connections).await.is_err(), "nothing can be written");
     heal(&mut ledger).await?;
@@ -126,11 +125,11 @@ async fn errors_are_bounded_in_number_and_bytes() -> Result<()> {
     let system = TestSystem::start().await?;
     let tenant = system.tenant("acme").await?;
     let id = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
-    let connections = Kept::new(&system.system, 1);
+    let connections = PinnedConnections::new(&system.system, 1);
     for attempt in 1..=25 {
         let error = format!("{attempt:02} {}", "ü".repeat(MAX_ERROR_BYTES));
         let outcome = Outcome::Retry { error, delay: Duration::from_hours(1) };
-        let finish = [Finish { id, attempt, hooks: 0, outcome }];
+        let finish = [unleased_finish(&system, id, attempt, 0, outcome)];
         Recording::of(&finish).advance(&connections).await?;
     }
     let job = system.state(tenant, id).await?.expect("the job exists");

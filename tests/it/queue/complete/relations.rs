@@ -11,8 +11,9 @@ use shared::{
         NewJob,
         complete::{self, Finish, Outcome, Recorded},
         dispatch::Consumer,
-        enqueue::{EnqueueRequest, Enqueued, Idempotency, Producer},
-        ledger::relations::{Refusal, Relations, UniqueKey, UniqueUntil, hooks},
+        enqueue::Producer,
+        ledger::relations::{Refusal, Relations, UniqueKey, UniqueUntil, follow_up_flags},
+        ledger::request::{EnqueueRequest, Enqueued, Idempotency},
         repair::rescue,
     },
     tenancy::TenantId,
@@ -20,7 +21,7 @@ use shared::{
 use tests::{eventually::eventually, system::TestSystem};
 use uuid::Uuid;
 
-use crate::queue::support::{LEASE, Ledger, PATIENCE, indexed, queue, reaches, shard};
+use crate::queue::support::{LEASE, Ledger, PATIENCE, finishes::finish, indexed, queue, reaches, shard};
 
 fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
@@ -106,7 +107,7 @@ async fn a_poison_job_releases_its_key_and_cancels_dependents() -> Result<()> {
     let scheduler = system.scheduler();
     let root = system.enqueue(vec![unique(&system, tenant, "key")]).await?[0];
     let dependent = system.enqueue(vec![after(&system, tenant, &[root])]).await?[0];
-    assert_eq!(hooks_of(&mut ledger, root).await?, hooks::UNIQUE_KEY | hooks::DEPENDENTS);
+    assert_eq!(hooks_of(&mut ledger, root).await?, follow_up_flags::UNIQUE_KEY | follow_up_flags::DEPENDENTS);
     sqlx::query("update jobs set crashes = 2 where id = $1").bind(root).execute(&mut ledger.0).await?;
     indexed(&system, 1).await;
     // A holder that never settles.
@@ -131,11 +132,11 @@ async fn follow_up_flags_set_during_a_run_apply_at_its_end() -> Result<()> {
     indexed(&system, 2).await;
     let leases = Consumer::new(system.system.clone(), system.index.clone(), LEASE).fetch(&shard(), 2).await?.leases;
     let dependent = system.enqueue(vec![after(&system, tenant, &plain[..1])]).await?[0];
-    let finish = |lease: &shared::queue::dispatch::Lease| {
-        assert_eq!(lease.hooks, 0);
-        Finish { id: lease.id, attempt: lease.attempt, hooks: 0, outcome: Outcome::Completed { result: None } }
+    let completed = |lease: &shared::queue::Lease| {
+        assert_eq!(lease.follow_up_flags, 0);
+        finish(lease, Outcome::Completed { result: None })
     };
-    let finishes: Vec<Finish> = leases.iter().map(finish).collect();
+    let finishes: Vec<Finish> = leases.iter().map(completed).collect();
     let records = complete::record(&system.system, &finishes).await?;
     assert_eq!(records.recorded.len(), 2);
     assert!(records.recorded.values().all(|recorded| *recorded == Recorded::Final), "{:?}", records.recorded);

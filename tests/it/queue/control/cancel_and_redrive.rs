@@ -7,8 +7,9 @@ use http::StatusCode;
 use serde_json::json;
 use shared::{
     queue::{
-        JobState,
-        control::{self, ControlFilter, ControlOutcome, Position},
+        JobState, announcement,
+        control::{self, ControlFilter, ControlOutcome},
+        ledger::follow_up::Position,
     },
     tenancy::TenantId,
 };
@@ -26,7 +27,7 @@ async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Posit
     let mut transaction = system.tenants.begin(tenant).await?;
     let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
-    control::announce_cancelled(&system.index, &position).await;
+    announcement::cancelled(&system.index, &position).await;
     Ok(position)
 }
 
@@ -144,7 +145,7 @@ async fn a_discarded_job_runs_again_when_it_is_redriven() -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let ControlOutcome::Done(position) = control::redrive(&mut transaction, id).await? else { bail!("not redriven") };
     transaction.commit().await?;
-    control::announce_redriven(&system.index, &position).await;
+    announcement::redriven(&system.index, std::slice::from_ref(&position)).await;
     let job = reaches(&system, tenant, id, "completed").await;
     assert_eq!(job.attempt, 2);
     assert_eq!(sink.count("token"), 2);

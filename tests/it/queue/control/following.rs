@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 use shared::queue::{
-    JobChange, Notice, Notices,
+    JobChange, Notice, Notices, announcement,
     control::{self, ControlOutcome},
 };
 use tests::{
@@ -70,7 +70,7 @@ async fn a_followed_job_announces_its_cancellation() -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { panic!("not cancelled") };
     transaction.commit().await?;
-    control::announce_cancelled(&system.index, &position).await;
+    announcement::cancelled(&system.index, &position).await;
     assert_eq!(next(&mut notices).await, (id, JobChange::Cancelled));
     stop.cancel();
     Ok(())

@@ -7,8 +7,8 @@ use anyhow::Result;
 use serde_json::json;
 use shared::{
     queue::{
-        Settlement,
-        dispatch::{Consumer, Lease},
+        Lease, Settlement,
+        dispatch::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,
@@ -60,7 +60,7 @@ impl Scene {
 
     async fn settle(&self, leases: &[Lease]) -> Result<()> {
         let ran = Some(Duration::from_millis(1));
-        let end = |lease: &Lease| Settlement { id: lease.id, token: lease.token, ran, again: None };
+        let end = |lease: &Lease| Settlement { ran, again: None, ..lease.release() };
         Ok(self.system.index.settle(&shard(), &leases.iter().map(end).collect::<Vec<_>>()).await?)
     }
 

@@ -7,7 +7,10 @@ use anyhow::Result;
 use futures::future::join_all;
 use serde_json::json;
 use shared::{
-    queue::control::{self, ControlOutcome},
+    queue::{
+        announcement,
+        control::{self, ControlOutcome},
+    },
     tenancy::TenantId,
 };
 use tests::{eventually::eventually, system::TestSystem};
@@ -21,7 +24,7 @@ async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Contr
     let steered = control::cancel(&mut transaction, id).await?;
     transaction.commit().await?;
     if let ControlOutcome::Done(position) = &steered {
-        control::announce_cancelled(&system.index, position).await;
+        announcement::cancelled(&system.index, position).await;
     }
     Ok(steered)
 }

@@ -29,9 +29,9 @@ async fn an_idle_worker_gets_the_next_job_without_a_fetch() -> Result<()> {
     let mut idle = Idle::start(&system, LEASE).await?;
     let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
     let id = commit(&system, tenant, 1).await?[0];
-    let grant = idle.direct_dispatch().await?;
+    let dispatch = idle.direct_dispatch().await?;
     assert_eq!(other.fetch(&shard(), 1).await?.taken, 0, "the job is leased");
-    let mut fetched = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
+    let mut fetched = idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?;
     let lease = fetched.leases.pop().context("the job waited when its row was read")?;
     assert_eq!((lease.id, lease.tenant, lease.attempt), (id, tenant, 1));
     system.index.settle(&shard(), &[lease.release()]).await?;
@@ -64,9 +64,9 @@ async fn a_refused_dispatch_returns_the_job_and_costs_nothing() -> Result<()> {
     let mut job = system.job(tenant, "noop", &json!({}));
     job.priority = Priority::new(1).context("the first")?;
     let id = system.enqueue(vec![job]).await?[0];
-    let grant = idle.direct_dispatch().await?;
+    let dispatch = idle.direct_dispatch().await?;
     assert!(virtual_time(&system, tenant).await? > 0.0, "a lease is charged an estimate");
-    idle.consumer.refuse(&shard(), &grant).await?;
+    idle.consumer.refuse(&shard(), &dispatch).await?;
     assert_eq!(leased_count(&system).await?, 0);
     assert!(virtual_time(&system, tenant).await?.abs() < 1e-9, "the estimate is refunded");
     let again = idle.consumer.fetch(&shard(), 1).await?.leases.pop().context("the job waits again")?;
@@ -79,12 +79,12 @@ async fn a_stopping_worker_receives_earlier_dispatches() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, LEASE).await?;
     commit(&system, tenant, 1).await?;
-    let granted = async || (leased_count(&system).await.ok()? == 1).then_some(());
-    eventually(PATIENCE, "the job is dispatched directly", granted).await;
+    let dispatched = async || (leased_count(&system).await.ok()? == 1).then_some(());
+    eventually(PATIENCE, "the job is dispatched directly", dispatched).await;
     // The script that leases the job publishes the message, so it has arrived or is in flight.
-    let Some(Notice::Granted(_, grant)) = idle.stop().await else { panic!("the direct dispatch is lost") };
+    let Some(Notice::Dispatched(_, dispatch)) = idle.stop().await else { panic!("the direct dispatch is lost") };
     assert_eq!(idle.stop().await, None);
-    idle.consumer.refuse(&shard(), &grant).await?;
+    idle.consumer.refuse(&shard(), &dispatch).await?;
     indexed_and_free(&system, 1).await;
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn a_ready_mark_of_an_absent_worker_is_not_used() -> Result<()> {
     let (system, tenant) = scene().await?;
     let Idle { notices, .. } = Idle::start(&system, LEASE).await?;
     drop(notices);
-    eventually(PATIENCE, "Redis has noticed", async || granted_channels(&system).await.ok()?.is_empty().then_some(()))
+    eventually(PATIENCE, "Redis has noticed", async || dispatch_channels(&system).await.ok()?.is_empty().then_some(()))
         .await;
     commit(&system, tenant, 1).await?;
     indexed_and_free(&system, 1).await;
@@ -163,9 +163,9 @@ async fn a_worker_receives_direct_dispatches_and_works_without_them() -> Result<
     let _scheduler = system.scheduler();
     indexed(&system, 0).await;
     let mut overheard = redis::Client::open(system.redis_url.as_str())?.get_async_pubsub().await?;
-    overheard.psubscribe(format!("{}:*:granted:*", system.prefix)).await?;
+    overheard.psubscribe(format!("{}:*:dispatched:*", system.prefix)).await?;
     let worker = system.worker(2, LEASE);
-    eventually(PATIENCE, "subscribed", async || (!granted_channels(&system).await.ok()?.is_empty()).then_some(()))
+    eventually(PATIENCE, "subscribed", async || (!dispatch_channels(&system).await.ok()?.is_empty()).then_some(()))
         .await;
     let ready = async || has_ready_mark(&system).await.ok()?.then_some(());
     eventually(PATIENCE, "the worker has polled and set its ready mark", ready).await;
@@ -196,8 +196,8 @@ async fn a_direct_dispatch_during_an_exclusive_run_is_released() -> Result<()> {
     let worker = system.worker(2, LEASE);
     let root = root(&system);
     let subscription = async || {
-        let channels = granted_channels(&system).await.ok()?;
-        channels.iter().find_map(|channel| Some(channel.strip_prefix(&root)?.strip_prefix(":granted:")?.to_owned()))
+        let channels = dispatch_channels(&system).await.ok()?;
+        channels.iter().find_map(|channel| Some(channel.strip_prefix(&root)?.strip_prefix(":dispatched:")?.to_owned()))
     };
     let subscription = eventually(PATIENCE, "the worker is subscribed", subscription).await;
     let suspect = callback(&system, tenant, &sink, "suspect");
@@ -210,7 +210,7 @@ async fn a_direct_dispatch_during_an_exclusive_run_is_released() -> Result<()> {
         .arg(&meta)
         .arg("idle")
         .arg("1")
-        .arg("offer")
+        .arg("ready_mark")
         .arg(format!("{subscription} {} {until_ms} 8 bytes.", LEASE.as_millis()));
     command.exec_async(&mut redis(&system).await?).await?;
     let id = commit(&system, tenant, 1).await?[0];
@@ -225,13 +225,13 @@ async fn a_direct_dispatch_during_an_exclusive_run_is_released() -> Result<()> {
 /// Whether a worker has marked itself ready for the next job.
 async fn has_ready_mark(system: &TestSystem) -> Result<bool> {
     let mut command = redis::cmd("HEXISTS");
-    command.arg(format!("{}:meta", root(system))).arg("offer");
+    command.arg(format!("{}:meta", root(system))).arg("ready_mark");
     Ok(command.query_async(&mut redis(system).await?).await?)
 }
 
 /// The channels of direct dispatches that have a subscriber.
-async fn granted_channels(system: &TestSystem) -> Result<Vec<String>> {
+async fn dispatch_channels(system: &TestSystem) -> Result<Vec<String>> {
     let mut command = redis::cmd("PUBSUB");
-    command.arg("CHANNELS").arg(format!("{}:*:granted:*", system.prefix));
+    command.arg("CHANNELS").arg(format!("{}:*:dispatched:*", system.prefix));
     Ok(command.query_async(&mut redis(system).await?).await?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::{
-    queue::{Notice, Settlement, Welcome},
+    queue::{FetchScope, Notice, Settlement},
     tenancy::TenantId,
 };
 use tests::{eventually::eventually, system::TestSystem};
@@ -37,15 +37,16 @@ async fn busy_scene() -> Result<(TestSystem, TenantId, [TenantId; 2], Idle)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_worker_receives_the_first_job_of_a_newly_active_tenant() -> Result<()> {
     let (system, tenant, newly_active, mut busy) = busy_scene().await?;
-    busy.fetch_next(2, Welcome::Next).await?;
+    busy.fetch_next(2, FetchScope::Next).await?;
     commit(&system, newly_active[0], 1).await?;
     assert_eq!(busy.next_notice().await?, Notice::NewlyActive(shard()), "the worker has no free permit");
-    busy.fetch_next(2, Welcome::NextAndNewlyActive).await?;
+    busy.fetch_next(2, FetchScope::NextAndNewlyActive).await?;
     commit(&system, tenant, 1).await?;
     sleep(NEXT_NOTICE).await;
     let id = commit(&system, newly_active[1], 1).await?[0];
-    let grant = busy.direct_dispatch().await?;
-    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
+    let dispatch = busy.direct_dispatch().await?;
+    let lease =
+        busy.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
     assert_eq!((lease.id, lease.tenant), (id, newly_active[1]), "tenants that already had work cause no notification");
     Ok(())
 }
@@ -54,7 +55,7 @@ async fn a_busy_worker_receives_the_first_job_of_a_newly_active_tenant() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reserved_permit_leases_one_job_of_each_tenant_with_nothing_running() -> Result<()> {
     let (system, tenant, newly_active, mut busy) = busy_scene().await?;
-    busy.fetch_next(2, Welcome::Next).await?;
+    busy.fetch_next(2, FetchScope::Next).await?;
     commit(&system, newly_active[0], 3).await?;
     assert_eq!(busy.next_notice().await?, Notice::NewlyActive(shard()));
     let leases = busy.fetch_newly_active().await?.leases;
@@ -67,9 +68,10 @@ async fn a_reserved_permit_leases_one_job_of_each_tenant_with_nothing_running() 
     commit(&system, newly_active[0], 1).await?;
     sleep(NEXT_NOTICE).await;
     let id = commit(&system, newly_active[1], 2).await?[0];
-    let grant = busy.direct_dispatch().await?;
-    let granted = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
-    assert_eq!((granted.id, granted.tenant), (id, newly_active[1]));
+    let dispatch = busy.direct_dispatch().await?;
+    let dispatched =
+        busy.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
+    assert_eq!((dispatched.id, dispatched.tenant), (id, newly_active[1]));
     system.index.settle(&shard(), &[leases[0].release()]).await?;
     assert_eq!(busy.fetch_newly_active().await?.taken, 1);
     Ok(())
@@ -87,24 +89,25 @@ async fn a_reserved_permit_is_not_used_for_tenants_with_running_jobs() -> Result
     assert_eq!(busy.next_notice().await?, Notice::Wake(shard()), "the job is not dispatched directly");
     let newly_active = system.tenant("newly_active").await?;
     let first = commit(&system, newly_active, 1).await?[0];
-    let grant = busy.direct_dispatch().await?;
-    assert_eq!(grant.job(), first);
+    let dispatch = busy.direct_dispatch().await?;
+    assert_eq!(dispatch.job(), first);
     // Such a tenant is announced at most once in 5 ms, and only while nothing of it waits; a worker
     // that takes only newly active tenants must not miss it.
     let second = commit(&system, newly_active, 1).await?[0];
-    let lease = busy.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
+    let lease =
+        busy.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.pop().context("direct dispatch")?;
     system.index.settle(&shard(), &[Settlement { again: None, ..lease.release() }]).await?;
     let taken = busy.fetch_newly_active().await?.leases;
     assert_eq!(taken.iter().map(|lease| lease.id).collect::<Vec<_>>(), [second]);
     system.index.settle(&shard(), &[taken[0].release()]).await?;
     commit(&system, newly_active, 1).await?;
-    let granted = loop {
+    let dispatched = loop {
         match busy.next_notice().await? {
-            Notice::Granted(_, grant) => break grant.job(),
+            Notice::Dispatched(_, dispatch) => break dispatch.job(),
             other => assert_eq!(other, Notice::NewlyActive(shard()), "about the second job"),
         }
     };
-    assert_eq!(granted, second, "the tenant has a waiting job and none running");
+    assert_eq!(dispatched, second, "the tenant has a waiting job and none running");
     Ok(())
 }
 
@@ -123,7 +126,7 @@ async fn a_busy_worker_does_not_replace_an_idle_workers_ready_mark() -> Result<(
     eventually(PATIENCE, "the job is due", async || (system.clock.now() > run_at).then_some(())).await;
     // Due by the clock of Redis, too. A fetch that comes too early would set a ready mark.
     sleep(Duration::from_millis(20)).await;
-    busy.fetch_next(1, Welcome::NextAndNewlyActive).await?;
+    busy.fetch_next(1, FetchScope::NextAndNewlyActive).await?;
     commit(&system, tenant, 1).await?;
     idle.direct_dispatch().await?;
     assert_eq!(busy.next_notice().await?, Notice::Wake(shard()), "only about the job that was due soon");

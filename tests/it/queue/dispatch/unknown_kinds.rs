@@ -7,7 +7,8 @@ use anyhow::Result;
 use jobs::{
     context::JobContext,
     job::{Job, JobError, Success},
-    registry::{Kind, Registry},
+    kind::Kind,
+    registry::Registry,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -9,7 +9,8 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency, Producer},
+        enqueue::{EnqueueError, Producer},
+        ledger::request::{EnqueueRequest, Enqueued, Idempotency},
     },
     tenancy::TenantId,
 };

@@ -16,7 +16,8 @@ use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        enqueue::{EnqueueRequest, Enqueued, Producer},
+        enqueue::Producer,
+        ledger::request::{EnqueueRequest, Enqueued},
     },
     tenancy::TenantId,
 };

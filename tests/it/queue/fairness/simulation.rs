@@ -13,8 +13,8 @@ use anyhow::Result;
 use serde_json::json;
 use shared::{
     queue::{
-        Settlement,
-        dispatch::{Consumer, Lease},
+        Lease, Settlement,
+        dispatch::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
     },
     tenancy::TenantId,
@@ -69,7 +69,7 @@ impl<'a> Slots<'a> {
             self.running.pop();
             let (lease, length_ms) = &self.leases[at];
             let ran = Some(Duration::from_millis(*length_ms));
-            ended.push(Settlement { id: lease.id, token: lease.token, ran, again: None });
+            ended.push(Settlement { ran, again: None, ..lease.release() });
         }
         Ok(self.system.index.settle(&shard(), &ended).await?)
     }

@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::queue::{
-    Settlement,
-    dispatch::{Consumer, Lease},
-};
+use shared::queue::{Lease, Settlement, dispatch::Consumer};
 use tests::system::TestSystem;
 
 use super::simulation::{enqueue, weigh};
@@ -24,7 +21,7 @@ fn consumer(system: &TestSystem) -> Consumer {
 }
 
 fn end(lease: &Lease, ran: Option<Duration>) -> Settlement {
-    Settlement { id: lease.id, token: lease.token, ran, again: None }
+    Settlement { ran, again: None, ..lease.release() }
 }
 
 /// The number of rounds, of 20, in which a quiet tenant's job of 20 ms is leased at once despite

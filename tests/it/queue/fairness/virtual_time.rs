@@ -6,10 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::TimeDelta;
 use serde_json::json;
-use shared::queue::{
-    Settlement,
-    dispatch::{Consumer, Lease},
-};
+use shared::queue::{Lease, Settlement, dispatch::Consumer};
 use tests::system::TestSystem;
 
 use super::simulation::{Slots, assert_ratio, enqueue, tenants, weigh};
@@ -59,12 +56,12 @@ async fn a_long_run_is_charged_while_it_lasts() -> Result<()> {
     let [long] = long.as_slice() else { panic!("one of each: {first:?}") };
     // The same run time reported twice is charged once.
     for _ in 0..2 {
-        system.index.renew(&shard(), LEASE, &[long.held(Duration::from_mins(1))]).await?;
+        system.index.renew(&shard(), LEASE, &[(long, Duration::from_mins(1))]).await?;
     }
     let next = consumer.fetch(&shard(), 40).await?.leases;
     assert!(next.iter().all(|lease| lease.tenant == tenants[1]), "60 s are more than 40 estimates");
     // The job ran for as long as it was charged, so its end changes nothing.
-    let settle = |ran| Settlement { id: long.id, token: long.token, ran: Some(ran), again: None };
+    let settle = |ran| Settlement { ran: Some(ran), again: None, ..long.release() };
     system.index.settle(&shard(), &[settle(Duration::from_mins(1))]).await?;
     let used = virtual_time(&system, tenants[0]).await?;
     assert!((used - 30_000.0).abs() < 1_000.0, "60 s over a weight of 2 are {used} ms of virtual time");
@@ -82,7 +79,7 @@ async fn a_refund_moves_no_tenant_behind_the_system_virtual_time() -> Result<()>
     enqueue(&system, *first, 20).await?;
     indexed(&system, 20).await;
     let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
-    let ran = |lease: &Lease, ran| Settlement { id: lease.id, token: lease.token, ran: Some(ran), again: None };
+    let ran = |lease: &Lease, ran| Settlement { ran: Some(ran), again: None, ..lease.release() };
     let long = consumer.fetch(&shard(), 1).await?.leases;
     system.index.settle(&shard(), &[ran(&long[0], Duration::from_secs(10))]).await?;
     let mut leases = consumer.fetch(&shard(), 10).await?.leases;
@@ -115,7 +112,7 @@ async fn jobs_far_below_a_millisecond_share_a_service_round() -> Result<()> {
         }
         indexed(&system, 100).await;
         let consumer = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
-        let settle = |lease: &Lease| Settlement { id: lease.id, token: lease.token, ran: Some(ran), again: None };
+        let settle = |lease: &Lease| Settlement { ran: Some(ran), again: None, ..lease.release() };
         let first = consumer.fetch(&shard(), 2).await?.leases;
         system.index.settle(&shard(), &first.iter().map(settle).collect::<Vec<_>>()).await?;
         let leases = consumer.fetch(&shard(), 40).await?.leases;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::{
     clock::ManualClock,
-    queue::enqueue::{EnqueueRequest, Producer},
+    queue::{enqueue::Producer, ledger::request::EnqueueRequest},
 };
 use tests::{process::ProcessSpec, system::TestSystem};
 

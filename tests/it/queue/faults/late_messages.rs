@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use shared::queue::{
     Settlement, WaitingJob,
-    complete::{self, Finish, Outcome},
+    complete::{self, Outcome},
     dispatch::Consumer,
     repair::rescue::RescueReport,
 };
@@ -20,7 +20,9 @@ use tokio::time::sleep;
 use crate::queue::support::{
     LEASE, Ledger, PATIENCE,
     bare_engine::{Idle, commit, indexed_and_free, leased_count, rescue_all, scene},
-    far_index, queue, shard, virtual_time,
+    far_index,
+    finishes::finish,
+    queue, shard, virtual_time,
 };
 
 /// Short enough to wait for its expiry.
@@ -41,10 +43,10 @@ async fn a_late_direct_dispatch_is_renewed_first() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, SHORT_LEASE).await?;
     commit(&system, tenant, 1).await?;
-    let grant = idle.direct_dispatch().await?;
+    let dispatch = idle.direct_dispatch().await?;
     // The delay of the message, by which the lease is in the second half of its time.
     sleep(SHORT_LEASE).await;
-    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("still leased")?;
+    let lease = idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.pop().context("still leased")?;
     assert_eq!((lease.attempt, rescue_all(&system).await?), (1, RescueReport::default()), "the lease was renewed");
     assert!(lease.is_own(&system.index).await?);
     Ok(())
@@ -57,12 +59,12 @@ async fn a_late_direct_dispatch_of_a_postponed_job_does_not_start_it() -> Result
     let mut ledger = Ledger::open(&system).await?;
     let mut idle = Idle::start(&system, LEASE).await?;
     let id = commit(&system, tenant, 1).await?[0];
-    let grant = idle.direct_dispatch().await?;
+    let dispatch = idle.direct_dispatch().await?;
     let put_off = "update jobs set run_at = now() + interval '20 s' where id = $1";
     sqlx::query(put_off).bind(id).execute(&mut ledger.0).await?;
     // The delay of the message, which the time until the job is due must not include.
     sleep(Duration::from_secs(1)).await;
-    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "the job is not due");
+    assert!(idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.is_empty(), "the job is not due");
     let next = idle.consumer.fetch(&shard(), 1).await?.next.context("the job is due soon")?;
     let left = "select extract(epoch from run_at - now())::float8 from jobs where id = $1";
     let left: f64 = sqlx::query_scalar(left).bind(id).fetch_one(&mut ledger.0).await?;
@@ -76,15 +78,15 @@ async fn a_direct_dispatch_received_after_a_rescue_is_dropped() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, SHORT_LEASE).await?;
     let id = commit(&system, tenant, 1).await?[0];
-    let grant = idle.direct_dispatch().await?;
+    let dispatch = idle.direct_dispatch().await?;
     rescue_once_expired(&system).await;
-    let dropped = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?;
+    let dropped = idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?;
     assert_eq!(dropped.taken, 1, "{dropped:?}");
     assert_eq!(dropped.leases.len(), 0, "{dropped:?}");
     let other = Consumer::new(system.system.clone(), system.index.clone(), LEASE);
     let lease = other.fetch(&shard(), 1).await?.leases.pop().context("the job waits for any worker")?;
     assert_eq!((lease.id, lease.attempt), (id, 2));
-    assert!(idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.is_empty(), "another's lease");
+    assert!(idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.is_empty(), "another's lease");
     assert!(system.index.leased_in(&shard(), &[id]).await?[0], "a late direct dispatch ends no other lease");
     Ok(())
 }
@@ -182,23 +184,21 @@ async fn a_push_that_arrives_after_the_run_starts_nothing() -> Result<()> {
     let (system, tenant) = scene().await?;
     let mut idle = Idle::start(&system, LEASE).await?;
     let id = commit(&system, tenant, 1).await?[0];
-    let grant = idle.direct_dispatch().await?;
-    let lease = idle.consumer.take(&[(shard(), grant)]).await.remove(0)?.leases.pop().context("dispatched")?;
+    let dispatch = idle.direct_dispatch().await?;
+    let lease = idle.consumer.accept(&[(shard(), dispatch)]).await.remove(0)?.leases.pop().context("dispatched")?;
     let late = WaitingJob { id, tenant, priority: lease.priority, run_at_ms: None };
     system.index.push(&queue(), &[late]).await?;
     system.index.push(&queue(), &[late]).await?;
     assert_eq!(leased_count(&system).await?, 1);
     assert_eq!(system.index.depth(&queue()).await?.available, 0, "the job stays leased");
-    let finish =
-        Finish { id, attempt: lease.attempt, hooks: lease.hooks, outcome: Outcome::Completed { result: None } };
-    complete::record(&system.system, &[finish]).await?;
-    let end = Settlement { id, token: lease.token, ran: Some(Duration::from_millis(1)), again: None };
+    complete::record(&system.system, &[finish(&lease, Outcome::Completed { result: None })]).await?;
+    let end = Settlement { ran: Some(Duration::from_millis(1)), again: None, ..lease.release() };
     system.index.settle(&shard(), &[end]).await?;
     let charged = virtual_time(&system, tenant).await?;
     idle.finds_nothing().await?;
     system.index.push(&queue(), &[late]).await?;
     let stale = idle.direct_dispatch().await?;
-    assert!(idle.consumer.take(&[(shard(), stale)]).await.remove(0)?.leases.is_empty());
+    assert!(idle.consumer.accept(&[(shard(), stale)]).await.remove(0)?.leases.is_empty());
     // A repeated settlement changes nothing.
     system.index.settle(&shard(), &[end]).await?;
     assert_eq!(leased_count(&system).await?, 0);

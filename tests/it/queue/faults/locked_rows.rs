@@ -9,9 +9,10 @@ use shared::{
     queue::{
         NewJob,
         dispatch::Consumer,
-        enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
-        ledger::expiry,
+        enqueue::EnqueueError,
         ledger::relations::{Relations, UniqueKey, UniqueUntil},
+        ledger::request::{EnqueueRequest, Enqueued, Idempotency},
+        repair::expiry,
     },
     tenancy::TenantId,
 };

@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shared::{
-    queue::enqueue::{EnqueueError, EnqueueRequest, Enqueued, Idempotency},
+    queue::{
+        enqueue::EnqueueError,
+        ledger::request::{EnqueueRequest, Enqueued, Idempotency},
+    },
     tenancy::TenantId,
 };
 use tests::{

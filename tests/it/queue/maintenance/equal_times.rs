@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::DateTime;
 use shared::{
-    queue::{ledger::expiry, repair::reconcile::Reconciler},
+    queue::{repair::expiry, repair::reconcile::Reconciler},
     tenancy::TenantId,
 };
 use tests::{sql::id_at, system::TestSystem};

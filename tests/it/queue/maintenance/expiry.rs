@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::TimeDelta;
 use serde_json::json;
-use shared::queue::ledger::expiry;
+use shared::queue::repair::expiry;
 use tests::{eventually::eventually, system::TestSystem};
 
 use crate::queue::support::{LEASE, PATIENCE, build_index, lose_index, reaches};

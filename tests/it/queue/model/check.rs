@@ -100,7 +100,7 @@ impl Scene<'_> {
     }
 
     async fn check_index(&mut self) -> Result<()> {
-        self.note_grants().await?;
+        self.note_dispatches().await?;
         self.check_holders()?;
         let state = self.index.status(&queue()).await?.state;
         ensure!(state == self.model.index.state, "the index is {state:?}, the model says {:?}", self.model.index.state);

@@ -1,13 +1,12 @@
-//! Ends of runs: recorded in the ledger first, then settled in the index with the recorded result,
-//! as in `worker::finisher`.
+//! Ends of runs: recorded in the ledger first, then settled in the index with the recorded result, by
+//! the function that workers use; or by its two halves, with the second one late or lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use shared::queue::{
     Settlement,
     complete::{self, Finish, Outcome, Recorded, Records},
-    dispatch::Lease,
 };
 
 use super::{
@@ -35,26 +34,32 @@ impl Scene<'_> {
 
     async fn end(&mut self, ends: &[(usize, End)], ran_ms: u64, settled: bool) -> Result<()> {
         let finish = |&(number, end): &(usize, End)| {
-            let lease = &self.leases[number].lease;
-            Finish { id: lease.id, attempt: lease.attempt, hooks: lease.hooks, outcome: outcome(end) }
+            let lease = Arc::new(self.leases[number].lease.clone());
+            let (follow_up_flags, ran) = (lease.follow_up_flags, Duration::from_millis(ran_ms));
+            Finish { lease, outcome: Some(outcome(end)), ran, follow_up_flags }
         };
         let finishes: Vec<Finish> = ends.iter().map(finish).collect();
-        let Records { recorded, follow_up } = complete::record(&self.world.system.system, &finishes).await?;
-        for &(number, end) in ends {
-            let lease = self.leases[number].lease.clone();
-            let recorded = *recorded.get(&lease.id).context("a result for every id")?;
-            let verdict = self.model.ledger.finish(lease.id, lease.attempt, end);
-            ensure!(said(recorded) == verdict, "the ledger returned {recorded:?}, the model {verdict:?}");
+        let system = &self.world.system.system;
+        let Records { recorded, .. } = if settled {
+            complete::complete(system, &self.index, &finishes).await?
+        } else {
+            complete::record(system, &finishes).await?
+        };
+        for (&(number, end), finish) in ends.iter().zip(&finishes) {
+            let id = finish.lease.id;
+            let result = recorded.get(&id).context("a result for every id")?;
+            let verdict = self.model.ledger.finish(id, finish.lease.attempt, end);
+            ensure!(verdict_of(*result) == verdict, "the ledger returned {result:?}, the model {verdict:?}");
             self.leases[number].alive = false;
-            if let Some((settlement, due)) = self.settlement(number, recorded, ran_ms) {
+            if let Some(settlement) = finish.settlement(Some(result)) {
+                let due = settlement.again.is_some() && self.model.ledger.job(id).due;
                 self.messages.settlements.push((number, settlement, due));
                 if settled {
-                    self.deliver(number, settlement, due).await?;
+                    self.settled(number, settlement, due)?;
                 }
             }
         }
         if settled {
-            follow_up.announce(&self.index).await;
             self.announced();
         } else {
             self.unannounced();
@@ -62,22 +67,14 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// The settlement of a lease, and whether a job that waits again is due; `None` if another
-    /// worker has overtaken the lease.
-    fn settlement(&self, number: usize, recorded: Recorded, ran_ms: u64) -> Option<(Settlement, bool)> {
-        let &Lease { id, token, .. } = &self.leases[number].lease;
-        let again = match recorded {
-            Recorded::Final | Recorded::RefusedFinal => None,
-            Recorded::Again(run_at_ms, priority) => Some((run_at_ms, priority)),
-            Recorded::RefusedOvertaken => return None,
-        };
-        let due = again.is_some() && self.model.ledger.job(id).due;
-        Some((Settlement { id, token, ran: Some(Duration::from_millis(ran_ms)), again }, due))
-    }
-
     /// Delivers a settlement to the index.
     pub(super) async fn deliver(&mut self, number: usize, settlement: Settlement, due: bool) -> Result<()> {
         self.index.settle(&shard(), &[settlement]).await?;
+        self.settled(number, settlement, due)
+    }
+
+    /// A settlement has reached the index.
+    fn settled(&mut self, number: usize, settlement: Settlement, due: bool) -> Result<()> {
         let Settlement { id, ran, again, .. } = settlement;
         if self.model.index.settle(id, number, due) {
             let ran_ms = u64::try_from(ran.unwrap_or_default().as_millis())?;
@@ -102,11 +99,12 @@ fn outcome(end: End) -> Outcome {
     }
 }
 
-fn said(recorded: Recorded) -> Verdict {
+fn verdict_of(recorded: Recorded) -> Verdict {
     match recorded {
         Recorded::Final => Verdict::Final,
         Recorded::Again(..) => Verdict::Again,
         Recorded::RefusedFinal => Verdict::RefusedFinal,
         Recorded::RefusedOvertaken => Verdict::RefusedOvertaken,
+        Recorded::Locked | Recorded::TimedOut => unreachable!("one try waits for locks"),
     }
 }

@@ -4,11 +4,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use redis::RedisError;
 use shared::{
     ids,
     queue::{
-        Grant, HeldLease, Index, IndexState, Notice, Notices, Renewed, Settlement, Subscription, Welcome,
-        dispatch::Proposed,
+        DirectDispatch, FetchScope, Index, IndexState, Lease, Notice, Notices, Proposed, Renewed, Settlement,
+        Subscription,
     },
 };
 use tests::system::TestSystem;
@@ -26,8 +27,8 @@ pub const UNREAD: usize = 1_000_000;
 pub struct Messages {
     unread: Vec<Unread>,
     leased: usize,
-    grants: mpsc::UnboundedReceiver<Grant>,
-    received: Vec<Grant>,
+    dispatches: mpsc::UnboundedReceiver<DirectDispatch>,
+    received: Vec<DirectDispatch>,
     /// Every settlement ever recorded: the number of its lease, and whether a job that waits again
     /// is due.
     pub settlements: Vec<(usize, Settlement, bool)>,
@@ -46,8 +47,8 @@ struct Unread {
 }
 
 enum Answer {
-    Proposed(Proposed),
-    Granted(Grant),
+    Fetch(Vec<Result<Proposed, RedisError>>),
+    Dispatch(DirectDispatch),
 }
 
 impl Messages {
@@ -57,18 +58,18 @@ impl Messages {
         let process = ids::new_id(&system.clock);
         let (mut notices, subscription) = Notices::listen(index, vec![shard()], process, stop.clone());
         ensure!(notices.next().await == Some(Notice::Connected), "the subscription is connected");
-        let (granted, grants) = mpsc::unbounded_channel();
+        let (dispatched, dispatches) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(notice) = notices.next().await {
-                if let Notice::Granted(_, grant) = notice {
+                if let Notice::Dispatched(_, dispatch) = notice {
                     // The case may have ended.
-                    let _ = granted.send(grant);
+                    let _ = dispatched.send(dispatch);
                 }
             }
         });
         let (unread, received, settlements) = (Vec::new(), Vec::new(), Vec::new());
         Ok((
-            Self { unread, leased: UNREAD, grants, received, settlements, _listening: stop.drop_guard() },
+            Self { unread, leased: UNREAD, dispatches, received, settlements, _listening: stop.drop_guard() },
             subscription,
         ))
     }
@@ -84,25 +85,25 @@ impl Messages {
 
     /// The direct dispatch of this job, in flight or received. Each is consumed as soon as the
     /// index shows it, so there is only one.
-    async fn granted(&mut self, id: Uuid) -> Result<Grant> {
+    async fn dispatched(&mut self, id: Uuid) -> Result<DirectDispatch> {
         loop {
-            if let Some(at) = self.received.iter().position(|grant| grant.job() == id) {
+            if let Some(at) = self.received.iter().position(|dispatch| dispatch.job() == id) {
                 return Ok(self.received.remove(at));
             }
-            let grant = timeout(PATIENCE, self.grants.recv()).await.context("a direct dispatch is lost")?;
-            self.received.push(grant.context("the subscription has ended")?);
+            let dispatch = timeout(PATIENCE, self.dispatches.recv()).await.context("a direct dispatch is lost")?;
+            self.received.push(dispatch.context("the subscription has ended")?);
         }
     }
 }
 
 impl Scene<'_> {
     /// Collects the direct dispatches since the last check.
-    pub async fn note_grants(&mut self) -> Result<()> {
+    pub async fn note_dispatches(&mut self) -> Result<()> {
         for id in self.held().await? {
             let index = &self.model.index;
             if index.flows.contains_key(&id) && !index.held.contains_key(&id) {
-                let grant = self.messages.granted(id).await?;
-                self.leased_unread(BTreeSet::from([id]), Answer::Granted(grant));
+                let dispatch = self.messages.dispatched(id).await?;
+                self.leased_unread(BTreeSet::from([id]), Answer::Dispatch(dispatch));
             }
         }
         Ok(())
@@ -120,15 +121,18 @@ impl Scene<'_> {
 
     pub async fn ask(&mut self, wanted: usize, newly_active: bool) -> Result<()> {
         let before = self.model.index.ids();
-        let (welcome, most) =
-            if newly_active { (Welcome::NewlyActive, self.newly_active()) } else { (Welcome::Next, before.len()) };
-        let answer = self.consumer.propose(&[(&shard(), wanted)], welcome).await;
+        let (scope, most) = if newly_active {
+            (FetchScope::NewlyActive, self.newly_active())
+        } else {
+            (FetchScope::Next, before.len())
+        };
+        let answer = self.consumer.propose(&[(&shard(), wanted)], scope).await;
         let after = self.flows().await?;
         let taken: BTreeSet<Uuid> = before.difference(&after).copied().collect();
         let expected = if self.model.index.state == IndexState::Ready { wanted.min(most) } else { 0 };
         ensure!(after.is_subset(&before) && taken.len() == expected, "{taken:?} left the flows");
         self.judge_order(&taken)?;
-        self.leased_unread(taken, Answer::Proposed(answer));
+        self.leased_unread(taken, Answer::Fetch(answer));
         Ok(())
     }
 
@@ -150,9 +154,13 @@ impl Scene<'_> {
         let own: BTreeSet<Uuid> = ids.iter().copied().filter(|id| !old || self.renews(*id, number)).collect();
         let over = self.hold_expired(&own).await?;
         let mut fetched = match answer {
-            Answer::Proposed(answer) => self.consumer.resolve(if old { answer.delayed(LEASE) } else { answer }).await,
-            Answer::Granted(grant) => {
-                self.consumer.take(&[(shard(), if old { grant.delayed(LEASE) } else { grant })]).await
+            Answer::Fetch(proposals) => {
+                let delayed = |proposed: Proposed| if old { proposed.delayed() } else { proposed };
+                self.consumer.resolve(proposals.into_iter().map(|proposed| proposed.map(delayed)).collect()).await
+            }
+            Answer::Dispatch(dispatch) => {
+                let dispatch = if old { dispatch.delayed(LEASE) } else { dispatch };
+                self.consumer.accept(&[(shard(), dispatch)]).await
             }
         };
         let fetched = fetched.remove(0)?;
@@ -199,7 +207,7 @@ impl Scene<'_> {
         let Some(id) = self.job_where(pick, |_| true) else { return Ok(()) };
         self.push_stale(id).await?;
         if twice {
-            self.note_grants().await?;
+            self.note_dispatches().await?;
             self.push_stale(id).await?;
         }
         Ok(())
@@ -223,8 +231,8 @@ impl Scene<'_> {
         // All workers that ever leased the job renew in one call: of several assertions the first
         // wins.
         let renewing: Vec<usize> = dead.into_iter().filter(|number| self.leases[*number].lease.id == id).collect();
-        let leases = renewing.iter().map(|number| self.leases[*number].lease.held(Duration::ZERO));
-        let leases: Vec<HeldLease> = leases.collect();
+        let leases: Vec<(&Lease, Duration)> =
+            renewing.iter().map(|number| (&self.leases[*number].lease, Duration::ZERO)).collect();
         let Renewed { lost, unheld, .. } = self.index.renew(&shard(), LEASE, &leases).await?;
         if self.model.index.state == IndexState::Stale {
             ensure!(lost.is_empty() && unheld.is_empty(), "a stale index reports no leases as lost or not held");

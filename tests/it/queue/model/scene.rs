@@ -11,10 +11,7 @@ use redis::aio::MultiplexedConnection;
 use shared::{
     ids,
     queue::{
-        Index, IndexSettings, ShardCounts,
-        dispatch::{Consumer, Lease},
-        enqueue::Producer,
-        repair::check::Checker,
+        Index, IndexSettings, Lease, ShardCounts, dispatch::Consumer, enqueue::Producer, repair::check::Checker,
         repair::reconcile::Reconciler,
     },
 };
@@ -92,7 +89,7 @@ impl<'a> Scene<'a> {
             rescue: None,
             life: 0,
             checker: Checker::new(system.system.clone(), index.clone(), LEASE),
-            consumer: Consumer::new(system.system.clone(), index.clone(), LEASE).offering(subscription),
+            consumer: Consumer::new(system.system.clone(), index.clone(), LEASE).with_ready_marks(subscription),
             reconciler: Reconciler::new(system.system.clone(), index.clone()),
             producer: Producer::start(&system.system, index.clone(), system.clock.clone()),
             owner,

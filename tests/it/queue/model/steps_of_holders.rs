@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, ensure};
-use shared::queue::{IndexState, Renewed, dispatch::Lease, repair::rescue};
+use shared::queue::{IndexState, Lease, Renewed, repair::rescue};
 use tests::eventually::poll_until;
 use uuid::Uuid;
 
@@ -146,7 +146,7 @@ impl Scene<'_> {
         }
         let lease = &self.leases[number].lease;
         let Renewed { lost, unheld, .. } =
-            self.index.renew(&shard(), Duration::ZERO, &[lease.held(Duration::ZERO)]).await?;
+            self.index.renew(&shard(), Duration::ZERO, &[(lease, Duration::ZERO)]).await?;
         let id = lease.id;
         self.leases[number].alive = false;
         let held = match self.model.index.state {

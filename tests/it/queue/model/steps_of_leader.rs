@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chrono::DateTime;
-use shared::queue::{HeldLease, IndexState, Priority, WaitingJob, ledger::expiry, repair::reconcile::CrawlCursor};
+use shared::queue::{IndexState, Lease, Priority, WaitingJob, repair::expiry, repair::reconcile::CrawlCursor};
 use tests::eventually::eventually;
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ impl Scene<'_> {
         let living: Vec<usize> =
             (0..self.leases.len()).filter(|number| asserted && self.leases[*number].alive).collect();
         let held: Vec<_> =
-            living.iter().map(|number| &self.leases[*number].lease).map(|lease| lease.held(Duration::ZERO)).collect();
+            living.iter().map(|number| &self.leases[*number].lease).map(|lease| (lease, Duration::ZERO)).collect();
         let before = self.index.status(&queue()).await?.epoch;
         let (queue, grace) = (queue(), if held.is_empty() { Duration::ZERO } else { GRACE });
         let rebuild = self.reconciler.rebuild(&queue, &self.world.term, grace);
@@ -86,7 +86,7 @@ impl Scene<'_> {
 
     /// Runs until dropped. Of several holders of a job the first to assert it wins, so none asserts
     /// before the grace, which makes the winner known.
-    async fn keep_asserting(&self, before: i64, held: &[HeldLease]) -> Result<()> {
+    async fn keep_asserting(&self, before: i64, held: &[(&Lease, Duration)]) -> Result<()> {
         self.grace_after(before).await;
         loop {
             // One renewal per lease, since no process holds a job twice.

@@ -4,10 +4,11 @@ use anyhow::{Result, bail, ensure};
 use shared::{
     ids,
     queue::{
-        NewJob,
+        NewJob, announcement,
         control::{self, ControlOutcome},
-        enqueue::{EnqueueRequest, Enqueued, Producer},
+        enqueue::Producer,
         ledger::relations::{BatchPart, DependencyFailure, Refused, Relations, UniqueKey, UniqueUntil},
+        ledger::request::{EnqueueRequest, Enqueued},
     },
     tenancy::TenantId,
 };
@@ -99,7 +100,7 @@ impl Scene<'_> {
         transaction.commit().await?;
         match steered {
             ControlOutcome::Done(position) if allowed && told => {
-                control::announce_cancelled(&self.index, &position).await;
+                announcement::cancelled(&self.index, &position).await;
                 self.model.index.flows.remove(&id);
                 self.announced();
             }
@@ -128,7 +129,7 @@ impl Scene<'_> {
         if let ControlOutcome::Done(position) = steered
             && told
         {
-            control::announce_redriven(&self.index, &position).await;
+            announcement::redriven(&self.index, std::slice::from_ref(&position)).await;
             self.model.index.push(id, true);
         }
         Ok(())

@@ -81,7 +81,7 @@ async fn workers_with_the_old_number_lose_their_leases_and_the_jobs_run_elsewher
     let system = system.split(SPLIT)?;
     let scheduler = system.scheduler();
     eventually(PATIENCE, "the old holder has lost its lease", async || {
-        let held = [lease.held(Duration::ZERO)];
+        let held = [(&lease, Duration::ZERO)];
         let lost = old.renew(&shard(), LEASE, &held).await.ok()?.lost;
         (lost == [lease.id]).then_some(())
     })

@@ -6,9 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shared::{
     queue::{
-        JobChange, Notice, Notices, Settlement,
+        JobChange, Lease, Notice, Notices, Settlement, announcement,
         control::{self, ControlOutcome},
-        dispatch::Lease,
         limits::{QueueScope, ledger::LimitRow},
         observe::explain::{Explanation, Reason, explain},
     },
@@ -42,7 +41,7 @@ async fn a_cap_is_exact_and_delays_no_other_tenant() -> Result<()> {
     assert_eq!(scene.fetch_of_each(10).await?.concat().len(), 0, "at its cap, and the others have no jobs left");
     let ended = leases[1].iter().find(|lease| lease.tenant == capped).context("the tenant has two leases")?;
     let ran = Some(Duration::from_millis(1));
-    let end = Settlement { id: ended.id, token: ended.token, ran, again: None };
+    let end = Settlement { ran, again: None, ..ended.release() };
     scene.system.index.settle(&ended.shard, &[end]).await?;
     assert_eq!(of(capped, &scene.fetch(1, 10).await?), 1, "one job ended, so one may start");
     Ok(())
@@ -101,7 +100,7 @@ async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
     let mut transaction = system.tenants.begin(tenant).await?;
     let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
     transaction.commit().await?;
-    control::announce_cancelled(&system.index, &position).await;
+    announcement::cancelled(&system.index, &position).await;
     Ok(())
 }
 

@@ -2,11 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{
-    IndexState, Shard,
-    dispatch::Consumer,
-    enqueue::{EnqueueRequest, Producer},
-};
+use shared::queue::{IndexState, Shard, dispatch::Consumer, enqueue::Producer, ledger::request::EnqueueRequest};
 use tests::{eventually::eventually, process::ProcessUnderTest, system::TestSystem};
 
 use super::SPLIT;

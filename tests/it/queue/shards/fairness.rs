@@ -43,7 +43,7 @@ async fn served_beside_a_flood(weights: [i32; 2]) -> Result<[u64; 2]> {
             let ended = leases.iter().map(|lease| {
                 *served_ms.entry(lease.tenant).or_default() += length_ms(lease.tenant);
                 let ran = Some(Duration::from_millis(length_ms(lease.tenant)));
-                Settlement { id: lease.id, token: lease.token, ran, again: None }
+                Settlement { ran, again: None, ..lease.release() }
             });
             scene.system.index.settle(&scene.shards[shard], &ended.collect::<Vec<_>>()).await?;
         }

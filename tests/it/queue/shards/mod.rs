@@ -11,11 +11,7 @@ use anyhow::Result;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use shared::{
-    queue::{
-        Shard,
-        dispatch::{Consumer, Lease},
-        limits::Limiter,
-    },
+    queue::{Lease, Shard, dispatch::Consumer, limits::Limiter},
     tenancy::TenantId,
 };
 use tests::system::TestSystem;

@@ -9,7 +9,7 @@ use shared::{
     ids,
     leadership::Candidate,
     queue::{
-        Grant, Notice, Notices, Welcome,
+        DirectDispatch, FetchScope, Notice, Notices,
         dispatch::{Consumer, Fetched},
         repair::rescue::{self, RescueReport},
     },
@@ -37,7 +37,7 @@ impl Idle {
         let stop = CancellationToken::new();
         let (mut notices, subscription) = Notices::listen(&system.index, vec![shard()], process, stop.clone());
         assert_eq!(notices.next().await, Some(Notice::Connected));
-        let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).offering(subscription);
+        let consumer = Consumer::new(system.system.clone(), system.index.clone(), lease).with_ready_marks(subscription);
         let idle = Self { process, consumer, notices, stop };
         idle.finds_nothing().await?;
         Ok(idle)
@@ -61,7 +61,7 @@ impl Idle {
     }
 
     /// Fetches like a worker with all other slots busy.
-    pub async fn fetch_next(&self, jobs: usize, welcome: Welcome) -> Result<()> {
+    pub async fn fetch_next(&self, jobs: usize, welcome: FetchScope) -> Result<()> {
         let fetched = self.consumer.fetch_from(&[(&shard(), jobs)], welcome).await.remove(0)?;
         assert_eq!(fetched.taken, jobs);
         Ok(())
@@ -70,13 +70,13 @@ impl Idle {
     /// Fetches up to three jobs of newly active tenants only, like a worker with only reserved
     /// permits free.
     pub async fn fetch_newly_active(&self) -> Result<Fetched> {
-        Ok(self.consumer.fetch_from(&[(&shard(), 3)], Welcome::NewlyActive).await.remove(0)?)
+        Ok(self.consumer.fetch_from(&[(&shard(), 3)], FetchScope::NewlyActive).await.remove(0)?)
     }
 
     /// The next notification, which must be a direct dispatch.
-    pub async fn direct_dispatch(&mut self) -> Result<Grant> {
+    pub async fn direct_dispatch(&mut self) -> Result<DirectDispatch> {
         match self.next_notice().await? {
-            Notice::Granted(from, grant) if from == shard() => Ok(grant),
+            Notice::Dispatched(from, dispatch) if from == shard() => Ok(dispatch),
             other => panic!("expected a direct dispatch, got {other:?}"),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod bare_engine;
 pub mod chains;
+pub mod finishes;
 pub mod rows_read;
 
 use std::{io::Write as _, time::Duration};

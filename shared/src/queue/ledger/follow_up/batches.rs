@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Final;
-use crate::queue::{JobState, ledger::relations::hooks};
+use crate::queue::{JobState, ledger::relations::follow_up_flags};
 
 /// Counts these jobs. Returns the completion jobs of batches that are finished now, with the number
 /// of dependencies to release: one, the batch.
@@ -82,7 +82,7 @@ pub(in crate::queue) async fn reopen(
 }
 
 fn member_of(job: &Final) -> Option<Uuid> {
-    job.batch_id.filter(|_| job.hooks & hooks::BATCH != 0)
+    job.batch_id.filter(|_| job.hooks & follow_up_flags::BATCH != 0)
 }
 
 /// One row for each batch, as the column arrays for `unnest`.

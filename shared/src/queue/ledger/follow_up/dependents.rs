@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::{Final, FollowUp, final_of, waiting};
 use crate::{
-    queue::{JobState, Priority, control::Position, ledger::relations::hooks},
+    queue::{
+        JobState, Priority,
+        ledger::{follow_up::Position, relations::follow_up_flags},
+    },
     tenancy::TenantId,
 };
 
@@ -110,7 +113,7 @@ async fn advance(
     locked: &Locked,
     follow_up: &mut FollowUp,
 ) -> Result<Vec<Final>, sqlx::Error> {
-    let mut watched: Vec<&Final> = ended.iter().filter(|job| job.hooks & hooks::DEPENDENTS != 0).collect();
+    let mut watched: Vec<&Final> = ended.iter().filter(|job| job.hooks & follow_up_flags::DEPENDENTS != 0).collect();
     watched.sort_unstable_by_key(|job| (job.tenant, job.id));
     if watched.is_empty() {
         return Ok(Vec::new());
