@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use shared::clock::Clock;
 use shared::http_server::{self, DrainReport, ServerLimits};
@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::in_flight;
 use crate::middleware::{
-    access_log, html, http_metrics, panic, problem_details, request_body, request_head, request_id, time_limit,
+    envelope,
+    guard::{self, TimeLimits},
+    panic,
 };
 use crate::problem::ProblemCode;
 
@@ -29,7 +30,7 @@ use crate::problem::ProblemCode;
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     /// Time for the head of a response; default 30 s. A route may extend it with
-    /// [`time_limit::at_least`].
+    /// [`crate::middleware::time_limit::at_least`].
     pub handler_timeout: Duration,
     /// Bytes of a body; default 2 MiB. A route may set another `DefaultBodyLimit`.
     pub body_limit: usize,
@@ -59,19 +60,13 @@ impl Default for HttpSettings {
 pub fn layers(router: Router, settings: &HttpSettings) -> Router {
     let no_store = HeaderValue::from_static("no-store");
     let no_sniff = HeaderValue::from_static("nosniff");
+    let limits = TimeLimits { handler: settings.handler_timeout, body_pause: settings.body_pause };
     let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(settings.clock.clone(), request_id::handle))
-        .layer(from_fn(access_log::handle))
-        .layer(from_fn(http_metrics::handle))
-        .layer(from_fn(problem_details::handle))
-        .layer(from_fn(html::handle))
+        .layer(from_fn_with_state(settings.clock.clone(), envelope::handle))
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, no_sniff))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
         .layer(panic::layer())
-        .layer(from_fn(request_head::handle))
-        .layer(from_fn(in_flight::handle))
-        .layer(from_fn_with_state(settings.handler_timeout, time_limit::handle))
-        .layer(from_fn_with_state(settings.body_pause, request_body::handle))
+        .layer(from_fn_with_state(limits, guard::handle))
         .layer(DefaultBodyLimit::max(settings.body_limit));
     router.fallback(async || ProblemCode::NotFound).layer(layers)
 }

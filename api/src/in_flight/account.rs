@@ -13,8 +13,6 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::Request,
-    middleware::Next,
     response::Response,
 };
 use http_body::{Frame, SizeHint};
@@ -47,8 +45,16 @@ impl RequestAccount {
         self.state().counted.as_mut().map_or(Ok(()), |counted| counted.grow(bytes))
     }
 
+    /// Counts a response in place of the request's body, until it is sent. A response of unknown
+    /// size (an event stream) is never in memory as a whole and is not counted.
+    pub fn count_response(self, response: Response) -> Response {
+        let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        self.replace(bytes.unwrap_or(0));
+        response.map(|inner| Body::new(CountedBody { inner, _account: self }))
+    }
+
     /// Replaces the count of the body by that of the response.
-    fn answered(&self, bytes: usize) {
+    fn replace(&self, bytes: usize) {
         let mut state = self.state();
         let State { owner, counted } = &mut *state;
         // The body is released first: a body and its response are not in memory together.
@@ -59,17 +65,6 @@ impl RequestAccount {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The middleware. A response of unknown size (an event stream) is never in memory as a whole and
-/// is not counted.
-pub async fn handle(mut request: Request, next: Next) -> Response {
-    let account = RequestAccount::default();
-    request.extensions_mut().insert(account.clone());
-    let response = next.run(request).await;
-    let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    account.answered(bytes.unwrap_or(0));
-    response.map(|inner| Body::new(CountedBody { inner, _account: account }))
 }
 
 /// A response body that keeps its bytes counted until it is dropped.

@@ -9,6 +9,6 @@ mod account;
 mod bytes;
 
 pub use self::{
-    account::{RequestAccount, handle},
+    account::RequestAccount,
     bytes::{Full, InFlightBytes, InFlightLimits},
 };

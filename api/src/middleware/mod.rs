@@ -1,15 +1,17 @@
 //! Middleware around every handler.
 //!
-//! Invariant: [`crate::server::layers`] alone defines the order; each file here does one thing and
-//! depends on its neighbours only through extensions of request and response.
+//! Invariant: [`crate::server::layers`] alone defines the order of the layers, [`envelope`] and
+//! [`guard`] that of the steps inside them; each other file here does one thing.
 
-pub mod access_log;
-pub mod html;
-pub mod http_metrics;
+mod access_log;
+pub mod envelope;
+pub mod guard;
+mod html;
+mod http_metrics;
 pub mod panic;
-pub mod problem_details;
-pub mod request_body;
-pub mod request_head;
+mod problem_details;
+mod request_body;
+mod request_head;
 pub mod request_id;
 pub mod time_limit;
 

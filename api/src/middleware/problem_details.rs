@@ -1,29 +1,24 @@
 //! Gives every error response the form of a problem with its request id, and logs it.
 //!
-//! Invariant: outside this layer no response of 400 and above has another form, whether it comes
+//! Invariant: no error response (400 and above) that leaves has another form, whether it comes
 //! from a handler, an extractor, the router's own 404 and 405, or an inner layer. An error is
 //! logged here and nowhere else.
 
-use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 
 use super::request_id::RequestId;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemCode};
 
-/// The middleware; it must be inside [`super::access_log`], whose span the log line belongs to.
-pub async fn handle(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let request_id = request.extensions().get::<RequestId>().cloned();
-    let response = next.run(request).await;
+/// Converts and logs an error response to a request for `path`, within the span of the request.
+pub fn unify(response: Response, request_id: &RequestId, path: &str) -> Response {
     let Some(code) = ProblemCode::for_status(response.status()) else {
         return response;
     };
     let mut response = as_problem(response, code);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         log(&problem);
-        *response.body_mut() = problem.body(request_id.as_ref().map(RequestId::as_str), Some(&path)).to_body();
+        *response.body_mut() = problem.body(Some(request_id.as_str()), Some(path)).to_body();
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response

@@ -1,4 +1,4 @@
-//! Limits how slowly a body may arrive. axum's `DefaultBodyLimit`, set next to this layer, limits
+//! Limits how slowly a body may arrive. axum's `DefaultBodyLimit`, set in [`crate::server::layers`], limits
 //! its size.
 //!
 //! Invariant: reading fails after a pause longer than the limit, so a slow sender occupies a
@@ -7,13 +7,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use tower_http::timeout::TimeoutBody;
 
-/// The middleware.
-pub async fn handle(State(pause): State<Duration>, request: Request, next: Next) -> Response {
-    let request = request.map(|body| Body::new(Box::pin(TimeoutBody::new(pause, body))));
-    next.run(request).await
+/// The request, with a body that fails after a longer pause.
+pub fn limit_pauses(request: Request, pause: Duration) -> Request {
+    request.map(|body| Body::new(Box::pin(TimeoutBody::new(pause, body))))
 }

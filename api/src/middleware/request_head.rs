@@ -6,11 +6,6 @@
 //! `Transfer-Encoding`) is handled by hyper, which rejects differing lengths and closes the
 //! connection after a request that has both.
 
-use axum::{
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
 use http::{
     HeaderMap, HeaderName, Uri, Version,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
@@ -29,15 +24,8 @@ const ONCE: [HeaderName; 5] = [
     HeaderName::from_static("last-event-id"),
 ];
 
-/// The middleware.
-pub async fn handle(request: Request, next: Next) -> Response {
-    match check(request.version(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
-}
-
-fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+/// The problem in a request head, if there is one.
+pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     check_host(version, uri, headers)?;
     check_credentials(headers)?;
     if let Some(name) = ONCE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {

@@ -3,8 +3,6 @@
 //! Invariant: an id from either side is 1 to 64 plain characters, so it needs no escaping in a log
 //! line, a header or a database. A client's own id is kept if it has this form.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shared::clock::Clock;
@@ -25,24 +23,24 @@ impl RequestId {
         &self.0
     }
 
+    /// The client's id if it is acceptable, otherwise a new one.
+    pub fn of(headers: &HeaderMap, clock: &Clock) -> Self {
+        Self::accept(headers).unwrap_or_else(|| Self(ids::new_id(clock).to_string()))
+    }
+
+    /// Adds the id to a response.
+    pub fn set(self, response: &mut Response) {
+        // This cannot fail, since an id has plain characters only.
+        if let Ok(value) = HeaderValue::try_from(self.0) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+    }
+
     fn accept(headers: &HeaderMap) -> Option<Self> {
         let text = headers.get(X_REQUEST_ID)?.to_str().ok()?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         ((1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.to_owned()))
     }
-}
-
-/// The middleware.
-pub async fn handle(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
-    let made = || RequestId(ids::new_id(&clock).to_string());
-    let id = RequestId::accept(request.headers()).unwrap_or_else(made);
-    request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
-    // This cannot fail, since an id has plain characters only.
-    if let Ok(value) = HeaderValue::try_from(id.0) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
-    }
-    response
 }
 
 #[cfg(test)]

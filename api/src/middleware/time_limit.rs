@@ -19,9 +19,22 @@ use crate::problem::{Problem, ProblemCode};
 
 /// When the current request must be answered, a request extension.
 #[derive(Clone)]
-struct Deadline(Arc<Mutex<Instant>>);
+pub struct Deadline(Arc<Mutex<Instant>>);
 
 impl Deadline {
+    /// A deadline after this time.
+    pub fn after(limit: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Instant::now() + limit)))
+    }
+
+    /// The response, or `timeout` once the deadline has passed.
+    pub async fn bound(&self, response: impl Future<Output = Response>) -> Response {
+        tokio::select! {
+            response = patience::from_now(response) => response,
+            () = self.passed() => Problem::new(ProblemCode::Timeout).into_response(),
+        }
+    }
+
     fn get(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,16 +49,6 @@ impl Deadline {
         while Instant::now() < self.get() {
             tokio::time::sleep_until(self.get()).await;
         }
-    }
-}
-
-/// The middleware around all routes.
-pub async fn handle(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
-    let deadline = Deadline(Arc::new(Mutex::new(Instant::now() + limit)));
-    request.extensions_mut().insert(deadline.clone());
-    tokio::select! {
-        response = patience::from_now(next.run(request)) => response,
-        () = deadline.passed() => Problem::new(ProblemCode::Timeout).into_response(),
     }
 }
 

@@ -35,7 +35,7 @@ fn app(down: Arc<AtomicBool>) -> Router {
         let state = if down.load(Ordering::SeqCst) { CheckState::Down } else { CheckState::Degraded };
         vec![Check { name: "redis", state, reason: None }]
     };
-    let long = from_fn_with_state(Duration::from_secs(5), time_limit::at_least);
+    let long = from_fn_with_state(Duration::from_secs(5), crate::middleware::time_limit::at_least);
     let slow = || async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         "done"

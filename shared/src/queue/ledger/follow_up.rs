@@ -135,7 +135,11 @@ pub(in crate::queue) async fn settle_latecomers(
 }
 
 /// Raises webhook events for the ended jobs.
-async fn raise_events(connection: &mut PgConnection, ended: &[Final], follow_up: &mut FollowUp) -> Result<(), sqlx::Error> {
+async fn raise_events(
+    connection: &mut PgConnection,
+    ended: &[Final],
+    follow_up: &mut FollowUp,
+) -> Result<(), sqlx::Error> {
     if !ended.is_empty() {
         let ids: Vec<Uuid> = ended.iter().map(|job| job.id).collect();
         follow_up.waiting.extend(webhooks::raise(connection, &ids).await?);

@@ -5,7 +5,7 @@
 //! taken in the order of [`crate::queue::ledger::follow_up`], idempotency keys first. Requests without
 //! relations do not use this module.
 //!
-//! Next: `related/write.rs` for the jobs themselves, `related/plan.rs` for the jobs that are refused.
+//! Next: `insert_related/write.rs` for the jobs themselves, `insert_related/plan.rs` for the jobs that are refused.
 
 mod plan;
 mod statements;

@@ -51,7 +51,7 @@ async fn a_busy_worker_receives_the_first_job_of_a_newly_active_tenant() -> Resu
     Ok(())
 }
 
-/// A worker's reserved permits are for newly active tenants: see `worker/src/slots.rs`.
+/// A worker's reserved permits are for newly active tenants: see `worker/src/capacity/slots.rs`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reserved_permit_leases_one_job_of_each_tenant_with_nothing_running() -> Result<()> {
     let (system, tenant, newly_active, mut busy) = busy_scene().await?;

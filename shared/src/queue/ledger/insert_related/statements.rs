@@ -116,7 +116,8 @@ pub(super) async fn hook_dependencies(
     let open = || rows.iter().filter(|row| !row.state.is_final());
     let watched = open().filter(|row| row.hooks & follow_up_flags::DEPENDENTS != 0).map(|row| (row.id, row.tenant_id));
     let dependents = count_dependents(connection, watched.unzip()).await?;
-    let unmarked: Vec<Uuid> = open().filter(|row| row.hooks & follow_up_flags::DEPENDENTS == 0).map(|row| row.id).collect();
+    let unmarked: Vec<Uuid> =
+        open().filter(|row| row.hooks & follow_up_flags::DEPENDENTS == 0).map(|row| row.id).collect();
     sqlx::query!("update jobs set hooks = hooks | 4 where id = any($1)", &unmarked).execute(connection).await?;
     let found = rows.into_iter().map(|row| {
         let room = i64::from(MAX_DEPENDENTS) - dependents.get(&row.id).copied().unwrap_or_default();

@@ -6,7 +6,7 @@
 --
 -- in ms. A start uses two resources: worker time, and dispatch with settlement (fetch, ledger,
 -- retry). The tenant is charged for the one of which the start uses the larger part (dominant
--- resource, Ghodsi et al. 2011). Workers measure the start cost, see `worker/src/start_cost.rs`:
+-- resource, Ghodsi et al. 2011). Workers measure the start cost, see `worker/src/capacity/start_cost.rs`:
 -- the time during which slots stood free while jobs waited, divided by the number of dispatched
 -- jobs. A lease without a run (expired, cancelled, released) is charged for its start too.
 local function virtual_cost(run_ms, start_ms, weight) return math.max(run_ms, start_ms) / weight end

@@ -1,0 +1,39 @@
+//! The inner middleware: what a request must satisfy before its handler runs, and how long it may
+//! take.
+//!
+//! Invariant: a handler sees an unambiguous head ([`super::request_head`]), a body that may not arrive
+//! too slowly ([`super::request_body`]), an account for its bytes ([`crate::in_flight`]) and a
+//! deadline ([`super::time_limit`]). One layer, for the reason given in [`super::envelope`].
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{request_body, request_head, time_limit::Deadline};
+use crate::in_flight::RequestAccount;
+
+/// Time limits of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimits {
+    /// For the head of the response, unless the route extends it.
+    pub handler: Duration,
+    /// Longest pause within the body.
+    pub body_pause: Duration,
+}
+
+/// The middleware.
+pub async fn handle(State(limits): State<TimeLimits>, mut request: Request, next: Next) -> Response {
+    if let Err(problem) = request_head::check(request.version(), request.uri(), request.headers()) {
+        return problem.into_response();
+    }
+    let (account, deadline) = (RequestAccount::default(), Deadline::after(limits.handler));
+    request.extensions_mut().insert(account.clone());
+    request.extensions_mut().insert(deadline.clone());
+    let request = request_body::limit_pauses(request, limits.body_pause);
+    let response = deadline.bound(next.run(request)).await;
+    account.count_response(response)
+}
