@@ -48,7 +48,7 @@ impl Process {
     /// leased jobs are in the held leases: an exclusive run waits for it.
     pub async fn may_lease(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let may_lease = async {
-            self.handlers.unstalled().await;
+            self.handlers.recovered().await;
             self.quarantine.none_under_way().await
         };
         self.stop.run_until_cancelled(may_lease).await

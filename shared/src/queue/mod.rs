@@ -24,7 +24,8 @@
 //! - [`complete`] records the end of a run, with its follow-up for other jobs, and settles the lease.
 //! - [`repair`] rebuilds the index, finds what it lacks, and takes jobs from dead workers.
 //! - [`control`] cancels and redrives jobs; [`observe`] reads them; [`limits`] are those of tenants.
-//! - [`ledger`] is the SQL that several of these share; [`index`] the scripts and their keys.
+//! - [`announcement`] publishes committed changes to the index.
+//! - [`ledger`] is the SQL that these use; [`index`] the scripts and their keys.
 
 pub mod announcement;
 pub mod complete;

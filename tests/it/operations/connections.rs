@@ -166,14 +166,14 @@ async fn a_pooler_in_transaction_mode_serves_and_leaks_nothing() -> Result<()> {
         let base = ready.trim_end_matches("/api/health/readiness").to_owned();
         let apis: Vec<ApiClient> = keys.iter().map(|key| ApiClient::new(&base, Some(key))).collect();
         scene.work(&apis[0], &format!("pooled-{size}")).await?;
-        never_anothers_rows(&apis, size).await?;
+        never_rows_of_other_tenants(&apis, size).await?;
     }
     Ok(())
 }
 
 /// Two tenants read alternately over the same few connections, and some requests are aborted before
 /// the response.
-async fn never_anothers_rows(apis: &[ApiClient], round: usize) -> Result<()> {
+async fn never_rows_of_other_tenants(apis: &[ApiClient], round: usize) -> Result<()> {
     let mut own = Vec::new();
     for (at, api) in apis.iter().enumerate() {
         let body = json!({"name": format!("campaign of {at}"), "subject": "s", "text": "t {{ unsubscribe_url }}",

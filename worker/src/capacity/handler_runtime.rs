@@ -44,7 +44,7 @@ impl HandlerRuntime {
     }
 
     /// Waits until the runtime is not stalled.
-    pub async fn unstalled(&self) {
+    pub async fn recovered(&self) {
         self.becomes(false).await;
     }
 
@@ -86,7 +86,7 @@ mod tests {
         runtime.spawn(async move { blocked.recv() });
         timeout(Duration::from_secs(10), handlers.stalled()).await.expect("the stall is detected");
         drop(release);
-        timeout(Duration::from_secs(10), handlers.unstalled()).await.expect("the stall is over");
+        timeout(Duration::from_secs(10), handlers.recovered()).await.expect("the stall is over");
         stop.cancel();
         watching.await.expect("the watch ends");
         runtime.shutdown_background();

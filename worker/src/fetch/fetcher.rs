@@ -43,7 +43,7 @@ impl Fetcher {
         loop {
             // Take no permits while there is nothing to fetch: direct dispatch uses them.
             let ready = async {
-                process.handlers.unstalled().await;
+                process.handlers.recovered().await;
                 self.shares.ready().await;
                 process.budget.permits().await
             };

@@ -13,7 +13,7 @@ use shared::{clock::Clock, queue::Lease};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long requeueing a job occupies its slot, charged like a run. This limits a large backlog of
+/// How long requeuing a job occupies its slot, charged like a run. This limits a large backlog of
 /// unknown kinds to a few hundred fetches per second and to its tenant's share. Without the charge,
 /// such jobs would be fetched in a tight loop, and always first.
 pub const REQUEUE_TIME: Duration = Duration::from_millis(20);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::queue::{
     complete,
-    index::Index,
+    index::{Index, MAX_BATCH},
     job::{JobState, Priority, QueueName},
     lease::{Lease, LeaseToken, Settlement},
     ledger::follow_up::{self, FollowUp, Locked, final_of},
@@ -30,7 +30,6 @@ use crate::{
 
 /// Crashes after which a job is poison, whatever its `max_attempts`: each one killed a worker.
 pub const MAX_CRASHES: i16 = 3;
-const MAX_BATCH: usize = 500;
 
 /// Result of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -34,7 +34,7 @@ async fn priorities_order_the_jobs_of_a_tenant() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_does_not_wait_for_anothers_backlog() -> Result<()> {
+async fn a_tenant_does_not_wait_for_another_tenants_backlog() -> Result<()> {
     let system = TestSystem::start().await?;
     let sink = HttpSink::start().await?;
     sink.set_default(UNHURRIED);
