@@ -56,7 +56,7 @@ impl DependencyQuota {
         if added > self.limits.per_request {
             return Err(too_many(added, self.limits.per_request));
         }
-        if self.add_to_known(tenant, added) {
+        if self.add_to_recent(tenant, added) {
             return Ok(());
         }
         let counted = self.counting.run(&tenant, self.count(tenants, tenant, added));
@@ -64,7 +64,7 @@ impl DependencyQuota {
     }
 
     async fn count(&self, tenants: &TenantDb, tenant: TenantId, added: usize) -> Result<(), Problem> {
-        if self.add_to_known(tenant, added) {
+        if self.add_to_recent(tenant, added) {
             return Ok(());
         }
         let mut transaction = tenants.begin(tenant).await?;
@@ -76,7 +76,7 @@ impl DependencyQuota {
     }
 
     /// Adds to the last count; returns whether it is recent and leaves room.
-    fn add_to_known(&self, tenant: TenantId, added: usize) -> bool {
+    fn add_to_recent(&self, tenant: TenantId, added: usize) -> bool {
         let mut counts = self.counts();
         let Some(count) = counts.get_mut(&tenant).filter(|count| count.at.elapsed() < FRESH) else { return false };
         let fits = count.open + added <= self.limits.open;

@@ -127,7 +127,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn every_answer_is_described_and_every_reference_resolves() {
+    fn every_response_is_described_and_every_reference_resolves() {
         let checks: Arc<dyn shared::health::HealthChecks> = Arc::new(Vec::new);
         let registry = Registry::new(shared::config::TestKinds::None);
         let document = document(router::<()>().merge(crate::routes::health::router(checks)), &registry);

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_has_the_members_of_the_standard_and_ours() {
+    fn a_body_has_the_standard_members_and_the_extensions() {
         let errors = vec![FieldError { pointer: "/kind".into(), detail: "missing".into() }];
         let problem = Problem::new(ProblemCode::InvalidBody).detail("one field is wrong").errors(errors);
         let problem = problem.member("limit", 5);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_places_are_bounded_on_both_sides() {
+    fn texts_and_field_errors_are_bounded() {
         let text = |length: usize| "ä".repeat(length);
         let detail = |length| Problem::new(ProblemCode::InvalidBody).detail(text(length)).detail_text().to_owned();
         assert_eq!(detail(MAX_TEXT), text(MAX_TEXT));
@@ -282,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_from_500_upwards_are_constant() {
+    fn server_error_texts_are_constant() {
         let problem = Problem::new(ProblemCode::Internal).detail("secret").caused_by("secret");
         assert!(!serde_json::to_string(&problem.body(None, None)).unwrap().contains("secret"));
         assert_eq!(problem.cause().unwrap().to_string(), "secret");
     }
 
     #[test]
-    fn what_is_unavailable_says_when_to_come_back() {
+    fn an_unavailable_response_has_a_retry_after_header() {
         let response = Problem::new(ProblemCode::Unavailable).into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         let response = Problem::new(ProblemCode::RateLimited).retry_after(30).into_response();

@@ -55,7 +55,7 @@ fn v1() -> OpenApiRouter<AppState> {
         .merge(webhooks())
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::show, suppressions::delete))
-        .routes(routes!(unsubscribe::ask, unsubscribe::confirm))
+        .routes(routes!(unsubscribe::show_page, unsubscribe::confirm))
 }
 
 fn webhooks() -> OpenApiRouter<AppState> {

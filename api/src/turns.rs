@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn callers_with_one_key_take_turns_and_leave_nothing_behind() {
+    async fn callers_with_the_same_key_run_one_at_a_time_and_leave_no_entry() {
         let (turns, at_work) = (Turns::default(), AtomicUsize::new(0));
         let work = || async {
             assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two at once");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_key_waits_for_nobody_and_who_goes_away_holds_up_nobody() {
+    async fn other_keys_do_not_wait_and_a_cancelled_caller_frees_its_turn() {
         let turns = Turns::default();
         let mut first = Box::pin(turns.run(&1, std::future::pending::<()>()));
         assert!(first.as_mut().now_or_never().is_none());

@@ -19,7 +19,7 @@ mod tests {
     use super::exponential;
 
     #[test]
-    fn doubles_within_its_bounds() {
+    fn the_delay_doubles_up_to_the_longest() {
         let (first, longest) = (Duration::from_secs(1), Duration::from_mins(1));
         for _ in 0..1_000 {
             for (failures, ceiling) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)] {

@@ -71,13 +71,13 @@ impl CampaignMail {
     pub fn render(
         &self,
         links: &UnsubscribeLinks,
-        who: Unsubscriber,
+        unsubscriber: Unsubscriber,
         email: &str,
         variables: &Value,
     ) -> Result<RenderedMail, TemplateError> {
         let mut values = variables.as_object().cloned().unwrap_or_else(Map::new);
         values.insert("email".into(), email.into());
-        values.insert("unsubscribe_url".into(), links.url(who).as_str().into());
+        values.insert("unsubscribe_url".into(), links.url(unsubscriber).as_str().into());
         self.template.render(&Value::Object(values))
     }
 
@@ -86,17 +86,17 @@ impl CampaignMail {
         self: &Arc<Self>,
         compute: &ComputePool,
         links: &UnsubscribeLinks,
-        who: Unsubscriber,
+        unsubscriber: Unsubscriber,
         addressee: &Addressee,
         date: DateTime<Utc>,
     ) -> Result<Result<OutgoingMail, TemplateError>, Busy> {
-        let list_unsubscribe = Some(links.url(who));
+        let list_unsubscribe = Some(links.url(unsubscriber));
         let (mail, links, to) = (Arc::clone(self), links.clone(), addressee.email.clone());
         let variables = addressee.variables.clone();
-        let render = move || mail.render(&links, who, &to, &variables);
-        let rendered = compute.run(who.tenant, RENDER, render).await?;
+        let render = move || mail.render(&links, unsubscriber, &to, &variables);
+        let rendered = compute.run(unsubscriber.tenant, RENDER, render).await?;
         Ok(rendered.map(|RenderedMail { subject, text, html }| OutgoingMail {
-            message_id: self.message_id(who.recipient),
+            message_id: self.message_id(unsubscriber.recipient),
             from: self.from.clone(),
             to: Mailbox::new(&addressee.email),
             subject,
@@ -152,8 +152,8 @@ impl CampaignMails {
 
     fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = compiled.get(&key) {
-            return Arc::clone(known);
+        if let Some(cached) = compiled.get(&key) {
+            return Arc::clone(cached);
         }
         if let Some(other) = surplus(&compiled, key.0) {
             compiled.remove(&other);
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_drives_out_its_own_campaigns_first() {
+    fn a_tenant_evicts_its_own_campaigns_first() {
         let (a, b) = (TenantId::new(Uuid::from_u128(1)), TenantId::new(Uuid::from_u128(2)));
         let mut kept: HashMap<Key, &str> = HashMap::new();
         kept.insert((b, Uuid::from_u128(0)), "compiled");

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_get_classes_and_the_ledger_gets_clean_words() {
+    fn logs_get_error_classes_and_the_ledger_gets_redacted_text() {
         let error = Err::<(), _>(std::io::Error::other("https://u:hunter2@h/x?token=secret for anna@example.org"));
         let error = error.context("calling").expect_err("an error");
         assert_eq!(for_log(&error), "input or output: other error");

@@ -37,10 +37,10 @@ impl UnsubscribeLinks {
     }
 
     /// The link in the mail to this recipient.
-    pub fn url(&self, who: Unsubscriber) -> Url {
+    pub fn url(&self, unsubscriber: Unsubscriber) -> Url {
         let mut url = self.config.public_url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{base}/{PATH}{}", self.token(who)));
+        url.set_path(&format!("{base}/{PATH}{}", self.token(unsubscriber)));
         url
     }
 
@@ -56,8 +56,9 @@ impl UnsubscribeLinks {
         })
     }
 
-    fn token(&self, who: Unsubscriber) -> String {
-        let mut bytes = [who.tenant.as_uuid().as_bytes().as_slice(), who.recipient.as_bytes()].concat();
+    fn token(&self, unsubscriber: Unsubscriber) -> String {
+        let mut bytes =
+            [unsubscriber.tenant.as_uuid().as_bytes().as_slice(), unsubscriber.recipient.as_bytes()].concat();
         let mac = self.mac(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&mac[..MAC_BYTES]);
         BASE64URL_NOPAD.encode(&bytes)
@@ -83,21 +84,21 @@ mod tests {
     }
 
     #[test]
-    fn a_link_leads_back_to_its_recipient() {
-        let who = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
+    fn a_link_resolves_to_its_recipient() {
+        let unsubscriber = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
         let links = links(&"k".repeat(32));
-        let url = links.url(who);
+        let url = links.url(unsubscriber);
         let token = url
             .as_str()
             .strip_prefix("https://rota.example/base/api/v1/unsubscribe/")
             .expect("the path is below the public URL");
-        assert_eq!(links.check(token), Some(who));
+        assert_eq!(links.check(token), Some(unsubscriber));
     }
 
     #[test]
     fn another_key_or_a_changed_byte_is_refused() {
-        let who = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
-        let token = links(&"k".repeat(32)).token(who);
+        let unsubscriber = Unsubscriber { tenant: TenantId::new(Uuid::from_u128(1)), recipient: Uuid::from_u128(2) };
+        let token = links(&"k".repeat(32)).token(unsubscriber);
         assert_eq!(links(&"l".repeat(32)).check(&token), None);
         for at in 0..token.len() {
             let mut forged = token.clone().into_bytes();

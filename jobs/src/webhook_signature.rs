@@ -48,7 +48,7 @@ mod tests {
 
     /// The test vector of the specification's reference implementations.
     #[test]
-    fn a_signature_is_the_one_of_the_specification() {
+    fn a_signature_matches_the_example_of_the_specification() {
         let secret = WebhookSecret::parse(SECRET).unwrap();
         let headers = headers(&[secret], ID, TIMESTAMP, BODY);
         assert_eq!(headers["webhook-id"], ID);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_has_its_signature_and_everything_is_signed() {
+    fn each_secret_signs_id_timestamp_and_body() {
         let (old, new) = (WebhookSecret::parse(SECRET).unwrap(), WebhookSecret::random());
         let both = headers(&[new.clone(), old.clone()], ID, TIMESTAMP, BODY);
         let both: Vec<&str> = both["webhook-signature"].to_str().unwrap().split(' ').collect();

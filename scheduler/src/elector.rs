@@ -42,9 +42,9 @@ pub async fn elect(candidate: Candidate, publish: watch::Sender<Option<Leading>>
     let mut ticks = interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         match timeout(TERM_TTL, candidate.campaign()).await {
-            Ok(Ok(term)) => announce(&publish, term.map(|term| Leading { term, until: asked + TERM_TTL })),
+            Ok(Ok(term)) => announce(&publish, term.map(|term| Leading { term, until: requested_at + TERM_TTL })),
             Ok(Err(error)) => tracing::debug!(%error, "could not acquire or renew leadership"),
             Err(_elapsed) => tracing::debug!("acquiring or renewing leadership timed out"),
         }

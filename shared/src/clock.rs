@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_stands_until_moved() {
+    fn a_manual_clock_changes_only_when_set() {
         let hand = ManualClock::new(noon());
         let clock = hand.clock();
         assert_eq!(clock.now(), noon());
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_moves() {
+    fn the_system_clock_advances() {
         let clock = Clock::system();
         let before = clock.now();
         std::thread::sleep(Duration::from_millis(2));

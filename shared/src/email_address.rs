@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_and_normalises() {
+    fn valid_addresses_are_accepted_and_normalised() {
         for (given, want) in [
             ("ann@example.com", "ann@example.com"),
             ("  Ann.O'Hara+news@Mail.EXAMPLE.com\t", "Ann.O'Hara+news@mail.example.com"),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_with_the_reason() {
+    fn invalid_addresses_are_refused_with_the_reason() {
         use EmailAddressError as E;
         for (given, want) in [
             ("", E::Empty),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_the_lengths_on_both_sides() {
+    fn length_limits_are_exact() {
         let local = "a".repeat(64);
         assert!(parse(&format!("{local}@example.com")).is_ok());
         assert_eq!(parse(&format!("a{local}@example.com")), Err(EmailAddressError::LocalPartTooLong));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_mailbox_has_one_key() {
+    fn spellings_of_one_mailbox_have_one_key() {
         let one = EmailAddress::parse("Ann@Example.com").unwrap();
         let two = EmailAddress::parse("ann@example.COM").unwrap();
         assert_ne!(one, two);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn serde_goes_through_the_same_door() {
+    fn deserialization_validates_and_normalises() {
         let address: EmailAddress = serde_json::from_str("\" ann@EXAMPLE.com \"").unwrap();
         assert_eq!(serde_json::to_string(&address).unwrap(), "\"ann@example.com\"");
         let refused = serde_json::from_str::<EmailAddress>("\"ann@example\"").unwrap_err();

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_alone_fills_batches() {
+    fn a_lone_tenant_fills_batches() {
         let mut queue = FairQueue::default();
         push(&mut queue, 1, 1_200, 0);
         let sizes: Vec<usize> = (0..4).map(|_| queue.take(500, ANY_WEIGHT).len()).collect();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_quiet_tenant_has_waiting_is_in_the_next_batch() {
+    fn the_items_of_a_quiet_tenant_are_in_the_next_batch() {
         let mut queue = FairQueue::default();
         push(&mut queue, 1, 5_000, 0);
         push(&mut queue, 2, 3, 0);
@@ -168,7 +168,7 @@ mod tests {
     /// A tenant with heavy items gets fewer of them into a batch; the batch does not become
     /// heavier.
     #[test]
-    fn weight_is_shared_as_well() {
+    fn the_weight_of_a_batch_is_shared_fairly() {
         let mut queue = FairQueue::default();
         push(&mut queue, 1, 100, 64);
         push(&mut queue, 2, 100, 1);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_passed_over_until_it_may_have_its_turn() {
+    fn an_ineligible_tenant_is_skipped_and_keeps_its_turn() {
         let mut queue = FairQueue::default();
         push(&mut queue, 1, 2, 0);
         push(&mut queue, 2, 1, 0);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_fills_half_of_what_is_left() {
+    fn a_tenant_fills_half_of_the_remaining_capacity() {
         let mut queue = FairQueue::default();
         let mut fill =
             |number| (0..100).take_while(|_| queue.push_bounded(100, tenant(number), 0, number).is_ok()).count();

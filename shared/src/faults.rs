@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_names_point_time_and_strike() {
+    fn a_plan_is_parsed_as_point_count_and_strike() {
         let plan: FaultPlan = "after_lease_before_read:2:kill".parse().unwrap();
         assert_eq!(plan, FaultPlan { point: Point::AfterLeaseBeforeRead, nth: 2, strike: Strike::Kill });
         for wrong in
@@ -155,7 +155,7 @@ mod tests {
 
     /// The only plan of this test process.
     #[tokio::test]
-    async fn a_plan_strikes_once_at_its_point_and_time() {
+    async fn a_plan_strikes_once_at_its_point_and_count() {
         arm(Some("rescue_after_ledger:2:error".parse().unwrap()));
         arm(Some("rescue_after_ledger:1:kill".parse().unwrap()));
         assert!(reach(Point::RebuildAfterClear).await.is_ok());

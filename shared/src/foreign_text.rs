@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_control_characters_and_url_secrets_go() {
+    fn addresses_control_characters_and_url_secrets_are_removed() {
         for (text, clean) in [
             ("550 <Anna.B@Example.org>: gone", "550 <recipient>: gone"),
             ("no anna@example.org here, nor b@c.de.", "no <recipient> here, nor <recipient>"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn costs_linear_time() {
+    fn cleaning_takes_linear_time() {
         let text = "@".repeat(200_000) + &"a".repeat(200_000) + &"://".repeat(100_000);
         assert!(cleaned(&text, "x", 50).chars().count() <= 50);
     }

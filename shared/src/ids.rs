@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_ascend_while_time_stands_still_or_steps_back() {
+    fn ids_ascend_even_if_the_clock_stops_or_goes_back() {
         let hand = ManualClock::new(start());
         let clock = hand.clock();
         let mut last = new_id(&clock);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_id_of_a_time_sorts_before_what_is_made_then() {
+    fn the_first_id_of_a_time_sorts_before_ids_created_then() {
         let hand = ManualClock::new(start());
         assert!(first_id_at(start()) <= new_id(&hand.clock()));
         let earlier = new_id(&hand.clock());

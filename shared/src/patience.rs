@@ -49,14 +49,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waits_of_one_request_count_from_its_arrival() {
+    async fn the_remaining_wait_counts_from_the_arrival_of_the_request() {
         assert_eq!(remaining(), PATIENCE);
         assert!(remaining_after(Duration::from_secs(1)).await + Duration::from_secs(1) <= PATIENCE);
         assert_eq!(remaining_after(Duration::from_secs(10)).await, LEAST);
     }
 
     #[tokio::test]
-    async fn a_wait_ends_with_the_patience() {
+    async fn a_wait_ends_when_the_patience_is_exhausted() {
         let waited = ARRIVED.scope(Instant::now() - PATIENCE, within(pending::<()>()));
         assert_eq!(timeout(PATIENCE, waited).await.expect("it ends before"), None);
     }

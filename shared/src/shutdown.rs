@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ignored_signals_leave_the_process_alone_and_sigterm_cancels_the_token() {
+    async fn ignored_signals_have_no_effect_and_sigterm_cancels_the_token() {
         let shutdown = Shutdown::new().unwrap();
         // Not every kill(1) knows all names: 29 is IO, 34 and 64 are the first and last real-time
         // signals.

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_recognised_and_a_stranger_is_not() {
+    fn a_misspelling_is_recognised_and_an_unrelated_name_is_not() {
         let known = ["first_name", "last_name", "city"];
         assert_eq!(nearest("First_nmae", known), Some("first_name"));
         assert_eq!(nearest("zzz", known), None);

@@ -31,13 +31,13 @@ type Checked = HashMap<Fingerprint, (Instant, Arc<VerifiedKey>)>;
 pub struct KeyRing {
     db: SystemDb,
     checked: Arc<Mutex<Checked>>,
-    asking: Arc<Turns<Fingerprint>>,
+    lookups: Arc<Turns<Fingerprint>>,
 }
 
 impl KeyRing {
     /// Creates an empty cache over the ledger's keys.
     pub fn new(db: SystemDb) -> Self {
-        Self { db, checked: Arc::default(), asking: Arc::default() }
+        Self { db, checked: Arc::default(), lookups: Arc::default() }
     }
 
     /// Returns the key for the presented text, or `None` if the text is not a valid key.
@@ -47,11 +47,11 @@ impl KeyRing {
             return Ok(Some(key));
         }
         let Some(presented) = PresentedKey::parse(text) else { return Ok(None) };
-        let asked = self.asking.run(&fingerprint, self.ask(fingerprint, presented));
-        patience::within(Box::pin(asked)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        let lookup = self.lookups.run(&fingerprint, self.look_up(fingerprint, presented));
+        patience::within(Box::pin(lookup)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn ask(
+    async fn look_up(
         &self,
         fingerprint: Fingerprint,
         presented: PresentedKey,

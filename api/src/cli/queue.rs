@@ -200,7 +200,7 @@ mod tests {
     use super::{known, parse_rate};
 
     #[test]
-    fn rates_are_judged_on_both_sides() {
+    fn rates_are_parsed_within_their_range() {
         assert_eq!(parse_rate("20/s").ok(), Some(20.0));
         assert_eq!(parse_rate("0.001").ok(), Some(0.001));
         for wrong in ["0", "0.0009", "-1", "1000001", "NaN", "inf", "fast", ""] {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_in_a_queues_name_is_answered_with_the_likely_one() {
+    fn an_unknown_queue_name_gets_a_suggestion() {
         let queues = ["email", "default"].map(|name| name.parse().expect("a name"));
         assert_eq!(known(&queues, "email").expect("there").as_ref(), "email");
         let told = known(&queues, "emial").expect_err("no such queue").to_string();

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_ends_at_its_limit() {
+    fn a_list_over_its_limit_is_refused() {
         let body = |text: &str| serde_json::from_str::<Body>(text);
         let read = body(r#"{"some":[1,2],"more":[3,4]}"#).unwrap();
         assert_eq!((read.some, read.more), (vec![1, 2], Some(vec![3, 4])));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_its_place() {
+    fn an_invalid_member_is_reported_with_its_pointer() {
         let wrong = refused(r#"{"a/b":[{"count":1},{"count":"x"}]}"#);
         assert_eq!(wrong["code"], "invalid_body");
         assert_eq!(wrong["errors"][0]["pointer"], "/a~1b/1/count");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_told_as_such() {
+    fn malformed_json_is_invalid_json() {
         for text in ["", "{", "\u{0}"] {
             assert_eq!(refused(text)["code"], "invalid_json", "{text}");
         }

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_struct_is_read_as_ever() {
+    fn values_other_than_structs_deserialize_unchanged() {
         for rest in [
             r#""more": [{"count": 1}, {}]"#,
             r#""perhaps": {"count": null}, "named": {"a": {"count": 2}}"#,
@@ -321,7 +321,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_plain_choice_is_a_text() {
+    fn a_unit_variant_is_a_string() {
         for (choice, reason) in [
             (r#"{"unit": null}"#, "invalid type: map, expected a string"),
             ("3600", "invalid type: integer `3600`, expected enum OneOf"),

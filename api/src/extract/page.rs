@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_leads_to_the_next_one() {
+    fn a_page_links_to_the_next_page() {
         let request = PageRequest::new(Some(2), None).unwrap();
         let ids: Vec<Uuid> = (1..=3).rev().map(Uuid::from_u128).collect();
         let page = request.page(ids, |id| *id, &"/api/v1/jobs?kind=noop&limit=2".parse().unwrap());
@@ -129,7 +129,7 @@ mod tests {
 
     /// The two quotes of a serialized item count as bytes.
     #[test]
-    fn a_page_ends_at_its_bytes_and_has_one_item_at_least() {
+    fn a_page_is_bounded_in_bytes_and_has_at_least_one_item() {
         let uri = Uri::from_static("/x");
         let request = PageRequest::new(Some(200), None).unwrap();
         let page = |sizes: &[usize]| {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_page_leads_nowhere_and_nonsense_is_refused() {
+    fn the_last_page_has_no_link_and_invalid_parameters_are_refused() {
         let request = PageRequest::new(Some(2), None).unwrap();
         assert!(request.page(vec![Uuid::nil(); 2], |id| *id, &Uri::from_static("/x")).link.is_none());
         assert!(

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_hyphenated() {
+    fn an_id_is_accepted_in_hyphenated_form_only() {
         let id = Uuid::from_u128(0x019a_a0c8_0000_7000_8000_0000_0000_0abc);
         assert_eq!(parse_id(&id.to_string()), Some(id));
         assert_eq!(parse_id(&id.to_string().to_uppercase()), Some(id));

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_names_the_parameter_and_what_is_expected() {
+    async fn an_error_names_the_parameter_and_the_expected_value() {
         for (query, told) in [
             ("limit=x", "limit: expected a whole number"),
             ("limit=", "limit: expected a whole number"),

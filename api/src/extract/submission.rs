@@ -55,7 +55,7 @@ impl RequestKey {
     /// the rejection if the key was not used, and `idempotency_key_reused` if it was used for
     /// another request.
     pub async fn earlier(&self, tenants: &TenantDb, tenant: TenantId, refusal: Problem) -> Result<KeyUse, Problem> {
-        let Some((key, fingerprint)) = self.0.as_ref().filter(|_| is_judgement(refusal.code())) else {
+        let Some((key, fingerprint)) = self.0.as_ref().filter(|_| concerns_request(refusal.code())) else {
             return Err(refusal);
         };
         let mut transaction = tenants.begin(tenant).await?;
@@ -68,7 +68,7 @@ impl RequestKey {
 }
 
 /// Whether a rejection concerns the request itself. A missing permission applies to repeats too.
-fn is_judgement(code: ProblemCode) -> bool {
+fn concerns_request(code: ProblemCode) -> bool {
     code.status().is_client_error() && !matches!(code, ProblemCode::Forbidden | ProblemCode::IdempotencyKeyReused)
 }
 

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_range_or_of_another_form_is_refused() {
+    fn times_out_of_range_or_in_another_format_are_refused() {
         for text in [
             "1969-12-31T23:59:59Z",
             "1970-01-01T00:00:00+00:01",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_value_and_expectation() {
+    fn an_error_names_the_value_and_the_expected_format() {
         let text = format!("x{}", "é".repeat(1_000));
         let refusal = text.parse::<Timestamp>().unwrap_err().to_string();
         assert!(refusal.starts_with("invalid time \"xé") && refusal.ends_with(EXPECTED), "{refusal}");

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn both_limits_hold_on_both_sides_and_what_is_dropped_is_free() {
+    fn both_limits_are_exact_and_dropped_reservations_are_released() {
         let bytes = InFlightBytes::new(InFlightLimits { per_tenant: 10, per_process: 15 });
         let first = bytes.reserve(tenant(1), 10).ok();
         assert!(first.is_some());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_counted_whatever_its_size_and_then_nothing_more_is_read() {
+    fn a_response_of_any_size_counts_and_blocks_further_reservations() {
         let bytes = InFlightBytes::new(InFlightLimits { per_tenant: 10, per_process: 100 });
         let answer = bytes.note(tenant(1), 11);
         assert_eq!(bytes.reserve(tenant(1), 0).err(), Some(Full::Tenant));

@@ -34,14 +34,14 @@ impl Followers {
     pub(super) async fn pass_on(self, mut notices: Notices) {
         while let Some(notice) = notices.next().await {
             match notice {
-                Notice::Changed(job, _) => self.tell(job),
+                Notice::Changed(job, _) => self.notify(job),
                 Notice::Connected => self.list().values().for_each(|changed| changed.send_replace(())),
                 Notice::Wake(_) | Notice::NewlyActive(_) | Notice::Dispatched(..) | Notice::Cancelled(..) => {}
             }
         }
     }
 
-    fn tell(&self, job: Uuid) {
+    fn notify(&self, job: Uuid) {
         if let Some(changed) = self.list().get(&job) {
             changed.send_replace(());
         }
@@ -82,12 +82,12 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_notice_reaches_all_who_follow_its_job_and_no_others() {
+    async fn a_notification_reaches_all_followers_of_its_job_only() {
         let (followers, job) = (Followers::default(), Uuid::from_u128(1));
         let (mut first, mut second) = (followers.follow(job), followers.follow(job));
         let mut other = followers.follow(Uuid::from_u128(2));
-        followers.tell(job);
-        followers.tell(job);
+        followers.notify(job);
+        followers.notify(job);
         first.changed().await;
         second.changed().await;
         assert!(timeout(MOMENT, first.changed()).await.is_err(), "two notifications before a read are merged");
@@ -95,11 +95,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_is_listed_as_long_as_somebody_follows_it() {
+    async fn a_job_is_listed_while_it_has_followers() {
         let (followers, job) = (Followers::default(), Uuid::from_u128(1));
         let (first, mut second) = (followers.follow(job), followers.follow(job));
         drop(first);
-        followers.tell(job);
+        followers.notify(job);
         second.changed().await;
         drop(second);
         assert!(followers.list().is_empty());

@@ -38,7 +38,7 @@ pub struct StreamLimits {
     /// proxies.
     pub heartbeat: Duration,
     /// How often a follower reads its job without a notification; default 5 s.
-    pub look_again: Duration,
+    pub poll_interval: Duration,
 }
 
 impl Default for StreamLimits {
@@ -47,7 +47,7 @@ impl Default for StreamLimits {
             per_tenant: 100,
             per_process: 2_000,
             heartbeat: Duration::from_secs(15),
-            look_again: Duration::from_secs(5),
+            poll_interval: Duration::from_secs(5),
         }
     }
 }

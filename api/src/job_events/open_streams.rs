@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn both_limits_hold_and_a_seat_that_is_left_is_free() {
+    fn both_limits_hold_and_a_closed_stream_frees_its_permit() {
         let open_streams = OpenStreams::new(2, 3);
         let first = open_streams.take(tenant(1)).ok();
         let _second = open_streams.take(tenant(1)).ok();

@@ -40,7 +40,7 @@ pub struct Follower {
     job: Uuid,
     queue: QueueName,
     following: Following,
-    told: Option<String>,
+    sent_version: Option<String>,
     /// When the state changes with the passage of time alone, which is not announced.
     due_at: Option<DateTime<Utc>>,
     ended: bool,
@@ -55,17 +55,28 @@ enum Look {
 }
 
 impl Follower {
-    /// Follows a job as long as `presented_key` is valid; `told` is the version that the client
-    /// already has.
+    /// Follows a job as long as `presented_key` is valid; `sent_version` is the version that the
+    /// client already has.
     pub fn new(
         state: AppState,
         stream: StreamPermit,
         (tenant, presented_key): (TenantId, String),
         (job, queue): (Uuid, QueueName),
-        told: Option<String>,
+        sent_version: Option<String>,
     ) -> Self {
         let following = state.events.follow(job);
-        Self { state, tenant, presented_key, job, queue, following, told, due_at: None, ended: false, _stream: stream }
+        Self {
+            state,
+            tenant,
+            presented_key,
+            job,
+            queue,
+            following,
+            sent_version,
+            due_at: None,
+            ended: false,
+            _stream: stream,
+        }
     }
 
     /// The events, in order.
@@ -83,17 +94,17 @@ impl Follower {
                 let looked = Instant::now();
                 match Box::pin(self.look()).await {
                     Look::Changed(snapshot) => {
-                        self.told = Some(snapshot.version.clone());
+                        self.sent_version = Some(snapshot.version.clone());
                         self.ended = snapshot.is_final;
                         return Some(snapshot);
                     }
                     Look::Gone => break,
                     Look::Same => {}
                 }
-                let look_again = self.until_next_look();
+                let until_next_look = self.until_next_look();
                 tokio::select! {
                     () = self.following.changed() => sleep_until(looked + PAUSE).await,
-                    () = sleep(look_again) => {}
+                    () = sleep(until_next_look) => {}
                 }
             }
             None
@@ -120,7 +131,7 @@ impl Follower {
                 self.due_at = due_at(&job, self.state.clock.now());
                 let snapshot = Snapshot::of(&job);
                 // The client already has the final state: the stream ends.
-                match self.told.as_ref() == Some(&snapshot.version) {
+                match self.sent_version.as_ref() == Some(&snapshot.version) {
                     true if snapshot.is_final => Look::Gone,
                     true => Look::Same,
                     false => Look::Changed(snapshot),
@@ -136,10 +147,10 @@ impl Follower {
     /// Time until the next read without a notification: until the job is due if that is soon, and
     /// at most the polling interval.
     fn until_next_look(&self) -> Duration {
-        let look_again = self.state.events.limits().look_again;
-        let Some(due_at) = self.due_at else { return look_again };
+        let poll_interval = self.state.events.limits().poll_interval;
+        let Some(due_at) = self.due_at else { return poll_interval };
         let until_due = (due_at - self.state.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        look_again.min(until_due + PAUSE)
+        poll_interval.min(until_due + PAUSE)
     }
 
     /// A revoked key ends its streams as soon as it fails other requests.

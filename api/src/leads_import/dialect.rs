@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_delimiter_outside_quotes() {
+    fn the_delimiter_is_detected_outside_quotes() {
         assert_eq!(most_frequent(b"email\n"), Delimiter::Comma);
         assert_eq!(most_frequent(b"\"a,b,c\";d\n"), Delimiter::Semicolon);
         assert_eq!(most_frequent(b"a\tb\tc,d\n"), Delimiter::Tab);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_strict_quoting() {
+    fn strict_quoting_is_recognized() {
         let strict = |text: &str| is_strictly_quoted(text.split_inclusive('\n').map(str::as_bytes), Delimiter::Comma);
         for good in ["a,b\n", "\"a\nb\",c\n", "\"a \"\"b\"\"\n\",\"\"\n", "q\"q,\"x\n\"\n"] {
             assert!(strict(good), "{good:?}");

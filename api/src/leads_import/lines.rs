@@ -34,7 +34,7 @@ impl Line {
 
 pub(super) struct Lines<R> {
     source: BufReader<R>,
-    given_back: VecDeque<Line>,
+    pending: VecDeque<Line>,
     number: u64,
     max_bytes: usize,
 }
@@ -42,11 +42,11 @@ pub(super) struct Lines<R> {
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub fn new(source: R, max_bytes: usize) -> Self {
         let source = BufReader::with_capacity(BUFFER_BYTES, source);
-        Self { source, given_back: VecDeque::new(), number: 0, max_bytes }
+        Self { source, pending: VecDeque::new(), number: 0, max_bytes }
     }
 
     pub async fn next(&mut self) -> io::Result<Option<Line>> {
-        if let Some(line) = self.given_back.pop_front() {
+        if let Some(line) = self.pending.pop_front() {
             return Ok(Some(line));
         }
         let mut line = Line { number: self.number + 1, bytes: Vec::new(), too_long: false };
@@ -67,9 +67,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     /// Puts lines back, oldest first, before the lines not yet read.
-    pub fn give_back(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
+    pub fn put_back(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
         for line in lines.rev() {
-            self.given_back.push_front(line);
+            self.pending.push_front(line);
         }
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn numbers_lines_and_evens_their_ends() {
+    async fn lines_are_numbered_and_their_ends_normalized() {
         let lines = read(b"\xef\xbb\xbfa\r\n\nb\nlast", 10).await;
         let want = [(1, "a\n"), (2, "\n"), (3, "b\n"), (4, "last\n")];
         assert_eq!(lines, want.map(|(number, text)| (number, text.to_owned(), false)));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn knows_all_line_ends_and_what_pads_a_file() {
+    async fn all_line_ends_and_trailing_padding_are_recognized() {
         for (bytes, want) in [
             (&b"a\r\r\nb\r\r\n"[..], vec![(1, "a\n"), (2, "b\n")]),
             (b"a\rb\r\rc", vec![(1, "a\n"), (2, "b\n"), (4, "c\n")]),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cuts_a_line_over_the_limit_and_goes_on() {
+    async fn a_line_over_the_limit_is_truncated_and_reading_continues() {
         let lines = read(b"12345\n123456\nok\n", 5).await;
         let want = [(1, "12345\n", false), (2, "12345\n", true), (3, "ok\n", false)];
         assert_eq!(lines, want.map(|(number, text, long)| (number, text.to_owned(), long)));

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_columns_in_snake_case() {
+    fn column_names_become_snake_case() {
         for (column, name) in [
             ("email", "email"),
             ("E-Mail-Adresse", "e_mail_adresse"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_identifiers() {
+    fn identifiers_are_recognized() {
         for bad in ["", "_x", "1x", "X", "a-b", "a b", "ä"] {
             assert!(!is_identifier(bad), "{bad:?}");
         }

@@ -104,8 +104,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
             // The line ending of the last line is not part of the row.
             if line.too_long || read > self.row_bytes + 1 {
                 return Ok(Err(match used.len() {
-                    1 => self.give_up(RowProblem::RowTooLong),
-                    _ => self.give_up(RowProblem::UnclosedQuote),
+                    1 => self.abandon_record(RowProblem::RowTooLong),
+                    _ => self.abandon_record(RowProblem::UnclosedQuote),
                 }));
             }
             if self.feed(&line.bytes, &mut fields, &mut filled) {
@@ -113,7 +113,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
             }
             match self.lines.next().await? {
                 Some(line) => used.push(line),
-                None => return Ok(Err(self.give_up(RowProblem::UnclosedQuote))),
+                None => return Ok(Err(self.abandon_record(RowProblem::UnclosedQuote))),
             }
         }
     }
@@ -134,7 +134,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
     }
 
     /// Resets the parser for the next record.
-    fn give_up(&mut self, problem: RowProblem) -> RowProblem {
+    fn abandon_record(&mut self, problem: RowProblem) -> RowProblem {
         self.parser.reset();
         problem
     }
@@ -163,7 +163,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         let bytes = rest.iter().map(|line| line.bytes.len()).sum();
         if let Some(left) = self.rescan_budget.checked_sub(bytes) {
             self.rescan_budget = left;
-            self.lines.give_back(rest.into_iter());
+            self.lines.put_back(rest.into_iter());
         }
     }
 }
@@ -198,7 +198,7 @@ async fn find_delimiter<R: AsyncRead + Unpin>(lines: &mut Lines<R>) -> Result<De
         return dialect::delimiter(separator).ok_or_else(unknown);
     }
     let found = dialect::most_frequent(&line.bytes);
-    lines.give_back(std::iter::once(line));
+    lines.put_back(std::iter::once(line));
     Ok(found)
 }
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_quotes_newlines_and_blank_lines() {
+    async fn quotes_newlines_and_blank_lines_are_parsed() {
         let text = "a,b\r\n\r\n  \n\"x \"\"y\"\"\",\"1,2\"\n\"two\r\nlines\",z\nq\"q,\n";
         let want = [
             fields(1, &["a", "b"]),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_open_quote_costs_one_line() {
+    async fn an_unclosed_quote_invalidates_one_line() {
         let open = |line| (line, Err(RowProblem::UnclosedQuote));
         // Up to the end of the file, beyond the row limit, and up to the next quote, which makes
         // the record too wide.
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn holds_the_row_limit_on_both_sides() {
+    async fn the_row_size_limit_is_exact() {
         let text = format!("a,{}\nb,{}\nc,d\n", "x".repeat(38), "x".repeat(39));
         let rows = read(&text, Some(2)).await;
         assert!(rows[0].1.is_ok());
@@ -262,13 +262,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn counts_fields() {
+    async fn a_wrong_field_count_is_reported() {
         let want = RowProblem::FieldCount { found: 3, expected: 2 };
         assert_eq!(read("a,b,c\n", Some(2)).await, [(1, Err(want))]);
     }
 
     #[tokio::test]
-    async fn fills_up_and_drops_empty_cells_and_skips_empty_rows() {
+    async fn rows_are_padded_or_trimmed_and_empty_rows_skipped() {
         let text = "a,b,c\n\n,,\n \t, ,\n\"\",\"\"\n\u{a0},\u{feff}\nd\ne,f\ng,h,i,,, \n\"j\nk\"\n\x1a";
         let want = [
             fields(1, &["a", "b", "c"]),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_record_over_lines_with_addresses_is_an_open_quote() {
+    async fn a_short_record_spanning_lines_with_addresses_is_an_unclosed_quote() {
         let text = "a@x.test,\"b,c\nd@x.test,\"\ne@x.test,f,g\n";
         let rows = read(text, Some(3)).await;
         assert_eq!(rows[0], (1, Err(RowProblem::UnclosedQuote)));

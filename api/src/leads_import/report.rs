@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_values_short_and_clean() {
+    fn shown_values_are_truncated_and_sanitized() {
         assert_eq!(shown("Müller \u{1b}[2J\n"), "Müller \u{fffd}[2J");
         assert_eq!(shown_bytes(b"Gr\xfc\xdfe"), "Gr\u{fffd}\u{fffd}e");
         assert_eq!(shown(&"x".repeat(80)), "x".repeat(80));

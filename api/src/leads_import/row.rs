@@ -81,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_values_on_both_sides_of_the_limit() {
+    fn the_field_size_limit_is_exact() {
         assert!(check_value(&[b'x'; 8], 8).is_ok());
         assert_eq!(check_value(&[b'x'; 9], 8), Err(RowProblem::FieldTooLong { limit: 8 }));
         assert_eq!(check_value("=1+1\tä\n".as_bytes(), 80), Ok("=1+1\tä\n"));
     }
 
     #[test]
-    fn refuses_what_cannot_be_stored_or_sent() {
+    fn invalid_utf8_and_control_characters_are_refused() {
         assert_eq!(check_value(b"Gr\xfc\xdfe", 80), Err(RowProblem::NotUtf8));
         for (bytes, code) in [(&b"a\0"[..], 0), (b"a\x1b[0m", 0x1b), (b"a\rb", 0xd), (b"a\x7f", 0x7f)] {
             assert_eq!(check_value(bytes, 80), Err(RowProblem::ControlCharacter(code)));

@@ -91,7 +91,7 @@ fn bad(detail: String) -> Problem {
 mod tests {
     use super::*;
 
-    fn judge(version: Version, uri: &str, fields: &[(&str, &str)]) -> Option<ProblemCode> {
+    fn code_of(version: Version, uri: &str, fields: &[(&str, &str)]) -> Option<ProblemCode> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
@@ -100,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_one_host() {
-        let of = |host: &str| judge(Version::HTTP_11, "/", &[("host", host)]);
+    fn exactly_one_valid_host_is_required() {
+        let of = |host: &str| code_of(Version::HTTP_11, "/", &[("host", host)]);
         for good in ["example.com", "example.com:8080", "127.0.0.1:1", "[::1]:8080", "[2001:db8::1]", "a_b"] {
             assert_eq!(of(good), None, "{good}");
         }
@@ -109,18 +109,18 @@ mod tests {
         {
             assert_eq!(of(odd), Some(ProblemCode::BadRequest), "{odd:?}");
         }
-        assert_eq!(judge(Version::HTTP_11, "/", &[]), Some(ProblemCode::BadRequest));
-        assert_eq!(judge(Version::HTTP_10, "/", &[]), None);
-        assert_eq!(judge(Version::HTTP_2, "http://a/", &[]), None);
-        assert_eq!(judge(Version::HTTP_11, "http://a/", &[("host", "A")]), None);
-        assert_eq!(judge(Version::HTTP_11, "http://a/", &[("host", "b")]), Some(ProblemCode::BadRequest));
+        assert_eq!(code_of(Version::HTTP_11, "/", &[]), Some(ProblemCode::BadRequest));
+        assert_eq!(code_of(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(code_of(Version::HTTP_2, "http://a/", &[]), None);
+        assert_eq!(code_of(Version::HTTP_11, "http://a/", &[("host", "A")]), None);
+        assert_eq!(code_of(Version::HTTP_11, "http://a/", &[("host", "b")]), Some(ProblemCode::BadRequest));
         let twice = [("host", "a"), ("host", "a")];
-        assert_eq!(judge(Version::HTTP_11, "/", &twice), Some(ProblemCode::BadRequest));
+        assert_eq!(code_of(Version::HTTP_11, "/", &twice), Some(ProblemCode::BadRequest));
     }
 
     #[test]
-    fn a_field_that_stands_twice_is_refused() {
-        let of = |fields: &[(&str, &str)]| judge(Version::HTTP_11, "/", &[&[("host", "a")], fields].concat());
+    fn a_repeated_header_field_is_refused() {
+        let of = |fields: &[(&str, &str)]| code_of(Version::HTTP_11, "/", &[&[("host", "a")], fields].concat());
         for name in ["content-type", "content-length", "transfer-encoding", "idempotency-key", "last-event-id"] {
             assert_eq!(of(&[(name, "1")]), None, "{name}");
             assert_eq!(of(&[(name, "1"), (name, "1")]), Some(ProblemCode::BadRequest), "{name}");
@@ -139,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_body_is_read() {
-        let of = |coding| judge(Version::HTTP_11, "/", &[("host", "a"), ("content-encoding", coding)]);
+    fn an_encoded_body_is_refused() {
+        let of = |coding| code_of(Version::HTTP_11, "/", &[("host", "a"), ("content-encoding", coding)]);
         assert_eq!(of("Identity"), None);
         for coding in ["gzip", "br", "deflate", "zstd", "gzip, identity", "nonsense", ""] {
             assert_eq!(of(coding), Some(ProblemCode::UnsupportedMediaType), "{coding:?}");

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_id_is_kept() {
+    fn only_a_well_formed_request_id_is_accepted() {
         let accept = |text: &'static str| {
             RequestId::accept(&HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static(text))]))
         };

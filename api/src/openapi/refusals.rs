@@ -104,7 +104,7 @@ fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
     if has_body {
         refusals.extend([&BODY_TIMEOUT, &TOO_LARGE, &MEDIA_TYPE, &INVALID]);
     }
-    if asks_for_credential(operation) {
+    if requires_credential(operation) {
         refusals.extend([&UNAUTHENTICATED, &FORBIDDEN]);
     }
     refusals
@@ -112,11 +112,11 @@ fn of_shape(operation: &Operation) -> Vec<&'static Refusal> {
 
 /// Whether [`super::WithoutQuery`] rejects a query string.
 pub(super) fn is_without_query(operation: &Operation) -> bool {
-    asks_for_credential(operation) && !has_parameter(operation, &ParameterIn::Query)
+    requires_credential(operation) && !has_parameter(operation, &ParameterIn::Query)
 }
 
 /// An operation requires the default credential unless it declares its own security.
-fn asks_for_credential(operation: &Operation) -> bool {
+fn requires_credential(operation: &Operation) -> bool {
     operation.security.is_none()
 }
 

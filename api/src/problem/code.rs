@@ -149,7 +149,7 @@ mod tests {
     use strum::IntoEnumIterator;
 
     #[test]
-    fn codes_are_errors_and_told_apart() {
+    fn codes_are_distinct_and_have_error_statuses() {
         let names: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::as_str).collect();
         let titles: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::title).collect();
         assert_eq!((names.len(), titles.len()), (24, 24));

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_for_this_machine_alone() {
+    async fn metrics_are_served_to_loopback_peers_only() {
         for peer in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(status(peer, None).await, StatusCode::OK, "{peer}");
         }

@@ -126,14 +126,14 @@ async fn every_refusal_is_a_problem_with_its_code() {
 }
 
 #[tokio::test]
-async fn limits_have_two_sides() {
+async fn bodies_up_to_their_limit_and_long_handlers_are_accepted() {
     assert_eq!(send(json_request("/echo", format!("\"{}\"", "x".repeat(1022)))).await.status(), StatusCode::OK);
     assert_eq!(send(json_request("/large", format!("\"{}\"", "x".repeat(2000)))).await.status(), StatusCode::OK);
     assert_eq!(text(send(get_request("/long")).await).await, "done");
 }
 
 #[tokio::test]
-async fn a_405_keeps_its_allow_header_and_a_timeout_says_when_to_come_back() {
+async fn a_405_has_an_allow_header_and_a_timeout_a_retry_after_header() {
     let response = send(json_request("/list", "{}")).await;
     assert_eq!(response.headers()[ALLOW], "GET,HEAD");
     assert_eq!(send(get_request("/slow")).await.headers()[RETRY_AFTER], "1");
@@ -141,7 +141,7 @@ async fn a_405_keeps_its_allow_header_and_a_timeout_says_when_to_come_back() {
 
 /// A body with too large a declared length is rejected at once, even if the client sends nothing.
 #[tokio::test]
-async fn a_body_that_says_it_is_too_large_is_not_waited_for() {
+async fn a_body_declared_too_large_is_refused_without_reading_it() {
     for (length, code) in
         [("1025", "payload_too_large"), ("99999999999", "payload_too_large"), ("1024", "body_timeout")]
     {
@@ -152,14 +152,14 @@ async fn a_body_that_says_it_is_too_large_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_body_that_pauses_is_given_up() {
+async fn a_stalled_body_times_out() {
     let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from("{\"a\":"))]);
     let body = Body::from_stream(futures::StreamExt::chain(begun, stream::pending()));
     assert_eq!(code_of(send(json_request("/echo", body)).await).await, "body_timeout");
 }
 
 #[tokio::test]
-async fn a_sane_request_id_is_echoed_and_another_replaced() {
+async fn a_valid_request_id_is_echoed_and_an_invalid_one_replaced() {
     let mut request = get_request("/api/health");
     request.headers_mut().insert("x-request-id", HeaderValue::from_static("mine-1"));
     assert_eq!(send(request).await.headers()["x-request-id"], "mine-1");
@@ -170,7 +170,7 @@ async fn a_sane_request_id_is_echoed_and_another_replaced() {
 }
 
 #[tokio::test]
-async fn degraded_is_ready_and_down_is_a_problem_that_names_the_part() {
+async fn degraded_is_ready_and_down_names_the_failing_part() {
     let down = Arc::new(AtomicBool::new(false));
     let app = app(Arc::clone(&down));
     let ready = app.clone().oneshot(get_request("/api/health/readiness")).await.unwrap();
@@ -209,7 +209,7 @@ async fn requests_are_counted_by_route_and_not_by_path() {
 }
 
 #[tokio::test]
-async fn the_whole_is_served_over_a_socket() {
+async fn the_router_is_served_over_a_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let router = Router::new().route("/echo", post(echo));

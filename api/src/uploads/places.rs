@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_has_so_many_uploads_and_all_have_so_many_bytes() {
+    fn uploads_are_limited_per_tenant_and_bytes_in_total() {
         let places = Places::new(2, 10);
         let mut first = take(&places, 1).ok();
         let _second = take(&places, 1).ok();

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_is_read_twice_and_leaves_nothing_in_the_directory() {
+    async fn an_upload_can_be_read_twice_and_leaves_no_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let uploads = uploads(directory.path(), 1 << 20);
         let mut spooled = place(&uploads).spool(body(&["email\n", "a@example.com\n"])).await.expect("spooled");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_are_bounded_and_a_broken_upload_frees_its_place() {
+    async fn bytes_are_bounded_and_a_broken_upload_releases_its_reservation() {
         let directory = tempfile::tempdir().expect("a directory");
         let uploads = uploads(directory.path(), 8);
         assert!(place(&uploads).spool(body(&["12345678"])).await.is_ok());
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_cannot_be_written_to_is_an_outage() {
+    async fn an_unwritable_directory_is_an_outage() {
         let uploads = uploads(std::path::Path::new("/nowhere/to/be/found"), 8);
         let error = place(&uploads).spool(body(&["1"])).await.err().expect("an error");
         assert!(matches!(error, SpoolError::Disk(_)));

@@ -21,7 +21,7 @@ fn places(kind: &str, args: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_only_the_schema_takes_is_refused_with_its_place() {
+fn args_valid_only_by_the_schema_are_refused_with_their_pointer() {
     for number in ["1.0", "1e1", "-0", "-0.0", "18446744073709551616", "1e400", "1E+2"] {
         assert_eq!(places("sleep", &format!(r#"{{"ms":{number}}}"#)), ["/args/ms"], "{number}");
     }
@@ -34,7 +34,7 @@ fn what_only_the_schema_takes_is_refused_with_its_place() {
 }
 
 #[test]
-fn texts_that_no_string_can_hold_are_refused_with_their_place() {
+fn lone_surrogates_are_refused_with_their_pointer() {
     for text in [r"\ud800", r"\udc00", r"\ud800\ud800"] {
         assert_eq!(places("noop", &format!(r#"{{"pad":"{text}"}}"#)), ["/args/pad"], "{text}");
         assert_eq!(places("noop", &format!(r#"{{"{text}":1}}"#)).len(), 1, "{text} in a name");
@@ -43,7 +43,7 @@ fn texts_that_no_string_can_hold_are_refused_with_their_place() {
 }
 
 #[test]
-fn other_shapes_and_deep_values_are_refused() {
+fn args_of_another_type_and_deep_values_are_refused() {
     for args in ["null", "[]", "[1]", "1", "\"x\"", "true"] {
         assert_eq!(places("sleep", args), ["/args"], "{args}");
     }
@@ -123,7 +123,7 @@ proptest! {
 
     /// Uses the worker's own decoder, for every kind.
     #[test]
-    fn what_is_accepted_can_be_decoded((name, args) in cases()) {
+    fn accepted_args_can_be_decoded((name, args) in cases()) {
         let registry = registry();
         let kind = registry.get(name).expect("the kind exists");
         let args = raw(&args);
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn every_kind_refuses_what_its_schema_takes_and_its_decoder_does_not() {
+fn every_kind_refuses_args_that_its_decoder_rejects() {
     let registry = registry();
     for kind in registry.iter() {
         // A duplicate member: the schema sees the last one, the decoder refuses it.

@@ -125,10 +125,10 @@ impl DeliverWebhook {
         let (at, begun) = (environment.clock.now(), tokio::time::Instant::now());
         let id = self.delivery_id.to_string();
         let headers = webhook_signature::headers(&secrets, &id, at.timestamp(), &outgoing.body);
-        let answer = environment.outbound.post(&outgoing.url, headers, outgoing.body.clone()).await;
+        let result = environment.outbound.post(&outgoing.url, headers, outgoing.body.clone()).await;
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let attempted =
-            Attempted::of(answer, |status, error, answer| LoggedAttempt { at, status, duration_ms, error, answer });
+            Attempted::of(result, |status, error, answer| LoggedAttempt { at, status, duration_ms, error, answer });
         self.note(context, outgoing, attempted).await
     }
 
@@ -166,10 +166,10 @@ impl Attempted {
     /// Only a status from 200 to 299 counts as delivered. Redirects are not followed, so they count
     /// as failures.
     fn of(
-        answer: Result<Answer, OutboundError>,
+        result: Result<Answer, OutboundError>,
         log: impl FnOnce(Option<u16>, Option<String>, Option<String>) -> LoggedAttempt,
     ) -> Self {
-        match answer {
+        match result {
             Ok(Answer { status: status @ 200..=299, beginning }) => {
                 Self { logged: log(Some(status), None, Some(beginning)), failure: None, gone: false }
             }

@@ -23,7 +23,7 @@ mod tests {
     use shared::{clock::Clock, ids, tenancy::TenantId, webhooks};
 
     #[test]
-    fn internal_kinds_are_those_that_raise_no_events() {
+    fn internal_kinds_raise_no_events() {
         let internal: Vec<&str> = super::all().iter().filter(|kind| kind.internal).map(|kind| kind.name).collect();
         assert_eq!(internal, webhooks::SILENT_KINDS);
     }
@@ -37,7 +37,7 @@ mod tests {
 
     /// The job is built outside of the registry, so only this test compares it with its kind.
     #[test]
-    fn a_delivery_job_fits_its_kind() {
+    fn the_args_of_a_delivery_job_match_its_kind() {
         let clock = Clock::system();
         let job = webhooks::delivery_job(&clock, TenantId::new(ids::new_id(&clock)), ids::new_id(&clock));
         let kinds = super::all();

@@ -109,18 +109,19 @@ impl SendCampaignEmail {
             Effect::Begun(at) => at,
         };
         let date = addressee.handed_over_at.unwrap_or(begun);
-        let who = Unsubscriber { tenant: context.tenant(), recipient: self.recipient_id };
+        let unsubscriber = Unsubscriber { tenant: context.tenant(), recipient: self.recipient_id };
         let Environment { campaign_mails: mails, tenants, compute, unsubscribe_links, .. } = context.environment();
-        let rendered = match mails.of(tenants, compute, who.tenant, self.campaign_id).await? {
+        let rendered = match mails.of(tenants, compute, unsubscriber.tenant, self.campaign_id).await? {
             None => return Ok(Success::Cancel("the campaign no longer exists".into())),
             Some(Err(error)) => Err(error),
-            Some(Ok(mail)) => {
-                mail.write(compute, unsubscribe_links, who, addressee, date).await.map_err(anyhow::Error::from)?
-            }
+            Some(Ok(mail)) => mail
+                .write(compute, unsubscribe_links, unsubscriber, addressee, date)
+                .await
+                .map_err(anyhow::Error::from)?,
         };
         match rendered {
             Ok(outgoing) => self.send(context, effect, outgoing, addressee).await,
-            Err(error) => self.give_up(context, JobError::Final(error.to_string())).await,
+            Err(error) => self.fail(context, JobError::Final(error.to_string())).await,
         }
     }
 
@@ -161,7 +162,7 @@ impl SendCampaignEmail {
                 self.finish(context, "failed", Some(&error.to_string())).await?;
                 Ok(Success::Done)
             }
-            MailError::Invalid { .. } => self.give_up(context, JobError::Final(error.to_string())).await,
+            MailError::Invalid { .. } => self.fail(context, JobError::Final(error.to_string())).await,
             MailError::Transient { .. } => self.postpone(context, addressee, date, error).await,
         }
     }
@@ -190,7 +191,7 @@ impl SendCampaignEmail {
         transaction.commit().await
     }
 
-    async fn give_up(&self, context: &JobContext, error: JobError) -> Result<Success, JobError> {
+    async fn fail(&self, context: &JobContext, error: JobError) -> Result<Success, JobError> {
         self.finish(context, "failed", Some(&error.to_string())).await?;
         Err(error)
     }

@@ -129,10 +129,10 @@ fn repetitions(bytes: usize) -> Vec<String> {
 
 /// The attacks run in a separate process, so that an abort fails this test only.
 #[test]
-fn no_repetition_overflows_the_stack_or_takes_long() {
+fn repetition_neither_overflows_the_stack_nor_takes_long() {
     if env::var_os(IN_CHILD).is_none() {
         let program = env::current_exe().expect("this program has a path");
-        let name = "templates::attacks::no_repetition_overflows_the_stack_or_takes_long";
+        let name = "templates::attacks::repetition_neither_overflows_the_stack_nor_takes_long";
         let output = Command::new(program).args(["--exact", name]).env(IN_CHILD, "1").output().expect("it starts");
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}: {printed} {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -153,7 +153,7 @@ fn no_repetition_overflows_the_stack_or_takes_long() {
 }
 
 #[test]
-fn limits_hold_on_both_sides() {
+fn limits_are_exact() {
     let text =
         |source: &str| CompiledTemplate::compile(&MailTemplate { text: source.into(), ..MailTemplate::default() });
     let subject = |bytes: usize| {
@@ -178,7 +178,7 @@ fn limits_hold_on_both_sides() {
 }
 
 #[test]
-fn costly_templates_end_in_time_whatever_they_do() {
+fn costly_templates_are_stopped_in_time() {
     let long = "ab ".repeat(21_000);
     let values = json!({
         "t": long, "n": "b".repeat(60_000), "w": vec!["word"; 5_000], "l": (0..1_000).collect::<Vec<_>>(),
@@ -231,7 +231,7 @@ fn ordinary_templates_stay_far_below_their_budget() {
 
 /// The budget checks inserted into loops must not be visible in the result.
 #[test]
-fn looks_at_the_budget_leave_no_trace() {
+fn budget_checks_do_not_appear_in_the_output() {
     let text = |source: &str| {
         let template = MailTemplate { text: source.into(), ..MailTemplate::default() };
         CompiledTemplate::compile(&template)

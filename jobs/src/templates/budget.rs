@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_holds_to_its_last_unit_and_ends_with_its_run() {
+    fn a_budget_is_exact_and_ends_with_its_run() {
         within(|| {
             assert!(spend(UNITS - 1).is_ok());
             assert_eq!(spend(1).expect_err("spent").kind(), ErrorKind::OutOfFuel);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_bounded_where_units_are_not_spent() {
+    fn time_is_bounded_even_if_no_units_are_spent() {
         within(|| {
             let end = thread_time() + TIME;
             while thread_time() < end {}
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_weighs_all_that_it_holds() {
+    fn the_weight_of_a_value_includes_nested_values() {
         let text = Value::from("x".repeat(1_000));
         assert!(weight(&text) >= 1_000 && surface(&text) >= 1_000);
         let list = Value::from(vec![text; 10]);

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_html_needs_is_escaped() {
+    fn only_html_special_characters_are_escaped() {
         let escape = |text: &str| {
             let mut escaped = String::new();
             write_html(&mut escaped, text).expect("a String takes all");

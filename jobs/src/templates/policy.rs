@@ -115,12 +115,12 @@ impl Policy {
                 self.optional(slice.step.as_ref())
             }
             Expr::Filter(filter) => {
-                self.known(filter.name, "filter", FILTERS, filter.span())?;
+                self.check_supported(filter.name, "filter", FILTERS, filter.span())?;
                 self.optional(filter.expr.as_ref())?;
                 self.arguments(&filter.args, filter.span())
             }
             Expr::Test(test) => {
-                self.known(test.name, "test", TESTS, test.span())?;
+                self.check_supported(test.name, "test", TESTS, test.span())?;
                 self.expression(&test.expr)?;
                 self.arguments(&test.args, test.span())
             }
@@ -164,7 +164,7 @@ impl Policy {
         }
     }
 
-    fn known(&self, name: &str, what: &str, offered: &[&str], span: Span) -> Verdict {
+    fn check_supported(&self, name: &str, what: &str, offered: &[&str], span: Span) -> Verdict {
         if offered.contains(&name) {
             return Ok(());
         }

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_every_mail_reads_are_required_and_no_others() {
+    fn only_names_read_on_every_path_are_required() {
         for (text, names) in [
             ("Dear {{ first_name }} of {{ town | upper }}", vec!["first_name", "town"]),
             ("{{ town | default('nowhere') }}", vec![]),

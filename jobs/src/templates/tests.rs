@@ -46,7 +46,7 @@ fn a_mail_is_personalised_and_html_is_escaped() {
 }
 
 #[test]
-fn nothing_undoes_the_escaping() {
+fn escaping_cannot_be_undone() {
     let values = json!({"x": "<script>", "l": ["<script>"]});
     for source in [
         "{{ x|e|upper }}",
@@ -73,7 +73,7 @@ fn nothing_undoes_the_escaping() {
 }
 
 #[test]
-fn an_unknown_variable_is_named_with_its_place_and_its_neighbours() {
+fn an_unknown_variable_is_reported_with_its_line_and_a_suggestion() {
     let values = json!({"first_name": "Anna", "lead": {"name": "Anna", "city": "Köln"}});
     let error = text_of("one\n\nDear {{ first_nmae }}", &values).expect_err("unknown");
     assert_eq!(
@@ -96,7 +96,7 @@ fn an_unknown_variable_is_named_with_its_place_and_its_neighbours() {
 }
 
 #[test]
-fn a_missing_value_may_be_foreseen() {
+fn a_missing_value_can_have_a_default() {
     let values = json!({"name": "Anna"});
     assert_eq!(text_of("{{ nick|default('you') }}", &values).as_deref(), Ok("you"));
     assert_eq!(text_of("{{ name if name is defined else 'you' }}", &values).as_deref(), Ok("Anna"));
@@ -117,7 +117,7 @@ fn syntax_errors_have_a_line() {
 }
 
 #[test]
-fn what_reads_files_or_grows_is_not_offered() {
+fn includes_macros_and_assignments_are_not_supported() {
     for source in [
         "{% include 'text' %}",
         "{% import 'x' as y %}",
@@ -172,7 +172,7 @@ fn size_output_and_steps_are_bounded() {
 }
 
 #[test]
-fn rendering_is_cheap_and_shareable() {
+fn one_template_renders_quickly_on_several_threads() {
     let template = std::sync::Arc::new(
         compile("Hi {{ name }}", "Dear {{ name }} of {{ city }}", Some("<p>{{ name }}</p>")).expect("compiles"),
     );

@@ -40,8 +40,7 @@ impl Service for Promoter {
     async fn run_once(&mut self, leading: &Leading) -> anyhow::Result<u64> {
         let term = leading.term.number();
         // A new leader does not know its predecessor's last window, so it starts with all due jobs.
-        let from =
-            self.reached.filter(|(known, _)| *known == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
+        let from = self.reached.filter(|(of, _)| *of == term).map_or(DateTime::UNIX_EPOCH, |(_, reached)| reached);
         let (reached, promoted) = self.reconciler.promote(from, AHEAD).await?;
         self.reached = Some((term, reached));
         Ok(promoted)

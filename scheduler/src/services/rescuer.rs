@@ -29,27 +29,27 @@ pub struct Rescuer {
     queues: Vec<QueueName>,
     tick: Duration,
     last_success: Option<Instant>,
-    judge_after: Instant,
+    rescue_after: Instant,
 }
 
 impl Rescuer {
     /// A rescuer that runs every `tick`.
     pub fn new(db: SystemDb, index: Index, queues: Vec<QueueName>, tick: Duration) -> Self {
-        Self { db, index, queues, tick, last_success: None, judge_after: Instant::now() }
+        Self { db, index, queues, tick, last_success: None, rescue_after: Instant::now() }
     }
 
     /// Whether Redis has answered without a gap for long enough that every live holder has renewed.
     async fn holders_could_renew(&mut self) -> anyhow::Result<bool> {
-        let asked = Instant::now();
+        let started = Instant::now();
         self.index.ping().await?;
         let now = Instant::now();
         let gap = self.last_success.is_none_or(|last| now - last > self.tick * 3 + Duration::from_millis(200))
-            || now - asked > RECOVERY / 2;
+            || now - started > RECOVERY / 2;
         if gap {
-            self.judge_after = now + RECOVERY;
+            self.rescue_after = now + RECOVERY;
         }
         self.last_success = Some(now);
-        Ok(now >= self.judge_after)
+        Ok(now >= self.rescue_after)
     }
 }
 

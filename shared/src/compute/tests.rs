@@ -26,7 +26,7 @@ fn held() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
 }
 
 #[tokio::test]
-async fn a_tenant_that_fills_its_share_and_its_queue_leaves_a_thread_to_others() {
+async fn a_tenant_at_its_limits_leaves_a_thread_to_others() {
     let pool = ComputePool::start(ComputeSettings { threads: 2, max_waiting: 3 });
     let mut ends = Vec::new();
     let mut computations = tokio::task::JoinSet::new();
@@ -51,7 +51,7 @@ async fn a_tenant_that_fills_its_share_and_its_queue_leaves_a_thread_to_others()
 }
 
 #[tokio::test]
-async fn a_panic_reaches_its_caller_and_no_thread_dies_of_it() {
+async fn a_panic_reaches_its_caller_and_ends_no_thread() {
     let pool = ComputePool::start(ComputeSettings { threads: 2, max_waiting: 3 });
     for _ in 0..5 {
         let panicking = pool.clone();
@@ -62,7 +62,7 @@ async fn a_panic_reaches_its_caller_and_no_thread_dies_of_it() {
 }
 
 #[tokio::test]
-async fn work_without_a_caller_is_left_out_and_the_threads_end_with_the_pool() {
+async fn abandoned_work_is_skipped_and_the_threads_end_with_the_pool() {
     let pool = ComputePool::start(ComputeSettings { threads: 2, max_waiting: 10 });
     let ran = Arc::new(AtomicUsize::new(0));
     let (end, work) = held();
@@ -89,7 +89,7 @@ async fn work_without_a_caller_is_left_out_and_the_threads_end_with_the_pool() {
 }
 
 #[test]
-fn thread_time_counts_computation_and_no_waiting() {
+fn thread_time_counts_computation_but_not_waiting() {
     let begun = thread_time();
     let spent = || thread_time().checked_sub(begun).expect("a thread's time never decreases");
     thread::sleep(Duration::from_millis(50));

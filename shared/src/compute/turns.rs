@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_that_is_done_leaves_nothing_behind() {
+    fn a_finished_tenant_leaves_no_entry() {
         let mut turns = Turns::new(1, 2);
         turns.push(A, 1);
         turns.take();

@@ -61,13 +61,13 @@ pub(super) fn read_owner(reader: &mut Reader<'_>, environment: Environment) -> O
 
 fn read_url(reader: &mut Reader<'_>, variable: Variable, environment: Environment) -> Option<DatabaseUrl> {
     let url = reader.required_or_reason(variable, DatabaseUrl::parse)?;
-    if environment.is_production() && has_known_password(&url) {
+    if environment.is_production() && has_well_known_password(&url) {
         reader.report(variable, "a well-known password is refused in production");
     }
     Some(url)
 }
 
-fn has_known_password(url: &DatabaseUrl) -> bool {
+fn has_well_known_password(url: &DatabaseUrl) -> bool {
     let (user, password) = (url.user(), url.password());
     password.is_some_and(|password| user.as_ref() == Some(&password) || KNOWN_PASSWORDS.contains(&password.as_str()))
 }
@@ -77,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_equal_to_the_role_is_a_known_one() {
-        let known = |text| has_known_password(&DatabaseUrl::parse(text).unwrap());
+    fn a_password_equal_to_the_role_is_a_default_password() {
+        let known = |text| has_well_known_password(&DatabaseUrl::parse(text).unwrap());
         assert!(known("postgres://alice:alice@db/rota"));
         assert!(known("postgres://rota_app:postgres@db/rota"));
         assert!(known("postgres://db/rota?user=alice&password=alice"));

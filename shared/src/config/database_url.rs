@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_libpq_with_one_host_is_accepted() {
+    fn every_libpq_url_with_one_host_is_accepted() {
         let socket = options("postgres://u:p@/db?host=/run/postgresql");
         assert_eq!(
             (socket.get_socket().unwrap().to_str(), socket.get_database()),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_are_found_in_either_place() {
+    fn user_and_password_are_read_from_authority_or_query() {
         for text in ["postgres://u%40x:p%2Fq%3F%23@h/db", "postgres:///db?host=h&user=u%40x&password=p%2Fq%3F%23"] {
             let url = DatabaseUrl::parse(text).unwrap();
             assert_eq!((url.user().as_deref(), url.password().as_deref()), (Some("u@x"), Some("p/q?#")), "{text}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_why_and_shows_no_password() {
+    fn an_error_gives_the_reason_and_hides_the_password() {
         for (text, reason) in [
             ("mysql://u:hunter2@h/db", "postgres://"),
             ("localhost:5432", "postgres://"),

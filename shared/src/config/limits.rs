@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ends_of_each_range_hold() {
+    fn ranges_include_both_ends() {
         for (text, expected) in [
             ("1023", None),
             ("1024", Some(1_024)),

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_read_and_none_is_everything() {
+    fn networks_are_parsed_and_too_wide_ones_refused() {
         let networks = |text: &str| parse_networks(text).map(|networks| networks.len());
         assert_eq!(networks(""), Some(0));
         assert_eq!(networks("127.0.0.0/8, fd00::/16 ,10.1.2.3/32"), Some(3));

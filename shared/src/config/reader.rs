@@ -68,10 +68,10 @@ pub(super) struct Reader<'a> {
     env: &'a Env,
     problems: Vec<Problem>,
     #[cfg(test)]
-    pub(super) asked: std::collections::BTreeSet<&'static str>,
+    pub(super) read_names: std::collections::BTreeSet<&'static str>,
     /// The secret ones among them.
     #[cfg(test)]
-    pub(super) asked_secrets: std::collections::BTreeSet<&'static str>,
+    pub(super) read_secrets: std::collections::BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
@@ -80,9 +80,9 @@ impl<'a> Reader<'a> {
             env,
             problems: Vec::new(),
             #[cfg(test)]
-            asked: std::collections::BTreeSet::new(),
+            read_names: std::collections::BTreeSet::new(),
             #[cfg(test)]
-            asked_secrets: std::collections::BTreeSet::new(),
+            read_secrets: std::collections::BTreeSet::new(),
         }
     }
 
@@ -100,9 +100,9 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         #[cfg(test)]
         {
-            self.asked.insert(variable.name);
+            self.read_names.insert(variable.name);
             if variable.secret {
-                self.asked_secrets.insert(variable.name);
+                self.read_secrets.insert(variable.name);
             }
         }
         let text = self.text(variable)?;
@@ -208,16 +208,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_known_names_are_those_that_are_read() {
+    fn the_listed_names_are_those_that_are_read() {
         let env = Env::default();
         let mut reader = Reader::new(&env);
         let _ = ApiConfig::read(&mut reader);
         let _ = WorkerConfig::read(&mut reader);
         let _ = SchedulerConfig::read(&mut reader);
         let _ = MigrationConfig::read(&mut reader);
-        let read: BTreeSet<_> = reader.asked.iter().copied().filter(|name| name.starts_with(OWN_PREFIX)).collect();
+        let read: BTreeSet<_> = reader.read_names.iter().copied().filter(|name| name.starts_with(OWN_PREFIX)).collect();
         assert_eq!(read, BTreeSet::from(OWN_NAMES));
-        let secrets = reader.asked_secrets.iter().copied().filter(|name| name.starts_with(OWN_PREFIX));
+        let secrets = reader.read_secrets.iter().copied().filter(|name| name.starts_with(OWN_PREFIX));
         assert_eq!(secrets.collect::<BTreeSet<_>>(), BTreeSet::from(OWN_SECRETS));
     }
 
@@ -238,14 +238,14 @@ mod tests {
             .map(|(name, _)| name)
             .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
             .collect();
-        let missing: Vec<_> = reader.asked.iter().filter(|name| !named.contains(*name)).collect();
+        let missing: Vec<_> = reader.read_names.iter().filter(|name| !named.contains(*name)).collect();
         assert_eq!(missing, Vec::<&&str>::new());
-        let unknown = named.iter().filter(|name| name.starts_with(OWN_PREFIX) && !reader.asked.contains(*name));
+        let unknown = named.iter().filter(|name| name.starts_with(OWN_PREFIX) && !reader.read_names.contains(*name));
         assert_eq!(unknown.collect::<Vec<_>>(), Vec::<&&str>::new());
     }
 
     #[test]
-    fn a_secret_may_come_from_a_file_and_from_one_place_only() {
+    fn a_secret_may_come_from_a_file_but_from_one_source_only() {
         const SECRET: Variable = Variable::secret("SMTP_URL", "a secret");
         const PLAIN: Variable = Variable::new("HOST", "a host");
         let directory = tempfile::tempdir().unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_of_ours_gets_a_suggestion() {
+    fn an_unknown_rota_variable_gets_a_suggestion() {
         let message = |name| unknown_name(name).message;
         assert_eq!(message("ROTA_LEASEMS"), "unknown variable; did you mean ROTA_LEASE_MS?");
         assert_eq!(message("ROTA_LINKS_KEY"), "unknown variable; did you mean ROTA_LINK_KEY?");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn long_and_odd_values_are_shown_on_one_line() {
+    fn long_and_multiline_values_are_quoted_on_one_line() {
         assert_eq!(quoted("a\nb"), r#""a\nb""#);
         assert_eq!(quoted(&"ä".repeat(61)), format!("\"{}\"…", "ä".repeat(60)));
     }

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_can_not_carry_a_hash_tag() {
+    fn a_prefix_cannot_contain_a_hash_tag() {
         assert!(RedisPrefix::parse("rota-test_1.a").is_some());
         for bad in ["", "a:b", "{a}", "a b", &"a".repeat(65)] {
             assert!(RedisPrefix::parse(bad).is_none(), "{bad}");
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_the_client_is_accepted_and_a_refusal_says_why() {
+    fn every_url_of_the_client_is_accepted_and_errors_give_the_reason() {
         for good in [
             "redis://cache",
             "rediss://user:p%2Fq%3F%23@cache:7000/3",

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_names_queues_once() {
+    fn a_filter_lists_each_queue_once() {
         let filter = QueueFilter::parse(" email, payments,email ,").unwrap();
         assert_eq!(filter, QueueFilter::Only(["email".to_owned(), "payments".to_owned()].into()));
         assert!(filter.serves("email") && !filter.serves("analytics"));

@@ -61,7 +61,7 @@ pub(super) async fn examine(pool: &RolePool, role: Role) -> Fitness {
 async fn look(pool: &RolePool, role: Role) -> Fitness {
     let pooled = async {
         let mut session = pool.session().await?;
-        judge(&mut session, role, pool.is_behind_pooler()).await
+        classify(&mut session, role, pool.is_behind_pooler()).await
     };
     // The pool retries on its own and does not report the reason.
     let failing = async {
@@ -173,7 +173,7 @@ async fn standing(connection: &mut PgConnection, role: Role) -> Result<Standing,
     .await
 }
 
-async fn judge(connection: &mut PgConnection, role: Role, is_behind_pooler: bool) -> Result<Fitness, sqlx::Error> {
+async fn classify(connection: &mut PgConnection, role: Role, is_behind_pooler: bool) -> Result<Fitness, sqlx::Error> {
     let standing = standing(connection, role).await?;
     if standing.server < OLDEST_SERVER {
         return Ok(Fitness::Unfit("PostgreSQL is older than 15".into()));

@@ -35,7 +35,7 @@ impl PinnedConnections {
     }
 
     /// Runs a statement on a pinned connection, or on one from the pool, and waits at most
-    /// `patience` for it: see [`Session::answered_within`]. Its writes are durable when this
+    /// `patience` for it: see [`Session::run_within`]. Its writes are durable when this
     /// returns.
     pub(crate) async fn run<T>(
         &self,
@@ -47,7 +47,7 @@ impl PinnedConnections {
             Some((_, connection)) => Session::Plain(connection),
             None => self.pool.session().await?,
         };
-        let result = session.answered_within(patience, statement).await?;
+        let result = session.run_within(patience, statement).await?;
         self.put(session).await?;
         Ok(result)
     }

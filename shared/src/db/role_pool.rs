@@ -137,14 +137,14 @@ impl RolePool {
         let either = async {
             tokio::select! {
                 biased;
-                connection = self.given_back() => Ok(connection),
+                connection = self.released_connection() => Ok(connection),
                 opened = opened => opened,
             }
         };
         timeout(self.acquire_timeout, either).await.unwrap_or(Err(Error::PoolTimedOut))
     }
 
-    async fn given_back(&self) -> PoolConnection<Postgres> {
+    async fn released_connection(&self) -> PoolConnection<Postgres> {
         loop {
             if let Some(mut connection) = self.pool.try_acquire() {
                 if connection.ping().await.is_ok() {

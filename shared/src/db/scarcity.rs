@@ -91,7 +91,7 @@ mod tests {
     const LAST: Duration = LASTS.saturating_sub(BRIEF);
 
     #[test]
-    fn it_lasts_a_while_after_its_last_sign() {
+    fn scarcity_lasts_for_a_time_after_the_last_failure() {
         let scarcity = Scarcity::default();
         assert!(!scarcity.holds_at(Duration::ZERO));
         scarcity.note_at(Duration::ZERO);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_survived_while_a_check_gets_a_connection_now_and_then() {
+    fn scarcity_is_survived_while_checks_get_connections() {
         let scarcity = Scarcity::default();
         scarcity.note_work_at(Duration::ZERO);
         assert!(!scarcity.is_survived_at(Duration::ZERO), "nothing is scarce");

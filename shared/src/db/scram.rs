@@ -53,7 +53,7 @@ mod tests {
     /// Generated with Python's `hashlib.pbkdf2_hmac` and `hmac` from the password `pencil` and the
     /// salt of RFC 7677's example.
     #[test]
-    fn the_example_of_the_rfc_is_met() {
+    fn the_verifier_matches_the_example_of_the_rfc() {
         let salt = BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         assert_eq!(
             verifier_with("pencil", &salt),

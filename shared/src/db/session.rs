@@ -23,13 +23,13 @@ impl Session {
     /// firewall dropped its state, a machine is gone) never returns anything. After the time-out it
     /// is closed, whatever the server does with the statement, and the next statement uses another
     /// connection.
-    pub(crate) async fn answered_within<T>(
+    pub(crate) async fn run_within<T>(
         &mut self,
         patience: Duration,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        if let Ok(answer) = timeout(patience, statement(self)).await {
-            return answer;
+        if let Ok(result) = timeout(patience, statement(self)).await {
+            return result;
         }
         // Otherwise the pool would ping the connection and wait for that forever too.
         if let Self::Plain(connection) = self {

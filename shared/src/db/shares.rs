@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_share_is_half_of_the_pool_and_no_other_tenants_concern() {
+    async fn a_share_is_half_of_the_pool_and_independent_of_other_tenants() {
         let shares = shares(5);
         let first = shares.take(tenant(1)).await.expect("one of two");
         let _second = shares.take(tenant(1)).await.expect("two of two");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tenants_without_transactions_are_forgotten() {
+    async fn tenants_without_transactions_are_removed() {
         let shares = shares(2);
         let held = shares.take(tenant(0)).await.expect("one");
         for number in 1..=FORGET_FROM as u128 {

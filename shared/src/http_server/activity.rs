@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_are_not_half_a_head() {
+    fn control_frames_do_not_start_a_request_head() {
         let (limits, now) = (ServerLimits::default(), Instant::now());
         let mut state = State::new(now);
         state.begin_request(Version::HTTP_2, now);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_goodbye_only_a_request_keeps_it_open() {
+    fn after_goaway_only_a_request_keeps_the_connection_open() {
         let (limits, now) = (ServerLimits::default(), Instant::now());
         let mut state = State::new(now);
         state.closing_since = Some(now);

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_that_is_no_request_is_bounded() {
+    fn every_frame_other_than_requests_is_limited() {
         // PRIORITY, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, PRIORITY_UPDATE, an
         // unknown type, and a body in tiny pieces.
         for (kind, length) in
@@ -126,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_in_one_read_is_seen_although_requests_follow() {
+    fn a_flood_in_one_read_is_detected_even_if_requests_follow() {
         let (mut meter, now) = meter();
         let flood = [frame(6, 8).repeat(600), frame(kind::HEADERS, 5).repeat(600)].concat();
         assert!(meter.received(&flood, now));
     }
 
     #[test]
-    fn a_client_that_works_may_go_on_for_ever() {
+    fn a_well_behaved_client_is_never_limited() {
         let (mut meter, now) = meter();
         for _ in 0..10_000 {
             // A request with a body, a PING to measure the round trip, and both windows after the
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn time_gives_tokens_back_up_to_the_burst() {
+    fn tokens_are_refilled_up_to_the_burst() {
         let (mut meter, mut now) = meter();
         for _ in 0..500 {
             assert!(!meter.received(&frame(6, 8), now));
@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_counted_of_http1() {
+    fn http1_bytes_are_not_counted() {
         let (mut meter, now) = (FloodMeter::new(), Instant::now());
         assert!(!meter.received(&b"GET / HTTP/1.1\r\n\r\n".repeat(10_000), now));
         assert!(!meter.may_interject());
     }
 
     #[test]
-    fn the_goodbye_is_a_frame() {
+    fn goaway_is_one_valid_frame() {
         let (mut frames, mut seen) = (Frames::of_server(), Vec::new());
         frames.take(&GOAWAY, |frame| seen.push((frame.kind, frame.length)));
         assert_eq!(seen, [(7, 8)]);

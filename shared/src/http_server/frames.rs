@@ -131,7 +131,7 @@ mod tests {
 
     /// The same frames are seen however the bytes are split.
     #[test]
-    fn frames_are_told_apart_however_they_come() {
+    fn frames_are_parsed_from_chunks_of_any_size() {
         let long = vec![7; 70_000];
         let bytes =
             [PREFACE, &frame(4, 0, &[]), &frame(0, 1, &long), &frame(6, 0, &[0; 8]), &frame(3, 0, &[0; 4])].concat();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_left_alone() {
+    fn other_protocols_yield_no_frames() {
         for text in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/1.1\r\n\r\n", b"P", b"\0\0\0\x04\0\0\0\0\0"] {
             let mut frames = Frames::of_client();
             frames.take(text, |frame| panic!("{frame:?} in {text:?}"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_written_in_part_is_no_boundary() {
+    fn a_partially_written_frame_is_not_a_boundary() {
         let mut frames = Frames::of_server();
         assert!(frames.is_at_boundary());
         let bytes = frame(0, 0, &[1, 2, 3]);

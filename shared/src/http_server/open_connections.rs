@@ -113,7 +113,7 @@ mod tests {
     use http::Version;
 
     #[test]
-    fn the_longest_idle_makes_room_and_a_busy_one_never() {
+    fn the_longest_idle_connection_is_evicted_and_a_busy_one_never() {
         let connections = Arc::new(OpenConnections::default());
         let [busy, old, new] = [(); 3].map(|()| Activity::new());
         let _request = busy.begin_request(Version::HTTP_11);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_made_by_the_end_of_any_connection() {
+    async fn a_waiter_continues_when_any_connection_ends() {
         let connections = Arc::new(OpenConnections::default());
         let activity = Activity::new();
         let _request = activity.begin_request(Version::HTTP_11);

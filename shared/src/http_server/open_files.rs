@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_files_for_everything_else() {
+    fn the_connection_limit_reserves_file_descriptors() {
         assert_eq!(connections_within(None, 10_000), 10_000);
         assert_eq!(connections_within(Some(20_000), 10_000), 10_000);
         assert_eq!(connections_within(Some(10_080), 10_000), 10_000);

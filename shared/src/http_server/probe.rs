@@ -39,14 +39,14 @@ pub struct Probe {
 pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken) -> DrainReport {
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let probe = probe.clone();
-        async move { Ok::<_, Infallible>(probe.answer(request.method(), request.uri().path()).await) }
+        async move { Ok::<_, Infallible>(probe.response_to(request.method(), request.uri().path()).await) }
     });
     let limits = ServerLimits { max_connections: 200, drain_grace: Duration::from_secs(2), ..ServerLimits::default() };
     super::serve(listener, service, limits, stop).await
 }
 
 impl Probe {
-    async fn answer(&self, method: &Method, path: &str) -> Response<SmallBody> {
+    async fn response_to(&self, method: &Method, path: &str) -> Response<SmallBody> {
         if !matches!(path, "/metrics" | "/api/health" | "/api/health/liveness" | "/api/health/readiness") {
             return respond(StatusCode::NOT_FOUND, PLAIN, "not found\n");
         }
@@ -92,14 +92,14 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     async fn get(probe: &Probe, path: &str) -> (StatusCode, String) {
-        let response = probe.answer(&Method::GET, path).await;
+        let response = probe.response_to(&Method::GET, path).await;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[tokio::test]
-    async fn health_and_metrics_are_told() {
+    async fn health_and_metrics_are_served() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || metrics::counter!("seen_total").increment(1));
         let down = Arc::new(AtomicBool::new(false));
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(body, r#"{"status":"down","checks":[{"name":"database","state":"down"}]}"#);
         assert_eq!(get(&probe, "/api/health/liveness").await.0, StatusCode::OK);
         assert_eq!(get(&probe, "/other").await.0, StatusCode::NOT_FOUND);
-        let refused = probe.answer(&Method::POST, "/metrics").await;
+        let refused = probe.response_to(&Method::POST, "/metrics").await;
         assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }

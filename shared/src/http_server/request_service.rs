@@ -36,9 +36,9 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin_request(request.version());
         request.extensions_mut().insert(self.peer);
-        let answer = self.inner.clone().oneshot(request);
+        let response = self.inner.clone().oneshot(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let response = response.await?;
             Ok(response.map(|inner| TrackedBody { inner, _in_flight: in_flight }))
         })
     }

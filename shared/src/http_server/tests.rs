@@ -84,7 +84,7 @@ async fn closed_after(stream: &mut TcpStream) -> Duration {
 }
 
 #[tokio::test]
-async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
+async fn silent_slow_and_idle_connections_are_closed_at_their_timeouts() {
     let limits = ServerLimits {
         first_byte_timeout: Duration::from_millis(200),
         header_timeout: Duration::from_millis(400),
@@ -107,7 +107,7 @@ async fn silent_slow_and_idle_connections_are_closed_each_in_its_time() {
 }
 
 #[tokio::test]
-async fn requests_in_flight_are_finished_and_idle_connections_closed_by_the_drain() {
+async fn the_drain_finishes_requests_and_closes_idle_connections() {
     let server = start(ServerLimits::default()).await;
     let mut slow = server.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let mut idle = server.send(GET).await;
@@ -122,7 +122,7 @@ async fn requests_in_flight_are_finished_and_idle_connections_closed_by_the_drai
 }
 
 #[tokio::test]
-async fn what_never_ends_is_cut_off_when_the_grace_is_over() {
+async fn an_endless_response_is_cut_off_after_the_grace_period() {
     let limits = ServerLimits { drain_grace: Duration::from_millis(400), ..ServerLimits::default() };
     let server = start(limits).await;
     let mut endless = server.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n").await;
@@ -144,7 +144,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
-async fn at_the_cap_the_longest_idle_connection_makes_room() {
+async fn at_the_limit_the_longest_idle_connection_is_closed() {
     let server = start(ServerLimits { max_connections: 3, ..ServerLimits::default() }).await;
     let mut oldest = server.connect().await;
     let mut served = server.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n").await;
@@ -169,7 +169,7 @@ async fn oversized_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn http2_with_prior_knowledge_is_spoken_and_drained() {
+async fn http2_with_prior_knowledge_is_served_and_drained() {
     let server = start(ServerLimits::default()).await;
     let io = hyper_util::rt::TokioIo::new(server.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();

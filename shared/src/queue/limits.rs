@@ -118,13 +118,13 @@ mod tests {
     use super::{Limits, Rate};
 
     #[test]
-    fn the_default_takes_no_room() {
+    fn the_default_limits_pack_to_an_empty_text() {
         assert_eq!(Limits::default().pack(), "");
         assert_eq!(Limits::unpack(""), Limits::default());
     }
 
     #[test]
-    fn what_is_packed_comes_out_again() {
+    fn packed_limits_round_trip() {
         let rates = [None, Some(Rate { per_second: 0.5, burst: 1 }), Some(Rate { per_second: 1e6, burst: 1_000_000 })];
         for rate in rates {
             for paused in [false, true] {

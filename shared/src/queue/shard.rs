@@ -102,7 +102,7 @@ mod tests {
 
     /// Processes of different releases must agree as long as the index lives.
     #[test]
-    fn the_hash_is_the_same_for_ever() {
+    fn the_hash_is_stable() {
         // The plain FNV-1a of 16 zero bytes is 0x88201fb960ff6465, by its definition.
         assert_eq!(spread(&Uuid::nil()), 0x8820_1fb9_60ff_6465 ^ 0x8820_1fb9);
         let numbers = [0, 1, 2, 3, u128::MAX].map(|id| Shard::number_of(tenant(id), 4));
@@ -111,7 +111,7 @@ mod tests {
 
     /// Consecutive ids, which differ in few bits, must not concentrate in few shards.
     #[test]
-    fn tenants_are_spread_evenly_however_their_ids_were_made() {
+    fn tenants_are_spread_evenly_for_every_pattern_of_ids() {
         let counted: [fn(u128) -> u128; 3] =
             [|at| at, |at| at << 64, |at| (0x0197_0000_0000_7000 + at) << 64 | 0x8000_0000_0000_0000];
         for of in [2, 4, 7, 16, 64] {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_tells_number_and_count() {
+    fn the_name_contains_number_and_count() {
         assert_eq!(Shard::whole(queue()).to_string(), "email");
         let names: Vec<String> = Shard::all(&queue(), 3).map(|shard| shard.to_string()).collect();
         assert_eq!(names, ["email/0.3", "email/1.3", "email/2.3"]);

@@ -40,9 +40,9 @@ pub enum InvalidShardCounts {
 
 /// A shard count for a queue that does not exist.
 #[derive(Debug, thiserror::Error)]
-#[error("ROTA_QUEUE_SHARDS: unknown queue {asked:?}; known queues: {known}")]
+#[error("ROTA_QUEUE_SHARDS: unknown queue {queue:?}; known queues: {known}")]
 pub struct UnknownQueue {
-    asked: String,
+    queue: String,
     known: String,
 }
 
@@ -66,7 +66,7 @@ impl ShardCounts {
     pub fn require_known(&self, queues: &BTreeSet<QueueName>) -> Result<(), UnknownQueue> {
         let Some(unknown) = self.0.keys().find(|queue| !queues.contains(*queue)) else { return Ok(()) };
         let known: Vec<&str> = queues.iter().map(AsRef::as_ref).collect();
-        Err(UnknownQueue { asked: unknown.to_string(), known: known.join(", ") })
+        Err(UnknownQueue { queue: unknown.to_string(), known: known.join(", ") })
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_split_as_they_are_told_and_otherwise_not() {
+    fn only_configured_queues_are_split() {
         let counts = counts(" email:4, default:1 ,campaigns:64,").unwrap();
         let of = |name| counts.of(&queue(name));
         assert_eq!([of("email"), of("default"), of("campaigns"), of("payments")], [4, 1, 64, 1]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_told_with_its_place() {
+    fn an_error_names_its_position() {
         for (text, told) in [
             ("email", r#"entry 1, "email", is not QUEUE:COUNT"#),
             (
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_none_is_refused_by_name() {
+    fn an_unknown_queue_is_refused_by_name() {
         let known = BTreeSet::from([queue("default"), queue("email")]);
         assert!(counts("email:4").unwrap().require_known(&known).is_ok());
         assert_eq!(

@@ -104,14 +104,14 @@ mod tests {
     use super::{ApiKeySecret, PresentedKey};
 
     #[test]
-    fn a_presented_key_comes_apart_again() {
+    fn a_presented_key_round_trips() {
         let (id, secret) = (Uuid::max(), ApiKeySecret::random());
         let parsed = PresentedKey::parse(&secret.present(id)).expect("has the form");
         assert_eq!((parsed.id, parsed.secret.0), (id, secret.0));
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn malformed_keys_are_refused() {
         for text in ["", "rota", "rota_", "rota__", "rota_aa_bb", "other_aaaa_bbbb", "rota_ä_ö"] {
             assert!(PresentedKey::parse(text).is_none(), "{text}");
         }

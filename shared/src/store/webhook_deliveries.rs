@@ -234,7 +234,7 @@ pub async fn held(transaction: &mut TenantTx, endpoint: Uuid, limit: i64) -> Res
 
 /// Makes deliveries pending again, each to be sent by its job in `jobs`. A delivery that another
 /// job is still sending is skipped. Returns the number of changed deliveries.
-pub async fn send_again(transaction: &mut TenantTx, deliveries: &[Uuid], jobs: &[Uuid]) -> Result<u64, sqlx::Error> {
+pub async fn resend(transaction: &mut TenantTx, deliveries: &[Uuid], jobs: &[Uuid]) -> Result<u64, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let sent = sqlx::query!(
         "update webhook_deliveries d set state = 'pending', delivered_at = null, delivery_job_id = i.job_id

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_come_out_described_and_in_buckets() {
+    fn metrics_are_rendered_with_descriptions_and_buckets() {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_what_ended_and_how() {
+    fn a_message_contains_the_final_state_and_result() {
         let mut job = job(JobState::Completed);
         job.result = Some(RawValue::from_string(r#"{"sent":3}"#.into()).unwrap());
         let (event, body) = job.message().unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ends_are_events() {
+    fn only_final_states_are_events() {
         for state in [JobState::Scheduled, JobState::Available, JobState::Retryable] {
             assert_eq!(job(state).message(), None);
         }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_bounded_on_both_sides_of_its_limits() {
+    fn result_and_error_in_a_body_are_bounded() {
         let text = |length: usize| RawValue::from_string(format!("\"{}\"", "x".repeat(length - 2))).unwrap();
         let data = |job: &FinalJob| {
             let body = job.message().unwrap().1;

@@ -58,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_reads_as_it_was_written_and_is_not_printed() {
+    fn a_secret_round_trips_and_is_not_shown_by_debug() {
         let secret = WebhookSecret::random();
         assert_eq!(WebhookSecret::parse(&secret.present()), Ok(secret.clone()));
         assert_eq!(format!("{secret:?}"), "WebhookSecret");
     }
 
     #[test]
-    fn its_length_is_bounded_on_both_sides() {
+    fn the_length_of_a_secret_is_bounded() {
         for (length, good) in [(0, false), (23, false), (24, true), (64, true), (65, false)] {
             assert_eq!(WebhookSecret::from_bytes(vec![7; length]).is_ok(), good, "{length}");
         }

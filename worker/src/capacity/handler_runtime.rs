@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_begin_and_end_of_a_stall_are_detected() {
+    async fn the_start_and_end_of_a_stall_are_detected() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
         let (handlers, stop) = (HandlerRuntime::new(runtime.handle().clone()), CancellationToken::new());
         let watching = tokio::spawn(handlers.clone().watch(stop.clone()));

@@ -171,7 +171,7 @@ mod tests {
     /// 50 starts in 10 ms, in which 20 slots offer 200 ms: each start costs 4 ms of worker time if
     /// runs take no time.
     #[test]
-    fn a_start_costs_the_slots_that_stood_free() {
+    fn the_cost_of_a_start_is_the_idle_time_of_free_slots() {
         let cost = measured(300, 50, Duration::ZERO, true);
         assert!(is_about(cost, Duration::from_millis(4)), "{cost:?}");
         let cost = measured(300, 50, Duration::from_millis(150), true);
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_start_costs_nothing_where_all_slots_are_busy_or_nothing_waits() {
+    fn a_start_costs_nothing_if_all_slots_are_busy_or_nothing_waits() {
         assert_eq!(measured(300, 2, ROUND * 20, true), Duration::ZERO);
         assert_eq!(measured(300, 2, Duration::ZERO, false), Duration::ZERO);
     }
 
     #[test]
-    fn what_was_away_for_a_while_is_no_cost_of_starts() {
+    fn a_long_gap_between_fetches_is_not_counted_as_start_cost() {
         let mut meter = StartMeter::new(SLOTS, RunningTime::new(), StartCost::default());
         let began = meter.fetched_at;
         meter.fetched_at(began + ROUND, Duration::ZERO, 20, true);

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_released_permit_makes_all_shards_due_once_if_they_wait_for_it() {
+    async fn a_released_permit_makes_all_waiting_shards_due_once() {
         let shards = ["one", "two"].map(|name| Shard::whole(name.parse().expect("a name")));
         let notifications = Notifications::new(&shards);
         notifications.permit_released();

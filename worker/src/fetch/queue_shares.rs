@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_share_is_fetched_from_again_after_a_notification_or_in_time() {
+    async fn an_empty_share_becomes_due_after_a_notification_or_in_time() {
         let mut shares = shares(2);
         shares.fetched(0, 0, 0, Duration::from_mins(1));
         shares.fetched(1, 0, 0, Duration::from_millis(30));

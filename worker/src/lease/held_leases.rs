@@ -252,7 +252,7 @@ mod tests {
 
     /// A job that waits for a slot, or for its outcome to be written, uses no worker time.
     #[test]
-    fn only_the_time_of_the_run_is_charged_while_it_lasts() {
+    fn only_the_running_time_is_charged_while_a_job_runs() {
         let (held_leases, one) = (HeldLeases::default(), lease(1));
         let running_for = || {
             let shards = held_leases.by_shard();
@@ -286,7 +286,7 @@ mod tests {
 
     /// The job was read as waiting, then cancelled, and is entered only now.
     #[test]
-    fn a_cancellation_of_a_job_on_its_way_is_not_lost() {
+    fn a_cancellation_of_a_job_in_transit_is_not_lost() {
         let (held_leases, one, other) = (HeldLeases::default(), lease(1), lease(2));
         let is_cancelled = |lease: &Arc<Lease>| held_leases.enter(&[Arc::clone(lease)])[0].is_cancelled();
         held_leases.cancel_up_to(one.id, 1);
@@ -297,7 +297,7 @@ mod tests {
 
     /// The job was redriven, and the notification of its cancellation arrives late.
     #[test]
-    fn a_cancellation_is_not_of_a_later_attempt() {
+    fn a_cancellation_does_not_affect_a_later_attempt() {
         let (held_leases, held, other) = (HeldLeases::default(), lease(1), lease(2));
         let cancelled = held_leases.enter(&[Arc::clone(&held)]).remove(0);
         for id in [held.id, other.id] {

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_leaves_lines_to_the_others_until_the_span_is_over() {
+    fn one_tenant_leaves_log_lines_to_other_tenants() {
         let began = Instant::now();
         let mut lines = Lines::new(began);
         let written = (0..1_000).filter(|_| lines.take(tenant(1))).count();

@@ -12,7 +12,7 @@ async fn columns(text: &str, mapping: &[(&str, &str)]) -> Result<Vec<String>, St
 }
 
 #[tokio::test]
-async fn finds_the_address_by_many_names() {
+async fn common_names_of_the_address_column_are_recognized() {
     for name in ["email", "EMAIL", "E-Mail", " mail ", "Email Address", "E-Mail-Adresse", "\"e-mail\""] {
         assert_eq!(columns(&format!("Vorname,{name}\n"), &[]).await.unwrap(), ["vorname", "email"]);
     }
@@ -21,7 +21,7 @@ async fn finds_the_address_by_many_names() {
 }
 
 #[tokio::test]
-async fn obeys_the_mapping() {
+async fn the_mapping_renames_columns() {
     let mapping = [("email", "spalte 3"), ("first_name", "Vorname")];
     let found = columns("Vorname;Ort;Spalte 3\n", &mapping).await.unwrap();
     assert_eq!(found, ["first_name", "ort", "email"]);
@@ -30,7 +30,7 @@ async fn obeys_the_mapping() {
 }
 
 #[tokio::test]
-async fn refuses_what_has_two_readings() {
+async fn an_ambiguous_header_is_refused() {
     let long = "x".repeat(65);
     let wide = "a,".repeat(64) + "email\n";
     for (text, mapping, part) in [
@@ -56,7 +56,7 @@ async fn refuses_what_has_two_readings() {
 }
 
 #[tokio::test]
-async fn tells_other_encodings() {
+async fn other_encodings_are_detected() {
     for bytes in [&b"\xff\xfee\0m\0"[..], b"email,Stra\xdfe\n", b"e\0m\0a\0i\0l\0\n"] {
         let error = LeadsReader::open(bytes, ImportOptions::default()).await.err();
         assert!(matches!(error, Some(ImportError::NotUtf8 { .. })), "{error:?}");

@@ -55,7 +55,7 @@ async fn the_demo_file_has_995_leads() {
 }
 
 #[tokio::test]
-async fn the_pieces_in_which_bytes_arrive_do_not_matter() {
+async fn the_chunk_size_of_the_source_does_not_affect_the_result() {
     let whole = import(DEMO, 500, ImportOptions::default()).await.unwrap();
     let pieces = futures::stream::iter(DEMO.chunks(7).map(Ok::<_, std::io::Error>));
     let source = tokio_util::io::StreamReader::new(pieces);
@@ -67,7 +67,7 @@ async fn the_pieces_in_which_bytes_arrive_do_not_matter() {
 }
 
 #[tokio::test]
-async fn reports_bad_rows_by_physical_line() {
+async fn bad_rows_are_reported_by_physical_line() {
     let text = "\u{feff}E-Mail;Vorname\r\n\
         ann@example.com;\"Ann\r\nMarie\"\r\n\
         \r\n\
@@ -95,7 +95,7 @@ async fn reports_bad_rows_by_physical_line() {
 }
 
 #[tokio::test]
-async fn what_spreadsheets_write_is_no_bad_row() {
+async fn rows_as_written_by_spreadsheets_are_valid() {
     let rows = "ann@example.com;Ann;Ulm\nbob@example.com;Bob\n;;\n \t;;\n\t\t\ncem@example.com;Cem;Kiel;;;\n\u{a0}\n";
     let unix = format!("E-Mail;Name;Ort\n{rows}");
     for text in [
@@ -125,7 +125,7 @@ async fn what_spreadsheets_write_is_no_bad_row() {
 }
 
 #[tokio::test]
-async fn a_latin_1_row_is_bad_and_says_so() {
+async fn a_latin_1_row_is_reported_as_such() {
     let bytes = b"email,city\nann@example.com,Gie\xdfen\nbob@example.com,Kiel\n";
     let (rows, report) = import(bytes, 10, ImportOptions::default()).await.unwrap();
     assert_eq!((rows.len(), report.invalid), (1, 1));
@@ -134,7 +134,7 @@ async fn a_latin_1_row_is_bad_and_says_so() {
 }
 
 #[tokio::test]
-async fn duplicates_fill_and_override_within_a_batch() {
+async fn duplicates_within_a_batch_are_merged() {
     let text = "email,name,city\nann@example.com,Ann,\nbob@example.com,Bob,Ulm\nANN@Example.com,,Kiel\n";
     let (rows, report) = import_text(text).await;
     assert_eq!(counts(&report), [3, 2, 1, 0]);
@@ -144,7 +144,7 @@ async fn duplicates_fill_and_override_within_a_batch() {
 }
 
 #[tokio::test]
-async fn duplicates_across_batches_come_again_flagged() {
+async fn duplicates_across_batches_are_returned_flagged() {
     let text = "email,name\na@example.com,A\nb@example.com,B\nA@example.com,C\na@example.com,\na@example.com,D\n";
     let (rows, report) = import(text.as_bytes(), 2, ImportOptions::default()).await.unwrap();
     assert_eq!(counts(&report), [5, 2, 3, 0]);
@@ -153,7 +153,7 @@ async fn duplicates_across_batches_come_again_flagged() {
 }
 
 #[tokio::test]
-async fn refuse_hands_out_nothing_after_a_bad_row_but_reports_all() {
+async fn refuse_returns_no_rows_after_a_bad_one_but_reports_all() {
     let text = "email\na@example.com\nbad\nb@example.com\nworse\nc@example.com\n";
     let (rows, report) = import(text.as_bytes(), 1, refuse()).await.unwrap();
     assert_eq!(rows.len(), 1, "returned before the bad row was reached");
@@ -164,7 +164,7 @@ async fn refuse_hands_out_nothing_after_a_bad_row_but_reports_all() {
 }
 
 #[tokio::test]
-async fn holds_the_limits_on_both_sides() {
+async fn limits_are_exact() {
     let limits = ImportLimits { rows: 2, columns: 2, field_bytes: 20, ..ImportLimits::default() };
     let options = || ImportOptions { limits, ..ImportOptions::default() };
     let text = format!("email,x\na@example.com,{}\nb@example.com,{}\n", "x".repeat(20), "x".repeat(21));
@@ -178,7 +178,7 @@ async fn holds_the_limits_on_both_sides() {
 }
 
 #[tokio::test]
-async fn counts_all_bad_rows_and_lists_a_thousand() {
+async fn all_bad_rows_are_counted_and_a_thousand_listed() {
     let text = "email\n".to_owned() + &"bad\n".repeat(1_001) + "a@example.com\n";
     let (_, report) = import_text(&text).await;
     assert_eq!(counts(&report), [1_002, 1, 0, 1_001]);
@@ -186,7 +186,7 @@ async fn counts_all_bad_rows_and_lists_a_thousand() {
 }
 
 #[tokio::test]
-async fn a_header_alone_is_an_import_of_nothing() {
+async fn a_file_with_only_a_header_has_no_rows() {
     let (rows, report) = import_text("email").await;
     assert_eq!((rows.len(), counts(&report)), (0, [0; 4]));
 }

@@ -85,7 +85,7 @@ pub async fn import(
         _ => Vec::new(),
     };
     let mut spooled = place.spool(body.into_data_stream()).await.map_err(upload_problem)?;
-    judge(&mut spooled, options.clone()).await?;
+    validate(&mut spooled, options.clone()).await?;
     let written = timeout(WRITE_LIMIT, async {
         let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
         must_take_leads(&mut transaction, id).await?;
@@ -108,7 +108,7 @@ async fn must_take_leads(transaction: &mut TenantTx, id: Uuid) -> Result<Campaig
 
 /// Reads the whole file without a transaction, so that errors are reported before anything is
 /// written.
-async fn judge(spooled: &mut Spooled, options: ImportOptions) -> Result<(), Problem> {
+async fn validate(spooled: &mut Spooled, options: ImportOptions) -> Result<(), Problem> {
     let mut reader = LeadsReader::open(spooled.reader().await?, options).await?;
     while !reader.next_batch(ROWS_A_STATEMENT).await?.is_empty() {}
     accepted(reader.finish()).map(drop)

@@ -50,7 +50,7 @@ pub async fn create(
             let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
             replayed(&mut transaction, earlier.first_id).await
         }
-        answered => answered,
+        result => result,
     }
 }
 
@@ -69,8 +69,8 @@ async fn draft(
     let mut needed = Vec::new();
     if draft.send {
         let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-        if let Some(again) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
-            return Ok(again);
+        if let Some(replay) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
+            return Ok(replay);
         }
         // If the mail to the first recipient cannot be rendered, all mails would fail; no draft is
         // left behind.
@@ -78,8 +78,8 @@ async fn draft(
         needed = letter.write(state, None).await?.needed;
     }
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
-    if let Some(again) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
-        return Ok(again);
+    if let Some(replay) = reserve(&mut transaction, idempotency.as_ref(), new.id).await? {
+        return Ok(replay);
     }
     campaigns::create(&mut transaction, &new).await?;
     let import = match &draft.leads_csv {

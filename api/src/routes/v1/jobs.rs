@@ -80,7 +80,7 @@ pub async fn create(
             let earlier = key.earlier(&state.stores.tenants, tenant, refusal).await?;
             replayed(&state, tenant, earlier.first_id, earlier.response).await
         }
-        answered => answered,
+        result => result,
     }
 }
 

@@ -19,14 +19,17 @@ use crate::{
     state::AppState,
 };
 
-const ASK: &str = include_str!("unsubscribe/ask.html");
+const PAGE: &str = include_str!("unsubscribe/ask.html");
 const DONE: &str = include_str!("unsubscribe/done.html");
 
 /// Shows a page to confirm the end of all mail from this sender.
 #[utoipa::path(get, path = "/api/v1/unsubscribe/{token}", operation_id = "show_unsubscribe_page", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
-pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
-    who(&state, &token).map(|_| Html(ASK))
+pub async fn show_page(
+    State(state): State<AppState>,
+    Path(token): Path<String>,
+) -> Result<Html<&'static str>, Problem> {
+    verify(&state, &token).map(|_| Html(PAGE))
 }
 
 /// Ends all mail from this sender to this address.
@@ -35,9 +38,10 @@ pub async fn ask(State(state): State<AppState>, Path(token): Path<String>) -> Re
 #[utoipa::path(post, path = "/api/v1/unsubscribe/{token}", operation_id = "unsubscribe", tag = "unsubscribe", security(()), params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "The address is on the suppression list")))]
 pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
-    let who = who(&state, &token)?;
-    let mut transaction = state.stores.tenants.begin(who.tenant).await?;
-    let addressee = recipients::addressee(&mut transaction, who.recipient).await?.ok_or(ProblemCode::NotFound)?;
+    let unsubscriber = verify(&state, &token)?;
+    let mut transaction = state.stores.tenants.begin(unsubscriber.tenant).await?;
+    let addressee =
+        recipients::addressee(&mut transaction, unsubscriber.recipient).await?.ok_or(ProblemCode::NotFound)?;
     let entry = NewSuppression {
         id: ids::new_id(&state.clock),
         email_key: &addressee.email_key,
@@ -53,6 +57,6 @@ pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -
     Ok(Html(DONE))
 }
 
-fn who(state: &AppState, token: &str) -> Result<Unsubscriber, Problem> {
+fn verify(state: &AppState, token: &str) -> Result<Unsubscriber, Problem> {
     state.unsubscribe_links.check(token).ok_or_else(|| ProblemCode::NotFound.into())
 }

@@ -135,7 +135,7 @@ pub async fn redeliver(
     DeliveryView::read(&mut transaction, id, delivery_id).await?;
     must_be_enabled(&endpoint)?;
     let jobs = [delivery_job(&state.clock, permit.tenant(), delivery_id)];
-    if deliveries::send_again(&mut transaction, &[delivery_id], &[jobs[0].id]).await? == 0 {
+    if deliveries::resend(&mut transaction, &[delivery_id], &[jobs[0].id]).await? == 0 {
         return Err(Problem::new(ProblemCode::Conflict).detail("the delivery is pending").member("state", "pending"));
     }
     Producer::enqueue_in(&mut transaction, &jobs).await?;

@@ -50,7 +50,7 @@ impl SendCampaignEmail {
             }
             Some(Blame::Relay | Blame::Busy) => Ok(Success::Snooze(soon(&error))),
             _ if is_hopeless(context, addressee, &error) => {
-                self.give_up(context, JobError::Final(error.to_string())).await
+                self.fail(context, JobError::Final(error.to_string())).await
             }
             _ => self.note(context, addressee, date, error).await,
         }

@@ -37,9 +37,9 @@ impl Job for Callback {
         let body = serde_json::json!({ "token": self.token }).to_string();
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let outbound = OUTBOUND.as_ref().context("callback")?;
-        let answer = outbound.post(&self.url, headers, body).await.context("callback")?;
-        if answer.status >= 400 {
-            return Err(anyhow!("callback: the server answered {}", answer.status).into());
+        let response = outbound.post(&self.url, headers, body).await.context("callback")?;
+        if response.status >= 400 {
+            return Err(anyhow!("callback: the server answered {}", response.status).into());
         }
         Ok(Success::Done)
     }

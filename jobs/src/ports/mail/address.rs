@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usual_and_international_addresses_are_taken() {
+    fn common_and_international_addresses_are_accepted() {
         for (raw, normal) in [
             ("anna@example.com", "anna@example.com"),
             (" O'Brien+news@Mail.Example.COM ", "O'Brien+news@mail.example.com"),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_addresses_are_refused() {
         let long_local = format!("{}@example.com", "a".repeat(65));
         let long = format!("a@{}.com", ["b".repeat(60).as_str(); 5].join("."));
         for raw in [

@@ -23,12 +23,12 @@ pub(super) struct Progress {
     /// Whether the final dot is being or was written, so that the relay may accept the mail.
     pub after_data: bool,
     /// The code of a final reply that has not ended yet.
-    pub heard: Option<u16>,
+    pub received_code: Option<u16>,
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { stage: MailStage::Connect, after_data: false, heard: None }
+        Self { stage: MailStage::Connect, after_data: false, received_code: None }
     }
 }
 
@@ -61,7 +61,7 @@ fn was_stale(error: &MailError) -> bool {
 async fn converse(connection: &mut Connection, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
     let parameters = mail_parameters(&connection.session, mail)?;
     connection.standing = Standing::Occupied;
-    if connection.reused && connection.session.has_spoken().await {
+    if connection.reused && connection.session.has_unsolicited_input().await {
         return Err(MailError::transient(MailStage::Sender, "the relay closed the connection"));
     }
     let outcome = transact(&mut connection.session, parameters, mail, progress).await;
@@ -126,7 +126,7 @@ async fn expect(
 /// the session.
 async fn send_body(session: &mut Session, mail: &BuiltMail) -> Result<(), MailError> {
     let written = session.write(&dot_stuffed(&mail.octets)).await;
-    if written.is_ok() && !session.has_spoken().await {
+    if written.is_ok() && !session.has_unsolicited_input().await {
         return Ok(());
     }
     match (session.last_words().await, written) {
@@ -146,7 +146,7 @@ async fn send_body(session: &mut Session, mail: &BuiltMail) -> Result<(), MailEr
 /// mistake, since every attempt then sends it again.
 async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress) -> Result<String, MailError> {
     let reply = match session.write(b".\r\n").await {
-        Ok(()) => session.read(&mut progress.heard).await,
+        Ok(()) => session.read(&mut progress.received_code).await,
         Err(error) => session.last_words().await.ok_or(error.into()),
     };
     match reply {

@@ -13,7 +13,7 @@ use super::{
     reply::{NoReply, Reply},
     stage::MailStage,
     text::one_line,
-    verdict::{EnhancedCode, Verdict, judge},
+    verdict::{EnhancedCode, Verdict, classify},
 };
 
 /// Maximum characters of foreign text (a relay's reply) in an error.
@@ -176,7 +176,7 @@ impl MailError {
         let enhanced = EnhancedCode::find(&text);
         let message = redacted(&text, recipient);
         let code = reply.code;
-        let (blame, whom) = match judge(stage, reply, enhanced) {
+        let (blame, whom) = match classify(stage, reply, enhanced) {
             verdict @ (Verdict::MailboxDead | Verdict::MailRefused) => {
                 let mailbox_dead = verdict == Verdict::MailboxDead;
                 return Self::Rejected { stage, code, enhanced, message, mailbox_dead };
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recipient_is_kept_out_of_the_relays_words() {
+    fn the_recipient_is_removed_from_the_relays_text() {
         let anna: Address = "Anna.Lang@example.org".parse().expect("an address");
         for (text, clean) in [
             ("5.1.1 <anna.lang@example.org>: no such user", "5.1.1 <recipient>: no such user"),

@@ -26,7 +26,7 @@ pub(super) struct RelayHealth {
 #[derive(Debug, Default)]
 struct State {
     outage: Option<Outage>,
-    last_answer: Option<Instant>,
+    last_reply: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl RelayHealth {
     pub fn failed(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        if state.outage.is_none() && state.last_answer.is_some_and(|last| now - last < RECENTLY) {
+        if state.outage.is_none() && state.last_reply.is_some_and(|last| now - last < RECENTLY) {
             return false;
         }
         state.outage.get_or_insert(Outage { since: now, attempts: 1, next: now + FIRST_PAUSE.min(self.longest_pause) });
@@ -78,10 +78,10 @@ impl RelayHealth {
     }
 
     /// Records that the relay answered a command of a mail.
-    pub fn answered(&self) {
+    pub fn replied(&self) {
         let mut state = self.state();
         state.outage = None;
-        state.last_answer = Some(Instant::now());
+        state.last_reply = Some(Instant::now());
     }
 
     /// Duration of the current outage.
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_attempt_at_a_time_finds_out() {
+    async fn one_attempt_at_a_time_probes_the_relay() {
         let health = RelayHealth::new(Duration::from_millis(200));
         assert!(health.admit().is_ok() && health.failed());
         for _ in 0..2 {
@@ -118,7 +118,7 @@ mod tests {
             assert!(health.failed());
         }
         assert!(health.away_for() >= Some(Duration::from_millis(200)));
-        health.answered();
+        health.replied();
         assert!(health.admit().is_ok() && health.away_for().is_none());
         assert!(!health.failed(), "another connection works");
     }

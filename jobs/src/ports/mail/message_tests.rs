@@ -44,7 +44,7 @@ fn a_mail_carries_all_its_fields() {
 }
 
 #[test]
-fn a_repeat_is_octet_for_octet_the_same() {
+fn a_repeated_message_is_identical_byte_for_byte() {
     assert_eq!(mail().build().expect("builds").octets, mail().build().expect("builds").octets);
 }
 
@@ -62,7 +62,7 @@ fn long_names_and_links_stay_within_a_header_line() {
 }
 
 #[test]
-fn what_cannot_be_a_mail_is_invalid() {
+fn malformed_mails_are_invalid() {
     let broken: [fn(&mut OutgoingMail); 8] = [
         |m| m.to.address = "anna".to_owned(),
         |m| m.from.address = "news@example.com\r\nBcc: eve@example.com".to_owned(),
@@ -83,7 +83,7 @@ fn what_cannot_be_a_mail_is_invalid() {
 }
 
 #[test]
-fn no_text_adds_a_header() {
+fn header_injection_is_prevented() {
     let expected = header_names(&mail().build().expect("builds").octets);
     let hostile = [
         "x\r\nBcc: eve@example.com",

@@ -61,7 +61,7 @@ impl RelayLink {
             found.unwrap_or_else(|_| Err(MailError::transient(MailStage::Connect, "the relay does not respond")));
         match found {
             Ok(_) => {
-                self.health.answered();
+                self.health.replied();
                 Ok(())
             }
             Err(error) => {
@@ -84,11 +84,11 @@ impl RelayLink {
                 Err(error)
             }
             outcome => {
-                self.health.answered();
+                self.health.replied();
                 if hung {
                     self.shares.hung(pass);
                 } else {
-                    self.shares.answered(pass);
+                    self.shares.replied(pass);
                 }
                 outcome
             }
@@ -97,7 +97,7 @@ impl RelayLink {
 
     fn timed_out(&self, progress: &Progress) -> Result<String, MailError> {
         let ms = self.timeout.as_millis();
-        match (progress.stage, progress.heard) {
+        match (progress.stage, progress.received_code) {
             // Only the end of the reply was missing; its code is known.
             (MailStage::Reply, Some(code)) if code / 100 == 2 => Ok(code.to_string()),
             (MailStage::Reply, code) => Err(lost_reply(code, &format!("the relay did not answer within {ms} ms"))),

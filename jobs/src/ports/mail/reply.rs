@@ -66,11 +66,11 @@ pub(super) enum NoReply {
     Io(#[from] io::Error),
 }
 
-/// Reads one reply. `heard` is set as soon as the code is known, for a caller whose deadline
-/// interrupts the read.
+/// Reads one reply. `received_code` is set as soon as the code is known, for a caller whose
+/// deadline interrupts the read.
 pub(super) async fn read_reply<R: AsyncBufRead + Unpin>(
     source: &mut R,
-    heard: &mut Option<u16>,
+    received_code: &mut Option<u16>,
 ) -> Result<Reply, NoReply> {
     let mut draft = Draft::default();
     loop {
@@ -88,7 +88,7 @@ pub(super) async fn read_reply<R: AsyncBufRead + Unpin>(
         };
         let (used, is_whole) = draft.take(octets);
         source.consume(used);
-        *heard = draft.code();
+        *received_code = draft.code();
         if is_whole {
             return draft.reply(true).ok_or(NoReply::NotSmtp);
         }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_three_digits_decide() {
+    async fn the_first_three_digits_are_the_code() {
         let long = format!("250 {}\r\n", "x".repeat(3_000));
         let endless = "250-x\r\n".repeat(100_000);
         for (octets, code, whole) in [
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn codes_that_differ_are_noted() {
+    async fn differing_codes_make_a_reply_inconsistent() {
         for (octets, accepts, consistent) in [
             ("250-a\r\n250 b\r\n", true, true),
             ("250-a\r\n251 b\r\n", true, true),
@@ -278,13 +278,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_code_is_heard_before_its_line_ends() {
+    async fn a_code_is_available_before_its_line_ends() {
         let (mut relay, client) = tokio::io::duplex(64);
         tokio::io::AsyncWriteExt::write_all(&mut relay, b"250 ok").await.unwrap();
-        let mut heard = None;
+        let mut received_code = None;
         let mut source = tokio::io::BufReader::new(client);
-        let reading = read_reply(&mut source, &mut heard);
+        let reading = read_reply(&mut source, &mut received_code);
         assert!(timeout(Duration::from_millis(50), reading).await.is_err(), "the line may still end");
-        assert_eq!(heard, Some(250));
+        assert_eq!(received_code, Some(250));
     }
 }

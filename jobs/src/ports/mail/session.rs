@@ -110,9 +110,9 @@ impl Session {
     }
 
     async fn hello(mut self, hello: &ClientId) -> Result<Self, MailError> {
-        let mut reply = self.ask(MailStage::Hello, &format!("EHLO {hello}")).await?;
+        let mut reply = self.request(MailStage::Hello, &format!("EHLO {hello}")).await?;
         if matches!(reply.code, 500 | 501 | 502 | 504) {
-            reply = self.ask(MailStage::Hello, &format!("HELO {hello}")).await?;
+            reply = self.request(MailStage::Hello, &format!("HELO {hello}")).await?;
             reply.lines.truncate(1);
         }
         if reply.class() != 2 {
@@ -128,7 +128,7 @@ impl Session {
             let reason = "the relay does not offer STARTTLS and TLS is required, so no mail was sent to it";
             return Err(MailError::transient(MailStage::Tls, reason));
         }
-        let reply = self.ask(MailStage::Tls, "STARTTLS").await?;
+        let reply = self.request(MailStage::Tls, "STARTTLS").await?;
         if reply.code != 220 {
             return Err(MailError::refused(MailStage::Tls, &reply, None));
         }
@@ -145,7 +145,7 @@ impl Session {
     /// credentials.
     pub async fn authenticate(&mut self, credentials: &Credentials) -> Result<(), MailError> {
         let (user, password) = (&credentials.user, &credentials.password);
-        let (mut line, answers) = match self.offers.auth {
+        let (mut line, responses) = match self.offers.auth {
             Some(Mechanism::Plain) => {
                 (format!("AUTH PLAIN {}", BASE64.encode(format!("\0{user}\0{password}").as_bytes())), Vec::new())
             }
@@ -155,12 +155,12 @@ impl Session {
                 return Err(MailError::transient(MailStage::Authenticate, why));
             }
         };
-        let mut answers = answers.into_iter().map(|answer| BASE64.encode(answer.as_bytes()));
+        let mut responses = responses.into_iter().map(|response| BASE64.encode(response.as_bytes()));
         loop {
-            let reply = self.ask(MailStage::Authenticate, &line).await?;
-            match (reply.class(), answers.next()) {
+            let reply = self.request(MailStage::Authenticate, &line).await?;
+            match (reply.class(), responses.next()) {
                 (2, _) => return Ok(()),
-                (3, Some(answer)) => line = answer,
+                (3, Some(response)) => line = response,
                 _ => {
                     let silent = Reply { lines: vec!["credentials refused".to_owned()], ..reply };
                     return Err(MailError::refused(MailStage::Authenticate, &silent, None));
@@ -192,7 +192,7 @@ impl Session {
         }
     }
 
-    async fn ask(&mut self, stage: MailStage, line: &str) -> Result<Reply, MailError> {
+    async fn request(&mut self, stage: MailStage, line: &str) -> Result<Reply, MailError> {
         self.command(line).await.map_err(|why| MailError::unanswered(stage, &why))
     }
 
@@ -207,14 +207,14 @@ impl Session {
     }
 
     /// Reads the next reply and records whether further replies can be interpreted.
-    pub async fn read(&mut self, heard: &mut Option<u16>) -> Result<Reply, NoReply> {
-        let reply = read_reply(&mut self.io, heard).await;
+    pub async fn read(&mut self, received_code: &mut Option<u16>) -> Result<Reply, NoReply> {
+        let reply = read_reply(&mut self.io, received_code).await;
         self.in_step &= reply.as_ref().is_ok_and(|reply| reply.is_whole && reply.is_consistent && reply.code != 421);
         reply
     }
 
     /// Whether the relay has sent an unsolicited reply or closed the connection.
-    pub async fn has_spoken(&mut self) -> bool {
+    pub async fn has_unsolicited_input(&mut self) -> bool {
         // Lets the runtime process input that has arrived.
         tokio::task::yield_now().await;
         loop {
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offers_are_read_and_garbage_is_left_out() {
+    fn extensions_are_parsed_and_garbage_is_ignored() {
         let lines =
             ["host STARTTLS", "starttls", "AUTH=PLAIN", "auth  LOGIN XOAUTH2", "", "\u{fffd}\u{fffd}", "SMTPUTF8"];
         let offers = Offers::of(&lines.map(str::to_owned));

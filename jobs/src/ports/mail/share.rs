@@ -84,7 +84,7 @@ impl Shares {
     }
 
     /// Records that the mail was answered, whether accepted or refused.
-    pub fn answered(&self, pass: &Pass) {
+    pub fn replied(&self, pass: &Pass) {
         locked(&self.hanging).remove(&pass.way);
     }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_domain_that_hangs_is_tried_once_in_a_while() {
+    async fn a_hanging_domain_is_retried_at_intervals() {
         let pause = Duration::from_millis(300);
         let shares = Shares::new(4, pause);
         let pass = shares.enter(tenant(1), "Stuck.test").await.expect("free");
@@ -173,7 +173,7 @@ mod tests {
         shares.hung(&pass);
         let busy = shares.enter(tenant(1), "stuck.test").await.expect_err("braked for longer");
         assert!(busy.retry_in > pause && busy.retry_in <= 2 * pause, "{busy:?}");
-        shares.answered(&pass);
+        shares.replied(&pass);
         assert!(shares.enter(tenant(1), "stuck.test").await.is_ok());
     }
 }

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_required_unless_loopback_or_told() {
+    fn tls_is_required_unless_loopback_or_configured() {
         for (url, host, port, encryption) in [
             ("smtp://localhost", "localhost", 25, Encryption::None),
             ("smtp://127.0.0.1:2525", "127.0.0.1", 2525, Encryption::None),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn folders() {
+    fn folder_urls_are_parsed() {
         for (url, path) in
             [("file:mail", "mail"), ("file:./a b", "./a b"), ("file:///var/x", "/var/x"), ("file:/x", "/x")]
         {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_without_the_password() {
+    fn errors_do_not_contain_the_password() {
         for (url, needle) in [
             ("smtp://u:hunter2@mail.example.com?tls=opportunistic", "never downgraded"),
             ("smtp://u:hunter2@mail.example.com?tsl=none", "unknown setting `tsl`"),

@@ -68,21 +68,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folds_everything_that_could_break_a_line() {
+    fn line_breaks_and_control_characters_are_folded() {
         assert_eq!(one_line("  a\r\nBcc: x\u{2028}b\0c\u{85}d ", 100), "a Bcc: x b c d");
         assert_eq!(one_line("\u{202e}abc", 100), "abc");
         assert_eq!(one_line("\r\n\0", 100), "");
     }
 
     #[test]
-    fn cuts_between_characters_and_counts_them() {
+    fn texts_are_truncated_between_characters() {
         assert_eq!(one_line("äöü ß", 3), "äöü");
         assert_eq!(one_line("äöü ß", 4), "äöü", "no blank is left at the cut");
         assert_eq!(one_line("äöü ß", 5), "äöü ß");
     }
 
     #[test]
-    fn bodies_have_one_kind_of_line_end() {
+    fn line_ends_of_bodies_are_normalized() {
         assert_eq!(body("a\r\nb\rc\nd\0\u{1b}e\t"), "a\r\nb\r\nc\r\nde\t");
     }
 }

@@ -53,7 +53,7 @@ impl fmt::Display for EnhancedCode {
 }
 
 /// The verdict on a reply that refuses a command at this stage.
-pub(super) fn judge(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
+pub(super) fn classify(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) -> Verdict {
     use MailStage::{
         Authenticate, Body, Connect, Data, File, Hello, Recipient, Reply as FinalReply, Sender, Tls, Wait,
     };
@@ -151,12 +151,12 @@ fn by_words(text: &str) -> Verdict {
         "no mailbox",
     ];
     let text = text.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&OF_THE_MAILBOX) {
+    let contains_any = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if contains_any(&OF_THE_MAILBOX) {
         Verdict::MailboxDead
-    } else if says(&OF_THE_MAIL) {
+    } else if contains_any(&OF_THE_MAIL) {
         Verdict::MailRefused
-    } else if says(&OF_US) {
+    } else if contains_any(&OF_US) {
         Verdict::SenderRefused
     } else {
         Verdict::MailboxDead

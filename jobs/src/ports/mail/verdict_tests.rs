@@ -5,7 +5,7 @@ use super::{
     MailStage::{self, Authenticate, Data, Hello, Recipient, Reply as FinalReply, Sender},
     Reply,
     Verdict::{self, MailRefused, MailboxDead, RelayRefuses, SenderRefused, TryLater},
-    judge,
+    classify,
 };
 
 fn verdict(stage: MailStage, line: &str) -> Verdict {
@@ -13,11 +13,11 @@ fn verdict(stage: MailStage, line: &str) -> Verdict {
     let code = code.parse().expect("a code");
     let reply =
         Reply { code, lines: vec![text.trim().to_owned()], accepts: false, is_consistent: true, is_whole: true };
-    judge(stage, &reply, EnhancedCode::find(&reply.text()))
+    classify(stage, &reply, EnhancedCode::find(&reply.text()))
 }
 
 #[test]
-fn the_table() {
+fn replies_are_classified_as_documented() {
     for (stage, line, expected) in [
         // The mailbox does not exist.
         (Recipient, "550 5.1.1 no such user", MailboxDead),
@@ -85,13 +85,13 @@ fn the_table() {
 }
 
 #[test]
-fn a_refusal_that_contradicts_itself_is_not_final() {
+fn an_inconsistent_refusal_is_not_final() {
     let reply = Reply { code: 550, lines: vec!["no".to_owned()], accepts: true, is_consistent: false, is_whole: true };
-    assert_eq!(judge(Recipient, &reply, None), TryLater);
+    assert_eq!(classify(Recipient, &reply, None), TryLater);
 }
 
 #[test]
-fn enhanced_codes_are_found_and_addresses_are_none() {
+fn enhanced_codes_are_found_and_ip_addresses_are_not_codes() {
     let find = |text| EnhancedCode::find(text).map(|code| code.to_string());
     for (text, code) in [
         ("5.1.1 no", Some("5.1.1")),

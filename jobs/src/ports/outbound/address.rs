@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_internet_is_permitted() {
+    fn public_addresses_are_permitted() {
         for address in [
             "1.1.1.1",
             "9.255.255.255",
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn private_and_reserved_addresses_are_refused() {
         for address in [
             // This host, private, shared, link-local.
             "0.0.0.0",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_allows_is_permitted_and_its_neighbours_are_not() {
+    fn allowed_networks_are_permitted_exactly() {
         let allowed: Vec<IpNet> = ["10.1.0.0/16", "fd00:1::/32"].map(|network| network.parse().unwrap()).to_vec();
         for (address, good) in [
             ("10.1.0.0", true),

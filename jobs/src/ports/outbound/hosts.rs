@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_has_so_many_requests_under_all_its_spellings() {
+    fn requests_are_limited_per_host_in_every_spelling() {
         let hosts = Hosts::default();
         let mut held: Vec<_> =
             (0..PER_HOST).map(|at| hosts.take(&format!("https://Example.com:{}/{at}", 443 + at))).collect();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_without_requests_are_forgotten() {
+    fn hosts_without_requests_are_removed() {
         let hosts = Hosts::default();
         let held = hosts.take("https://kept.example/");
         for at in 0..FORGET_FROM {

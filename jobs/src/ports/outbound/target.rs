@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    fn judge(text: &str) -> Result<(), TargetError> {
+    fn check(text: &str) -> Result<(), TargetError> {
         Target::parse(text, &OutboundPolicy::default()).map(drop)
     }
 
@@ -154,14 +154,14 @@ mod tests {
             "https://[2606:4700:4700::1111]/",
             "https://bücher.example/",
         ] {
-            assert_eq!(judge(text), Ok(()), "{text}");
+            assert_eq!(check(text), Ok(()), "{text}");
         }
         let long = |bytes: usize| format!("https://example.com/{}", "a".repeat(bytes - 20));
-        assert_eq!((judge(&long(2_048)), judge(&long(2_049))), (Ok(()), Err(TargetError::TooLong)));
+        assert_eq!((check(&long(2_048)), check(&long(2_049))), (Ok(()), Err(TargetError::TooLong)));
     }
 
     #[test]
-    fn what_is_wrong_with_a_url_is_told() {
+    fn an_invalid_url_gets_a_specific_error() {
         for (text, expected) in [
             ("", TargetError::NotAUrl),
             ("example.com", TargetError::NotAUrl),
@@ -176,13 +176,13 @@ mod tests {
             ("https://example.com:25", TargetError::Port(25)),
             ("https://example.com:6667", TargetError::Port(6667)),
         ] {
-            assert_eq!(judge(text), Err(expected), "{text}");
+            assert_eq!(check(text), Err(expected), "{text}");
         }
     }
 
     /// All spellings of an address.
     #[test]
-    fn a_forbidden_address_is_known_in_every_spelling() {
+    fn a_forbidden_address_is_recognized_in_every_spelling() {
         for host in [
             "127.0.0.1",
             "127.1",
@@ -202,12 +202,12 @@ mod tests {
             "[fd00:ec2::254]",
             "0",
         ] {
-            assert_eq!(judge(&format!("https://{host}/")), Err(TargetError::Address), "{host}");
+            assert_eq!(check(&format!("https://{host}/")), Err(TargetError::Address), "{host}");
         }
     }
 
     #[test]
-    fn http_and_private_networks_are_for_those_who_allow_them() {
+    fn http_and_private_networks_must_be_allowed() {
         let policy = OutboundPolicy { allow_http: true, allowed_networks: vec!["127.0.0.0/8".parse().unwrap()] };
         assert!(Target::parse("http://127.0.0.1:8080/hook", &policy).is_ok());
         assert_eq!(Target::parse("http://10.0.0.1/", &policy), Err(TargetError::Address));

@@ -72,7 +72,7 @@ async fn post(outbound: &Outbound, url: &str) -> Result<Answer, OutboundError> {
 }
 
 #[tokio::test]
-async fn a_name_is_looked_up_once_and_connected_to_where_it_led() {
+async fn a_name_is_resolved_once_and_the_checked_address_is_used() {
     let (address, accepted) = server("127.0.0.2", ok("thanks")).await;
     let names = Scripted::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let outbound = outbound(names.clone());
@@ -86,7 +86,7 @@ async fn a_name_is_looked_up_once_and_connected_to_where_it_led() {
 }
 
 #[tokio::test]
-async fn one_forbidden_address_among_good_ones_is_enough() {
+async fn one_forbidden_address_refuses_the_whole_name() {
     let (good, at_good) = server("127.0.0.2", ok("")).await;
     let inside = TcpListener::bind(("127.0.0.1", good.port())).await.unwrap();
     for names in [&["127.0.0.2", "127.0.0.1"], &["127.0.0.1", "127.0.0.2"], &["::ffff:127.0.0.1", "127.0.0.2"]] {
@@ -100,7 +100,7 @@ async fn one_forbidden_address_among_good_ones_is_enough() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_not_an_order() {
+async fn redirects_are_not_followed() {
     let (inside, reached) = server("127.0.0.2", ok("secret")).await;
     let redirect = format!("HTTP/1.1 302 Found\r\nlocation: http://{inside}/\r\ncontent-length: 0\r\n\r\n");
     let (address, _) = server("127.0.0.2", redirect).await;
@@ -110,7 +110,7 @@ async fn a_redirect_is_an_answer_and_not_an_order() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_within_bounds() {
+async fn a_response_is_read_up_to_a_bound() {
     let endless = format!("HTTP/1.1 500 Oops\r\n\r\n{}", "\0y".repeat(10 * MAX_ANSWER_BYTES));
     let (address, _) = server("127.0.0.2", endless).await;
     let outbound = outbound(Scripted::new(&[&["127.0.0.2"]]));
@@ -121,7 +121,7 @@ async fn an_answer_is_read_within_bounds() {
 
 /// The status says what the server did, whether or not the body is complete.
 #[tokio::test]
-async fn an_answer_whose_body_breaks_off_is_an_answer() {
+async fn a_response_with_a_truncated_body_counts() {
     let outbound = outbound(Scripted::new(&[&["127.0.0.2"]]));
     for status in [200, 410, 500] {
         let cut = format!("HTTP/1.1 {status} Cut\r\ncontent-length: 100\r\n\r\nbeginning");
@@ -135,7 +135,7 @@ async fn an_answer_whose_body_breaks_off_is_an_answer() {
 }
 
 #[tokio::test]
-async fn what_fails_says_why_without_the_url() {
+async fn errors_give_the_cause_without_the_url() {
     let outbound = outbound(Scripted::new(&[&[]]));
     let unknown = post(&outbound, "http://nowhere.test/secret-path").await.unwrap_err().to_string();
     assert!(unknown.contains("dns") && !unknown.contains("secret-path"), "{unknown}");

@@ -16,7 +16,7 @@ fn minimal() -> Env {
 }
 
 #[test]
-fn three_addresses_are_enough_in_development() {
+fn three_addresses_suffice_in_development() {
     let api = ApiConfig::load(&minimal()).unwrap();
     assert_eq!(api.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:8080/");
@@ -32,7 +32,7 @@ fn three_addresses_are_enough_in_development() {
 }
 
 #[test]
-fn links_name_an_address_that_can_be_reached() {
+fn links_use_a_reachable_address() {
     let env = minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32));
     let api = ApiConfig::load(&env.with("PORT", "9000-9009")).unwrap();
     assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000-9009");
@@ -42,7 +42,7 @@ fn links_name_an_address_that_can_be_reached() {
 }
 
 #[test]
-fn the_metrics_of_the_api_have_a_port_of_their_own_if_it_is_named() {
+fn the_metrics_of_the_api_have_their_own_port_if_configured() {
     let api = ApiConfig::load(
         &minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)).with("METRICS_PORT", "9463"),
     )
@@ -52,7 +52,7 @@ fn the_metrics_of_the_api_have_a_port_of_their_own_if_it_is_named() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_together() {
     let env = minimal().with("DATABASE_URL", "").with("PORT", "99999").with("ROTA_LEASE_MS", "1999");
     let env = env.with("ROTA_LEASE", "5").with("REDIS_URL", "http://:hunter2@x");
     let text = ApiConfig::load(&env).unwrap_err().to_string();
@@ -67,7 +67,7 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
-fn shards_are_the_same_section_for_every_process() {
+fn shards_are_read_alike_by_every_process() {
     let env = minimal().with("ROTA_QUEUE_SHARDS", "email:4");
     let email = "email".parse().unwrap();
     assert_eq!(ApiConfig::load(&env).unwrap().redis.shards.of(&email), 4);
@@ -82,7 +82,7 @@ fn shards_are_the_same_section_for_every_process() {
 }
 
 #[test]
-fn production_refuses_what_only_suits_development() {
+fn production_refuses_development_settings() {
     let env = minimal().with("ENVIRONMENT", "production").with("ROTA_TEST_KINDS", "1");
     let env = env.with("ROTA_FAULT", "rescue_after_ledger:1:kill");
     let env = env.with("DATABASE_URL", "postgres://rota_app:rota_app@localhost/rota");
@@ -96,7 +96,7 @@ fn production_refuses_what_only_suits_development() {
 }
 
 #[test]
-fn the_built_in_key_is_for_a_loopback_address_only() {
+fn the_built_in_key_is_accepted_on_loopback_only() {
     for host in ["127.0.0.1", "127.8.9.1", "::1", "localhost"] {
         assert!(ApiConfig::load(&minimal().with("HOST", host)).is_ok(), "{host}");
     }
@@ -111,13 +111,13 @@ fn the_built_in_key_is_for_a_loopback_address_only() {
 }
 
 #[test]
-fn an_environment_that_is_left_out_is_known_as_such() {
+fn an_unset_environment_is_marked_as_assumed() {
     assert!(ApiConfig::load(&minimal()).unwrap().environment.assumed);
     assert!(!ApiConfig::load(&minimal().with("ENVIRONMENT", "development")).unwrap().environment.assumed);
 }
 
 #[test]
-fn a_migration_needs_the_owner() {
+fn a_migration_requires_the_owner_url() {
     let errors = MigrationConfig::load(&minimal()).unwrap_err();
     assert_eq!(errors.problems()[0].variable, "DATABASE_OWNER_URL");
     let env = minimal().with("DATABASE_OWNER_URL", "postgres://postgres@localhost/rota");
@@ -125,7 +125,7 @@ fn a_migration_needs_the_owner() {
 }
 
 #[test]
-fn nothing_secret_is_in_debug() {
+fn debug_shows_no_secrets() {
     let env = minimal().with("ROTA_LINK_KEY", "hunter2-hunter2-hunter2-hunter2-hunter2");
     let env = env.with("SMTP_URL", "smtp://me:hunter2@mail").with("REDIS_URL", "redis://:hunter2@cache");
     let env = env.with("DATABASE_URL", "postgres://rota_app:hunter2@localhost/rota");

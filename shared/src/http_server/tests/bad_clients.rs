@@ -58,7 +58,7 @@ async fn pester() -> [[Duration; 2]; 2] {
 }
 
 #[tokio::test]
-async fn idle_sockets_and_half_heads_slow_nobody_and_do_not_block_the_drain() {
+async fn idle_sockets_and_partial_heads_delay_neither_requests_nor_drain() {
     open_files::raise_limit();
     // On a busy machine every hundredth request waits for a processor, on either server's core. One
     // round in which both percentiles agree is enough: a server slowed down by bad clients has no

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_kept_up_to_its_bound_in_bytes() {
+    fn a_text_is_truncated_to_its_limit_in_bytes() {
         let whole = "x".repeat(MAX_ERROR_BYTES);
         assert_eq!(bounded_text(&whole), whole);
         assert_eq!(bounded_text(format!("{whole}y")), whole);
@@ -47,7 +47,7 @@ mod tests {
 
     /// An error that would display a gigabyte is formatted only up to the bound.
     #[test]
-    fn what_is_beyond_the_bound_is_not_formatted() {
+    fn formatting_stops_at_the_limit() {
         struct Endless;
         impl Display for Endless {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

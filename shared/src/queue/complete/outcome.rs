@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_kept_up_to_its_bound() {
+    fn a_result_over_its_limit_is_omitted() {
         assert_eq!(result_of(MAX_RESULT_BYTES).map(|text| text.len()), Some(MAX_RESULT_BYTES));
         let note: serde_json::Value = serde_json::from_str(&result_of(MAX_RESULT_BYTES + 1).unwrap()).unwrap();
         assert_eq!(note, serde_json::json!({ "omitted": true, "size_bytes": 65_537, "limit_bytes": 65_536 }));

@@ -72,7 +72,7 @@ pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Red
     let candidates: Vec<Candidate> = candidates.into_iter().filter(|job| !key_held.contains_key(&job.id)).collect();
     let reopened = reopen_batches(transaction, &candidates).await?;
     let ids: Vec<Uuid> = candidates.iter().map(|job| job.id).collect();
-    let hooks: Vec<i16> = candidates.iter().map(|job| job.hooks_again(&reopened)).collect();
+    let hooks: Vec<i16> = candidates.iter().map(|job| job.hooks_after_redrive(&reopened)).collect();
     let rows = sqlx::query!(
         "update jobs j set state = 'available', finalized_at = null, run_at = now(), attempt = j.attempt + 1, failures = 0, crashes = 0,
                 waits_for = 0, hooks = i.hooks, expires_at = case when j.expires_at > now() then j.expires_at end
@@ -133,7 +133,7 @@ async fn reopen_batches(transaction: &mut TenantTx, candidates: &[Candidate]) ->
 impl Candidate {
     /// The follow-up flags after a redrive: no dependents, and no batch unless that counts the job
     /// again.
-    fn hooks_again(&self, reopened: &[Uuid]) -> i16 {
+    fn hooks_after_redrive(&self, reopened: &[Uuid]) -> i16 {
         let counted = self.batch_id.is_some_and(|batch| reopened.contains(&batch));
         let gone = follow_up_flags::DEPENDENTS | if counted { 0 } else { follow_up_flags::BATCH };
         self.hooks & !gone

@@ -177,7 +177,7 @@ mod tests {
     use crate::queue::job::Priority;
 
     #[test]
-    fn a_direct_dispatch_is_read_as_it_was_written() {
+    fn a_direct_dispatch_round_trips() {
         for priority in 1..=4 {
             let (id, token, priority) = (Uuid::from_u128(7), LeaseToken::random(), Priority::from_ledger(priority));
             let leased = LeasedRef { id, token, priority, run_at_ms: 1_795_337_988_365 };

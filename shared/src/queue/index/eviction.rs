@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_is_found_in_what_redis_says_of_its_memory() {
+    fn the_eviction_policy_is_parsed_from_info_memory() {
         let info = "# Memory\r\nused_memory:1\r\nmaxmemory_policy:allkeys-lru\r\nmem_allocator:libc\r\n";
         assert_eq!(policy_in(info), Some("allkeys-lru"));
         assert_eq!(policy_in("# Memory\r\n"), None);

@@ -74,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_promised_before_the_first_answer() {
+    fn no_deadline_is_given_before_the_first_observation() {
         assert_eq!(RedisClock::new().until(Duration::from_secs(2)), 0);
     }
 
     #[test]
-    fn the_time_passed_is_in_redis_time_and_not_too_late() {
+    fn a_deadline_is_in_redis_time_and_not_too_late() {
         let clock = RedisClock::new();
         clock.observe(1_000_000, Instant::now());
         let until = clock.until(Duration::from_secs(2));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_long_ago_is_moved_on() {
+    fn an_earlier_time_is_advanced() {
         let clock = RedisClock::new();
         assert_eq!(clock.now_ms(1_000_000), 1_000_000);
         clock.observe(1_000_000, Instant::now());
@@ -98,7 +98,7 @@ mod tests {
 
     /// The age includes the time that the response was in transit.
     #[test]
-    fn an_age_is_not_told_too_low() {
+    fn an_age_is_not_underestimated() {
         let (clock, under_way) = (RedisClock::new(), Duration::from_millis(50));
         assert_eq!(clock.age(1_000_000), Duration::MAX);
         std::thread::sleep(under_way);

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_is_written_in_milliseconds() {
+    fn a_cost_is_formatted_in_milliseconds() {
         let cost = StartCost::default();
         assert_eq!(cost.as_ms(), "");
         for (set, written) in [(0, "0.000"), (7, "0.007"), (1_250, "1.250"), (90_000, "90.000")] {

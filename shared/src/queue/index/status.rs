@@ -115,7 +115,7 @@ mod tests {
     };
 
     #[test]
-    fn counts_of_shards_are_added_and_workers_are_not() {
+    fn counts_of_shards_are_summed_but_workers_are_not() {
         let both = READY.beside(IndexStatus { workers: 3, slots: 60, ..READY });
         let sum = IndexStatus {
             tenants_waiting: 6,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_as_sound_as_its_worst_shard() {
+    fn the_state_of_a_queue_is_that_of_its_worst_shard() {
         use IndexState::{Grace, Ready, Stale};
         for (first, second, both) in [
             (Ready, Ready, Ready),

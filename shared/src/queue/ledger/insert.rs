@@ -192,23 +192,23 @@ pub(in crate::queue) async fn replays(
     connection: &mut PgConnection,
     refused: &[&EnqueueRequest],
 ) -> Result<HashMap<Uuid, Enqueued>, sqlx::Error> {
-    let mut answers = HashMap::with_capacity(refused.len());
+    let mut results = HashMap::with_capacity(refused.len());
     for request in refused {
         match user_of_key(connection, request).await? {
-            KeyUser::Another(answer) => drop(answers.insert(request.first_job(), answer)),
+            KeyUser::Another(result) => drop(results.insert(request.first_job(), result)),
             KeyUser::Itself => {}
             // The key expired between the two statements: nothing was written for this request, and
             // a retry finds the key free.
-            KeyUser::Nobody => return Err(sqlx::Error::RowNotFound),
+            KeyUser::Free => return Err(sqlx::Error::RowNotFound),
         }
     }
-    Ok(answers)
+    Ok(results)
 }
 
 /// The request that holds an idempotency key.
 pub(in crate::queue) enum KeyUser {
     /// The key is free, or the request has none.
-    Nobody,
+    Free,
     /// The same request: its first try was committed after its connection had broken.
     Itself,
     /// An earlier request, with its result.
@@ -219,7 +219,7 @@ pub(in crate::queue) async fn user_of_key(
     connection: &mut PgConnection,
     request: &EnqueueRequest,
 ) -> Result<KeyUser, sqlx::Error> {
-    let Some(idempotency) = &request.idempotency else { return Ok(KeyUser::Nobody) };
+    let Some(idempotency) = &request.idempotency else { return Ok(KeyUser::Free) };
     let used = sqlx::query!(
         r#"select fingerprint, first_id, response as "response: Json<Box<RawValue>>", refused as "refused: Json<Vec<Refused>>"
                from idempotency_keys where tenant_id = $1 and key = $2"#,
@@ -228,7 +228,7 @@ pub(in crate::queue) async fn user_of_key(
     )
     .fetch_optional(connection)
     .await?;
-    let Some(earlier) = used else { return Ok(KeyUser::Nobody) };
+    let Some(earlier) = used else { return Ok(KeyUser::Free) };
     if earlier.first_id == request.first_job() {
         return Ok(KeyUser::Itself);
     }

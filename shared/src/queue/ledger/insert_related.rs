@@ -51,18 +51,18 @@ pub(in crate::queue) async fn insert(
     group: &[&EnqueueRequest],
 ) -> Result<Committed, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    let mut answers = reserve(&mut transaction, group).await?;
+    let mut results = reserve(&mut transaction, group).await?;
     let open: Vec<&EnqueueRequest> =
-        group.iter().copied().filter(|request| !answers.contains_key(&request.first_job())).collect();
+        group.iter().copied().filter(|request| !results.contains_key(&request.first_job())).collect();
     let requests: Vec<&[NewJob]> = open.iter().map(|request| request.jobs.as_slice()).collect();
     let written = write::write(&mut transaction, &requests).await?;
     for request in &open {
         let refused = refused_of(&request.jobs, &written.refused);
         note_refused(&mut transaction, request, &refused).await?;
-        answers.insert(request.first_job(), Enqueued::created_except(refused));
+        results.insert(request.first_job(), Enqueued::created_except(refused));
     }
     transaction.commit().await?;
-    Ok(committed(group, answers, written.idle))
+    Ok(committed(group, results, written.idle))
 }
 
 /// Inserts a group whose commit may have happened already. Existing rows are not written again.
@@ -80,19 +80,17 @@ pub(in crate::queue) async fn insert_missing(
     // earlier one. A request refused as a whole freed its key, which therefore no longer refers to
     // it.
     let present: HashSet<Uuid> = present.into_iter().collect();
-    let mut answers = HashMap::with_capacity(group.len());
+    let mut results = HashMap::with_capacity(group.len());
     for request in group {
         let missing = request.jobs.iter().all(|job| !present.contains(&job.id));
-        let answer = match if missing { user_of_key(connection, request).await? } else { KeyUser::Itself } {
-            KeyUser::Another(answer) => answer,
-            KeyUser::Itself | KeyUser::Nobody => {
-                Enqueued::created_except(explain(connection, request, &present).await?)
-            }
+        let result = match if missing { user_of_key(connection, request).await? } else { KeyUser::Itself } {
+            KeyUser::Another(result) => result,
+            KeyUser::Itself | KeyUser::Free => Enqueued::created_except(explain(connection, request, &present).await?),
         };
-        answers.insert(request.first_job(), answer);
+        results.insert(request.first_job(), result);
     }
     // Which of the jobs may run is unknown here; the sweep pushes them.
-    Ok(committed(group, answers, ids.into_iter().collect()))
+    Ok(committed(group, results, ids.into_iter().collect()))
 }
 
 /// Reserves the idempotency keys; returns the results of requests whose key was used before.
@@ -150,7 +148,7 @@ fn refused_of(jobs: &[NewJob], refused: &HashMap<Uuid, Refusal>) -> Vec<Refused>
     jobs.iter().filter_map(refusal).collect()
 }
 
-fn committed(group: &[&EnqueueRequest], mut answers: HashMap<Uuid, Enqueued>, idle: HashSet<Uuid>) -> Committed {
-    let answers = group.iter().map(|request| answers.remove(&request.first_job()).unwrap_or(Enqueued::Created));
-    Committed { answers: answers.collect(), idle }
+fn committed(group: &[&EnqueueRequest], mut results: HashMap<Uuid, Enqueued>, idle: HashSet<Uuid>) -> Committed {
+    let results = group.iter().map(|request| results.remove(&request.first_job()).unwrap_or(Enqueued::Created));
+    Committed { answers: results.collect(), idle }
 }

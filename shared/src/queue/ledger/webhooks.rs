@@ -38,7 +38,7 @@ pub struct Watchers(Arc<RwLock<Option<Reading>>>);
 
 #[derive(Debug)]
 struct Reading {
-    asked: Instant,
+    read_at: Instant,
     tenants: HashSet<TenantId>,
 }
 
@@ -57,25 +57,25 @@ impl Watchers {
     /// Reads the set once.
     pub async fn refresh_once(&self, db: &SystemDb) -> Result<(), sqlx::Error> {
         // The set is as old as the moment before the query.
-        let asked = Instant::now();
+        let read_at = Instant::now();
         let tenants = sqlx::query_scalar!("select distinct tenant_id from webhook_endpoints where disabled_at is null")
             .fetch_all(db.pool())
             .await?;
         let tenants = tenants.into_iter().map(TenantId::new).collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Reading { asked, tenants });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Reading { read_at, tenants });
         Ok(())
     }
 
     /// Whether the tenant may have an endpoint; also `true` while that is unknown.
     pub fn may_listen(&self, tenant: TenantId) -> bool {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(reading) if reading.asked.elapsed() < TRUSTED => reading.tenants.contains(&tenant),
+            Some(reading) if reading.read_at.elapsed() < TRUSTED => reading.tenants.contains(&tenant),
             _ => true,
         }
     }
 }
 
-struct Heard {
+struct SubscribedEnd {
     tenant: Uuid,
     endpoint_id: Uuid,
     job: FinalJob,
@@ -95,7 +95,7 @@ pub(in crate::queue) async fn raise(
     // Only the new ids depend on the time.
     let clock = Clock::system();
     let mut rows = Rows::default();
-    for Heard { tenant, endpoint_id, job } in heard(connection, ended).await? {
+    for SubscribedEnd { tenant, endpoint_id, job } in subscribed_ends(connection, ended).await? {
         let Some((event, body)) = job.message() else { continue };
         let delivery = ids::new_id(&clock);
         rows.tenants.push(tenant);
@@ -156,7 +156,7 @@ impl Rows {
 
 /// Each end with each endpoint that subscribes to it. The message contains the last error only if
 /// it belongs to the last attempt.
-async fn heard(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<Heard>, sqlx::Error> {
+async fn subscribed_ends(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<SubscribedEnd>, sqlx::Error> {
     let silent = SILENT_KINDS.map(str::to_owned);
     let rows = sqlx::query!(
         r#"select j.tenant_id, e.id as endpoint_id, j.id, j.kind, j.queue, j.state as "state: JobState", j.attempt,
@@ -172,7 +172,7 @@ async fn heard(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<Hear
     )
     .fetch_all(connection)
     .await?;
-    let heard = rows.into_iter().map(|row| Heard {
+    let subscribed_ends = rows.into_iter().map(|row| SubscribedEnd {
         tenant: row.tenant_id,
         endpoint_id: row.endpoint_id,
         job: FinalJob {
@@ -186,5 +186,5 @@ async fn heard(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<Hear
             finalized_at: row.finalized_at,
         },
     });
-    Ok(heard.collect())
+    Ok(subscribed_ends.collect())
 }

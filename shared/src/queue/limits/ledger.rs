@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queues_row_goes_before_the_row_for_all_and_that_before_the_tier() {
+    fn a_queue_row_precedes_the_wildcard_row_and_that_the_tier() {
         let (id, email): (Uuid, QueueName) = (Uuid::max(), "email".parse().expect("a name"));
         let tenant = TenantId::new(id);
         let mut table = AllLimits::default();

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_bounded() {
+    fn percent_and_message_are_bounded() {
         for (percent, length, expected) in [(0, 0, (0, 0)), (100, 200, (100, 200)), (101, 201, (100, 200))] {
             let report = Progress::new(percent, Some(&"ä".repeat(length)), 1, DateTime::UNIX_EPOCH);
             assert_eq!((report.percent, report.message.unwrap_or_default().chars().count()), expected);

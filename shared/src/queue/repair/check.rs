@@ -104,7 +104,7 @@ impl Checker {
         repairs: bool,
     ) -> Result<Vec<Violation>, ReconcileError> {
         let mode = CheckMode { repairs, lease: self.lease };
-        let mut found = self.look_into(queue, extent, mode).await?;
+        let mut found = self.inspect(queue, extent, mode).await?;
         if !found.violations.iter().any(|violation| violation.invariant == Invariant::NotReady) {
             self.check_ledger(queue, extent, mode, &mut found).await?;
         }
@@ -114,10 +114,10 @@ impl Checker {
     /// Returns the violations in the index alone.
     pub async fn check_index(&self, queue: &QueueName) -> Result<Vec<Violation>, ReconcileError> {
         let mode = CheckMode { repairs: false, lease: self.lease };
-        Ok(self.look_into(queue, Extent::Whole, mode).await?.violations)
+        Ok(self.inspect(queue, Extent::Whole, mode).await?.violations)
     }
 
-    async fn look_into(&self, queue: &QueueName, extent: Extent, mode: CheckMode) -> Result<Findings, ReconcileError> {
+    async fn inspect(&self, queue: &QueueName, extent: Extent, mode: CheckMode) -> Result<Findings, ReconcileError> {
         let mut found = Findings::default();
         for shard in self.index.shards(queue) {
             self.check_shard(&shard, extent, mode, &mut found).await?;
@@ -183,7 +183,7 @@ impl Checker {
 struct Findings {
     violations: Vec<Violation>,
     /// A scan may return a member twice.
-    known: HashSet<(Invariant, String)>,
+    reported: HashSet<(Invariant, String)>,
     /// Jobs found in the index.
     indexed: HashSet<Member>,
 }
@@ -203,7 +203,7 @@ impl Findings {
     }
 
     fn one(&mut self, shard: &Shard, invariant: Invariant, about: String) {
-        if self.known.insert((invariant, format!("{shard} {about}"))) {
+        if self.reported.insert((invariant, format!("{shard} {about}"))) {
             self.violations.push(Violation { shard: shard.to_string(), invariant, about });
         }
     }

@@ -170,8 +170,8 @@ impl Reconciler {
         found.retain(|queue, _| queues.contains(queue));
         let mut outcome = Ok(());
         for (queue, jobs) in found {
-            let told = self.index.push(&queue, &jobs).await;
-            outcome = outcome.and(told.map_err(|error| ReconcileError::Queue { queue, error }));
+            let pushed = self.index.push(&queue, &jobs).await;
+            outcome = outcome.and(pushed.map_err(|error| ReconcileError::Queue { queue, error }));
         }
         outcome
     }

@@ -211,8 +211,8 @@ async fn poisoned(
     connection: &mut PgConnection,
     expired: &[(Uuid, Option<LeaseToken>)],
 ) -> Result<HashMap<Uuid, bool>, sqlx::Error> {
-    let known = expired.iter().filter_map(|(id, token)| Some((*id, (*token)?.bytes().to_vec())));
-    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) = known.unzip();
+    let with_token = expired.iter().filter_map(|(id, token)| Some((*id, (*token)?.bytes().to_vec())));
+    let (ids, tokens): (Vec<Uuid>, Vec<Vec<u8>>) = with_token.unzip();
     let rows = sqlx::query!(
         r#"select j.id, j.hooks <> 0 as "others_care!" from jobs j, unnest($1::uuid[], $2::bytea[]) as i (id, token)
            where j.id = i.id and j.crashes + 1 >= $3 and j.quarantine_token = i.token

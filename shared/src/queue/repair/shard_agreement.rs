@@ -16,25 +16,25 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Compares the counts until `stop`.
 pub async fn watch(index: Index, queues: Vec<QueueName>, stop: CancellationToken) {
-    let mut told = HashMap::new();
+    let mut reported = HashMap::new();
     let mut ticks = interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         for queue in &queues {
-            compare(&index, queue, &mut told).await;
+            compare(&index, queue, &mut reported).await;
         }
     }
 }
 
-async fn compare(index: &Index, queue: &QueueName, told: &mut HashMap<QueueName, u16>) {
+async fn compare(index: &Index, queue: &QueueName, reported: &mut HashMap<QueueName, u16>) {
     let own = index.shard_count(queue);
     // If Redis is unavailable or empty, there is no recorded count to compare with.
     let Ok(Some(built)) = index.built_shards(queue).await else { return };
     if built == own {
-        if told.remove(queue).is_some() {
+        if reported.remove(queue).is_some() {
             tracing::info!(%queue, shards = own, "the number of shards matches the leading scheduler's again");
         }
-    } else if told.insert(queue.clone(), built) != Some(built) {
+    } else if reported.insert(queue.clone(), built) != Some(built) {
         tracing::warn!(
             %queue,
             own_shards = own,

@@ -74,7 +74,7 @@ async fn a_resumed_stream_has_the_missed_changes_and_no_duplicates() -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_sent_at_once_and_not_at_the_next_poll() -> Result<()> {
-    let limits = StreamLimits { look_again: Duration::from_hours(1), ..StreamLimits::default() };
+    let limits = StreamLimits { poll_interval: Duration::from_hours(1), ..StreamLimits::default() };
     let app = TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await?;
     let api = app.tenant("acme").await?.api;
     let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
@@ -89,7 +89,7 @@ async fn a_change_is_sent_at_once_and_not_at_the_next_poll() -> Result<()> {
 
 /// Streams never poll here, so every event comes from a notification.
 async fn announced_only() -> Result<TestApp> {
-    let limits = StreamLimits { look_again: Duration::from_hours(1), ..StreamLimits::default() };
+    let limits = StreamLimits { poll_interval: Duration::from_hours(1), ..StreamLimits::default() };
     TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await
 }
 
@@ -217,7 +217,7 @@ async fn streams_are_bounded_for_a_tenant_and_for_the_process() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_key_ends_its_streams() -> Result<()> {
-    let limits = StreamLimits { look_again: Duration::from_millis(500), ..StreamLimits::default() };
+    let limits = StreamLimits { poll_interval: Duration::from_millis(500), ..StreamLimits::default() };
     let app = TestApp::with_streams(tests::system::TestSystem::start().await?, limits).await?;
     let tenant = app.tenant("acme").await?;
     let job = sleeping(&tenant.api, 1).await?;

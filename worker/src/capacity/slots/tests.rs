@@ -88,7 +88,7 @@ async fn a_job_taken_out_uses_up_no_start() {
 /// With 20 slots and jobs of 5 ms, 4 slots become free per millisecond, so at most 5 jobs start at
 /// once.
 #[tokio::test]
-async fn slots_that_become_free_together_are_filled_one_after_the_other() {
+async fn slots_freed_together_are_filled_one_after_the_other() {
     let slots = slots(20, Duration::from_millis(5));
     let busy = tenant(1);
     ends_came_often(&slots);

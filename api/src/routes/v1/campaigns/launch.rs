@@ -41,7 +41,7 @@ use crate::{
 /// The inputs of a mail to one recipient.
 pub(super) struct Letter {
     campaign: Campaign,
-    who: Unsubscriber,
+    unsubscriber: Unsubscriber,
     addressee: Addressee,
 }
 
@@ -65,7 +65,7 @@ impl Letter {
             Problem::new(ProblemCode::Conflict).detail(detail).member("state", campaign.state.as_str())
         })?;
         let addressee = recipients::addressee(transaction, recipient).await?.ok_or(ProblemCode::NotFound)?;
-        Ok(Self { campaign, who: Unsubscriber { tenant: transaction.tenant(), recipient }, addressee })
+        Ok(Self { campaign, unsubscriber: Unsubscriber { tenant: transaction.tenant(), recipient }, addressee })
     }
 
     /// The letter to the first lead of `leads_csv`, for a draft that is sent at once. Its rows are
@@ -86,15 +86,15 @@ impl Letter {
 
     /// Renders the mail, with `values` in place of the recipient's if there are any.
     pub(super) async fn write(self, state: &AppState, values: Option<Map<String, Value>>) -> Result<Written, Problem> {
-        let Self { campaign, who, addressee } = self;
+        let Self { campaign, unsubscriber, addressee } = self;
         let (links, variables) = (state.unsubscribe_links.clone(), values.map_or(addressee.variables, Value::Object));
         let to = addressee.email.clone();
         let work = move || {
             let mail = CampaignMail::compile(&campaign)?;
-            Ok::<_, TemplateError>((mail.render(&links, who, &to, &variables)?, mail.required()))
+            Ok::<_, TemplateError>((mail.render(&links, unsubscriber, &to, &variables)?, mail.required()))
         };
         let (rendered, needed) =
-            state.compute.run(who.tenant, RENDER, work).await?.map_err(|error| template_problem(&error))?;
+            state.compute.run(unsubscriber.tenant, RENDER, work).await?.map_err(|error| template_problem(&error))?;
         let RenderedMail { subject, text, html } = rendered;
         let preview = Preview { to: addressee.email, subject, text, html, warnings: Vec::new() };
         Ok(Written { preview, needed })

@@ -119,7 +119,7 @@ pub async fn create(
             let earlier = key.earlier(&state.stores.tenants, tenant, refusal).await?;
             replayed(earlier.response, earlier.refused)
         }
-        answered => answered,
+        result => result,
     }
 }
 
@@ -132,7 +132,7 @@ async fn submit(
     check_size(body.jobs.len())?;
     let cost_bytes = size_bytes.max(body.jobs.len() * BYTES_OF_A_JOB);
     let work = move |state: &Parts| {
-        let (jobs, outcome) = judge(&state.registry, &state.clock, tenant, body)?;
+        let (jobs, outcome) = validate(&state.registry, &state.clock, tenant, body)?;
         if outcome.accepted == 0 { Err(outcome.into_problem()) } else { Ok((jobs, outcome)) }
     };
     let (jobs, outcome) = state.examine(tenant, cost_bytes, work).await??;
@@ -174,7 +174,7 @@ fn check_size(count: usize) -> Result<(), Problem> {
 }
 
 /// The valid jobs, followed by the completion job, and the response if the ledger accepts them all.
-fn judge(
+fn validate(
     registry: &Registry,
     clock: &Clock,
     tenant: TenantId,

@@ -59,16 +59,16 @@ pub async fn follow(
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     let job = inspect::find(&mut transaction, &state.stores.index, id).await?.ok_or(ProblemCode::NotFound)?;
     drop(transaction);
-    let told = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let last_event_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let snapshot = Snapshot::of(&job);
-    if snapshot.is_final && told.as_ref() == Some(&snapshot.version) {
+    if snapshot.is_final && last_event_id.as_ref() == Some(&snapshot.version) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let stream = state.events.open(permit.tenant()).map_err(no_stream)?;
     let queue: QueueName = job.queue.parse().map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?;
     let heartbeat = KeepAlive::new().interval(state.events.limits().heartbeat);
     let credential = (permit.tenant(), presented_key(&headers).unwrap_or_default().to_owned());
-    let follower = Follower::new(state, stream, credential, (id, queue), told);
+    let follower = Follower::new(state, stream, credential, (id, queue), last_event_id);
     // No proxy may buffer or cache events.
     let headers = [(CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
     Ok((headers, Sse::new(follower.into_stream()).keep_alive(heartbeat)).into_response())

@@ -137,11 +137,11 @@ fn check_args_size(bytes: usize, limit: usize) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::InvalidArgs).errors(vec![error]))
 }
 
-fn unknown_kind(registry: &Registry, asked: &str) -> Problem {
-    let asked: String = asked.chars().take(100).collect();
-    let near = suggestion::nearest(&asked, registry.submittable().map(|kind| kind.name));
+fn unknown_kind(registry: &Registry, name: &str) -> Problem {
+    let name: String = name.chars().take(100).collect();
+    let near = suggestion::nearest(&name, registry.submittable().map(|kind| kind.name));
     let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-    let detail = format!("there is no kind {asked:?}{hint}");
+    let detail = format!("there is no kind {name:?}{hint}");
     let error = FieldError { pointer: "/kind".into(), detail: detail.clone() };
     Problem::new(ProblemCode::UnknownKind).detail(detail).errors(vec![error])
 }

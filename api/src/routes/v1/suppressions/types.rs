@@ -135,8 +135,8 @@ pub(super) fn address_key(address: &str) -> Result<String, Problem> {
 fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SuppressionReason>, D::Error> {
     Option::<String>::deserialize(deserializer)?
         .map(|text| {
-            let known = "a reason is unsubscribed, rejected or manual";
-            SuppressionReason::from_str(&text).map_err(|_| D::Error::custom(known))
+            let expected = "a reason is unsubscribed, rejected or manual";
+            SuppressionReason::from_str(&text).map_err(|_| D::Error::custom(expected))
         })
         .transpose()
 }

@@ -42,7 +42,7 @@ pub async fn enable(
     let jobs: Vec<NewJob> =
         held.iter().map(|&delivery| delivery_job(&state.clock, permit.tenant(), delivery)).collect();
     let job_ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
-    webhook_deliveries::send_again(&mut transaction, &held, &job_ids).await?;
+    webhook_deliveries::resend(&mut transaction, &held, &job_ids).await?;
     Producer::enqueue_in(&mut transaction, &jobs).await?;
     let endpoint = endpoints::find(&mut transaction, id).await?;
     transaction.commit().await?;

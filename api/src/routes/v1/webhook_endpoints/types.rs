@@ -162,8 +162,8 @@ fn checked(mut endpoint: NewEndpoint, state: &AppState) -> Result<NewEndpoint, P
         if kinds.is_empty() || kinds.len() > MAX_KINDS {
             wrong("/kinds".into(), format!("name 1 to {MAX_KINDS} kinds, or omit kinds for all"));
         }
-        let known = |kind: &String| state.registry.submittable().any(|known| known.name == kind);
-        for (place, _) in kinds.iter().take(MAX_KINDS).enumerate().filter(|(_, kind)| !known(kind)) {
+        let exists = |kind: &String| state.registry.submittable().any(|one| one.name == kind);
+        for (place, _) in kinds.iter().take(MAX_KINDS).enumerate().filter(|(_, kind)| !exists(kind)) {
             wrong(format!("/kinds/{place}"), "there is no such kind".into());
         }
     }

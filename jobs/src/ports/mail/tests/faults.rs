@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 
 #[tokio::test]
-async fn every_refusal_has_its_class() {
+async fn every_refusal_is_classified() {
     use MailStage::{Authenticate, Data, Hello, Recipient, Reply, Sender};
     for (step, reply, stage, is_final) in [
         ("CONNECT", "554 go away", Hello, false),
@@ -44,7 +44,7 @@ async fn every_refusal_has_its_class() {
 }
 
 #[tokio::test]
-async fn silence_and_cuts_are_bounded_and_only_a_lost_reply_may_double() {
+async fn stalls_and_cuts_time_out_and_only_a_lost_reply_is_ambiguous() {
     for act in [Hang, Close] {
         for step in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."] {
             let begun = Instant::now();
@@ -60,7 +60,7 @@ async fn silence_and_cuts_are_bounded_and_only_a_lost_reply_may_double() {
 }
 
 #[tokio::test]
-async fn a_cut_inside_the_message_cannot_double() {
+async fn a_cut_inside_the_message_is_safe_to_retry() {
     let relay = ScriptedRelay::start(Script { cut_message_at: Some(300), ..Script::default() });
     let mut long = mail_to("anna@example.org");
     // Larger than the socket buffers of both sides, so that the cut comes before the last octet is
@@ -72,7 +72,7 @@ async fn a_cut_inside_the_message_cannot_double() {
 }
 
 #[tokio::test]
-async fn a_relay_out_of_step_has_not_taken_the_mail() {
+async fn an_out_of_sequence_reply_does_not_accept_the_mail() {
     let (outcome, _relay) = send_through(Script::default().on(".", Say("354 what"))).await;
     assert!(outcome.expect_err("not a 250").after_data());
     let (outcome, _relay) = send_through(Script::default().on("MAIL", Say("garbage"))).await;
@@ -80,13 +80,13 @@ async fn a_relay_out_of_step_has_not_taken_the_mail() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_transient() {
+async fn a_refused_connection_is_transient() {
     let error = mailer("smtp://127.0.0.1:1").send(tenant(), &mail_to("anna@example.org")).await.expect_err("refused");
     assert!(matches!(error, MailError::Transient { stage: MailStage::Connect, after_data: false, .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_relay_that_is_away_costs_one_attempt_and_is_found_again() {
+async fn an_unreachable_relay_costs_one_attempt_and_recovery_is_detected() {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = socket.local_addr().expect("bound");
     drop(socket);
@@ -108,7 +108,7 @@ async fn a_relay_that_is_away_costs_one_attempt_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_domain_that_hangs_leaves_connections_to_other_tenants() {
+async fn a_hanging_domain_leaves_connections_to_other_tenants() {
     let relay = ScriptedRelay::start(Script::default().on("RCPT hang.test", Hang));
     let hanging = MailSettings { connections: 4, timeout: Duration::from_secs(3), ..settings() };
     let mailer = Mailer::from_url(&relay.url(), hanging).expect("a mailer");

@@ -59,7 +59,7 @@ async fn send_through(script: Script) -> (Result<MailReceipt, MailError>, Script
 }
 
 #[tokio::test]
-async fn a_mail_arrives_whole() {
+async fn a_mail_arrives_complete() {
     let (outcome, relay) = send_through(Script::default()).await;
     let receipt = outcome.expect("taken");
     assert_eq!(receipt.message_id, "1.anna@example.org");
@@ -71,7 +71,7 @@ async fn a_mail_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_smtputf8_address_needs_a_relay_that_knows_it() {
+async fn an_smtputf8_address_requires_a_relay_with_smtputf8() {
     let (plain, utf8) = (Script::default(), Script::default().offering("8BITMIME").offering("SMTPUTF8"));
     let relay = ScriptedRelay::start(plain);
     let error = mailer(&relay.url()).send(tenant(), &mail_to("jörg@example.org")).await.expect_err("not possible");

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 
 #[tokio::test]
-async fn connections_are_reused_also_after_a_refused_recipient() {
+async fn connections_are_reused_even_after_a_refused_recipient() {
     let relay = ScriptedRelay::start(Script::default());
     let one = mailer(&relay.url());
     for _ in 0..20 {
@@ -23,7 +23,7 @@ async fn connections_are_reused_also_after_a_refused_recipient() {
 }
 
 #[tokio::test]
-async fn a_connection_that_died_in_the_pool_costs_no_mail() {
+async fn a_connection_closed_while_pooled_loses_no_mail() {
     let relay = ScriptedRelay::start(Script { mails_per_connection: Some(3), ..Script::default() });
     let mailer = mailer(&relay.url());
     for _ in 0..12 {
@@ -34,7 +34,7 @@ async fn a_connection_that_died_in_the_pool_costs_no_mail() {
 }
 
 #[tokio::test]
-async fn an_abandoned_send_does_not_leave_its_dialogue_to_the_next() {
+async fn the_connection_of_an_abandoned_send_is_not_reused() {
     let relay = ScriptedRelay::start(Script::default().on("RCPT", Hang));
     let mailer = Mailer::from_url(&relay.url(), impatient()).expect("a mailer");
     let mail = mail_to("anna@example.org");
@@ -44,7 +44,7 @@ async fn an_abandoned_send_does_not_leave_its_dialogue_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_mails_a_second() {
+async fn a_mailer_sends_many_mails_per_second() {
     const MAILS: u32 = 600;
     let relay = ScriptedRelay::start(Script::default());
     let mailer = mailer(&relay.url());

@@ -26,7 +26,7 @@ fn octets(shape: &str, code: &str) -> &'static [u8] {
 }
 
 #[tokio::test]
-async fn an_odd_acceptance_at_any_stage_is_one() {
+async fn an_unusual_acceptance_is_an_acceptance_at_any_stage() {
     for (step, code) in
         [("CONNECT", "220"), ("EHLO", "250"), ("MAIL", "250"), ("RCPT", "250"), ("DATA", "354"), (".", "250")]
     {
@@ -40,7 +40,7 @@ async fn an_odd_acceptance_at_any_stage_is_one() {
 }
 
 #[tokio::test]
-async fn an_odd_refusal_at_any_stage_is_one() {
+async fn an_unusual_refusal_is_a_refusal_at_any_stage() {
     for (step, code, is_final) in [
         ("CONNECT", "554", false),
         ("MAIL", "451", false),
@@ -60,7 +60,7 @@ async fn an_odd_refusal_at_any_stage_is_one() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_as_a_reply_is_lost_only_after_the_dot() {
+async fn an_unreadable_reply_is_ambiguous_only_after_the_final_dot() {
     for (shape, taken) in [
         (&b"250-a\r\n451 c\r\n"[..], true),
         (b"451-a\r\n250 c\r\n", true),
@@ -93,7 +93,7 @@ async fn what_cannot_be_read_as_a_reply_is_lost_only_after_the_dot() {
 }
 
 #[tokio::test]
-async fn a_reply_before_the_end_of_the_message_is_no_receipt() {
+async fn a_reply_before_the_end_of_the_message_is_not_a_receipt() {
     // The 250 arrives with the 354; nothing has been sent by then.
     let relay = ScriptedRelay::start(Script::default().on("DATA", Raw(b"354 go\r\n250 queued\r\n")).on(".", Hang));
     let error = mailer(&relay.url()).send(tenant(), &mail_to("anna@example.org")).await.expect_err("too early");
@@ -102,7 +102,7 @@ async fn a_reply_before_the_end_of_the_message_is_no_receipt() {
 }
 
 #[tokio::test]
-async fn replies_that_come_together_and_extensions_that_are_garbage_do_not_matter() {
+async fn pipelined_replies_and_malformed_extensions_are_tolerated() {
     let script = Script::default().on("MAIL", Say("250 sender\r\n250 recipient")).on("RCPT", Raw(b""));
     let (outcome, _relay) = send_through(script).await;
     assert!(outcome.is_ok(), "{outcome:?}");
@@ -115,7 +115,7 @@ async fn replies_that_come_together_and_extensions_that_are_garbage_do_not_matte
 }
 
 #[tokio::test]
-async fn a_relay_that_leaves_with_421_is_transient_at_every_stage_and_not_used_again() {
+async fn a_421_is_transient_at_every_stage_and_closes_the_connection() {
     for step in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."] {
         let relay = ScriptedRelay::start(Script::default().on(step, Say("421 4.3.2 going down")));
         let mailer = mailer(&relay.url());
@@ -129,7 +129,7 @@ async fn a_relay_that_leaves_with_421_is_transient_at_every_stage_and_not_used_a
 }
 
 #[tokio::test]
-async fn no_text_of_the_relay_carries_the_recipient() {
+async fn relay_texts_are_stored_without_the_recipient() {
     for (step, reply) in [
         ("RCPT", "550 5.1.1 <Anna@Example.org>: no such user"),
         ("RCPT", "450 anna is away"),

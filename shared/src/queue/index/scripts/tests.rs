@@ -36,7 +36,7 @@ fn declared(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn a_script_has_the_libraries_whose_names_it_uses() {
+fn a_script_includes_every_library_it_uses() {
     let libraries = SCRIPTS.iter().flat_map(|script| &script[..script.len() - 1]);
     let libraries: BTreeMap<&str, String> = libraries.map(|(name, text)| (*name, code(text))).collect();
     for script in SCRIPTS {

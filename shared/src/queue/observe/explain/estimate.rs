@@ -88,23 +88,23 @@ mod tests {
     }
 
     #[test]
-    fn alone_a_tenant_has_all_slots() {
+    fn a_lone_tenant_has_all_slots() {
         about(&position(), 10.0 * 50.0 / 4.0);
     }
 
     #[test]
-    fn beside_others_it_has_its_share() {
+    fn a_tenant_among_others_has_its_weighted_share() {
         let limits = Limits { weight: 2, ..Limits::default() };
         about(&JobPosition { limits, other_tenants: 2, other_weight: 6.0, ..position() }, 10.0 * 50.0);
     }
 
     #[test]
-    fn slots_go_round_between_busy_shards() {
+    fn slots_are_divided_between_busy_shards() {
         about(&JobPosition { other_shards: 1, ..position() }, 10.0 * 50.0 / 2.0);
     }
 
     #[test]
-    fn a_cap_and_a_rate_slow_it_down() {
+    fn a_running_cap_and_a_rate_extend_the_estimate() {
         let limits = Limits { max_running: Some(2), ..Limits::default() };
         about(&JobPosition { limits, ..position() }, 10.0 * 50.0 / 2.0);
         let limits = Limits { rate: Some(Rate { per_second: 2.0, burst: 1 }), ..Limits::default() };

@@ -65,10 +65,10 @@ impl Checker {
         if missing.is_empty() && unknown.is_empty() {
             return Ok(());
         }
-        self.look_again(queue, missing, &unknown, mode, found).await
+        self.recheck(queue, missing, &unknown, mode, found).await
     }
 
-    async fn look_again(
+    async fn recheck(
         &self,
         queue: &QueueName,
         mut missing: Vec<Member>,
