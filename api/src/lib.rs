@@ -18,5 +18,6 @@ pub mod router;
 pub mod routes;
 pub mod server;
 pub mod state;
+pub mod tenant_counts;
 pub mod turns;
 pub mod uploads;

@@ -18,7 +18,8 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use shared::tenancy::TenantId;
 
-use super::bytes::{Counted, Full, InFlightBytes};
+use super::bytes::{Counted, InFlightBytes};
+use crate::tenant_counts::Full;
 
 /// The account of one request. Cheap to clone.
 #[derive(Clone, Default)]

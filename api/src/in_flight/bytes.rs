@@ -1,13 +1,13 @@
 //! Counts of the bytes in flight, and their limits.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::tenancy::TenantId;
 
-use crate::problem::{Problem, ProblemCode};
+use crate::{
+    problem::{Problem, ProblemCode},
+    tenant_counts::{Full, TenantCounts},
+};
 
 /// Limits on the bytes in flight.
 #[derive(Clone, Copy, Debug)]
@@ -27,23 +27,8 @@ impl Default for InFlightLimits {
 /// Bytes in flight, per tenant and in total. Cheap to clone.
 #[derive(Clone)]
 pub struct InFlightBytes {
-    counts: Arc<Mutex<Counts>>,
+    counts: Arc<Mutex<TenantCounts>>,
     limits: InFlightLimits,
-}
-
-#[derive(Default)]
-struct Counts {
-    by_tenant: HashMap<TenantId, usize>,
-    total: usize,
-}
-
-/// The limit that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The limit per tenant.
-    Tenant,
-    /// The limit of the process.
-    Process,
 }
 
 /// Counted bytes of one tenant, released on drop.
@@ -72,7 +57,7 @@ impl InFlightBytes {
         Counted { bytes, tenant, counts: self.clone() }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, TenantCounts> {
         // A panic while the lock is held leaves the counts consistent.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,37 +66,10 @@ impl InFlightBytes {
 impl Counted {
     /// Counts more bytes; fails at a limit.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
-        let mut counts = self.counts.counts();
-        let own = counts.by_tenant.get(&self.tenant).copied().unwrap_or(0);
-        if own + bytes > self.counts.limits.per_tenant {
-            return Err(Full::Tenant);
-        }
-        if counts.total + bytes > self.counts.limits.per_process {
-            return Err(Full::Process);
-        }
-        counts.add(self.tenant, bytes);
+        let InFlightLimits { per_tenant, per_process } = self.counts.limits;
+        self.counts.counts().add_within(self.tenant, bytes, per_tenant, per_process)?;
         self.bytes += bytes;
         Ok(())
-    }
-}
-
-impl Counts {
-    fn add(&mut self, tenant: TenantId, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        *self.by_tenant.entry(tenant).or_default() += bytes;
-        self.total += bytes;
-    }
-
-    fn remove(&mut self, tenant: TenantId, bytes: usize) {
-        self.total -= bytes;
-        if let Some(own) = self.by_tenant.get_mut(&tenant) {
-            *own -= bytes;
-            if *own == 0 {
-                self.by_tenant.remove(&tenant);
-            }
-        }
     }
 }
 
@@ -152,7 +110,7 @@ mod tests {
         assert!(second.is_some());
         assert_eq!(bytes.reserve(tenant(2), 1).err(), Some(Full::Process));
         drop((first, second));
-        assert!(bytes.counts().by_tenant.is_empty() && bytes.counts().total == 0);
+        assert_eq!(bytes.counts().total(), 0);
         assert!(bytes.reserve(tenant(1), 10).is_ok());
     }
 

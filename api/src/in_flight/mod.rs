@@ -10,5 +10,5 @@ mod bytes;
 
 pub use self::{
     account::RequestAccount,
-    bytes::{Full, InFlightBytes, InFlightLimits},
+    bytes::{InFlightBytes, InFlightLimits},
 };

@@ -20,12 +20,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{followers::Followers, open_streams::OpenStreams};
-pub use self::{
-    followers::Following,
-    open_streams::{Full, StreamPermit},
-    snapshot::Snapshot,
-    stream::Follower,
-};
+pub use self::{followers::Following, open_streams::StreamPermit, snapshot::Snapshot, stream::Follower};
+use crate::tenant_counts::Full;
 
 /// Limits and pace of streams.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,6 @@
 //! limit, so one tenant cannot take the connections of the others.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,21 +11,17 @@ use std::{
 use shared::{telemetry::names, tenancy::TenantId};
 use tokio_util::sync::CancellationToken;
 
+use crate::tenant_counts::{Full, TenantCounts};
+
 /// Gauges are dropped when they are not set for a minute.
 const REPORT: Duration = Duration::from_secs(5);
 
 /// The counts. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct OpenStreams {
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<TenantCounts>>,
     per_tenant: usize,
     per_process: usize,
-}
-
-#[derive(Default)]
-struct Taken {
-    by_tenant: HashMap<TenantId, usize>,
-    total: usize,
 }
 
 /// The permit of one open stream.
@@ -35,31 +30,13 @@ pub struct StreamPermit {
     open_streams: OpenStreams,
 }
 
-/// The stream limit that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The limit per tenant.
-    Tenant,
-    /// The limit of the process.
-    Process,
-}
-
 impl OpenStreams {
     pub(super) fn new(per_tenant: usize, per_process: usize) -> Self {
         Self { taken: Arc::default(), per_tenant, per_process }
     }
 
     pub(super) fn take(&self, tenant: TenantId) -> Result<StreamPermit, Full> {
-        let mut taken = self.taken();
-        let own = taken.by_tenant.get(&tenant).copied().unwrap_or(0);
-        if own >= self.per_tenant {
-            return Err(Full::Tenant);
-        }
-        if taken.total >= self.per_process {
-            return Err(Full::Process);
-        }
-        taken.by_tenant.insert(tenant, own + 1);
-        taken.total += 1;
+        self.taken().add_within(tenant, 1, self.per_tenant, self.per_process)?;
         Ok(StreamPermit { tenant, open_streams: self.clone() })
     }
 
@@ -68,25 +45,18 @@ impl OpenStreams {
     pub(super) async fn report(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(REPORT);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            metrics::gauge!(names::EVENT_STREAMS).set(self.taken().total as f64);
+            metrics::gauge!(names::EVENT_STREAMS).set(self.taken().total() as f64);
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TenantCounts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = self.open_streams.taken();
-        taken.total -= 1;
-        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_tenant.remove(&self.tenant);
-            }
-        }
+        self.open_streams.taken().remove(self.tenant, 1);
     }
 }
 
@@ -113,6 +83,6 @@ mod tests {
         let _again = open_streams.take(tenant(1)).ok();
         assert_eq!(open_streams.take(tenant(1)).err(), Some(Full::Tenant), "the released permit is taken again");
         drop(third);
-        assert!(!open_streams.taken().by_tenant.contains_key(&tenant(2)));
+        assert_eq!(open_streams.taken().total(), 2);
     }
 }

@@ -3,12 +3,13 @@
 //! Invariant: an upload and its bytes are counted until its [`UploadPlace`] is dropped.
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use shared::tenancy::TenantId;
+
+use crate::tenant_counts::TenantCounts;
 
 /// The counts. Cheap to clone.
 #[derive(Clone)]
@@ -20,7 +21,7 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Taken {
-    by_tenant: HashMap<TenantId, usize>,
+    uploads: TenantCounts,
     bytes: u64,
 }
 
@@ -46,12 +47,9 @@ impl Places {
     }
 
     pub(super) fn take(&self, tenant: TenantId, directory: Arc<PathBuf>) -> Result<UploadPlace, TooMany> {
-        let mut taken = self.taken();
-        let own = taken.by_tenant.entry(tenant).or_default();
-        if *own >= self.per_tenant {
-            return Err(TooMany { limit: self.per_tenant });
-        }
-        *own += 1;
+        // The bytes of all uploads are limited instead of their number.
+        let added = self.taken().uploads.add_within(tenant, 1, self.per_tenant, usize::MAX);
+        added.map_err(|_| TooMany { limit: self.per_tenant })?;
         Ok(UploadPlace { directory, tenant, places: self.clone(), bytes: 0 })
     }
 
@@ -79,12 +77,7 @@ impl Drop for UploadPlace {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.bytes -= self.bytes;
-        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_tenant.remove(&self.tenant);
-            }
-        }
+        taken.uploads.remove(self.tenant, 1);
     }
 }
 
@@ -111,7 +104,7 @@ mod tests {
         assert!(other.as_mut().is_some_and(|place| place.grow(4) && !place.grow(1)));
         assert!(take(&places, 1).is_ok(), "the released permit is free");
         drop(other);
-        assert_eq!(places.taken().bytes, 0);
-        assert!(!places.taken().by_tenant.contains_key(&TenantId::new(Uuid::from_u128(2))));
+        let taken = places.taken();
+        assert_eq!((taken.bytes, taken.uploads.total()), (0, 1));
     }
 }

@@ -24,6 +24,22 @@ use super::worker::SlotConfig;
 const WORKER_METRICS_PORT: u16 = 9464;
 const SCHEDULER_METRICS_PORT: u16 = 9465;
 
+/// Implements `load`, which is the same for every process.
+macro_rules! load {
+    ($($config:ident),+) => {$(
+        impl $config {
+            /// Reads and validates all sections.
+            pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
+                let mut reader = Reader::new(env);
+                let config = Self::read(&mut reader);
+                reader.finish(config)
+            }
+        }
+    )+};
+}
+
+load!(ApiConfig, WorkerConfig, SchedulerConfig, MigrationConfig, OperatorConfig);
+
 /// The configuration of `api serve`.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -52,13 +68,6 @@ pub struct ApiConfig {
 }
 
 impl ApiConfig {
-    /// Reads and validates all sections.
-    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::new(env);
-        let config = Self::read(&mut reader);
-        reader.finish(config)
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
@@ -114,13 +123,6 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Reads and validates all sections.
-    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::new(env);
-        let config = Self::read(&mut reader);
-        reader.finish(config)
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
@@ -155,13 +157,6 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// Reads and validates all sections.
-    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::new(env);
-        let config = Self::read(&mut reader);
-        reader.finish(config)
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
@@ -188,13 +183,6 @@ pub struct MigrationConfig {
 }
 
 impl MigrationConfig {
-    /// Reads and validates all sections.
-    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::new(env);
-        let config = Self::read(&mut reader);
-        reader.finish(config)
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let environment = EnvironmentConfig::read(reader);
         let telemetry = TelemetryConfig::read(reader, environment.environment);
@@ -217,13 +205,6 @@ pub struct OperatorConfig {
 }
 
 impl OperatorConfig {
-    /// Reads and validates all sections.
-    pub fn load(env: &Env) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::new(env);
-        let config = Self::read(&mut reader);
-        reader.finish(config)
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let environment = EnvironmentConfig::read(reader);
         let database = DatabaseConfig::read(reader, environment.environment);

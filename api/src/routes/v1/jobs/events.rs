@@ -15,9 +15,10 @@ use uuid::Uuid;
 use crate::{
     auth::{JobsRead, Permit, presented_key},
     extract::Path,
-    job_events::{Follower, Full, Snapshot},
+    job_events::{Follower, Snapshot},
     problem::{Problem, ProblemCode},
     state::AppState,
+    tenant_counts::Full,
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
