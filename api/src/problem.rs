@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
+use shared::plain_json;
 use utoipa::ToSchema;
 
 pub use self::code::ProblemCode;
@@ -228,7 +229,7 @@ pub(crate) struct ProblemBody<'a> {
 
 impl ProblemBody<'_> {
     pub(crate) fn to_body(&self) -> Body {
-        Body::from(serde_json::to_vec(self).expect("a problem is plain data with text keys"))
+        Body::from(plain_json::text(self))
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use shared::{
     authz::Permission,
     clock::Clock,
-    ids,
-    queue::{NewJob, Priority},
+    ids, plain_json,
+    queue::{NewJob, Priority, QueueName},
     tenancy::TenantId,
 };
 
@@ -58,9 +58,9 @@ pub fn new_job<J: Job + Serialize>(clock: &Clock, tenant: TenantId, job: &J) -> 
     NewJob {
         id: ids::new_id(clock),
         tenant,
-        queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+        queue: QueueName::of_program(J::QUEUE),
         kind: J::KIND.into(),
-        args: serde_json::value::to_raw_value(job).expect("a kind's arguments are plain values"),
+        args: plain_json::raw(job),
         priority: Priority::DEFAULT,
         max_attempts: J::MAX_ATTEMPTS,
         run_at: None,

@@ -51,7 +51,7 @@ impl Kind {
         Self {
             name: J::KIND,
             description: J::DESCRIPTION,
-            queue: J::QUEUE.parse().expect("a kind's QUEUE is a valid queue name"),
+            queue: QueueName::of_program(J::QUEUE),
             internal: J::INTERNAL,
             control: J::CONTROL,
             max_attempts: J::MAX_ATTEMPTS,

@@ -5,9 +5,9 @@
 //! bytes), recipient (16 bytes), and their HMAC-SHA-256 truncated to 16 bytes.
 
 use data_encoding::BASE64URL_NOPAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
-use shared::{config::LinkConfig, tenancy::TenantId};
+use shared::{config::LinkConfig, mac::hmac_sha256, tenancy::TenantId};
 use url::Url;
 use uuid::Uuid;
 
@@ -65,7 +65,7 @@ impl UnsubscribeLinks {
     }
 
     fn mac(&self, claim: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.config.key.expose()).expect("HMAC takes a key of any length");
+        let mut mac = hmac_sha256(self.config.key.expose());
         mac.update(b"rota unsubscribe 1");
         mac.update(claim);
         mac

@@ -7,10 +7,9 @@
 //! matches.
 
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::Mac as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use sha2::Sha256;
-use shared::webhooks::WebhookSecret;
+use shared::{mac::hmac_sha256, webhooks::WebhookSecret};
 
 const VERSION: &str = "v1";
 
@@ -30,7 +29,7 @@ pub fn headers(secrets: &[WebhookSecret], id: &str, timestamp: i64, body: &str) 
 }
 
 fn sign(secret: &WebhookSecret, id: &str, timestamp: i64, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).expect("HMAC takes a key of any length");
+    let mut mac = hmac_sha256(secret.expose());
     mac.update(format!("{id}.{timestamp}.").as_bytes());
     mac.update(body.as_bytes());
     format!("{VERSION},{}", BASE64.encode(&mac.finalize().into_bytes()))

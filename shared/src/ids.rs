@@ -45,9 +45,10 @@ fn stamp_of(time: DateTime<Utc>) -> u64 {
 }
 
 fn id_from(stamp: u64) -> Uuid {
-    let step = u16::try_from(stamp % STEPS_PER_MS).expect("a remainder of 4096 fits in 16 bits");
+    let step = (stamp % STEPS_PER_MS).to_be_bytes();
     let mut tail: [u8; 10] = rand::random();
-    tail[..2].copy_from_slice(&step.to_be_bytes());
+    // A step has 12 bits, so the last two bytes hold it.
+    tail[..2].copy_from_slice(&step[6..]);
     Builder::from_unix_timestamp_millis(stamp / STEPS_PER_MS, &tail).into_uuid()
 }
 

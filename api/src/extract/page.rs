@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderValue, Uri, header::LINK};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
+use shared::plain_json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -54,7 +55,7 @@ impl PageRequest {
         let (fetched, mut bytes, mut last) = (items.len(), 0, None);
         let mut written: Vec<Box<RawValue>> = Vec::with_capacity(fetched.min(usize::from(self.limit)));
         for item in items.into_iter().take(usize::from(self.limit)) {
-            let text = to_raw_value(&item).expect("items of a list are plain data");
+            let text = plain_json::raw(&item);
             bytes += text.get().len();
             if bytes > MAX_PAGE_BYTES && !written.is_empty() {
                 break;

@@ -3,12 +3,14 @@
 //! Invariant: the version is a hash of the event's data alone, so it is the same in every process,
 //! and a client with the current version has missed nothing.
 
-use std::fmt::Write as _;
-
 use axum::response::sse::Event;
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use shared::queue::observe::inspect::{JobRecord, ShownState};
+use shared::{
+    plain_json,
+    queue::observe::inspect::{JobRecord, ShownState},
+};
 
 const VERSION_BYTES: usize = 12;
 
@@ -25,15 +27,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The job as `GET` shows it, without its args, which never change.
     pub fn of(job: &JobRecord) -> Self {
-        let mut shown = serde_json::to_value(job).expect("a job is plain data");
+        let mut shown = plain_json::value(job);
         if let Value::Object(members) = &mut shown {
             members.remove("args");
         }
         let data = shown.to_string();
-        let mut version = String::with_capacity(2 * VERSION_BYTES);
-        for byte in &Sha256::digest(data.as_bytes())[..VERSION_BYTES] {
-            write!(version, "{byte:02x}").expect("writing to a String does not fail");
-        }
+        let version = HEXLOWER.encode(&Sha256::digest(data.as_bytes())[..VERSION_BYTES]);
         Self { version, is_final: matches!(job.state, ShownState::Ledger(state) if state.is_final()), data }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use shared::health::{Check, CheckState, HealthChecks, HealthReport};
+use shared::plain_json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -74,6 +75,6 @@ async fn report(checks: &Checks) -> Result<Json<Health>, Problem> {
     if report.is_ready() {
         return Ok(Json(Health { status: report.status, checks: report.checks }));
     }
-    let checks = serde_json::to_value(report.checks).expect("checks are plain data");
+    let checks = plain_json::value(&report.checks);
     Err(Problem::new(ProblemCode::Unavailable).member("checks", checks))
 }

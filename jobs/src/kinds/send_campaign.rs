@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     authz::Permission,
-    queue::{NewJob, enqueue::Producer},
+    queue::{NewJob, enqueue::Producer, ledger::JOBS_PER_TRANSACTION},
     store::{campaigns, recipients},
 };
 use uuid::Uuid;
@@ -23,8 +23,6 @@ use crate::{
     job::{Job, JobError, Success, new_job},
 };
 
-/// Number of recipients whose jobs are created in one transaction.
-const PAGE: i64 = 500;
 /// Interval between checks whether all recipients are done.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -81,7 +79,7 @@ impl SendCampaign {
         if !campaigns::begin_sending(&mut transaction, self.campaign_id, self.generation).await? {
             return Ok(Page::Void);
         }
-        let pending = recipients::pending(&mut transaction, self.campaign_id, PAGE).await?;
+        let pending = recipients::pending(&mut transaction, self.campaign_id, JOBS_PER_TRANSACTION).await?;
         if pending.is_empty() {
             transaction.commit().await?;
             return Ok(Page::Empty);

@@ -1,18 +1,20 @@
 //! Brings jobs into the index shortly before they are due.
 //!
-//! Invariant: the look-ahead is ten seconds shorter than the producer's. A job that was due just
-//! too late for the push at its commit falls into a later window, as long as the clocks of the two
-//! machines differ by less than that margin.
+//! Invariant: the look-ahead is shorter than the producer's by [`CLOCK_MARGIN`]. A job that was due
+//! just too late for the push at its commit falls into a later window, as long as the clocks of the
+//! two machines differ by less than that margin.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use shared::queue::repair::reconcile::Reconciler;
+use shared::queue::{enqueue::LOOK_AHEAD, repair::reconcile::Reconciler};
 
 use crate::{elector::Leading, maintainer::Service};
 
-/// Ten seconds less than the producer's 60.
-const AHEAD: Duration = Duration::from_secs(50);
+/// Tolerated difference between the clocks of a producer and the scheduler.
+const CLOCK_MARGIN: Duration = Duration::from_secs(10);
+/// Jobs due within this time are promoted.
+const AHEAD: Duration = LOOK_AHEAD.saturating_sub(CLOCK_MARGIN);
 
 /// Promotes due jobs, window after window.
 pub struct Promoter {

@@ -4,9 +4,11 @@
 //! Invariant: no statement that is sent contains a password, so no statement log does.
 
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::Mac as _;
 use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
+
+use crate::mac::hmac_sha256;
 
 /// PostgreSQL's default.
 const ITERATIONS: u32 = 4_096;
@@ -41,7 +43,7 @@ fn salted(password: &[u8], salt: &[u8]) -> [u8; 32] {
 }
 
 fn keyed(key: &[u8], text: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    let mut mac = hmac_sha256(key);
     mac.update(text);
     mac.finalize().into_bytes().into()
 }

@@ -17,7 +17,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{DrainReport, ServerLimits, SmallBody};
-use crate::health::{HealthChecks, HealthReport};
+use crate::{
+    health::{HealthChecks, HealthReport},
+    plain_json,
+};
 
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
@@ -67,7 +70,7 @@ impl Probe {
             return unavailable(r#"{"status":"down","checks":[]}"#.to_owned());
         };
         let report = HealthReport::new(checks);
-        let body = serde_json::to_string(&report).expect("a report is plain data");
+        let body = plain_json::text(&report);
         if report.is_ready() { respond(StatusCode::OK, JSON, body) } else { unavailable(body) }
     }
 }

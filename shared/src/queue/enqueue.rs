@@ -25,6 +25,7 @@ use self::{
     pusher::Pusher,
     writer::Writer,
 };
+pub use self::pusher::LOOK_AHEAD;
 use crate::queue::{
     index::Index,
     job::NewJob,

@@ -21,6 +21,16 @@ pub struct QueueName(Arc<str>);
 #[error("{0:?} is not a valid queue name: 1 to 64 of a-z, 0-9, _ and -, starting with a letter")]
 pub struct InvalidQueueName(String);
 
+impl QueueName {
+    /// A name that the program itself defines.
+    ///
+    /// # Panics
+    /// If it is not a valid name.
+    pub fn of_program(name: &str) -> Self {
+        name.parse().expect("the program defines valid queue names")
+    }
+}
+
 impl FromStr for QueueName {
     type Err = InvalidQueueName;
 

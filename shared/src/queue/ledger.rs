@@ -11,3 +11,7 @@ pub mod request;
 pub mod retention;
 pub(in crate::queue) mod rows;
 pub mod webhooks;
+
+/// Jobs that one transaction inserts or changes when there are many: a row stays locked for a few
+/// milliseconds only.
+pub const JOBS_PER_TRANSACTION: i64 = 500;

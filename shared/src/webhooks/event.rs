@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::queue::JobState;
+use crate::{plain_json, queue::JobState};
 
 /// Maximum length of a body in bytes; the specification recommends small messages.
 pub const MAX_BODY_BYTES: usize = 20 * 1024;
@@ -137,7 +137,7 @@ pub fn test_body(endpoint_id: Uuid, now: DateTime<Utc>) -> (&'static str, String
 }
 
 fn write<T: Serialize>(event_type: &'static str, timestamp: DateTime<Utc>, data: T) -> String {
-    serde_json::to_string(&Message { event_type, timestamp, data }).expect("a message is plain data")
+    plain_json::text(&Message { event_type, timestamp, data })
 }
 
 #[cfg(test)]

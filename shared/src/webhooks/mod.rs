@@ -10,13 +10,12 @@ mod secret;
 pub use event::{EventType, FinalJob, MAX_BODY_BYTES, test_body};
 pub use secret::{InvalidSecret, WebhookSecret};
 
-use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
 use crate::{
     clock::Clock,
-    ids,
-    queue::{NewJob, Priority},
+    ids, plain_json,
+    queue::{NewJob, Priority, QueueName},
     tenancy::TenantId,
 };
 
@@ -38,9 +37,9 @@ pub fn delivery_job(clock: &Clock, tenant: TenantId, delivery: Uuid) -> NewJob {
     NewJob {
         id: ids::new_id(clock),
         tenant,
-        queue: DELIVERY_QUEUE.parse().expect("a valid queue name"),
+        queue: QueueName::of_program(DELIVERY_QUEUE),
         kind: DELIVERY_KIND.into(),
-        args: to_raw_value(&serde_json::json!({ "delivery_id": delivery })).expect("an id is plain data"),
+        args: plain_json::raw(&serde_json::json!({ "delivery_id": delivery })),
         priority: Priority::DEFAULT,
         max_attempts: DELIVERY_MAX_ATTEMPTS,
         run_at: None,

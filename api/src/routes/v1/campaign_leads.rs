@@ -11,7 +11,7 @@ use serde::Deserialize;
 use shared::{
     clock::Clock,
     db::TenantTx,
-    ids,
+    ids, plain_json,
     store::{
         campaigns::{self, Campaign},
         leads::{self, NewLead},
@@ -150,7 +150,7 @@ fn accepted(report: ImportReport) -> Result<ImportReport, Problem> {
         "{} of {} rows are bad and on_error is refuse, so nothing was imported",
         report.invalid, report.rows_read
     );
-    let report = serde_json::to_value(report).expect("a report is plain data");
+    let report = plain_json::value(&report);
     Err(Problem::new(ProblemCode::InvalidBody).detail(detail).member("report", report))
 }
 

@@ -12,6 +12,8 @@ mod sleep;
 mod spin;
 mod stamp;
 
+use shared::queue::QueueName;
+
 use crate::kind::Kind;
 
 /// The queue of all test-only kinds.
@@ -39,7 +41,7 @@ pub fn many() -> Vec<Kind> {
     let sleep = |at| {
         // Kinds live as long as the process.
         let name = Box::leak(format!("sleep_{at}").into_boxed_str());
-        let queue = format!("test_{}", at % MANY.1).parse().expect("a valid queue name");
+        let queue = QueueName::of_program(&format!("test_{}", at % MANY.1));
         Kind::of::<sleep::Sleep>().under(name, queue)
     };
     (0..MANY.0).map(sleep).collect()

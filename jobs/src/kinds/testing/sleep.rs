@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use shared::plain_json;
 
 use super::{QUEUE, stamp::Stamp};
 use crate::{
@@ -45,6 +46,6 @@ impl Job for Sleep {
         }
         let Some(bytes) = self.result_bytes else { return Ok(Success::Done) };
         let text = "x".repeat(bytes.saturating_sub(2));
-        Ok(Success::DoneWith(serde_json::value::to_raw_value(&text).expect("a text is JSON")))
+        Ok(Success::DoneWith(plain_json::raw(&text)))
     }
 }

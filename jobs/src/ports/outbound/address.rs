@@ -6,56 +6,48 @@
 //! updates) that are not globally reachable, and the metadata services of clouds outside of these
 //! ranges.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::LazyLock,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-const REFUSED_V4: [&str; 17] = [
-    "0.0.0.0/8",        // this network
-    "10.0.0.0/8",       // private
-    "100.64.0.0/10",    // carrier-grade NAT; Alibaba's metadata
-    "127.0.0.0/8",      // loopback
-    "168.63.129.16/32", // Azure's host, in a range that is otherwise public
-    "169.254.0.0/16",   // link-local; the metadata of most clouds
-    "172.16.0.0/12",    // private
-    "192.0.0.0/24",     // protocol assignments; Oracle's metadata
-    "192.0.2.0/24",     // documentation
-    "192.88.99.0/24",   // 6to4 relays
-    "192.168.0.0/16",   // private
-    "198.18.0.0/15",    // benchmarks
-    "198.51.100.0/24",  // documentation
-    "203.0.113.0/24",   // documentation
-    "224.0.0.0/4",      // multicast
-    "240.0.0.0/4",      // reserved
-    "255.255.255.255/32",
+const REFUSED_V4: [Ipv4Net; 17] = [
+    v4([0, 0, 0, 0], 8),        // this network
+    v4([10, 0, 0, 0], 8),       // private
+    v4([100, 64, 0, 0], 10),    // carrier-grade NAT; Alibaba's metadata
+    v4([127, 0, 0, 0], 8),      // loopback
+    v4([168, 63, 129, 16], 32), // Azure's host, in a range that is otherwise public
+    v4([169, 254, 0, 0], 16),   // link-local; the metadata of most clouds
+    v4([172, 16, 0, 0], 12),    // private
+    v4([192, 0, 0, 0], 24),     // protocol assignments; Oracle's metadata
+    v4([192, 0, 2, 0], 24),     // documentation
+    v4([192, 88, 99, 0], 24),   // 6to4 relays
+    v4([192, 168, 0, 0], 16),   // private
+    v4([198, 18, 0, 0], 15),    // benchmarks
+    v4([198, 51, 100, 0], 24),  // documentation
+    v4([203, 0, 113, 0], 24),   // documentation
+    v4([224, 0, 0, 0], 4),      // multicast
+    v4([240, 0, 0, 0], 4),      // reserved
+    v4([255, 255, 255, 255], 32),
 ];
 
 /// All reachable IPv6 addresses are global unicast. The refused ranges lie within it, and
 /// everything outside is refused too.
-const GLOBAL_V6: &str = "2000::/3";
-const REFUSED_V6: [&str; 3] = [
-    "2001::/23",     // protocol assignments, Teredo, ORCHID
-    "2001:db8::/32", // documentation
-    "3fff::/20",     // documentation
+const GLOBAL_V6: Ipv6Net = v6([0x2000, 0], 3);
+const REFUSED_V6: [Ipv6Net; 3] = [
+    v6([0x2001, 0], 23),     // protocol assignments, Teredo, ORCHID
+    v6([0x2001, 0xdb8], 32), // documentation
+    v6([0x3fff, 0], 20),     // documentation
 ];
-const NAT64: &str = "64:ff9b::/96";
+const NAT64: Ipv6Net = v6([0x64, 0xff9b], 96);
 
-struct Ranges {
-    refused_v4: Vec<Ipv4Net>,
-    refused_v6: Vec<Ipv6Net>,
-    global_v6: Ipv6Net,
-    nat64: Ipv6Net,
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-static RANGES: LazyLock<Ranges> = LazyLock::new(|| Ranges {
-    refused_v4: REFUSED_V4.map(|range| range.parse().expect("a range of IPv4")).to_vec(),
-    refused_v6: REFUSED_V6.map(|range| range.parse().expect("a range of IPv6")).to_vec(),
-    global_v6: GLOBAL_V6.parse().expect("a range of IPv6"),
-    nat64: NAT64.parse().expect("a range of IPv6"),
-});
+/// A range whose address has only its first two groups.
+const fn v6([a, b]: [u16; 2], prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
+}
 
 /// Whether a request may go to this address.
 pub fn is_permitted(address: IpAddr, allowed: &[IpNet]) -> bool {
@@ -68,19 +60,19 @@ pub fn is_permitted(address: IpAddr, allowed: &[IpNet]) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    !RANGES.refused_v4.iter().any(|range| range.contains(&address))
+    !REFUSED_V4.iter().any(|range| range.contains(&address))
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let octets = address.octets();
     let last = |from: usize| Ipv4Addr::new(octets[from], octets[from + 1], octets[from + 2], octets[from + 3]);
-    if RANGES.nat64.contains(&address) {
+    if NAT64.contains(&address) {
         return is_public_v4(last(12));
     }
     // 6to4 (2002::/16) has its router's address after the prefix.
     let inside = (octets[..2] == [0x20, 0x02]).then(|| last(2));
-    RANGES.global_v6.contains(&address)
-        && !RANGES.refused_v6.iter().any(|range| range.contains(&address))
+    GLOBAL_V6.contains(&address)
+        && !REFUSED_V6.iter().any(|range| range.contains(&address))
         && inside.is_none_or(is_public_v4)
 }
 

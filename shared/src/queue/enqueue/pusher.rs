@@ -34,7 +34,7 @@ const MAX_BATCH: usize = 100;
 /// Lone jobs pushed at the same time; a further one joins the shared queue.
 const LONE_PUSHES: usize = 32;
 /// Jobs due later than this stay in the ledger only, until the scheduler promotes them.
-pub(super) const LOOK_AHEAD: Duration = Duration::from_mins(1);
+pub const LOOK_AHEAD: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(super) struct Pusher {

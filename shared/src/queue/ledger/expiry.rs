@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use crate::queue::{
     job::JobState,
-    ledger::follow_up::{self, FollowUp, final_of},
+    ledger::{
+        JOBS_PER_TRANSACTION,
+        follow_up::{self, FollowUp, final_of},
+    },
 };
 use crate::{db::SystemDb, telemetry::names, tenancy::TenantId};
-
-/// Jobs per page.
-pub(in crate::queue) const PAGE: i64 = 500;
 
 /// An expired job that waits or runs.
 pub(in crate::queue) struct Expired {
@@ -69,7 +69,7 @@ pub(in crate::queue) async fn page(db: &SystemDb, after: (DateTime<Utc>, Uuid)) 
            order by expires_at, id limit $3"#,
         after.0,
         after.1,
-        PAGE
+        JOBS_PER_TRANSACTION
     )
     .fetch_all(db.pool())
     .await

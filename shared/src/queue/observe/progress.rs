@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::queue::{Index, Shard, index::keys};
-use crate::tenancy::TenantId;
+use crate::{plain_json, tenancy::TenantId};
 
 const MAX_MESSAGE: usize = 200;
 /// A run without a report for this long shows no progress.
@@ -49,7 +49,7 @@ impl Index {
         job: Uuid,
         progress: &Progress,
     ) -> Result<(), RedisError> {
-        let text = serde_json::to_string(progress).expect("a report is plain data");
+        let text = plain_json::text(progress);
         let ttl_ms = u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");
         command.arg(keys::progress(self.prefix(), job)).arg(text).arg("PX").arg(ttl_ms);

@@ -12,6 +12,7 @@ use crate::queue::{
     index::{Index, status::IndexState},
     job::QueueName,
     ledger::{
+        JOBS_PER_TRANSACTION,
         expiry::{self, Expired},
         follow_up::FollowUp,
     },
@@ -29,7 +30,7 @@ pub async fn sweep(db: &SystemDb, index: &Index) -> Result<u64, StoreError> {
         let page = expiry::page(db, after).await?;
         let Some(last) = page.last() else { return Ok(discarded) };
         after = (last.expires_at, last.id);
-        let is_last = i64::try_from(page.len()) != Ok(expiry::PAGE);
+        let is_last = i64::try_from(page.len()) != Ok(JOBS_PER_TRANSACTION);
         let jobs = not_running(index, page).await?;
         let (ended, follow_up) = discard_all(db, &jobs).await?;
         discarded += ended;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     clock::Clock,
-    ids,
+    ids, plain_json,
     queue::{
         JobState, NewJob,
         ledger::relations::{BatchPart, Refused},
@@ -250,7 +250,7 @@ impl BatchOutcome {
     }
 
     fn into_problem(self) -> Problem {
-        let results = serde_json::value::to_raw_value(&self.results).expect("results are plain data");
+        let results = plain_json::raw(&self.results);
         Problem::new(ProblemCode::InvalidBody)
             .detail("no job of the batch is valid; results has the reasons")
             .member("accepted", self.accepted)

@@ -12,6 +12,7 @@ use shared::{
     queue::{
         JobState, announcement,
         control::{self, ControlFilter},
+        ledger::JOBS_PER_TRANSACTION,
     },
     tenancy::TenantId,
 };
@@ -26,7 +27,6 @@ use crate::{
     state::AppState,
 };
 
-const CHUNK: usize = 500;
 const DEFAULT_LIMIT: usize = 1_000;
 const MAX_LIMIT: usize = 10_000;
 
@@ -206,11 +206,11 @@ impl<'a> Steering<'a> {
             self.outcome.matched = control::count_matching(&mut transaction, &self.filter, limit).await?;
             return Ok(None);
         }
-        let size = CHUNK.min(self.limit - self.outcome.matched);
-        if size == 0 {
+        let left = i64::try_from(self.limit - self.outcome.matched).unwrap_or(i64::MAX);
+        if left == 0 {
             return Ok(None);
         }
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let size = left.min(JOBS_PER_TRANSACTION);
         let ids = control::next_matching(&mut transaction, &self.filter, self.before, size).await?;
         let Some(last) = ids.last() else { return Ok(None) };
         self.before = *last;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     clock::Clock,
-    ids,
+    ids, plain_json,
     queue::{
         JobState, NewJob, Priority,
         ledger::relations::Relations,
@@ -85,8 +85,7 @@ pub(super) fn new_job(
     check_expiry(&submission, clock.now())?;
     let kind = registry.submittable().find(|kind| kind.name == submission.kind);
     let kind = kind.ok_or_else(|| unknown_kind(registry, &submission.kind))?;
-    let args =
-        submission.args.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an empty object is JSON"));
+    let args = submission.args.unwrap_or_else(|| plain_json::raw(&serde_json::Map::new()));
     check_args_size(args.get().len(), registry.max_args_bytes())?;
     let violations = kind.check(&args);
     if !violations.is_empty() {
