@@ -23,7 +23,7 @@ pub use fitness::Fitness;
 pub use pinned::PinnedConnections;
 pub use pool::PoolSettings;
 pub use shares::{ShareInUse, is_share_in_use};
-pub use system::{PLANNER, SystemDb};
+pub use system::SystemDb;
 pub use tenant::{TenantDb, TenantTx};
 
 /// Whether an error means that PostgreSQL is unreachable or restarting, so that a later retry is

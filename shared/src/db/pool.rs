@@ -18,6 +18,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const SETTINGS: [(&str, &str); 3] =
     [("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("jit", "off")];
 
+/// Planner settings of all roles: every statement finds its rows by an index. Without these
+/// settings, a plan prepared while a table was small (a scan, a hash join) would stay in use while
+/// the table grows.
+const BY_INDEX: [(&str, &str); 3] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+
 /// Size and time-outs of a connection pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSettings {
@@ -45,17 +51,22 @@ impl Default for PoolSettings {
 
 /// Initial settings of a role's sessions. They are set when a connection opens, so no statement
 /// pays for them.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct SessionSettings {
     /// Maximum wait of a statement for a lock, in PostgreSQL's notation.
     pub(super) lock_timeout: &'static str,
-    /// Planner settings, by name.
+    /// The role's own planner settings, by name.
     pub(super) planner: &'static [(&'static str, &'static str)],
 }
 
 impl SessionSettings {
-    fn all(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        SETTINGS.into_iter().chain([("lock_timeout", self.lock_timeout)]).chain(self.planner.iter().copied())
+    /// Planner settings, by name.
+    pub(super) fn planner(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        BY_INDEX.into_iter().chain(self.planner.iter().copied())
+    }
+
+    fn all(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        SETTINGS.into_iter().chain([("lock_timeout", self.lock_timeout)]).chain(self.planner())
     }
 }
 

@@ -7,20 +7,13 @@ use super::{
     pool::{PoolSettings, SessionSettings},
     role_pool::RolePool,
 };
-/// Planner settings of all roles: every statement finds its rows by an index. Without these
-/// settings, a plan prepared while a table was small (a scan, a hash join) would stay in use while
-/// the table grows.
-pub(super) const BY_INDEX: [(&str, &str); 3] =
-    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
-
-/// Planner settings of this role. The generic plan is forced because, for the concrete ids of a
-/// large batch, the planner prefers to compare them with every row of a medium-sized table.
-pub const PLANNER: [(&str, &str); 4] =
-    [BY_INDEX[0], BY_INDEX[1], BY_INDEX[2], ("plan_cache_mode", "force_generic_plan")];
 
 /// Statements of the queue carry the rows of many tenants. A lock on one row must not delay the
-/// others: the statement fails, and the rows are then written tenant by tenant.
-const SESSION: SessionSettings = SessionSettings { lock_timeout: "100ms", planner: &PLANNER };
+/// others: the statement fails, and the rows are then written tenant by tenant. The generic plan is
+/// forced because, for the concrete ids of a large batch, the planner prefers to compare them with
+/// every row of a medium-sized table.
+const SESSION: SessionSettings =
+    SessionSettings { lock_timeout: "100ms", planner: &[("plan_cache_mode", "force_generic_plan")] };
 
 /// Connections as `rota_system`. The pool is not public, so only statements in `shared` use it.
 #[derive(Clone, Debug)]
@@ -43,6 +36,11 @@ impl SystemDb {
     pub async fn tidy(&self) {
         fitness_check::look_for_scarcity(&self.pool).await;
         self.pool.tidy().await;
+    }
+
+    /// The planner settings of its sessions, by name.
+    pub fn planner() -> impl Iterator<Item = (&'static str, &'static str)> {
+        SESSION.planner()
     }
 
     pub(crate) const fn pool(&self) -> &RolePool {

@@ -22,12 +22,11 @@ use super::{
     pool::{PoolSettings, SessionSettings},
     role_pool::RolePool,
     shares::Shares,
-    system::BY_INDEX,
 };
 use crate::{patience, tenancy::TenantId};
 
 /// A tenant that waits for its own lock must not hold a connection of the shared pool for long.
-const SESSION: SessionSettings = SessionSettings { lock_timeout: "2s", planner: &BY_INDEX };
+const SESSION: SessionSettings = SessionSettings { lock_timeout: "2s", planner: &[] };
 
 /// Opens transactions of single tenants as `rota_app`.
 #[derive(Clone, Debug)]

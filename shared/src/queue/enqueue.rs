@@ -19,13 +19,13 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+pub use self::pusher::LOOK_AHEAD;
 use self::{
     intake::{Intake, Open},
     isolated::queues::IsolatedTenants,
     pusher::Pusher,
     writer::Writer,
 };
-pub use self::pusher::LOOK_AHEAD;
 use crate::queue::{
     index::Index,
     job::NewJob,

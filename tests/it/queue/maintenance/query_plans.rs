@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use shared::db::PLANNER;
+use shared::db::SystemDb;
 use sqlx::{Executor as _, PgConnection};
 use tests::system::TestSystem;
 
@@ -18,7 +18,7 @@ async fn jobs_are_looked_up_by_primary_key_while_none_wait() -> Result<()> {
     let (tenant, mut ledger) = (system.tenant("acme").await?, Ledger::open(&system).await?);
     ledger.fill(tenant, "completed", 20_000).await?;
     ledger.analyze().await?;
-    for (name, value) in PLANNER {
+    for (name, value) in SystemDb::planner() {
         sqlx::query(sqlx::AssertSqlSafe(format!("set {name} = {value}"))).execute(&mut ledger.0).await?;
     }
     let mut checked = 0;
