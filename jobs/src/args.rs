@@ -69,11 +69,17 @@ pub fn reason(error: &serde_json::Error) -> String {
 /// The JSON name of a Rust type, where it differs. `found` distinguishes a number that is out of
 /// range from a value of another type.
 fn json_type<'a>(expected: &'a str, found: &str) -> &'a str {
+    let is_number = found.starts_with("invalid value");
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => match found {
-            number if number.starts_with("invalid value") => "a whole number within its range",
-            _ => "a whole number",
-        },
+        "u8" if is_number => "a whole number from 0 to 255",
+        "u16" if is_number => "a whole number from 0 to 65535",
+        "u32" if is_number => "a whole number from 0 to 4294967295",
+        "u64" | "usize" if is_number => "a whole number from 0 to 18446744073709551615",
+        "i8" if is_number => "a whole number from -128 to 127",
+        "i16" if is_number => "a whole number from -32768 to 32767",
+        "i32" if is_number => "a whole number from -2147483648 to 2147483647",
+        "i64" if is_number => "a whole number from -9223372036854775808 to 9223372036854775807",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a map" => "an object",
         "a sequence" => "an array",

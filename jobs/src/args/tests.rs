@@ -34,6 +34,19 @@ fn args_valid_only_by_the_schema_are_refused_with_their_pointer() {
 }
 
 #[test]
+fn a_number_out_of_range_is_refused_with_the_range() {
+    let reason = |error: Option<serde_json::Error>| super::reason(&error.expect("out of range"));
+    assert_eq!(
+        reason(serde_json::from_str::<i16>("32768").err()),
+        "invalid value: integer `32768`, expected a whole number from -32768 to 32767"
+    );
+    assert_eq!(
+        reason(serde_json::from_str::<u32>("-1").err()),
+        "invalid value: integer `-1`, expected a whole number from 0 to 4294967295"
+    );
+}
+
+#[test]
 fn lone_surrogates_are_refused_with_their_pointer() {
     for text in [r"\ud800", r"\udc00", r"\ud800\ud800"] {
         assert_eq!(places("noop", &format!(r#"{{"pad":"{text}"}}"#)), ["/args/pad"], "{text}");

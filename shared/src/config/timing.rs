@@ -17,10 +17,11 @@ pub struct TimingConfig {
     /// `ROTA_LEASE_MS`, from 2000; default 30000. How long a worker keeps its jobs without renewing
     /// their leases.
     pub lease: Duration,
-    /// `ROTA_RECONCILE_MS`, from 50; default 1000. Interval of the checks for expired leases and a
-    /// lost index.
+    /// `ROTA_RECONCILE_MS`, from 50; default 1000. Interval of the sweep and of the checks for a lost
+    /// index.
     pub reconcile: Duration,
-    /// `ROTA_TICK_MS`, from 10; default 500. Interval of the promotion of due jobs.
+    /// `ROTA_TICK_MS`, from 10; default 500. Interval of the promotion of due jobs and of the
+    /// rescue of expired leases.
     pub tick: Duration,
 }
 

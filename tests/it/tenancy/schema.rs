@@ -16,7 +16,8 @@ async fn the_schema_has_no_holes() -> Result<()> {
     Ok(())
 }
 
-/// Proves that the probes work: a bad schema yields every finding.
+/// Proves that the probes work: each of these holes is found. Roles and partitions are probed too,
+/// but not broken here.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_hole_is_found() -> Result<()> {
     let system = TestSystem::start().await?;

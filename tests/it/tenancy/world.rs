@@ -67,7 +67,7 @@ impl World {
             let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut self.owner).await?;
             ensure!(rows > 0, "{table} has no row; add one to ROWS");
         }
-        ensure!(tables.len() >= 11, "only {tables:?}");
+        ensure!(tables.len() >= 16, "only {tables:?}");
         Ok(tables)
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     auth::{CampaignsRead, CampaignsSend, CampaignsWrite, Permit},
     extract::{Json, Page, PageBody, PageRequest, Path, Query, RequestKey, Submission, Timestamp},
     leads_import::{ImportOptions, ImportReport},
-    problem::{Problem, ProblemCode},
+    problem::{FieldError, Problem, ProblemCode},
     state::AppState,
 };
 
@@ -84,7 +84,9 @@ async fn draft(
     campaigns::create(&mut transaction, &new).await?;
     let import = match &draft.leads_csv {
         Some(csv) => {
-            Some(import_into(&mut transaction, &state.clock, new.id, csv.as_bytes(), ImportOptions::default()).await?)
+            let imported =
+                import_into(&mut transaction, &state.clock, new.id, csv.as_bytes(), ImportOptions::default()).await;
+            Some(imported.map_err(in_leads_csv)?)
         }
         None => None,
     };
@@ -94,6 +96,15 @@ async fn draft(
     transaction.commit().await?;
     state.producer.announce(&jobs);
     Ok(response)
+}
+
+/// A problem of the leads, with its position in the body.
+fn in_leads_csv(problem: Problem) -> Problem {
+    if problem.code() != ProblemCode::InvalidBody || !problem.field_errors().is_empty() {
+        return problem;
+    }
+    let detail = problem.detail_text().to_owned();
+    problem.errors(vec![FieldError { pointer: "/leads_csv".into(), detail }])
 }
 
 /// Lists campaigns, newest first.

@@ -77,6 +77,8 @@ async fn a_draft_that_cannot_be_sent_is_refused_with_a_pointer() -> Result<()> {
         ("/state", json!("sending"), "unknown field `state`"),
         ("/tenant_id", json!(Uuid::nil()), "unknown field `tenant_id`"),
         ("/from/reply", json!("x"), "unknown field `reply`"),
+        ("/leads_csv", json!(""), "the file is empty: its first line must name the columns"),
+        ("/leads_csv", json!("name\nAda\n"), ""),
     ];
     for (pointer, value, detail) in cases {
         let mut body = draft();

@@ -137,6 +137,7 @@ async fn a_dependency_must_be_an_existing_job_of_the_same_tenant() -> Result<()>
     for (text, detail) in [
         ("#0", "the batch has no earlier job at that index"),
         ("#x", "expected the index of an earlier job of the batch after #"),
+        ("#00", "expected the index of an earlier job of the batch after #"),
         ("x", "expected the id of a job, or # and the index of an earlier job of the batch"),
     ] {
         let answer = api.post(JOBS, &json!({ "kind": "noop", "after": [text] })).await?;

@@ -53,7 +53,7 @@ pub struct PeriodSeconds(u32);
 /// 0.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(transparent)]
-#[schema(pattern = r"^(#[0-9]{1,3}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$", example = "#0")]
+#[schema(pattern = r"^(#(0|[1-9][0-9]{0,2})|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$", example = "#0")]
 pub struct JobReference(String);
 
 /// What happens to a job when one that it waits for is discarded or cancelled.
@@ -126,6 +126,7 @@ fn dependency(text: &str, earlier: &[Option<Uuid>]) -> Result<Uuid, &'static str
         Some(place) => {
             let place: usize = Some(place)
                 .filter(|place| place.len() <= 3 && place.bytes().all(|byte| byte.is_ascii_digit()))
+                .filter(|place| place.len() == 1 || !place.starts_with('0'))
                 .and_then(|place| place.parse().ok())
                 .ok_or("expected the index of an earlier job of the batch after #")?;
             let id = earlier.get(place).ok_or("the batch has no earlier job at that index")?;
