@@ -91,8 +91,8 @@ async fn an_unknown_kind_is_refused_with_the_nearest_one() -> Result<()> {
     };
     assert_eq!(detail("nop").await?, r#"there is no kind "nop"; did you mean "noop"?"#);
     assert_eq!(detail("callbak").await?, r#"there is no kind "callbak"; did you mean "callback"?"#);
-    // Clients cannot see internal kinds; submitting one would bypass `campaigns:send`.
-    assert_eq!(detail("send_campaign").await?, r#"there is no kind "send_campaign""#);
+    // Submitting an internal kind would bypass `campaigns:send`.
+    assert_eq!(detail("send_campaign").await?, r#"jobs of the kind "send_campaign" are only created by Rota itself"#);
     assert_eq!(detail("zzzz").await?, r#"there is no kind "zzzz""#);
     assert!(detail(&"n".repeat(100_000)).await?.len() < 200, "the response does not repeat the input");
     Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use shared::queue::{Priority, WaitingJob};
 use tests::eventually::poll_until;
 use uuid::Uuid;
@@ -42,7 +42,9 @@ impl Scene<'_> {
                 .extend(held.into_iter().filter(|id| expected.contains(id) && !self.model.index.held.contains_key(id)));
             (flows == expected).then_some(())
         });
-        ensure!(pushed.await.is_some(), "what was committed was not pushed");
+        if pushed.await.is_none() {
+            bail!("in the flows after a commit: {}", self.difference(&self.flows().await?, &expected));
+        }
         Ok(())
     }
 

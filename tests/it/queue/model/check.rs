@@ -127,7 +127,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn difference(&self, real: &BTreeSet<Uuid>, expected: &BTreeSet<Uuid>) -> String {
+    pub(super) fn difference(&self, real: &BTreeSet<Uuid>, expected: &BTreeSet<Uuid>) -> String {
         let jobs = |ids: &mut dyn Iterator<Item = &Uuid>| -> Vec<Job> {
             ids.map(|id| self.model.ledger.job(*id).clone()).collect()
         };

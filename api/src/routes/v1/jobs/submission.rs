@@ -140,7 +140,12 @@ fn unknown_kind(registry: &Registry, name: &str) -> Problem {
     let name: String = name.chars().take(100).collect();
     let near = suggestion::nearest(&name, registry.submittable().map(|kind| kind.name));
     let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-    let detail = format!("there is no kind {name:?}{hint}");
+    let is_internal = registry.get(&name).is_some();
+    let detail = if is_internal {
+        format!("jobs of the kind {name:?} are only created by Rota itself")
+    } else {
+        format!("there is no kind {name:?}{hint}")
+    };
     let error = FieldError { pointer: "/kind".into(), detail: detail.clone() };
     Problem::new(ProblemCode::UnknownKind).detail(detail).errors(vec![error])
 }
