@@ -48,6 +48,31 @@ impl Columns {
     }
 }
 
+/// Idempotency keys as the column arrays for `unnest`; a request without a key has no row.
+#[derive(Default)]
+pub(super) struct KeyColumns {
+    pub(super) tenants: Vec<Uuid>,
+    pub(super) keys: Vec<String>,
+    pub(super) fingerprints: Vec<Vec<u8>>,
+    pub(super) first_jobs: Vec<Uuid>,
+    pub(super) responses: Vec<Option<String>>,
+}
+
+impl KeyColumns {
+    pub(super) fn of(requests: &[&EnqueueRequest]) -> Self {
+        let mut columns = Self::default();
+        for request in requests {
+            let Some(idempotency) = &request.idempotency else { continue };
+            columns.tenants.push(*request.jobs[0].tenant.as_uuid());
+            columns.keys.push(idempotency.key.clone());
+            columns.fingerprints.push(idempotency.fingerprint.clone());
+            columns.first_jobs.push(request.first_job());
+            columns.responses.push(idempotency.response.as_ref().map(|response| response.get().to_owned()));
+        }
+        columns
+    }
+}
+
 macro_rules! insert_jobs {
     ($columns:expr, $executor:expr) => {
         sqlx::query!(
@@ -86,11 +111,7 @@ pub(in crate::queue) async fn insert_missing(
     group: &[&EnqueueRequest],
 ) -> Result<Vec<Enqueued>, sqlx::Error> {
     let firsts: Vec<Uuid> = group.iter().map(|request| request.first_job()).collect();
-    let present: HashSet<Uuid> = sqlx::query_scalar!("select id from jobs where id = any($1)", &firsts)
-        .fetch_all(&mut *connection)
-        .await?
-        .into_iter()
-        .collect();
+    let present = present_of(connection, &firsts).await?;
     if present.is_empty() {
         return insert(connection, group).await;
     }
@@ -100,6 +121,12 @@ pub(in crate::queue) async fn insert_missing(
         group.iter().copied().filter(|request| !present.contains(&request.first_job())).collect();
     let mut replays = replays(connection, &missing).await?;
     Ok(group.iter().map(|request| replays.remove(&request.first_job()).unwrap_or(Enqueued::Created)).collect())
+}
+
+/// Which of the jobs are in the ledger.
+pub(super) async fn present_of(connection: &mut PgConnection, jobs: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let present = sqlx::query_scalar!("select id from jobs where id = any($1)", jobs).fetch_all(connection).await?;
+    Ok(present.into_iter().collect())
 }
 
 /// Inserts a group in one statement and returns the result of each request.
@@ -137,16 +164,7 @@ async fn insert_with_keys(
             request.jobs.iter().map(move |_| key)
         })
         .collect();
-    let (mut tenants, mut keys, mut fingerprints, mut firsts, mut responses) = (vec![], vec![], vec![], vec![], vec![]);
-    for request in group {
-        if let Some(idempotency) = &request.idempotency {
-            tenants.push(*request.jobs[0].tenant.as_uuid());
-            keys.push(idempotency.key.clone());
-            fingerprints.push(idempotency.fingerprint.clone());
-            firsts.push(request.first_job());
-            responses.push(idempotency.response.as_ref().map(|response| response.get().to_owned()));
-        }
-    }
+    let keys = KeyColumns::of(group);
     let reserved = sqlx::query_scalar!(
         r#"with reserved as (
              insert into idempotency_keys (tenant_id, key, fingerprint, first_id, response)
@@ -174,11 +192,11 @@ async fn insert_with_keys(
         &jobs.max_attempts,
         &jobs.run_ats as &[Option<DateTime<Utc>>],
         &keyed as &[Option<Uuid>],
-        &tenants,
-        &keys,
-        &fingerprints,
-        &firsts,
-        &responses as &[Option<String>],
+        &keys.tenants,
+        &keys.keys,
+        &keys.fingerprints,
+        &keys.first_jobs,
+        &keys.responses as &[Option<String>],
         &jobs.expires_ats as &[Option<DateTime<Utc>>],
         &jobs.args_versions
     )

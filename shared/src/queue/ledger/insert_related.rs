@@ -17,7 +17,7 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    insert::{KeyUser, replays, user_of_key},
+    insert::{KeyUser, present_of, replays, user_of_key},
     relations::{Refusal, Refused, Relations},
     request::{Committed, EnqueueRequest, Enqueued},
 };
@@ -71,15 +71,13 @@ pub(in crate::queue) async fn insert_missing(
     group: &[&EnqueueRequest],
 ) -> Result<Committed, sqlx::Error> {
     let ids: Vec<Uuid> = group.iter().flat_map(|request| &request.jobs).map(|job| job.id).collect();
-    let present =
-        sqlx::query_scalar!("select id from jobs where id = any($1)", &ids).fetch_all(&mut *connection).await?;
+    let present = present_of(connection, &ids).await?;
     if present.is_empty() {
         return insert(connection, group).await;
     }
     // One transaction wrote the group, so a missing job was refused, or its request replayed an
     // earlier one. A request refused as a whole freed its key, which therefore no longer refers to
     // it.
-    let present: HashSet<Uuid> = present.into_iter().collect();
     let mut results = HashMap::with_capacity(group.len());
     for request in group {
         let missing = request.jobs.iter().all(|job| !present.contains(&job.id));

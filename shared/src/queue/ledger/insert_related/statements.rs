@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::queue::{
     job::{JobState, NewJob},
-    ledger::insert::Columns,
+    ledger::insert::{Columns, KeyColumns},
     ledger::relations::{MAX_DEPENDENTS, Refused, UniqueUntil, follow_up_flags},
     ledger::request::EnqueueRequest,
 };
@@ -43,25 +43,17 @@ pub(super) async fn reserve_keys(
     connection: &mut PgConnection,
     keyed: &[&EnqueueRequest],
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let (mut tenants, mut keys, mut fingerprints, mut firsts, mut responses) = (vec![], vec![], vec![], vec![], vec![]);
-    for request in keyed {
-        let Some(idempotency) = &request.idempotency else { continue };
-        tenants.push(*request.jobs[0].tenant.as_uuid());
-        keys.push(idempotency.key.clone());
-        fingerprints.push(idempotency.fingerprint.clone());
-        firsts.push(request.first_job());
-        responses.push(idempotency.response.as_ref().map(|response| response.get().to_owned()));
-    }
+    let keys = KeyColumns::of(keyed);
     let reserved = sqlx::query_scalar!(
         "insert into idempotency_keys (tenant_id, key, fingerprint, first_id, response)
          select tenant_id, key, fingerprint, first_id, response::json
          from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::text[]) as t (tenant_id, key, fingerprint, first_id, response)
          order by tenant_id, key on conflict (tenant_id, key) do nothing returning first_id",
-        &tenants,
-        &keys,
-        &fingerprints,
-        &firsts,
-        &responses as &[Option<String>]
+        &keys.tenants,
+        &keys.keys,
+        &keys.fingerprints,
+        &keys.first_jobs,
+        &keys.responses as &[Option<String>]
     )
     .fetch_all(connection)
     .await?;
