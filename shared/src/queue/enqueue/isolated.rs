@@ -12,9 +12,9 @@ pub(super) mod queues;
 use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt as _, stream};
-use tokio::{task::yield_now, time::Instant};
+use tokio::task::yield_now;
 
-use self::queues::Isolated;
+use self::queues::{Isolated, Known};
 use super::{
     EnqueueError, Waiting,
     writer::{self, Failed, Writer},
@@ -22,13 +22,15 @@ use super::{
 use crate::{
     db,
     faults::{self, Point},
-    patience,
     queue::ledger::request::Committed,
     tenancy::TenantId,
 };
 
 /// Parts of a group written at the same time after the group hit a lock.
 const PARTS: usize = 4;
+/// Parts up to this size that hit a lock are divided into single requests at once: each further
+/// try of a smaller part would cost another wait for the lock.
+const FEW: usize = 8;
 /// A request with more dependencies than this is not written together with others.
 const HEAVY_EDGES: usize = 1_000;
 
@@ -56,8 +58,7 @@ impl Writer {
             if waiting.is_late() {
                 let _ = waiting.answer.send(Err(EnqueueError::Unavailable));
             } else if waiting.is_heavy() || self.isolated.is_isolated(waiting.tenant()) {
-                let deadline = waiting.since + patience::PATIENCE;
-                self.leave(Isolated { waiting, in_doubt: false, key_in_flight: false, deadline });
+                self.leave(Isolated::new(waiting, false));
             } else {
                 kept.push(waiting);
             }
@@ -100,8 +101,7 @@ impl Writer {
         tracing::debug!(%tenant, requests = part.len(), "requests hit a lock and are committed separately");
         self.isolated.isolate(tenant);
         for waiting in part {
-            let deadline = waiting.since + patience::PATIENCE;
-            self.leave(Isolated { waiting, in_doubt, key_in_flight: false, deadline });
+            self.leave(Isolated::new(waiting, in_doubt));
         }
     }
 
@@ -114,7 +114,6 @@ impl Writer {
     }
 
     async fn serve(&self, tenant: TenantId) {
-        let mut blocked = HashSet::new();
         loop {
             let batch = self.isolated.take(tenant);
             if batch.is_empty() {
@@ -126,55 +125,58 @@ impl Writer {
             let is_first = |request: &Isolated| request.waiting.key().is_none_or(|key| keys.insert(key.to_owned()));
             let (first, followers): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_first);
             // A request that may be committed already is written alone, so that only its own ids
-            // are looked up.
-            let (in_doubt, fresh): (Vec<_>, Vec<_>) = first.into_iter().partition(|request| request.in_doubt);
-            let parts = in_doubt.into_iter().map(|request| vec![request]).chain(apart(fresh));
-            for part in parts {
-                self.commit_apart(tenant, part, &mut blocked).await;
+            // are looked up; one whose key was in flight a moment ago, so that the others need not
+            // wait for its lock and be tried again.
+            let in_flight = self.isolated.keys_in_flight(tenant);
+            let is_alone = |request: &Isolated| {
+                request.known.in_doubt || request.waiting.key().is_some_and(|key| in_flight.contains(key))
+            };
+            let (alone, together): (Vec<_>, Vec<_>) = first.into_iter().partition(is_alone);
+            for part in apart(together).chain(alone.into_iter().map(|request| vec![request])) {
+                self.commit_apart(tenant, part).await;
             }
+            let in_flight = self.isolated.keys_in_flight(tenant);
             for follower in followers {
-                let is_blocked = follower.waiting.key().is_some_and(|key| blocked.contains(key));
-                let follower = if is_blocked { follower.blocked() } else { follower };
-                self.leave(Isolated { key_in_flight: is_blocked, ..follower });
+                let is_blocked = follower.waiting.key().is_some_and(|key| in_flight.contains(key));
+                self.leave(if is_blocked { follower.blocked(true) } else { follower });
             }
             drop(turn);
         }
     }
 
-    /// Halves a part that hits a lock until each blocked request is alone. `blocked` collects the
-    /// keys that are in flight.
-    async fn commit_apart(&self, tenant: TenantId, part: Vec<Isolated>, blocked: &mut HashSet<String>) {
-        let (part, late): (Vec<_>, Vec<_>) = part.into_iter().partition(|request| Instant::now() < request.deadline);
+    /// Divides a part that hits a lock until each blocked request is alone.
+    async fn commit_apart(&self, tenant: TenantId, part: Vec<Isolated>) {
+        let (part, late): (Vec<_>, Vec<_>) = part.into_iter().partition(|request| !request.is_late());
         late.into_iter().for_each(Isolated::refuse);
-        let Some(in_doubt) = part.first().map(|request| request.in_doubt) else { return };
-        let (group, rest): (Vec<Waiting>, Vec<_>) = part.into_iter().map(Isolated::open).unzip();
+        let Some(in_doubt) = part.first().map(|request| request.known.in_doubt) else { return };
+        let (group, known): (Vec<Waiting>, Vec<Known>) =
+            part.into_iter().map(|Isolated { waiting, known }| (waiting, known)).unzip();
+        let again = |group: Vec<Waiting>, in_doubt| {
+            let known = known.into_iter().map(move |known| known.after_try(in_doubt));
+            group.into_iter().zip(known).map(|(waiting, known)| Isolated { waiting, known })
+        };
         match self.persist(&group, in_doubt).await {
             Ok(committed) => {
-                for key in group.iter().filter_map(Waiting::key) {
-                    blocked.remove(key);
-                }
+                self.isolated.forget_in_flight(tenant, group.iter().filter_map(Waiting::key));
                 self.publish(group, committed).await;
             }
-            Err(Failed { error, in_doubt }) if db::is_lock_held(&error) => {
+            Err(Failed { error, in_doubt }) if group.len() == 1 && db::is_lock_held(&error) => {
                 self.isolated.isolate(tenant);
-                let again = |(waiting, deadline)| Isolated { waiting, in_doubt, key_in_flight: false, deadline };
-                let mut requests: Vec<Isolated> = group.into_iter().zip(rest).map(again).collect();
-                let second = requests.split_off(requests.len().div_ceil(2));
-                if second.is_empty() {
-                    let key_in_flight = db::is_idempotency_key_held(&error);
-                    for request in requests {
-                        blocked.extend(request.waiting.key().filter(|_| key_in_flight).map(str::to_owned));
-                        self.leave(Isolated { key_in_flight, ..request.blocked() });
+                let is_key = db::is_idempotency_key_held(&error);
+                for request in again(group, in_doubt) {
+                    if let Some(key) = request.waiting.key().filter(|_| is_key) {
+                        self.isolated.note_in_flight(tenant, key);
                     }
-                } else {
-                    Box::pin(self.commit_apart(tenant, requests, blocked)).await;
-                    Box::pin(self.commit_apart(tenant, second, blocked)).await;
+                    self.leave(request.blocked(is_key));
                 }
             }
-            Err(Failed { error, in_doubt }) if group.len() > 1 && !db::is_unavailable(&error) => {
-                for (waiting, deadline) in group.into_iter().zip(rest) {
-                    let alone = Isolated { waiting, in_doubt, key_in_flight: false, deadline };
-                    Box::pin(self.commit_apart(tenant, vec![alone], blocked)).await;
+            Err(Failed { error, in_doubt }) if group.len() > 1 && !is_outage(&error) => {
+                let size = if db::is_lock_held(&error) && group.len() > FEW { group.len().div_ceil(2) } else { 1 };
+                let requests: Vec<Isolated> = again(group, in_doubt).collect();
+                let mut requests = requests.into_iter();
+                while requests.len() > 0 {
+                    let part = requests.by_ref().take(size).collect();
+                    Box::pin(self.commit_apart(tenant, part)).await;
                 }
             }
             Err(Failed { error, .. }) => writer::refuse(group, error),
@@ -198,18 +200,21 @@ impl Writer {
 fn apart(requests: Vec<Isolated>) -> impl Iterator<Item = Vec<Isolated>> {
     let mut known = HashMap::new();
     let mut group = Vec::with_capacity(requests.len());
-    for Isolated { waiting, in_doubt, key_in_flight, deadline } in requests {
-        known.insert(waiting.request.jobs[0].id, (in_doubt, key_in_flight, deadline));
-        group.push(waiting);
+    for request in requests {
+        known.insert(request.waiting.request.jobs[0].id, request.known);
+        group.push(request.waiting);
     }
     // A heavy request gets its own transaction.
     let (heavy, light): (Vec<_>, Vec<_>) = group.into_iter().partition(Waiting::is_heavy);
     let parts = writer::apart(light).into_iter().chain(heavy.into_iter().map(|waiting| vec![waiting]));
     parts.filter(|part| !part.is_empty()).map(move |part| {
-        let again = part.into_iter().map(|waiting| {
-            let (in_doubt, key_in_flight, deadline) = known[&waiting.request.jobs[0].id];
-            Isolated { waiting, in_doubt, key_in_flight, deadline }
-        });
-        again.collect()
+        let with_known = |waiting: Waiting| Isolated { known: known[&waiting.request.jobs[0].id], waiting };
+        part.into_iter().map(with_known).collect()
     })
+}
+
+/// Whether the requests can be refused without trying them one by one. Waiting for a lock counts as
+/// unavailable too, but one request's rows may be the cause.
+fn is_outage(error: &sqlx::Error) -> bool {
+    db::is_unavailable(error) && !db::is_lock_held(error)
 }

@@ -9,7 +9,7 @@ use shared::{
     queue::{
         NewJob,
         dispatch::Consumer,
-        enqueue::EnqueueError,
+        enqueue::{EnqueueError, Producer},
         ledger::relations::{Relations, UniqueKey, UniqueUntil},
         ledger::request::{EnqueueRequest, Enqueued, Idempotency},
         repair::expiry,
@@ -17,14 +17,16 @@ use shared::{
     tenancy::TenantId,
 };
 use sqlx::{Connection as _, Postgres, Transaction};
-use tests::{eventually::eventually, http_sink::HttpSink, system::TestSystem};
+use tests::{eventually::eventually, http_sink::HttpSink, system::TestSystem, tcp_proxy::Mode};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::queue::support::{Ledger, PATIENCE, build_index, callback, indexed, reaches, shard};
+use crate::queue::support::{Ledger, PATIENCE, build_index, callback, far_ledger, indexed, reaches, shard};
 
 /// Concurrent requests per tenant.
 const REQUESTS: usize = 20;
+/// The delay in each direction between a producer and PostgreSQL.
+const DELAY: Duration = Duration::from_millis(10);
 
 fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
@@ -87,6 +89,31 @@ async fn an_idempotency_key_in_flight_delays_only_its_own_requests() -> Result<(
     // The tenant's requests are committed separately for a while, with the same result.
     let after = system.producer.enqueue(keyed(noop(&system, acme), "key")).await?;
     assert!(matches!(after, Enqueued::Created), "{after:?}");
+    Ok(())
+}
+
+/// Each try of a request waits for the lock of its key, and requests that have not been tried wait
+/// for those tries: none of that may take so long that a client is told of an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_several_keys_in_flight_are_told_so() -> Result<()> {
+    const KEYS: usize = 6;
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (db, proxy) = far_ledger(&system).await?;
+    proxy.set(Mode::Delay(DELAY));
+    let producer = Producer::start(&db, system.index.clone(), system.clock.clone());
+    let mut ledger = Ledger::open(&system).await?;
+    let mut holder = ledger.0.begin().await?;
+    let insert = "insert into idempotency_keys (tenant_id, key, fingerprint, first_id)
+                  select $1, 'key ' || number, '\\x01', $1 from generate_series(0, $2) as number";
+    sqlx::query(insert).bind(tenant.as_uuid()).bind(i32::try_from(KEYS)?).execute(&mut *holder).await?;
+    let requests = async |key: String| {
+        for _ in 0..4 {
+            let answer = producer.enqueue(keyed(noop(&system, tenant), &key)).await;
+            assert!(matches!(answer, Err(EnqueueError::KeyInFlight)), "{key}: {answer:?}");
+        }
+    };
+    join_all((0..KEYS).map(|number| requests(format!("key {number}")))).await;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: one task at a time writes a tenant's requests; it ends when none is left.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use super::super::{
     EnqueueError, Waiting,
     intake::{MAX_JOBS, MAX_REQUESTS},
 };
-use crate::tenancy::TenantId;
+use crate::{patience, tenancy::TenantId};
 
 /// How long a tenant stays isolated after its last lock conflict.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -45,15 +45,24 @@ struct Queue {
     until: Option<Instant>,
     /// Whether a task is writing them.
     is_served: bool,
+    /// Idempotency keys whose row was locked at the last try.
+    keys_in_flight: HashSet<String>,
 }
 
 /// A request with the state left by earlier tries.
 pub(super) struct Isolated {
     pub(super) waiting: Waiting,
+    pub(super) known: Known,
+}
+
+/// What earlier tries to write a request showed.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Whether an earlier try may have been committed.
     pub(super) in_doubt: bool,
-    /// Whether the row of its idempotency key was locked at the last try.
-    pub(super) key_in_flight: bool,
-    pub(super) deadline: Instant,
+    /// Whether the row of its idempotency key was locked when it was last written alone.
+    key_in_flight: bool,
+    deadline: Instant,
 }
 
 impl IsolatedTenants {
@@ -76,6 +85,21 @@ impl IsolatedTenants {
 
     pub(super) fn isolate(&self, tenant: TenantId) {
         self.queues().entry(tenant).or_default().until = Some(Instant::now() + PERIOD);
+    }
+
+    /// Idempotency keys of the tenant whose row was locked at the last try.
+    pub(super) fn keys_in_flight(&self, tenant: TenantId) -> HashSet<String> {
+        self.queues().get(&tenant).map(|queue| queue.keys_in_flight.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn note_in_flight(&self, tenant: TenantId, key: &str) {
+        self.queues().entry(tenant).or_default().keys_in_flight.insert(key.to_owned());
+    }
+
+    pub(super) fn forget_in_flight<'a>(&self, tenant: TenantId, keys: impl Iterator<Item = &'a str>) {
+        if let Some(queue) = self.queues().get_mut(&tenant) {
+            keys.for_each(|key| _ = queue.keys_in_flight.remove(key));
+        }
     }
 
     /// The next requests to write; empty if none wait, which ends the task.
@@ -101,18 +125,31 @@ impl IsolatedTenants {
     }
 }
 
+impl Known {
+    pub(super) fn after_try(self, in_doubt: bool) -> Self {
+        Self { in_doubt, ..self }
+    }
+}
+
 impl Isolated {
-    pub(super) fn open(self) -> (Waiting, Instant) {
-        (self.waiting, self.deadline)
+    pub(super) fn new(waiting: Waiting, in_doubt: bool) -> Self {
+        let deadline = waiting.since + patience::PATIENCE;
+        Self { waiting, known: Known { in_doubt, key_in_flight: false, deadline } }
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        Instant::now() >= self.known.deadline
     }
 
     /// Shortens the deadline after the request hit a lock while written alone.
-    pub(super) fn blocked(self) -> Self {
-        Self { deadline: self.deadline.min(self.waiting.since + BLOCKED), ..self }
+    pub(super) fn blocked(mut self, key_in_flight: bool) -> Self {
+        let deadline = self.known.deadline.min(self.waiting.since + BLOCKED);
+        self.known = Known { key_in_flight, deadline, ..self.known };
+        self
     }
 
     pub(super) fn refuse(self) {
-        let error = if self.key_in_flight { EnqueueError::KeyInFlight } else { EnqueueError::Unavailable };
+        let error = if self.known.key_in_flight { EnqueueError::KeyInFlight } else { EnqueueError::Unavailable };
         let _ = self.waiting.answer.send(Err(error));
     }
 }
