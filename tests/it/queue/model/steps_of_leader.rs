@@ -135,13 +135,6 @@ impl Scene<'_> {
 
     /// Held jobs are left alone, and all jobs while the index cannot report which are held.
     pub async fn expire(&mut self) -> Result<()> {
-        let (expected, discarded) = self.sweep_expired().await?;
-        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
-        Ok(())
-    }
-
-    /// Returns how many jobs the model discards, and how many were discarded.
-    pub(super) async fn sweep_expired(&mut self) -> Result<(u64, u64)> {
         let mut expected = 0;
         if self.model.index.state == IndexState::Ready {
             let held = &self.model.index.held;
@@ -152,6 +145,8 @@ impl Scene<'_> {
             self.model.ledger.expire(&over);
             self.announced();
         }
-        Ok((expected, expiry::sweep(&self.world.system.system, &self.index).await?))
+        let discarded = expiry::sweep(&self.world.system.system, &self.index).await?;
+        ensure!(discarded == expected, "{discarded} jobs were discarded, the model says {expected}");
+        Ok(())
     }
 }
