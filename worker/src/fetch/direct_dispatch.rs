@@ -62,10 +62,11 @@ impl DirectDispatches {
                 None => self.release([dispatch]).await,
             }
         }
-        for (result, permit) in self.consumer.accept(&accepted).await.into_iter().zip(permits) {
+        let results = self.consumer.accept(&accepted).await;
+        for ((result, permit), (shard, _)) in results.into_iter().zip(permits).zip(&accepted) {
             match result {
                 Ok(fetched) => self.intake.accept(fetched.leases, std::iter::once(permit)).await,
-                Err(error) => tracing::debug!(%error, "could not accept a dispatched job"),
+                Err(error) => tracing::debug!(%shard, %error, "could not accept a dispatched job"),
             }
         }
         // Let the jobs start first.

@@ -57,6 +57,12 @@ pub(crate) struct Executor {
     pub system: SystemDb,
 }
 
+/// Permission to run a job, until it is dropped.
+struct Admission<'a> {
+    /// Other jobs may run at the same time if this is `None`.
+    _exclusive: Option<ExclusiveRun<'a>>,
+}
+
 impl Executor {
     /// Starts leased jobs, each as soon as a slot is free for it.
     pub fn start(self: &Arc<Self>, jobs: Vec<InFlight>) {
@@ -173,16 +179,16 @@ impl Executor {
         })
     }
 
-    /// Admits a run, exclusive or beside others; an exclusive run is held until the run has ended.
-    /// `None` if the job was cancelled, must be released for another exclusive run, or cannot start
-    /// its own.
-    async fn admit(&self, job: &InFlight) -> Option<Option<ExclusiveRun<'_>>> {
+    /// Admits a run. `None` if the job was cancelled, must be released for another exclusive run, or
+    /// cannot start its own.
+    async fn admit(&self, job: &InFlight) -> Option<Admission<'_>> {
         if job.lease.crashes < quarantine::CRASHES {
-            return (!job.cancelled.is_cancelled() && !self.process.is_closed()).then_some(None);
+            return (!job.cancelled.is_cancelled() && !self.process.is_closed())
+                .then_some(Admission { _exclusive: None });
         }
         // Boxed: every run moves its future, and this rare part would enlarge it.
         let exclusive = Box::pin(job.cancelled.run_until_cancelled(self.quarantine(&job.lease))).await.flatten();
-        exclusive.map(Some)
+        exclusive.map(|exclusive| Admission { _exclusive: Some(exclusive) })
     }
 
     async fn quarantine(&self, lease: &Arc<Lease>) -> Option<ExclusiveRun<'_>> {

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use foldhash::HashSet;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     db::PinnedConnections,
     faults::{self, Point},
+    queue::ledger::rows,
     tenancy::TenantId,
 };
 
@@ -71,21 +73,12 @@ impl<'a> Recording<'a> {
 
     /// Removes finishes of jobs whose rows another transaction has locked, without waiting for the
     /// locks. Returns the ids of these jobs.
-    pub async fn take_locked(&mut self, connections: &PinnedConnections) -> Result<Vec<Uuid>, sqlx::Error> {
+    pub async fn take_locked(&mut self, connections: &PinnedConnections) -> Result<HashSet<Uuid>, sqlx::Error> {
         let ids: Vec<Uuid> = self.open().collect();
-        let locked = connections.run(ANSWERED, async |connection| Self::locked(connection, &ids).await).await?;
+        let locked = async |connection: &mut PgConnection| rows::locked(connection, &ids).await;
+        let locked = connections.run(ANSWERED, locked).await?;
         self.finishes.retain(|(finish, _)| !locked.contains(&finish.lease.id));
         Ok(locked)
-    }
-
-    async fn locked(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
-        sqlx::query_scalar!(
-            r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
-               select id from jobs where id = any($1) and id not in (select id from free)"#,
-            ids
-        )
-        .fetch_all(connection)
-        .await
     }
 
     /// The jobs whose finishes are not written yet.

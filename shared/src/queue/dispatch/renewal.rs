@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Consumer, resolve::Decision};
 use crate::queue::{
-    index::{Index, leases::Renewed, status::IndexState},
+    index::{Index, leases::Renewed},
     lease::{Lease, LeaseToken},
     ledger::rows,
     shard::Shard,
@@ -26,10 +26,9 @@ impl Lease {
     /// the index cannot confirm the holder.
     pub async fn is_own(&self, index: &Index) -> Result<bool, redis::RedisError> {
         let called_at = Instant::now();
-        let Renewed { state, lost, unheld } = index.renew(&self.shard, self.lasts, &[(self, Duration::ZERO)]).await?;
-        let is_own = matches!(state, IndexState::Ready | IndexState::Grace) && lost.is_empty() && unheld.is_empty();
+        let renewed = index.renew(&self.shard, self.lasts, &[(self, Duration::ZERO)]).await?;
         // A response that took as long as the lease lasts proves nothing.
-        Ok(is_own && called_at.elapsed() < self.lasts)
+        Ok(renewed.confirms(self.id) && called_at.elapsed() < self.lasts)
     }
 }
 
@@ -79,11 +78,10 @@ impl Consumer {
     ) -> Result<(), redis::RedisError> {
         let sure_until = Instant::now() + self.lease / 2;
         let held: Vec<(&Lease, Duration)> = leases.iter().map(|(lease, _)| (lease, Duration::ZERO)).collect();
-        let Renewed { state, lost, unheld } = self.index.renew(shard, self.lease, &held).await?;
-        let is_confirmed = matches!(state, IndexState::Ready | IndexState::Grace);
+        let renewed = self.index.renew(shard, self.lease, &held).await?;
         leases.retain_mut(|(lease, _)| {
             lease.sure_until = sure_until;
-            is_confirmed && !lost.contains(&lease.id) && !unheld.contains(&lease.id)
+            renewed.confirms(lease.id)
         });
         Ok(())
     }

@@ -31,6 +31,14 @@ pub struct Renewed {
     pub unheld: Vec<Uuid>,
 }
 
+impl Renewed {
+    /// Whether the index has renewed this job's lease. An index that was lost confirms none.
+    pub(in crate::queue) fn confirms(&self, id: Uuid) -> bool {
+        let is_known = matches!(self.state, IndexState::Ready | IndexState::Grace);
+        is_known && !self.lost.contains(&id) && !self.unheld.contains(&id)
+    }
+}
+
 impl Index {
     /// Ends leases of this shard. A lease that is held under another token, or that a rescue has
     /// claimed, is ended only by its holder or by that rescue.

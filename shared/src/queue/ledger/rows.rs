@@ -1,11 +1,11 @@
-//! The rows of leased jobs, read from the ledger.
+//! The rows of leased jobs, read from the ledger, and which of them are locked.
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use serde_json::value::RawValue;
-use sqlx::{PgConnection, types::Json};
+use sqlx::{Executor, PgConnection, Postgres, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -87,6 +87,21 @@ pub(in crate::queue) async fn unexpected_runs(
     )
     .fetch_all(db.pool())
     .await
+}
+
+/// Which of these jobs have rows that another transaction has locked. Does not wait for the locks.
+pub(in crate::queue) async fn locked(
+    executor: impl Executor<'_, Database = Postgres>,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let locked = sqlx::query_scalar!(
+        r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
+           select id from jobs where id = any($1) and id not in (select id from free)"#,
+        ids
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(locked.into_iter().collect())
 }
 
 impl Row {

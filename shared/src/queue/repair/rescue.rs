@@ -6,7 +6,7 @@
 //! between two steps leaves the lease expired, and the next leader repeats the rescue. Only a job
 //! whose exclusive run (quarantine) had begun under the expired lease is discarded as poison.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,7 +16,10 @@ use crate::queue::{
     index::{Index, MAX_BATCH},
     job::{JobState, Priority, QueueName},
     lease::{Lease, LeaseToken, Settlement},
-    ledger::follow_up::{self, FollowUp, Locked, final_of},
+    ledger::{
+        follow_up::{self, FollowUp, Locked, final_of},
+        rows,
+    },
     shard::Shard,
     store_error::StoreError,
     waiting_job::WaitingJob,
@@ -97,7 +100,11 @@ pub struct Begun {
 pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, StoreError> {
     let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
     let is_full = expired.len() >= MAX_BATCH;
-    let locked = locked_elsewhere(db, &expired).await?;
+    if expired.is_empty() {
+        return Ok(None);
+    }
+    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
+    let locked = rows::locked(db.pool(), &ids).await?;
     expired.retain(|(id, _)| !locked.contains(id));
     if expired.is_empty() {
         return Ok(None);
@@ -105,21 +112,6 @@ pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> 
     let is_last = !is_full || !locked.is_empty();
     let raised = raise_attempts(db, &expired, term).await?;
     Ok(raised.map(|(rows, follow_up)| Begun { shard: shard.clone(), expired, rows, follow_up, is_last }))
-}
-
-async fn locked_elsewhere(db: &SystemDb, expired: &[(Uuid, Option<LeaseToken>)]) -> Result<HashSet<Uuid>, sqlx::Error> {
-    if expired.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
-    let locked = sqlx::query_scalar!(
-        r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
-           select id from jobs where id = any($1) and id not in (select id from free)"#,
-        &ids
-    )
-    .fetch_all(db.pool())
-    .await?;
-    Ok(locked.into_iter().collect())
 }
 
 impl Begun {

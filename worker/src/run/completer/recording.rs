@@ -3,7 +3,7 @@
 //! Invariant: an outcome that cannot be written does not block the others. A batch that met a lock
 //! is written tenant by tenant, a batch that the ledger rejects outcome by outcome.
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::HashSet, fmt::Display, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use shared::{
@@ -76,7 +76,7 @@ async fn record_unlocked(ledger: &PinnedConnections, mut part: Recording<'_>) ->
         Ok(locked) => locked,
         Err(error) => {
             tracing::debug!(error = db::sql_state(&error), "could not find out which rows are locked");
-            Vec::new()
+            HashSet::default()
         }
     };
     if let Err(error) = part.advance(ledger).await {
