@@ -12,6 +12,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use http::{
+    Version,
+    header::{CONNECTION, HeaderValue},
+};
 
 use super::{request_body, request_head, time_limit::Deadline};
 use crate::in_flight::RequestAccount;
@@ -26,14 +30,25 @@ pub struct TimeLimits {
 }
 
 /// The middleware.
-pub async fn handle(State(limits): State<TimeLimits>, mut request: Request, next: Next) -> Response {
+pub async fn handle(State(limits): State<TimeLimits>, request: Request, next: Next) -> Response {
+    let version = request.version();
+    let (request, unread) = request_body::limit_pauses(request, limits.body_pause);
+    let mut response = respond(limits, request, next).await;
+    // The server closes an HTTP/1 connection on which the rest of a body is still to come. Without
+    // this header the client would send its next request there.
+    if version < Version::HTTP_2 && !unread.is_nothing() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn respond(limits: TimeLimits, mut request: Request, next: Next) -> Response {
     if let Err(problem) = request_head::check(request.version(), request.uri(), request.headers()) {
         return problem.into_response();
     }
     let (account, deadline) = (RequestAccount::default(), Deadline::after(limits.handler));
     request.extensions_mut().insert(account.clone());
     request.extensions_mut().insert(deadline.clone());
-    let request = request_body::limit_pauses(request, limits.body_pause);
     let response = deadline.bound(next.run(request)).await;
     account.count_response(response)
 }

@@ -1,16 +1,93 @@
-//! Limits how slowly a body may arrive. axum's `DefaultBodyLimit`, set in [`crate::server::layers`], limits
-//! its size.
+//! Limits how slowly a body may arrive, and finds out how much of it was read. axum's
+//! `DefaultBodyLimit`, set in [`crate::server::layers`], limits its size.
 //!
 //! Invariant: reading fails after a pause longer than the limit, so a slow sender occupies a
 //! handler no longer than that; `time_limit.rs` bounds the total.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
-use axum::body::Body;
-use axum::extract::Request;
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+};
+use http_body::{Body as _, Frame, SizeHint};
 use tower_http::timeout::TimeoutBody;
 
-/// The request, with a body that fails after a longer pause.
-pub fn limit_pauses(request: Request, pause: Duration) -> Request {
-    request.map(|body| Body::new(Box::pin(TimeoutBody::new(pause, body))))
+/// At most this much of an unread body is discarded.
+const MAX_DISCARDED: usize = 64 * 1024;
+
+/// The rest of a body, once the request has been dropped without reading it to its end.
+#[derive(Clone, Default)]
+pub struct Unread(Arc<Mutex<Option<Body>>>);
+
+/// The request, with a body that fails after a longer pause, and the part of it that stays unread.
+pub fn limit_pauses(request: Request, pause: Duration) -> (Request, Unread) {
+    let unread = Unread::default();
+    if request.body().is_end_stream() {
+        return (request, unread);
+    }
+    let watched = |body| WatchedBody { body, unread: unread.clone() };
+    let request = request.map(|body| Body::new(Box::pin(TimeoutBody::new(pause, watched(body)))));
+    (request, unread)
+}
+
+impl Unread {
+    /// Whether nothing is left, so that the connection can serve another request: a short rest that
+    /// has arrived already is discarded.
+    pub fn is_nothing(&self) -> bool {
+        let Some(mut body) = self.lock().take() else { return true };
+        let (mut context, mut discarded) = (Context::from_waker(Waker::noop()), 0);
+        while discarded <= MAX_DISCARDED {
+            match Pin::new(&mut body).poll_frame(&mut context) {
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
+    /// A panic while the lock is held leaves the body consistent.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Body>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that leaves its unread part behind when it is dropped.
+struct WatchedBody {
+    body: Body,
+    unread: Unread,
+}
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        if !self.body.is_end_stream() {
+            *self.unread.lock() = Some(std::mem::take(&mut self.body));
+        }
+    }
 }
