@@ -193,9 +193,11 @@ impl PrivateRedis {
     }
 }
 
-async fn connect(url: &str) -> Result<MultiplexedConnection> {
+/// A connection that waits for as long as a busy machine may take to respond; the client's default
+/// is half a second.
+pub async fn connect(url: &str) -> Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(1)))
+        .set_connection_timeout(Some(RESPONSE_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT));
     Ok(Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?)
 }

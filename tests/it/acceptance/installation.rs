@@ -81,7 +81,7 @@ impl Installation {
 
     /// A connection to change the index directly.
     pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
-        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
+        tests::redis_server::connect(&self.redis.url()).await
     }
 
     /// Sends a request of the file as the first tenant, and checks the response status.

@@ -128,7 +128,7 @@ async fn without_writes_to_redis_the_api_is_degraded_and_accepts_jobs() -> Resul
     let tenant = app.system.tenant("acme").await?;
     let key = app.key(tenant, &["jobs:create"], None).await?.1;
     let api = ApiClient::new(ready.trim_end_matches("/api/health/readiness"), Some(&key));
-    let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
+    let mut connection = tests::redis_server::connect(&redis.url()).await?;
     let mut set = async |words: &[&str]| -> Result<()> {
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| {

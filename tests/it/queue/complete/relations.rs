@@ -21,7 +21,7 @@ use shared::{
 use tests::{eventually::eventually, system::TestSystem};
 use uuid::Uuid;
 
-use crate::queue::support::{LEASE, Ledger, PATIENCE, finishes::finish, indexed, queue, reaches, shard};
+use crate::queue::support::{LEASE, Ledger, PATIENCE, finishes::finish, indexed, queue, reaches, redis, shard};
 
 fn noop(system: &TestSystem, tenant: TenantId) -> NewJob {
     system.job(tenant, "noop", &json!({}))
@@ -70,7 +70,7 @@ async fn a_waiting_dependent_is_never_in_the_index() -> Result<()> {
     // The scheduler rebuilds, sweeps, crawls and promotes.
     let _scheduler = system.scheduler();
     indexed(&system, 1).await;
-    let mut connection = redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+    let mut connection = redis(&system).await?;
     let key = format!("{}:{{default}}:meta", system.prefix);
     redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await?;
     indexed(&system, 1).await;

@@ -16,6 +16,7 @@ use shared::{
     },
 };
 use sqlx::{Connection as _, PgConnection};
+use tests::redis_server::connect;
 use uuid::Uuid;
 
 use super::{
@@ -93,7 +94,7 @@ impl<'a> Scene<'a> {
             reconciler: Reconciler::new(system.system.clone(), index.clone()),
             producer: Producer::start(&system.system, index.clone(), system.clock.clone()),
             owner,
-            redis: redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?,
+            redis: connect(&system.redis_url).await?,
             index,
             prefix,
             leases: Vec::new(),

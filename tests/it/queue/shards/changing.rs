@@ -13,8 +13,10 @@ use tests::{
     system::TestSystem,
 };
 
-use super::{SPLIT, redis_of};
-use crate::queue::support::{LEASE, Ledger, PATIENCE, build_index, callback, indexed, leased, queue, reaches, shard};
+use super::SPLIT;
+use crate::queue::support::{
+    LEASE, Ledger, PATIENCE, build_index, callback, indexed, leased, queue, reaches, redis, shard,
+};
 
 const TENANTS: usize = 8;
 const JOBS: usize = 60;
@@ -57,7 +59,7 @@ async fn changing_the_shards_from_one_to_four_and_back_loses_and_repeats_nothing
     assert_eq!((tokens.len(), tokens.values().sum::<usize>()), (jobs, jobs));
     let built: u16 = redis::cmd("GET")
         .arg(format!("{}:{{default}}:shards", system.prefix))
-        .query_async(&mut redis_of(&system).await?)
+        .query_async(&mut redis(&system).await?)
         .await?;
     assert_eq!(built, 1);
     Ok(())

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{SPLIT, Scene, key, redis_of, tenants_of_each};
-use crate::queue::support::{LEASE, Ledger, PATIENCE, queue, reaches};
+use super::{SPLIT, Scene, key, tenants_of_each};
+use crate::queue::support::{LEASE, Ledger, PATIENCE, queue, reaches, redis};
 
 async fn limit(scene: &Scene, tenant: TenantId, row: LimitRow) -> Result<()> {
     Ok(scene.limiter.limit_tenant(tenant, &QueueScope::One(queue()), &row, true, &[queue()]).await?)
@@ -61,7 +61,7 @@ async fn a_pause_stops_all_shards_and_is_repaired_in_each() -> Result<()> {
     scene.limiter.reconcile(&[queue()]).await?;
     let flag = async |shard: usize, paused: &str| {
         let meta = key(&scene.system, &scene.shards[shard], "meta");
-        let mut redis = redis_of(&scene.system).await?;
+        let mut redis = redis(&scene.system).await?;
         anyhow::Ok(redis::cmd("HSET").arg(meta).arg("paused").arg(paused).query_async::<()>(&mut redis).await?)
     };
     flag(2, "1").await?;
@@ -82,7 +82,7 @@ async fn limits_are_repaired_in_the_tenants_shard() -> Result<()> {
     limit(&scene, tenant, LimitRow { max_running: Some(1), ..LimitRow::default() }).await?;
     scene.limiter.reconcile(&[queue()]).await?;
     assert_eq!(scene.limiter.reconcile(&[queue()]).await?, 0, "in agreement");
-    let mut redis = redis_of(&scene.system).await?;
+    let mut redis = redis(&scene.system).await?;
     let limits: Vec<String> = scene.shards.iter().map(|shard| key(&scene.system, shard, "limits")).collect();
     for (at, shard) in limits.iter().enumerate() {
         let known: bool =

@@ -8,7 +8,6 @@ mod fairness;
 mod running;
 
 use anyhow::Result;
-use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use shared::{
     queue::{Lease, Shard, dispatch::Consumer, limits::Limiter},
@@ -86,10 +85,6 @@ async fn tenants_of_each(system: &TestSystem, each: usize) -> Result<Vec<Vec<Ten
         }
     }
     Ok(tenants)
-}
-
-async fn redis_of(system: &TestSystem) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?)
 }
 
 /// A key of one shard, as an operator would type it.

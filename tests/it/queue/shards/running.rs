@@ -13,8 +13,8 @@ use tests::{
     system::TestSystem,
 };
 
-use super::{SPLIT, key, redis_of, tenants_of_each};
-use crate::queue::support::{LEASE, Ledger, PATIENCE, callback, indexed, queue};
+use super::{SPLIT, key, tenants_of_each};
+use crate::queue::support::{LEASE, Ledger, PATIENCE, callback, indexed, queue, redis};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_twenty_tenants_run_once_each() -> Result<()> {
@@ -99,10 +99,10 @@ async fn the_loss_of_one_shard_causes_a_rebuild_of_the_queue() -> Result<()> {
     indexed(&system, 20).await;
     let lost = system.index.shards(&queue()).nth(2).expect("four shards");
     let keys: Vec<Vec<u8>> =
-        redis::cmd("KEYS").arg(key(&system, &lost, "*")).query_async(&mut redis_of(&system).await?).await?;
+        redis::cmd("KEYS").arg(key(&system, &lost, "*")).query_async(&mut redis(&system).await?).await?;
     assert!(keys.len() >= 3, "{} keys", keys.len());
     let epoch = system.index.status(&queue()).await?.epoch;
-    redis::cmd("DEL").arg(&keys).query_async::<()>(&mut redis_of(&system).await?).await?;
+    redis::cmd("DEL").arg(&keys).query_async::<()>(&mut redis(&system).await?).await?;
     eventually(PATIENCE, "all shards come from a later rebuild", async || {
         let status = system.index.status(&queue()).await.ok()?;
         (status.state == IndexState::Ready && status.complete && status.epoch > epoch).then_some(())

@@ -26,6 +26,7 @@ use tests::{
     eventually::{eventually, poll_until},
     http_sink::HttpSink,
     process::{ProcessSpec, ProcessUnderTest},
+    redis_server,
     sql::id_at,
     system::TestSystem,
     tcp_proxy::TcpProxy,
@@ -165,7 +166,7 @@ async fn far(url: &str) -> Result<(String, TcpProxy)> {
 
 /// A connection for direct access to the index.
 pub async fn redis(system: &TestSystem) -> Result<redis::aio::MultiplexedConnection> {
-    Ok(redis::Client::open(system.redis_url.as_str())?.get_multiplexed_async_connection().await?)
+    redis_server::connect(&system.redis_url).await
 }
 
 /// A row of the ledger with the columns that only the engine sees.
