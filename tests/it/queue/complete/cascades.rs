@@ -1,6 +1,6 @@
 //! Job ends that affect more jobs than one transaction may touch.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
 use shared::{
     queue::{
@@ -15,18 +15,10 @@ use tests::system::TestSystem;
 use uuid::Uuid;
 
 use crate::queue::support::{
-    LEASE, build_index,
+    LEASE, build_index, cancel,
     chains::{CHAIN, after, all_are, chain, states},
     reaches,
 };
-
-async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
-    let mut transaction = system.tenants.begin(tenant).await?;
-    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
-    transaction.commit().await?;
-    announcement::cancelled(&system.index, &position).await;
-    Ok(())
-}
 
 async fn redrive(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<ControlOutcome> {
     let mut transaction = system.tenants.begin(tenant).await?;

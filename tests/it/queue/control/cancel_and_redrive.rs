@@ -5,13 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use http::StatusCode;
 use serde_json::json;
-use shared::{
-    queue::{
-        JobState, announcement,
-        control::{self, ControlFilter, ControlOutcome},
-        ledger::follow_up::Position,
-    },
-    tenancy::TenantId,
+use shared::queue::{
+    JobState, announcement,
+    control::{self, ControlFilter, ControlOutcome},
 };
 use tests::{
     eventually::eventually,
@@ -19,17 +15,10 @@ use tests::{
     sql::id_at,
     system::TestSystem,
 };
-use uuid::Uuid;
 
-use crate::queue::support::{LEASE, Ledger, PATIENCE, callback, indexed, reaches, shard, unleased, virtual_time};
-
-async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
-    let mut transaction = system.tenants.begin(tenant).await?;
-    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
-    transaction.commit().await?;
-    announcement::cancelled(&system.index, &position).await;
-    Ok(position)
-}
+use crate::queue::support::{
+    LEASE, Ledger, PATIENCE, callback, cancel, indexed, reaches, shard, unleased, virtual_time,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_waiting_job_never_runs() -> Result<()> {

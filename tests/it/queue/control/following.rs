@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use shared::queue::{
-    JobChange, Notice, Notices, announcement,
-    control::{self, ControlOutcome},
-};
+use shared::queue::{JobChange, Notice, Notices};
 use tests::{
     http_sink::{Behaviour, HttpSink},
     system::TestSystem,
@@ -16,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::queue::support::{LEASE, PATIENCE, callback, indexed, queue, reaches};
+use crate::queue::support::{LEASE, PATIENCE, callback, cancel, indexed, queue, reaches};
 
 const SPAN: Duration = Duration::from_mins(1);
 
@@ -67,10 +64,7 @@ async fn a_followed_job_announces_its_cancellation() -> Result<()> {
     let id = system.enqueue(vec![system.job(tenant, "noop", &json!({}))]).await?[0];
     indexed(&system, 1).await;
     system.index.watch(&queue(), tenant, id, SPAN).await?;
-    let mut transaction = system.tenants.begin(tenant).await?;
-    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { panic!("not cancelled") };
-    transaction.commit().await?;
-    announcement::cancelled(&system.index, &position).await;
+    cancel(&system, tenant, id).await?;
     assert_eq!(next(&mut notices).await, (id, JobChange::Cancelled));
     stop.cancel();
     Ok(())

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::{
     queue::{
-        JobChange, Lease, Notice, Notices, Settlement, announcement,
-        control::{self, ControlOutcome},
+        JobChange, Lease, Notice, Notices, Settlement,
         limits::{QueueScope, ledger::LimitRow},
         observe::explain::{Explanation, Reason, explain},
     },
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{SPLIT, Scene, key, tenants_of_each};
-use crate::queue::support::{LEASE, Ledger, PATIENCE, queue, reaches, redis};
+use crate::queue::support::{LEASE, Ledger, PATIENCE, cancel, queue, reaches, redis};
 
 async fn limit(scene: &Scene, tenant: TenantId, row: LimitRow) -> Result<()> {
     Ok(scene.limiter.limit_tenant(tenant, &QueueScope::One(queue()), &row, true, &[queue()]).await?)
@@ -93,14 +92,6 @@ async fn limits_are_repaired_in_the_tenants_shard() -> Result<()> {
     assert_eq!(scene.limiter.reconcile(&[queue()]).await?, 1);
     scene.backlog(3).await?;
     assert_eq!(scene.fetch(3, 10).await?.len(), 1);
-    Ok(())
-}
-
-async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<()> {
-    let mut transaction = system.tenants.begin(tenant).await?;
-    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
-    transaction.commit().await?;
-    announcement::cancelled(&system.index, &position).await;
     Ok(())
 }
 

@@ -8,14 +8,16 @@ pub mod rows_read;
 
 use std::{io::Write as _, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use shared::{
     db::{PoolSettings, SystemDb},
     queue::{
-        Index, IndexSettings, IndexState, NewJob, QueueName, Shard, ShardCounts,
+        Index, IndexSettings, IndexState, NewJob, QueueName, Shard, ShardCounts, announcement,
+        control::{self, ControlOutcome},
         enqueue::Producer,
+        ledger::follow_up::Position,
         observe::inspect::JobRecord,
         repair::check::{Checker, Extent},
     },
@@ -139,6 +141,15 @@ pub async fn virtual_time(system: &TestSystem, tenant: TenantId) -> Result<f64> 
     };
     let is_active = asked("ZSCORE", "active").await?;
     is_active.or(asked("HGET", "vtimes").await?).context("the tenant is not in the index")
+}
+
+/// Cancels a job and announces that, as the API does.
+pub async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<Position> {
+    let mut transaction = system.tenants.begin(tenant).await?;
+    let ControlOutcome::Done(position) = control::cancel(&mut transaction, id).await? else { bail!("not cancelled") };
+    transaction.commit().await?;
+    announcement::cancelled(&system.index, &position).await;
+    Ok(position)
 }
 
 /// The index through a proxy, with this response time-out.
