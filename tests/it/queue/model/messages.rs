@@ -169,7 +169,7 @@ impl Scene<'_> {
         for id in own.difference(&leased) {
             self.model.index.settle(*id, number, false);
         }
-        self.give_up_expired(&over, &own).await?;
+        self.give_up_expired(over, &own).await?;
         for lease in fetched.leases {
             self.model.index.renumber(lease.id, number, self.leases.len());
             self.leases.push(Held { lease, alive: true, life });

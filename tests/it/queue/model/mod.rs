@@ -71,6 +71,8 @@ struct World {
     system: TestSystem,
     term: Term,
     tenants: Vec<TenantId>,
+    /// How often a worker did not discard an expired job.
+    missed_discards: AtomicUsize,
 }
 
 impl World {
@@ -83,7 +85,7 @@ impl World {
         for number in 0..TENANTS {
             tenants.push(system.tenant(&format!("tenant-{number}")).await?);
         }
-        Ok(Self { system, term, tenants })
+        Ok(Self { system, term, tenants, missed_discards: AtomicUsize::new(0) })
     }
 
     async fn follow(&self, beginning: &[Step], steps: &[Step], seen: Option<&Arc<AtomicUsize>>) -> Result<()> {

@@ -58,8 +58,6 @@ pub struct Scene<'a> {
     pub reconciler: Reconciler,
     pub producer: Producer,
     pub owner: PgConnection,
-    /// How often the leader had to discard an expired job that a worker had fetched.
-    pub left_to_the_leader: usize,
     pub checker: Checker,
     pub redis: MultiplexedConnection,
     prefix: String,
@@ -86,7 +84,6 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             world,
             messages,
-            left_to_the_leader: 0,
             rescue: None,
             life: 0,
             checker: Checker::new(system.system.clone(), index.clone(), LEASE),
