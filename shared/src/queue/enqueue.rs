@@ -11,7 +11,10 @@ mod isolated;
 mod pusher;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::{
     sync::oneshot,
@@ -24,7 +27,7 @@ use self::{
     intake::{Intake, Open},
     isolated::queues::IsolatedTenants,
     pusher::Pusher,
-    writer::Writer,
+    writer::{LastCommit, Writer},
 };
 use crate::queue::{
     index::Index,
@@ -66,6 +69,18 @@ struct Waiting {
     request: EnqueueRequest,
     since: Instant,
     answer: oneshot::Sender<Result<Enqueued, EnqueueError>>,
+    claim: Claim,
+}
+
+/// Decides between the writer that begins to commit a request and the client that stops waiting.
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether the caller is the first.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 impl Waiting {
@@ -81,6 +96,7 @@ pub struct Producer {
     requests: Arc<Open>,
     pusher: Pusher,
     commits: TaskTracker,
+    last_commit: LastCommit,
 }
 
 impl Producer {
@@ -95,9 +111,11 @@ impl Producer {
             pusher: pusher.clone(),
             commits: commits.clone(),
             isolated: IsolatedTenants::default(),
+            last_commit: LastCommit::default(),
         };
+        let last_commit = writer.last_commit.clone();
         tokio::spawn(group::write(Arc::clone(&intake), writer));
-        Self { requests: Arc::new(Open(intake)), pusher, commits }
+        Self { requests: Arc::new(Open(intake)), pusher, commits, last_commit }
     }
 
     /// Waits until accepted requests are committed and lone jobs are pushed, for up to 5 s. Called
@@ -110,17 +128,23 @@ impl Producer {
     }
 
     /// Commits the request's jobs and returns once the commit is durable. If no result arrives in
-    /// time, the error is [`EnqueueError::Unavailable`] and the outcome is unknown.
+    /// time, the error is [`EnqueueError::Unavailable`] and the outcome is unknown, or
+    /// [`EnqueueError::Overloaded`] if the jobs are not committed because of the tenant's backlog.
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         // A request without jobs belongs to no tenant.
         if request.jobs.is_empty() {
             return Ok(Enqueued::Created);
         }
         let (answer, committed) = oneshot::channel();
-        let waiting = Waiting { request, since: Instant::now(), answer };
+        let claim = Claim::default();
+        let waiting = Waiting { request, since: Instant::now(), answer, claim: claim.clone() };
         self.requests.push(waiting)?;
-        let answer = patience::within(committed).await;
-        answer.and_then(Result::ok).unwrap_or(Err(EnqueueError::Unavailable))
+        if let Some(Ok(result)) = patience::within(committed).await {
+            return result;
+        }
+        // Requests of others are committed, so the tenant's own requests were too many.
+        let is_own_backlog = claim.take() && self.last_commit.is_recent();
+        Err(if is_own_backlog { EnqueueError::Overloaded } else { EnqueueError::Unavailable })
     }
 
     /// Inserts jobs of the transaction's tenant within that transaction, and returns those refused

@@ -191,8 +191,8 @@ pub async fn retry(
     show(Permit::from(permit), State(state), Path(id)).await
 }
 
-fn done(steered: ControlOutcome) -> Result<Position, Problem> {
-    match steered {
+fn done(outcome: ControlOutcome) -> Result<Position, Problem> {
+    match outcome {
         ControlOutcome::Done(position) => Ok(position),
         ControlOutcome::Refused(state) => Err(Problem::new(ProblemCode::Conflict)
             .detail(format!("the job is {}", state.as_str()))
@@ -209,12 +209,12 @@ impl From<EnqueueError> for Problem {
     fn from(error: EnqueueError) -> Self {
         let (code, reason) = match error {
             EnqueueError::KeyInFlight => (ProblemCode::IdempotencyInFlight, "key_in_flight"),
-            EnqueueError::Overloaded => (ProblemCode::Unavailable, "overloaded"),
+            EnqueueError::Overloaded => (ProblemCode::TooManyInFlight, "overloaded"),
             EnqueueError::Unavailable => (ProblemCode::Unavailable, "unavailable"),
             EnqueueError::Ledger(_) => (ProblemCode::Internal, "ledger"),
         };
         metrics::counter!(shared::telemetry::names::ENQUEUE_REJECTED_TOTAL, "reason" => reason).increment(1);
         let problem = Self::new(code).caused_by(error);
-        if code == ProblemCode::IdempotencyInFlight { problem.retry_after(1) } else { problem }
+        if code.status().is_client_error() { problem.retry_after(1) } else { problem }
     }
 }

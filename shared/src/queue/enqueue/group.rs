@@ -96,7 +96,10 @@ impl Writer {
             group.iter().map(|waiting| waiting.since).min().unwrap_or_else(Instant::now) + patience::PATIENCE;
         loop {
             let error = match self.insert(group, in_doubt).await {
-                Ok(committed) => return Ok(committed),
+                Ok(committed) => {
+                    self.last_commit.note();
+                    return Ok(committed);
+                }
                 Err(error) => error,
             };
             if db::is_lock_held(&error) {

@@ -24,12 +24,14 @@ use crate::fair_queue::FairQueue;
 const WAITING_REQUESTS: usize = 10_000;
 /// Requests in one group.
 pub(super) const MAX_REQUESTS: usize = 500;
-/// Jobs in one group; only its last request may exceed the bound.
-pub(super) const MAX_JOBS: usize = 1_000;
+/// Weight of one group; only its last request may exceed the bound.
+pub(super) const MAX_WEIGHT: usize = 1_000;
 /// The same for a group of single requests.
-const MAX_SINGLE_JOBS: usize = 250;
-/// A request with more jobs counts as bulk.
-const MAX_JOBS_OF_SINGLE: usize = 10;
+const MAX_SINGLE_WEIGHT: usize = 250;
+/// A request that weighs more counts as bulk.
+const MAX_WEIGHT_OF_SINGLE: usize = 10;
+/// Bytes of args that weigh as much as a job.
+const BYTES_OF_A_JOB: usize = 8 * 1024;
 
 /// The waiting requests and the permits to write them.
 pub(super) struct Intake {
@@ -89,6 +91,13 @@ impl Drop for Open {
     }
 }
 
+impl Waiting {
+    /// The work that a commit of the request is: its jobs, and their args where those are large.
+    pub(super) fn weight(&self) -> usize {
+        self.request.jobs.iter().map(|job| 1 + job.args.get().len() / BYTES_OF_A_JOB).sum()
+    }
+}
+
 impl Intake {
     /// An intake for this many groups at the same time.
     pub(super) fn new(writers: usize) -> Arc<Self> {
@@ -98,10 +107,10 @@ impl Intake {
     }
 
     fn push(&self, waiting: Waiting) -> Result<(), EnqueueError> {
-        let (tenant, jobs) = (waiting.tenant(), waiting.request.jobs.len());
+        let (tenant, weight) = (waiting.tenant(), waiting.weight());
         let mut state = self.lock();
-        let queue = if jobs > MAX_JOBS_OF_SINGLE { &mut state.bulks } else { &mut state.singles };
-        queue.push_bounded(WAITING_REQUESTS, tenant, jobs, waiting).map_err(|_| EnqueueError::Overloaded)?;
+        let queue = if weight > MAX_WEIGHT_OF_SINGLE { &mut state.bulks } else { &mut state.singles };
+        queue.push_bounded(WAITING_REQUESTS, tenant, weight, waiting).map_err(|_| EnqueueError::Overloaded)?;
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -135,8 +144,8 @@ impl Intake {
         };
         state.was_bulk = bulk.is_some();
         let requests = match bulk {
-            Some(_) => state.bulks.take(MAX_REQUESTS, MAX_JOBS),
-            None => state.singles.take(MAX_REQUESTS, MAX_SINGLE_JOBS),
+            Some(_) => state.bulks.take(MAX_REQUESTS, MAX_WEIGHT),
+            None => state.singles.take(MAX_REQUESTS, MAX_SINGLE_WEIGHT),
         };
         let is_over = state.is_closed && state.bulks.is_empty();
         (!requests.is_empty() || is_over).then_some((requests, bulk))

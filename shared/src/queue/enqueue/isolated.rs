@@ -50,12 +50,14 @@ impl Waiting {
 }
 
 impl Writer {
-    /// Removes from a group the requests that must not be written with it, and refuses those that
-    /// waited too long: their clients have already been refused.
+    /// Removes from a group the requests that must not be written with it, and those whose clients
+    /// have waited too long.
     pub(super) fn divert(&self, group: Vec<Waiting>) -> Vec<Waiting> {
         let mut kept = Vec::with_capacity(group.len());
         for waiting in group {
-            if waiting.is_late() {
+            if !waiting.claim.take() {
+                // The client was refused already.
+            } else if waiting.is_late() {
                 let _ = waiting.answer.send(Err(EnqueueError::Unavailable));
             } else if waiting.is_heavy() || self.isolated.is_isolated(waiting.tenant()) {
                 self.leave(Isolated::new(waiting, false));

@@ -1,8 +1,13 @@
 //! What writing a group needs, whether it is written at once (`group.rs`) or apart from the others
 //! (`isolated.rs`).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{EnqueueError, Waiting, isolated::queues::IsolatedTenants, pusher::Pusher};
@@ -11,6 +16,9 @@ use crate::{
     queue::ledger::insert_related,
     tenancy::TenantId,
 };
+
+/// Shorter than a client waits: with an unavailable ledger no request is committed for longer.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// The resources for writing groups.
 #[derive(Clone)]
@@ -21,6 +29,27 @@ pub(super) struct Writer {
     pub(super) commits: TaskTracker,
     /// Tenants whose requests must not delay the shared groups.
     pub(super) isolated: IsolatedTenants,
+    pub(super) last_commit: LastCommit,
+}
+
+/// When requests were committed last. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct LastCommit(Arc<Mutex<Option<Instant>>>);
+
+impl LastCommit {
+    pub(super) fn note(&self) {
+        *self.lock() = Some(Instant::now());
+    }
+
+    /// Whether the ledger was committing a moment ago.
+    pub(super) fn is_recent(&self) -> bool {
+        self.lock().is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    /// A panic while the lock is held leaves the time consistent.
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Jobs without relations go together in one statement, before all others. A request with relations

@@ -12,25 +12,30 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::future::join_all;
 use serde_json::json;
 use shared::{
     queue::{
         NewJob,
-        enqueue::Producer,
+        enqueue::{EnqueueError, Producer},
         ledger::request::{EnqueueRequest, Enqueued},
     },
     tenancy::TenantId,
 };
 use tests::{eventually::eventually, system::TestSystem, tcp_proxy::Mode};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
-use crate::queue::support::{PATIENCE, build_index, far_index, redis, root};
+use crate::queue::support::{Ledger, PATIENCE, build_index, far_index, far_ledger, redis, root};
 
 /// Requests of the large tenant, each with [`BULK`] jobs.
 const REQUESTS: usize = 30;
 const BULK: usize = 500;
 /// The delay in each direction between producer and Redis.
 const DELAY: Duration = Duration::from_millis(10);
+/// The delay in each direction between producer and PostgreSQL, where few requests can be committed
+/// in the time that a client waits.
+const FAR: Duration = Duration::from_millis(300);
 
 fn jobs(system: &TestSystem, tenant: TenantId, count: usize) -> Vec<NewJob> {
     (0..count).map(|_| system.job(tenant, "noop", &json!({}))).collect()
@@ -80,6 +85,38 @@ async fn a_single_request_does_not_wait_for_another_tenants_bulk() -> Result<()>
 async fn a_bulk_request_waits_for_at_most_one_group_of_another_tenant() -> Result<()> {
     let meanwhile = answered_meanwhile(BULK).await?;
     assert!(meanwhile <= 12, "{meanwhile} of {REQUESTS} bulk requests were completed meanwhile");
+    Ok(())
+}
+
+/// A tenant that sends more than can be committed is told so; the ledger is available.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_a_tenants_own_backlog_holds_up_are_refused_as_too_many() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let tenant = system.tenant("acme").await?;
+    let (db, proxy) = far_ledger(&system).await?;
+    let producer = Producer::start(&db, system.index.clone(), system.clock.clone());
+    let send = async |_| {
+        let jobs = jobs(&system, tenant, BULK);
+        let first = jobs[0].id;
+        (first, producer.enqueue(EnqueueRequest { jobs, idempotency: None }).await)
+    };
+    // Opens the connections.
+    send(0).await.1?;
+    proxy.set(Mode::Delay(FAR));
+    let answers = join_all((0..2 * REQUESTS).map(send)).await;
+    let refused: Vec<Uuid> = answers
+        .iter()
+        .filter(|(_, answer)| matches!(answer, Err(EnqueueError::Overloaded)))
+        .map(|(id, _)| *id)
+        .collect();
+    assert!(refused.len() >= REQUESTS, "{} of {} requests were refused as too many", refused.len(), answers.len());
+    assert!(answers.iter().any(|(_, answer)| answer.is_ok()), "nothing was committed");
+    producer.finish().await;
+    let committed: i64 = sqlx::query_scalar("select count(*) from jobs where id = any($1)")
+        .bind(refused)
+        .fetch_one(&mut Ledger::open(&system).await?.0)
+        .await?;
+    assert_eq!(committed, 0, "refused requests were committed");
     Ok(())
 }
 

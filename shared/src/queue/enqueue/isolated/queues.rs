@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::super::{
     EnqueueError, Waiting,
-    intake::{MAX_JOBS, MAX_REQUESTS},
+    intake::{MAX_REQUESTS, MAX_WEIGHT},
 };
 use crate::{patience, tenancy::TenantId};
 
@@ -104,12 +104,12 @@ impl IsolatedTenants {
 
     /// The next requests to write; empty if none wait, which ends the task.
     pub(super) fn take(&self, tenant: TenantId) -> Vec<Isolated> {
-        let (mut queues, mut jobs) = (self.queues(), 0);
+        let (mut queues, mut weight) = (self.queues(), 0);
         let Some(queue) = queues.get_mut(&tenant) else { return Vec::new() };
         let mut batch = Vec::new();
-        while batch.len() < MAX_REQUESTS && jobs < MAX_JOBS {
+        while batch.len() < MAX_REQUESTS && weight < MAX_WEIGHT {
             let Some(next) = queue.requests.pop_front() else { break };
-            jobs += next.waiting.request.jobs.len();
+            weight += next.waiting.weight();
             batch.push(next);
         }
         queue.is_served = !batch.is_empty();
