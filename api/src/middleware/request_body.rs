@@ -1,4 +1,4 @@
-//! Limits how slowly a body may arrive, and finds out how much of it was read. axum's
+//! Limits how slowly a body may arrive, and discards what the handler did not read of it. axum's
 //! `DefaultBodyLimit`, set in [`crate::server::layers`], limits its size.
 //!
 //! Invariant: reading fails after a pause longer than the limit, so a slow sender occupies a
@@ -7,7 +7,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,10 +16,15 @@ use axum::{
     extract::Request,
 };
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
 use tower_http::timeout::TimeoutBody;
 
 /// At most this much of an unread body is discarded.
-const MAX_DISCARDED: usize = 64 * 1024;
+const MAX_DISCARDED: usize = 16 << 20;
+/// At most this long. Clients are promised a refusal in three seconds, and most refusals need none
+/// of them.
+const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// The rest of a body, once the request has been dropped without reading it to its end.
 #[derive(Clone, Default)]
@@ -37,19 +42,32 @@ pub fn limit_pauses(request: Request, pause: Duration) -> (Request, Unread) {
 }
 
 impl Unread {
-    /// Whether nothing is left, so that the connection can serve another request: a short rest that
-    /// has arrived already is discarded.
-    pub fn is_nothing(&self) -> bool {
-        let Some(mut body) = self.lock().take() else { return true };
-        let (mut context, mut discarded) = (Context::from_waker(Waker::noop()), 0);
-        while discarded <= MAX_DISCARDED {
-            match Pin::new(&mut body).poll_frame(&mut context) {
-                Poll::Ready(None) => return true,
-                Poll::Ready(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+    /// Reads and discards the rest, so that the connection can serve another request, and so that a
+    /// client that sends its whole body before it reads receives the response: closing a connection
+    /// with data that nobody read resets it. Returns whether nothing is left.
+    pub async fn discard(&self) -> bool {
+        let Some(mut body) = self.take() else { return true };
+        let discarding = async {
+            let mut discarded = 0;
+            while discarded <= MAX_DISCARDED {
+                match body.frame().await {
+                    None => return true,
+                    Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) => return false,
+                }
             }
-        }
-        false
+            false
+        };
+        timeout(DISCARD_TIME, discarding).await.unwrap_or(false)
+    }
+
+    /// Whether the body was read to its end.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    fn take(&self) -> Option<Body> {
+        self.lock().take()
     }
 
     /// A panic while the lock is held leaves the body consistent.

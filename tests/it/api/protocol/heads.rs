@@ -149,3 +149,15 @@ async fn a_connection_is_used_again_after_a_refusal_unless_the_response_says_clo
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await??;
     Ok(())
 }
+
+/// Most clients read only after they have sent the whole body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_a_client_that_first_sends_its_whole_body() -> Result<()> {
+    let app = TestApp::start().await?;
+    for _ in 0..10 {
+        let length = 6 << 20;
+        let (answer, _) = refused_early(&app, length, &" ".repeat(length)).await?;
+        assert!(answer.contains("\"code\":\"unauthenticated\""), "{answer}");
+    }
+    Ok(())
+}
