@@ -51,8 +51,7 @@ pub async fn cancel_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<(Vec
     let locked = follow_up::lock(transaction, ids, &vec![true; ids.len()]).await?;
     let rows = sqlx::query!(
         r#"update jobs j set state = 'cancelled', finalized_at = now()
-           from (select id from unnest($1::uuid[]) as t (id) order by id) i
-           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
+           where j.id = any($1) and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.queue, j.priority, j.attempt, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         ids
     )

@@ -77,7 +77,7 @@ pub async fn redrive_all(transaction: &mut TenantTx, ids: &[Uuid]) -> Result<Red
         "update jobs j set state = 'available', finalized_at = null, run_at = now(), attempt = j.attempt + 1, failures = 0, crashes = 0,
                 waits_for = 0, hooks = i.hooks, expires_at = case when j.expires_at > now() then j.expires_at end
          from (select * from unnest($1::uuid[], $2::int2[]) as t (id, hooks) order by id) i
-         where j.id = i.id returning j.id, j.queue, j.priority, j.attempt",
+         where j.id = i.id and j.id = any($1) returning j.id, j.queue, j.priority, j.attempt",
         &ids,
         &hooks
     )

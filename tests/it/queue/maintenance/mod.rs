@@ -4,6 +4,7 @@
 mod equal_times;
 mod eviction_policy;
 mod expiry;
+mod fresh_partition;
 mod promotion;
 mod query_plans;
 mod retention;

@@ -42,16 +42,19 @@ pub(in crate::queue) async fn lock(
     fails: &[bool],
 ) -> Result<Locked, sqlx::Error> {
     let limit = i64::try_from(ids.len()).unwrap_or(i64::MAX).saturating_add(STEP);
+    // `offset 0` keeps the planner from joining in another order: without statistics it would read
+    // all of the tenant's jobs for each step of the recursion.
     let locked = sqlx::query_scalar!(
         r#"with recursive reach (tenant_id, id, batch_id, fails, ends) as (
              select j.tenant_id, j.id, case when j.hooks & 2 <> 0 then j.batch_id end, i.fails, true
-             from unnest($1::uuid[], $2::bool[]) as i (id, fails) join jobs j on j.id = i.id
+             from unnest($1::uuid[], $2::bool[]) as i (id, fails)
+             cross join lateral (select tenant_id, id, hooks, batch_id from jobs where id = i.id offset 0) j
              union
              select d.tenant_id, d.job_id, case when j.hooks & 2 <> 0 then j.batch_id end,
                     r.fails and not d.run_on_failure, r.fails and not d.run_on_failure
              from reach r
              join job_dependencies d on d.tenant_id = r.tenant_id and d.depends_on = r.id
-             join jobs j on j.id = d.job_id
+             cross join lateral (select hooks, batch_id from jobs where id = d.job_id offset 0) j
              where r.ends),
            -- Breadth first, and evaluated no further than the limit.
            near as materialized (select * from reach limit $3)
@@ -167,7 +170,7 @@ pub(super) async fn release(
            state = case when j.waits_for = i.count and j.run_at <= now() then 'available'::job_state else j.state end,
            run_at = case when j.waits_for = i.count then greatest(j.run_at, now()) else j.run_at end
          from (select * from unnest($1::uuid[], $2::int2[]) as t (id, count) order by id) i
-         where j.id = i.id and j.waits_for >= i.count and j.state not in ('completed', 'cancelled', 'discarded')
+         where j.id = i.id and j.id = any($1) and j.waits_for >= i.count and j.state not in ('completed', 'cancelled', 'discarded')
          returning j.id, j.tenant_id, j.queue, j.priority, j.run_at, j.waits_for",
         &ids,
         &counts
@@ -200,7 +203,7 @@ async fn cancel(
              errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', now(),
                  'error', 'cancelled: job ' || i.cause || ', which it waited for, did not complete')
            from (select * from unnest($1::uuid[], $2::uuid[]) as t (id, cause) order by id) i
-           where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded')
+           where j.id = i.id and j.id = any($1) and j.state not in ('completed', 'cancelled', 'discarded')
            returning j.id, j.tenant_id, j.queue, j.priority, j.attempt, j.state as "state: JobState", j.hooks, j.unique_key, j.batch_id, j.waits_for"#,
         &ids,
         &causes
