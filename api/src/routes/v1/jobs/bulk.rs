@@ -112,15 +112,15 @@ pub async fn retry(
     State(state): State<AppState>,
     Json(submission): Json<ManySubmission<GivenUp>>,
 ) -> Result<Json<ManyOutcome>, Problem> {
-    let mut steering = Steering::new(&permit, &state, submission).await?;
-    while let Some((mut transaction, ids)) = steering.next().await? {
+    let mut selection = Selection::new(&permit, &state, submission).await?;
+    while let Some((mut transaction, ids)) = selection.next().await? {
         let redriven = control::redrive_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
         announcement::redriven(&state.stores.index, &redriven.done).await;
-        steering.outcome.changed += redriven.done.len();
-        steering.outcome.key_held += redriven.key_held.len();
+        selection.outcome.changed += redriven.done.len();
+        selection.outcome.key_held += redriven.key_held.len();
     }
-    Ok(Json(steering.outcome))
+    Ok(Json(selection.outcome))
 }
 
 /// Cancels waiting and running jobs.
@@ -131,19 +131,19 @@ pub async fn cancel(
     State(state): State<AppState>,
     Json(submission): Json<ManySubmission<Unfinished>>,
 ) -> Result<Json<ManyOutcome>, Problem> {
-    let mut steering = Steering::new(&permit, &state, submission).await?;
-    while let Some((mut transaction, ids)) = steering.next().await? {
+    let mut selection = Selection::new(&permit, &state, submission).await?;
+    while let Some((mut transaction, ids)) = selection.next().await? {
         let (done, follow_up) = control::cancel_all(&mut transaction, &ids).await?;
         transaction.commit().await?;
         announcement::all_cancelled(&state.stores.index, &done).await;
         follow_up.announce(&state.stores.index).await;
-        steering.outcome.changed += done.len();
+        selection.outcome.changed += done.len();
     }
-    Ok(Json(steering.outcome))
+    Ok(Json(selection.outcome))
 }
 
 /// Iterates over the jobs that match a filter.
-struct Steering<'a> {
+struct Selection<'a> {
     state: &'a AppState,
     tenant: TenantId,
     filter: ControlFilter,
@@ -153,7 +153,7 @@ struct Steering<'a> {
     outcome: ManyOutcome,
 }
 
-impl<'a> Steering<'a> {
+impl<'a> Selection<'a> {
     async fn new(
         permit: &Permit<JobsControl>,
         state: &'a AppState,
