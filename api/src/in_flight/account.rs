@@ -5,18 +5,13 @@
 //! without a credential has no tenant to charge, and its route bounds its body. Counted bytes are
 //! released when the response has been sent.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, HttpBody as _},
     response::Response,
 };
-use http_body::{Frame, SizeHint};
-use shared::tenancy::TenantId;
+use shared::{http_server::HeldBody, tenancy::TenantId};
 
 use super::bytes::{Counted, InFlightBytes};
 use crate::tenant_counts::Full;
@@ -51,7 +46,7 @@ impl RequestAccount {
     pub fn count_response(self, response: Response) -> Response {
         let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         self.replace(bytes.unwrap_or(0));
-        response.map(|inner| Body::new(CountedBody { inner, _account: self }))
+        response.map(|inner| Body::new(HeldBody::new(inner, self)))
     }
 
     /// Replaces the count of the body by that of the response.
@@ -65,31 +60,5 @@ impl RequestAccount {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A response body that keeps its bytes counted until it is dropped.
-struct CountedBody {
-    inner: Body,
-    _account: RequestAccount,
-}
-
-impl HttpBody for CountedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

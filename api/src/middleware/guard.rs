@@ -14,7 +14,7 @@ use axum::{
 };
 use http::{
     Version,
-    header::{CONNECTION, EXPECT, HeaderValue},
+    header::{CONNECTION, HeaderValue},
 };
 
 use super::{request_body, request_head, time_limit::Deadline};
@@ -32,13 +32,11 @@ pub struct TimeLimits {
 /// The middleware.
 pub async fn handle(State(limits): State<TimeLimits>, request: Request, next: Next) -> Response {
     let version = request.version();
-    // Such a client sends no body after a refusal; reading would request it.
-    let expects_continue = request.headers().contains_key(EXPECT);
     let (request, unread) = request_body::limit_pauses(request, limits.body_pause);
     let mut response = respond(limits, request, next).await;
     // The server closes an HTTP/1 connection on which the rest of a body is still to come. Without
     // this header the client would send its next request there.
-    if version < Version::HTTP_2 && (expects_continue && !unread.is_empty() || !unread.discard().await) {
+    if version < Version::HTTP_2 && !unread.discard().await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

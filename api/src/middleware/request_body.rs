@@ -6,7 +6,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +15,7 @@ use axum::{
     body::{Body, Bytes},
     extract::Request,
 };
+use http::header::EXPECT;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -28,11 +29,15 @@ const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// The rest of a body, once the request has been dropped without reading it to its end.
 #[derive(Clone, Default)]
-pub struct Unread(Arc<Mutex<Option<Body>>>);
+pub struct Unread {
+    rest: Arc<Mutex<Option<Body>>>,
+    /// The client sends the body only when it is read (`Expect: 100-continue`).
+    is_on_request: bool,
+}
 
 /// The request, with a body that fails after a longer pause, and the part of it that stays unread.
 pub fn limit_pauses(request: Request, pause: Duration) -> (Request, Unread) {
-    let unread = Unread::default();
+    let unread = Unread { is_on_request: request.headers().contains_key(EXPECT), ..Unread::default() };
     if request.body().is_end_stream() {
         return (request, unread);
     }
@@ -44,9 +49,13 @@ pub fn limit_pauses(request: Request, pause: Duration) -> (Request, Unread) {
 impl Unread {
     /// Reads and discards the rest, so that the connection can serve another request, and so that a
     /// client that sends its whole body before it reads receives the response: closing a connection
-    /// with data that nobody read resets it. Returns whether nothing is left.
+    /// with unread data resets it. Returns whether nothing is left.
     pub async fn discard(&self) -> bool {
-        let Some(mut body) = self.take() else { return true };
+        let rest = self.lock().take();
+        let Some(mut body) = rest else { return true };
+        if self.is_on_request {
+            return false;
+        }
         let discarding = async {
             let mut discarded = 0;
             while discarded <= MAX_DISCARDED {
@@ -61,18 +70,9 @@ impl Unread {
         timeout(DISCARD_TIME, discarding).await.unwrap_or(false)
     }
 
-    /// Whether the body was read to its end.
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    fn take(&self) -> Option<Body> {
-        self.lock().take()
-    }
-
     /// A panic while the lock is held leaves the body consistent.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Body>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Body>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,7 @@ mod activity;
 mod connection;
 mod flood;
 mod frames;
+mod held_body;
 mod listener;
 mod open_connections;
 mod open_files;
@@ -37,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Acceptor;
+pub use self::held_body::HeldBody;
 pub use self::listener::{ListenError, bind};
 
 /// The error type of bodies, as in tower and hyper.

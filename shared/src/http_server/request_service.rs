@@ -8,14 +8,14 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::Service;
 use tower::ServiceExt;
 
 use super::activity::{Activity, InFlight};
+use super::held_body::HeldBody;
 use super::{HttpService, PeerAddr};
 
 pub(super) struct RequestService<S> {
@@ -29,7 +29,7 @@ where
     S: tower::Service<Request<Incoming>, Response = Response<B>> + HttpService<B>,
     B: 'static,
 {
-    type Response = Response<TrackedBody<B>>;
+    type Response = Response<HeldBody<B, InFlight>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -39,33 +39,7 @@ where
         let response = self.inner.clone().oneshot(request);
         Box::pin(async move {
             let response = response.await?;
-            Ok(response.map(|inner| TrackedBody { inner, _in_flight: in_flight }))
+            Ok(response.map(|inner| HeldBody::new(inner, in_flight)))
         })
-    }
-}
-
-/// A response body that keeps its request counted as in flight.
-pub(super) struct TrackedBody<B> {
-    inner: B,
-    _in_flight: InFlight,
-}
-
-impl<B: Body + Unpin> Body for TrackedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

@@ -9,3 +9,4 @@ mod large_values;
 mod replay;
 mod requests;
 mod times;
+mod unread_bodies;
