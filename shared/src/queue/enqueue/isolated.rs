@@ -57,7 +57,9 @@ impl Writer {
         for waiting in group {
             if !waiting.claim.take() {
                 // The client was refused already.
-            } else if waiting.is_late() {
+                continue;
+            }
+            if waiting.is_late() {
                 let _ = waiting.answer.send(Err(EnqueueError::Unavailable));
             } else if waiting.is_heavy() || self.isolated.is_isolated(waiting.tenant()) {
                 self.leave(Isolated::new(waiting, false));
@@ -129,17 +131,14 @@ impl Writer {
             // A request that may be committed already is written alone, so that only its own ids
             // are looked up; one whose key was in flight a moment ago, so that the others need not
             // wait for its lock and be tried again.
-            let in_flight = self.isolated.keys_in_flight(tenant);
-            let is_alone = |request: &Isolated| {
-                request.known.in_doubt || request.waiting.key().is_some_and(|key| in_flight.contains(key))
-            };
+            let is_in_flight = |request: &Isolated| self.isolated.is_in_flight(tenant, request.waiting.key());
+            let is_alone = |request: &Isolated| request.known.in_doubt || is_in_flight(request);
             let (alone, together): (Vec<_>, Vec<_>) = first.into_iter().partition(is_alone);
             for part in apart(together).chain(alone.into_iter().map(|request| vec![request])) {
                 self.commit_apart(tenant, part).await;
             }
-            let in_flight = self.isolated.keys_in_flight(tenant);
             for follower in followers {
-                let is_blocked = follower.waiting.key().is_some_and(|key| in_flight.contains(key));
+                let is_blocked = is_in_flight(&follower);
                 self.leave(if is_blocked { follower.blocked(true) } else { follower });
             }
             drop(turn);

@@ -94,6 +94,9 @@ pub(in crate::queue) async fn locked(
     executor: impl Executor<'_, Database = Postgres>,
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(HashSet::default());
+    }
     let locked = sqlx::query_scalar!(
         r#"with free as (select id from jobs where id = any($1) order by id for no key update skip locked)
            select id from jobs where id = any($1) and id not in (select id from free)"#,

@@ -100,9 +100,6 @@ pub struct Begun {
 pub async fn begin(db: &SystemDb, index: &Index, shard: &Shard, term: &Term) -> Result<Option<Begun>, StoreError> {
     let mut expired = index.claim_expired(shard, MAX_BATCH).await?;
     let is_full = expired.len() >= MAX_BATCH;
-    if expired.is_empty() {
-        return Ok(None);
-    }
     let ids: Vec<Uuid> = expired.iter().map(|(id, _)| *id).collect();
     let locked = rows::locked(db.pool(), &ids).await?;
     expired.retain(|(id, _)| !locked.contains(id));

@@ -2,14 +2,11 @@
 //! statements that name jobs by id find them by the primary key.
 
 use anyhow::Result;
-use shared::{
-    db::{PoolSettings, TenantDb},
-    queue::control,
-};
+use shared::queue::control;
 use tests::system::TestSystem;
 use uuid::Uuid;
 
-use crate::queue::support::Ledger;
+use crate::queue::support::{Ledger, rows_read::counted_of_tenants};
 
 const WAITING: u64 = 20_000;
 const CANCELLED: i64 = 500;
@@ -22,17 +19,14 @@ async fn a_cancellation_of_many_jobs_reads_only_their_rows() -> Result<()> {
     ledger.fill(tenant, "available", WAITING).await?;
     let newest = sqlx::query_scalar("select id from jobs order by id desc limit $1");
     let ids: Vec<Uuid> = newest.bind(CANCELLED).fetch_all(&mut ledger.0).await?;
-    sqlx::query("select pg_stat_force_next_flush()").execute(&mut ledger.0).await?;
-    let before = ledger.rows_read().await?;
-    let settings = PoolSettings { max_connections: 2, ..PoolSettings::default() };
-    let tenants = TenantDb::open(&system.urls.app, "counted", settings)?;
-    let mut transaction = tenants.begin(tenant).await?;
-    let (cancelled, _) = control::cancel_all(&mut transaction, &ids).await?;
-    transaction.commit().await?;
-    drop(tenants);
-    ledger.ended("counted").await;
+    let (cancelled, read) = counted_of_tenants(&system, &mut ledger, async |tenants| {
+        let mut transaction = tenants.begin(tenant).await?;
+        let (cancelled, _) = control::cancel_all(&mut transaction, &ids).await?;
+        transaction.commit().await?;
+        Ok(cancelled)
+    })
+    .await?;
     assert_eq!(cancelled.len(), ids.len());
-    let read = ledger.rows_read().await? - before;
     // Each row is read to be found, to be locked and to be updated.
     assert!(read < 10 * CANCELLED, "{read} rows were read to cancel {CANCELLED} of {WAITING} jobs");
     Ok(())

@@ -76,7 +76,8 @@ impl IsolatedTenants {
         let mut queues = self.queues();
         let queue = queues.entry(tenant).or_default();
         if queue.requests.len() >= MAX_WAITING {
-            let _ = request.waiting.answer.send(Err(EnqueueError::Overloaded));
+            let error = if request.known.in_doubt { EnqueueError::Unavailable } else { EnqueueError::Overloaded };
+            let _ = request.waiting.answer.send(Err(error));
             return false;
         }
         queue.requests.push_back(request);
@@ -87,9 +88,10 @@ impl IsolatedTenants {
         self.queues().entry(tenant).or_default().until = Some(Instant::now() + PERIOD);
     }
 
-    /// Idempotency keys of the tenant whose row was locked at the last try.
-    pub(super) fn keys_in_flight(&self, tenant: TenantId) -> HashSet<String> {
-        self.queues().get(&tenant).map(|queue| queue.keys_in_flight.clone()).unwrap_or_default()
+    /// Whether the row of this idempotency key was locked at the last try.
+    pub(super) fn is_in_flight(&self, tenant: TenantId, key: Option<&str>) -> bool {
+        let queues = self.queues();
+        queues.get(&tenant).zip(key).is_some_and(|(queue, key)| queue.keys_in_flight.contains(key))
     }
 
     pub(super) fn note_in_flight(&self, tenant: TenantId, key: &str) {
