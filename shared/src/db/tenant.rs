@@ -51,8 +51,20 @@ impl TenantDb {
     /// the pool first; see [`super::is_share_in_use`]. A caller must end one transaction before it
     /// begins another. Fails when the request's waiting time is over.
     pub async fn begin(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        self.begin_planning(tenant, "auto").await
+    }
+
+    /// As [`Self::begin`], for statements that name their rows by a unique key: like those of the
+    /// system role, they are planned once for any parameters. Planning them for each execution
+    /// takes longer than the rest of a cancellation. A list may not use it, because its best plan
+    /// depends on the filter.
+    pub async fn begin_by_key(&self, tenant: TenantId) -> Result<TenantTx, sqlx::Error> {
+        self.begin_planning(tenant, "force_generic_plan").await
+    }
+
+    async fn begin_planning(&self, tenant: TenantId, plan_cache_mode: &str) -> Result<TenantTx, sqlx::Error> {
         let share = self.shares.take(tenant).await?;
-        let begun = Box::pin(self.begin_with(tenant, share));
+        let begun = Box::pin(self.begin_with(tenant, plan_cache_mode, share));
         // A job's wait is bounded by the pool only.
         match patience::of_request() {
             Some(patience) => timeout(patience, begun).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)),
@@ -60,15 +72,24 @@ impl TenantDb {
         }
     }
 
-    async fn begin_with(&self, tenant: TenantId, share: OwnedSemaphorePermit) -> Result<TenantTx, sqlx::Error> {
+    async fn begin_with(
+        &self,
+        tenant: TenantId,
+        plan_cache_mode: &str,
+        share: OwnedSemaphorePermit,
+    ) -> Result<TenantTx, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !self.is_confined.load(Ordering::Relaxed) {
             fitness_check::require_confined(&mut transaction).await?;
             self.is_confined.store(true, Ordering::Relaxed);
         }
-        sqlx::query_scalar!("select set_config('rota.tenant_id', $1, true)", tenant.to_string())
-            .fetch_one(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "select set_config('rota.tenant_id', $1, true) as tenant, set_config('plan_cache_mode', $2, true) as plans",
+            tenant.to_string(),
+            plan_cache_mode
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
         Ok(TenantTx { transaction, tenant, _share: share })
     }
 

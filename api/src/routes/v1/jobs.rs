@@ -167,7 +167,7 @@ pub async fn cancel(
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<JobRecord>, Problem> {
-    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let mut transaction = state.stores.tenants.begin_by_key(permit.tenant()).await?;
     control::require(&state.registry, &permit, &mut transaction, id).await?;
     let job = done(queue_control::cancel(&mut transaction, id).await?)?;
     transaction.commit().await?;
@@ -183,7 +183,7 @@ pub async fn retry(
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<JobRecord>, Problem> {
-    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let mut transaction = state.stores.tenants.begin_by_key(permit.tenant()).await?;
     control::require(&state.registry, &permit, &mut transaction, id).await?;
     let job = done(queue_control::redrive(&mut transaction, id).await?)?;
     transaction.commit().await?;
