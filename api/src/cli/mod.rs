@@ -13,7 +13,7 @@ mod serve;
 mod tenant;
 
 use clap::{Parser, Subcommand};
-use shared::config::Env;
+use shared::{config::Env, db};
 
 /// Rota's API server and operator commands.
 #[derive(Parser)]
@@ -49,7 +49,7 @@ impl Arguments {
         shared::core_dumps::forbid_unless_permitted(&env);
         // A second provider in one process is not an error: it is the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        match self.command {
+        let done = match self.command {
             Command::Serve => serve::serve(&env).await,
             Command::Migrate => migrate::migrate(&env).await,
             Command::Demo(demo) => demo.run(&env).await,
@@ -57,7 +57,16 @@ impl Arguments {
             Command::ApiKey(api_key) => api_key.run(&env).await,
             Command::Queue(queue) => queue.run(&env).await,
             Command::Openapi => openapi::print(),
-        }
+        };
+        done.map_err(with_advice)
+    }
+}
+
+/// Adds what to do about an error of a database that `api migrate` has not prepared.
+fn with_advice(error: anyhow::Error) -> anyhow::Error {
+    match error.chain().find_map(|cause| db::advice(cause.downcast_ref()?)) {
+        Some(advice) => error.context(advice),
+        None => error,
     }
 }
 

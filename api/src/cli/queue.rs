@@ -15,7 +15,7 @@ use shared::{
             COUNTS, LimitError, Limiter, QueueScope, RATES, WEIGHTS,
             ledger::{self, LimitRow},
         },
-        repair::check::{Checker, Extent},
+        repair::check::{Checker, Extent, Invariant, Violation},
     },
     stores::Stores,
 };
@@ -120,6 +120,11 @@ impl Check {
         for violation in &violations {
             super::answer(&violation.to_string())?;
         }
+        let is_unbuilt = |violation: &Violation| violation.invariant == Invariant::NotReady;
+        ensure!(
+            !violations.iter().any(is_unbuilt),
+            "the index of these queues is not built yet: the leading scheduler builds it, so start one"
+        );
         ensure!(violations.is_empty(), "the index violates its invariants: {} violations", violations.len());
         super::answer("all invariants of the index hold")
     }

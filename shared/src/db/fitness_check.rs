@@ -203,7 +203,7 @@ async fn classify(connection: &mut PgConnection, role: Role, is_behind_pooler: b
 
 const BYPASSES: &str =
     "the role bypasses row level security (a superuser, or BYPASSRLS): use the role that `api migrate` created";
-const OLDER: &str = "the schema is older than this release: run `api migrate`";
+pub(super) const OLDER: &str = "the schema is older than this release, or missing: run `api migrate`";
 
 fn role_flaw(standing: &Standing, role: Role) -> Option<&'static str> {
     match role {

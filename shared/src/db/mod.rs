@@ -51,6 +51,17 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
+/// What an operator can do about an error of a database that was not prepared for this release.
+pub fn advice(error: &sqlx::Error) -> Option<&'static str> {
+    match error.as_database_error()?.code()?.as_ref() {
+        "3F000" | "42P01" | "42703" | "42883" => Some(fitness_check::OLDER),
+        "28P01" | "28000" => Some(
+            "the login is refused: `api migrate` creates the roles that DATABASE_URL and DATABASE_SYSTEM_URL name, with their passwords, unless they exist",
+        ),
+        _ => None,
+    }
+}
+
 fn is_unfit(error: &dyn sqlx::error::DatabaseError) -> bool {
     let code = error.code().unwrap_or_default();
     match &*code {
@@ -65,6 +76,13 @@ fn is_unfit(error: &dyn sqlx::error::DatabaseError) -> bool {
 /// unavailable too, but the cause may be the requested rows.
 pub fn is_timed_out(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
+}
+
+/// Whether PostgreSQL is out of reach or out of service, whatever the statement was. A time-out, a
+/// lock or a conflict may be the statement's own doing.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    is_unavailable(error) && !(code == "57014" || code == "55P03" || code.starts_with("40"))
 }
 
 /// Whether a statement waited too long for another transaction's lock, or ran into a deadlock.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use tests::{process::ProcessSpec, system::TestSystem};
+use tests::{postgres::SharedServer, process::ProcessSpec, system::TestSystem};
 
 use crate::queue::support::{LEASE, PATIENCE, indexed, queue, reaches};
 
@@ -108,4 +108,17 @@ async fn a_mistake_is_reported_and_changes_nothing() -> Result<()> {
     assert_eq!(json(&system, &["limits"]).await?, json!([]));
     assert_eq!(json(&system, &limit(&["--weight", "1000", "--max-running", "1"])).await?["limits"]["weight"], 1_000);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_prepared_is_named_with_the_remedy() -> Result<()> {
+    let mut system = TestSystem::start().await?;
+    refused(&system, &["check"], "not built yet: the leading scheduler builds it, so start one").await?;
+    let mut login = url::Url::parse(&system.urls.system)?;
+    login.set_password(Some("wrong")).ok().context("a URL with a password")?;
+    system.urls.system = login.into();
+    refused(&system, &["list"], "the login is refused: `api migrate` creates the roles").await?;
+    let empty = SharedServer::from_env()?.create_database().await?;
+    system.urls = empty.urls().clone();
+    refused(&system, &["list"], "the schema is older than this release, or missing: run `api migrate`").await
 }
