@@ -4,7 +4,7 @@
 //! kind states why that is harmless. Next: [`crate::kinds`], the existing kinds, and
 //! [`crate::registry`], which finds them by name.
 
-use std::{future::Future, time::Duration};
+use std::{error::Error, future::Future, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use shared::{
     authz::Permission,
     clock::Clock,
-    ids, plain_json,
+    db, ids, plain_json,
     queue::{NewJob, Priority, QueueName},
     tenancy::TenantId,
 };
@@ -95,6 +95,12 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Whether the run failed because Rota's own database is out of service.
+    pub fn is_outage(&self) -> bool {
+        let is_outage = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(db::is_outage);
+        matches!(self, Self::Retry(error) if error.chain().any(is_outage))
+    }
+
     /// Class and codes, without words that another system wrote.
     pub fn for_log(&self) -> String {
         match self {

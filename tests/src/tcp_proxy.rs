@@ -83,6 +83,16 @@ impl TcpProxy {
         Ok(Self { address, shared, server })
     }
 
+    /// A proxy of the server that `url` names, and the URL through it.
+    pub async fn before(url: &str) -> Result<(String, Self)> {
+        let mut url: url::Url = url.parse()?;
+        let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
+        let proxy = Self::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
+        url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
+        url.set_port(Some(proxy.address().port())).ok().context("a port")?;
+        Ok((url.into(), proxy))
+    }
+
     /// The address to connect to instead of the upstream.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,8 +1,9 @@
 //! `deliver_webhook`: posts a message to a webhook endpoint of a tenant and records the response.
 //!
 //! Running twice is harmless for Rota, since the record is one row. The receiver may get the
-//! message twice if a worker dies between the post and the record, or if a response is lost; it can
-//! recognise the duplicate by `webhook-id`, which is the same on every attempt.
+//! message twice if a worker dies, or the database is unavailable, between the post and the record,
+//! or if a response is lost; it can recognise the duplicate by `webhook-id`, which is the same on
+//! every attempt.
 //!
 //! While an endpoint fails, one message at a time is attempted; the others wait, and their attempts
 //! are not counted.

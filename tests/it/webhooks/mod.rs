@@ -3,6 +3,7 @@
 mod delivery;
 mod endpoints;
 mod failing;
+mod outage;
 mod raising;
 
 use std::time::Duration;

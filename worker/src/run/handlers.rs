@@ -7,6 +7,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use jobs::{
+    backoff,
     context::JobContext,
     environment::Environment,
     error_summary::text_for_ledger,
@@ -22,6 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure_log;
 use crate::capacity::start_cost::RunningTime;
+
+/// A run that fails by an outage of Rota's own database counts as a failure after this many runs
+/// that did not: a handler whose own statement ends the connection would run for ever.
+const MAX_UNCOUNTED_RUNS: u32 = 100;
+/// First and longest pause of a job after such a run.
+const OUTAGE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Runs handlers.
 pub struct Handlers {
@@ -71,6 +78,10 @@ impl Handlers {
         Some(match result {
             Ok(Ok(Ok(success))) => succeeded(success),
             Ok(Ok(Err(error @ JobError::Final(_)))) => Outcome::Discarded { error: bounded_text(error.for_ledger()) },
+            Ok(Ok(Err(error))) if error.is_outage() && uncounted_runs(lease) < MAX_UNCOUNTED_RUNS => {
+                failure_log::failed(lease.tenant, &error.for_log());
+                Outcome::Snoozed { delay: outage_pause(lease) }
+            }
             Ok(Ok(Err(error @ JobError::Retry(_)))) => {
                 failed(kind, lease, &error.for_log(), bounded_text(error.for_ledger()))
             }
@@ -105,6 +116,16 @@ fn failed(kind: &Kind, lease: &Lease, class: &str, error: String) -> Outcome {
     } else {
         Outcome::Retry { error, delay: kind.retry_delay(u32::try_from(failures).unwrap_or(1)) }
     }
+}
+
+/// Earlier runs that were no failures.
+fn uncounted_runs(lease: &Lease) -> u32 {
+    u32::try_from(lease.attempt - 1 - i32::from(lease.failures)).unwrap_or(0)
+}
+
+fn outage_pause(lease: &Lease) -> Duration {
+    let (first, longest) = OUTAGE_PAUSES;
+    backoff::exponential(uncounted_runs(lease) + 1, first, longest)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -154,25 +154,15 @@ pub async fn cancel(system: &TestSystem, tenant: TenantId, id: Uuid) -> Result<P
 
 /// The index through a proxy, with this response time-out.
 pub async fn far_index(system: &TestSystem, response_timeout: Duration) -> Result<(Index, TcpProxy)> {
-    let (url, proxy) = far(&system.redis_url).await?;
+    let (url, proxy) = TcpProxy::before(&system.redis_url).await?;
     let (prefix, shards) = (system.prefix.clone(), ShardCounts::default());
     Ok((Index::open(&IndexSettings { url, prefix, response_timeout, shards })?, proxy))
 }
 
 /// The ledger through a proxy.
 pub async fn far_ledger(system: &TestSystem) -> Result<(SystemDb, TcpProxy)> {
-    let (url, proxy) = far(&system.urls.system).await?;
+    let (url, proxy) = TcpProxy::before(&system.urls.system).await?;
     Ok((SystemDb::open(&url, "test", PoolSettings::default())?, proxy))
-}
-
-/// The URL of a server through a proxy.
-async fn far(url: &str) -> Result<(String, TcpProxy)> {
-    let mut url: url::Url = url.parse()?;
-    let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
-    let proxy = TcpProxy::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
-    url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
-    url.set_port(Some(proxy.address().port())).ok().context("a port")?;
-    Ok((url.into(), proxy))
 }
 
 /// A connection for direct access to the index.
