@@ -70,6 +70,12 @@ impl World {
         ensure!(tables.len() >= 16, "only {tables:?}");
         Ok(tables)
     }
+
+    /// The row of `acme` in a table.
+    pub async fn row(&mut self, table: &str, column: &str) -> Result<serde_json::Value> {
+        let row = format!("select to_jsonb(t) from {table} t where {column} = '{}'", self.acme);
+        Ok(sqlx::query_scalar(AssertSqlSafe(row)).fetch_one(&mut self.owner).await?)
+    }
 }
 
 /// The number of rows of a table visible to this connection.

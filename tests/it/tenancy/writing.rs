@@ -31,17 +31,17 @@ async fn foreign_rows_are_neither_updated_nor_deleted() -> Result<()> {
 /// Writes a row under the other tenant's id, and moves an own row to the other tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_row_is_written_for_another_tenant() -> Result<()> {
-    let world = World::new().await?;
-    let insert = format!(
-        "insert into suppressions (tenant_id, email_key, reason) values ('{}', 'e@f.test', 'manual')",
-        world.acme
-    );
-    let give_away = format!("update suppressions set tenant_id = '{}'", world.other);
-    for (tenant, statement) in [(world.other, insert), (world.acme, give_away)] {
-        let mut transaction = world.system.tenants.begin(tenant).await?;
-        let refused = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *transaction).await;
-        let code = refused.as_ref().err().and_then(|error| error.as_database_error()?.code());
-        assert_eq!(code.as_deref(), Some("42501"), "{statement}: {refused:?}");
+    let mut world = World::new().await?;
+    for (table, column) in world.tables().await? {
+        let row = world.row(&table, column).await?;
+        let insert = format!("insert into {table} select * from jsonb_populate_record(null::{table}, '{row}')");
+        let give_away = format!("update {table} set {column} = '{}'", world.other);
+        for (tenant, statement) in [(world.other, insert), (world.acme, give_away)] {
+            let mut transaction = world.system.tenants.begin(tenant).await?;
+            let refused = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *transaction).await;
+            let code = refused.as_ref().err().and_then(|error| error.as_database_error()?.code());
+            assert_eq!(code.as_deref(), Some("42501"), "{statement}: {refused:?}");
+        }
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ impl Rows {
 /// Each end with each endpoint that subscribes to it. The message contains the last error only if
 /// it belongs to the last attempt.
 async fn subscribed_ends(connection: &mut PgConnection, ended: &[Uuid]) -> Result<Vec<SubscribedEnd>, sqlx::Error> {
-    let silent = SILENT_KINDS.map(str::to_owned);
+    let silent: Vec<String> = SILENT_KINDS.iter().copied().map(str::to_owned).collect();
     // `offset 0`: without statistics the planner would begin with the endpoints, and read all of the
     // tenant's jobs for each.
     let rows = sqlx::query!(
