@@ -52,9 +52,10 @@ pub async fn resume_after_relay(
     .await
 }
 
-/// Records that a recipient was refused for a reason that lies with the sender. The campaign is
-/// paused at the `many`th consecutive refusal of the same kind. A refusal of an earlier generation
-/// is ignored, since a person may have resumed the campaign after it.
+/// Records that a recipient was refused for a reason that lies with the sender, whatever its codes:
+/// relays vary them. The campaign is paused when `many` more recipients were refused than mails
+/// accepted. A refusal of an earlier generation is ignored, since a person may have resumed the
+/// campaign after it.
 pub async fn note_refusal(
     transaction: &mut TenantTx,
     id: Uuid,
@@ -63,7 +64,7 @@ pub async fn note_refusal(
     many: i32,
 ) -> Result<bool, sqlx::Error> {
     let refusals = sqlx::query_scalar!(
-        "update campaigns set refusals = case when refusal = $2 then refusals + 1 else 1 end, refusal = $2
+        "update campaigns set refusals = refusals + 1, refusal = $2
          where id = $1 and send_generation = $3 returning refusals",
         id,
         refusal,

@@ -18,12 +18,15 @@ pub struct Attempt<'a> {
     pub refusal: Option<&'a str>,
 }
 
-/// Records a failure of a recipient's mail; the first date and the first failure are kept.
+/// Records a failure of a recipient's mail; the first date is kept. The time of the first failure
+/// and the refusal belong to a generation: while a campaign is paused nothing is tried, so no
+/// recipient can be given up for that time.
 pub async fn note(transaction: &mut TenantTx, id: Uuid, attempt: Attempt<'_>) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     sqlx::query!(
-        "update recipients set failing_since = coalesce(failing_since, now()), handed_over_at = coalesce(handed_over_at, $3),
-           unanswered = unanswered + $4::boolean::int::smallint, refusal = $5, refused_in = $6
+        "update recipients set failing_since = coalesce(case when refused_in = $6 then failing_since end, now()),
+           handed_over_at = coalesce(handed_over_at, $3), unanswered = unanswered + $4::boolean::int::smallint,
+           refusal = coalesce($5, case when refused_in = $6 then refusal end), refused_in = $6
          where tenant_id = $1 and id = $2 and state in ('queued', 'failed')",
         tenant,
         id,

@@ -28,7 +28,7 @@ pub struct Addressee {
     pub suppressed: bool,
     /// The mail's date, once octets of it have been sent.
     pub handed_over_at: Option<DateTime<Utc>>,
-    /// Time of the first failure that counts against this mail.
+    /// Time of the first failure in this generation that counts against this mail.
     pub failing_since: Option<DateTime<Utc>>,
     /// How often the mail may have been accepted although no reply arrived.
     pub unanswered: i16,
@@ -131,7 +131,8 @@ pub async fn addressee(transaction: &mut TenantTx, id: Uuid) -> Result<Option<Ad
     sqlx::query_as!(
         Addressee,
         r#"select r.state, r.campaign_id, c.state as campaign_state, c.send_generation as generation, l.email, l.email_key, l.variables,
-                  r.handed_over_at, r.failing_since, r.unanswered,
+                  r.handed_over_at, r.unanswered,
+                  case when r.refused_in = c.send_generation then r.failing_since end as failing_since,
                   case when r.refused_in = c.send_generation then r.refusal end as refusal,
                   exists (select from suppressions s where s.tenant_id = r.tenant_id and s.email_key = l.email_key) as "suppressed!"
            from recipients r

@@ -3,7 +3,9 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tests::{
+    eventually::eventually,
     installation::{Installation, leads_csv},
     smtp_sink::{Fault, Rule, Stage},
 };
@@ -115,5 +117,63 @@ async fn many_equal_refusals_pause_the_campaign_and_suppress_no_address() -> Res
     assert_eq!([&resumed["state"], &resumed["pause_reason"]], [&json!("sending"), &Value::Null]);
     assert_eq!(rota.tenant.completed(&path, PATIENCE).await["sent"], 40);
     rota.mails(&wanted).ensure_once(0)?;
+    Ok(())
+}
+
+/// Relays vary the codes of one refusal.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_with_different_codes_pause_the_campaign_too() -> Result<()> {
+    let rota = Installation::start().await?;
+    let (csv, wanted) = leads_csv("lead", 0..40);
+    for (at, address) in wanted.iter().enumerate() {
+        let reply = if at % 2 == 0 { Fault::reply(550, "5.7.26 DMARC") } else { Fault::reply(554, "5.7.1 denied") };
+        rota.sink.inject(Rule::at(Stage::Rcpt, reply).to(address));
+    }
+    let path = rota.tenant.campaign_at_once("Refused", &csv).await?;
+    let is_paused = |campaign: &Value| campaign["state"] == "paused";
+    let paused = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused", is_paused).await;
+    assert_eq!(paused["pause_reason"], "refused");
+    Ok(())
+}
+
+/// One lead whose mail was refused two days ago; returns the path of its campaign.
+async fn refused_two_days_ago(rota: &Installation, owner: &mut PgConnection, is_paused: bool) -> Result<String> {
+    let (csv, _) = leads_csv("old", 0..1);
+    let path = rota.tenant.campaign_at_once("Refused", &csv).await?;
+    let id = path.rsplit('/').next().context("an id")?.to_owned();
+    recipient_is(owner, &id, "failing_since is not null").await;
+    if is_paused {
+        rota.tenant.post(&format!("{path}/pause"), &json!({})).await?.expect(200)?;
+        recipient_is(owner, &id, "state = 'pending'").await;
+    }
+    let aged = "update recipients set failing_since = failing_since - interval '2 days' where campaign_id = $1::uuid";
+    sqlx::query(aged).bind(&id).execute(owner).await?;
+    Ok(path)
+}
+
+/// Waits until this holds of the campaign's only recipient.
+async fn recipient_is(owner: &mut PgConnection, campaign: &str, what: &'static str) {
+    eventually(PATIENCE, what, async || {
+        let holds = format!("select {what} from recipients where campaign_id = $1::uuid");
+        let holds = sqlx::query_scalar::<_, bool>(AssertSqlSafe(holds)).bind(campaign);
+        holds.fetch_one(&mut *owner).await.ok()?.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_is_given_up_after_a_day_of_refusals_but_not_for_a_pause() -> Result<()> {
+    let rota = Installation::start().await?;
+    rota.sink.inject(Rule::at(Stage::Rcpt, Fault::reply(554, "5.7.1 denied")));
+    let mut owner = PgConnection::connect(&rota.postgres.urls().owner).await?;
+    let path = refused_two_days_ago(&rota, &mut owner, false).await?;
+    assert_eq!(rota.tenant.completed(&path, PATIENCE).await["failed"], 1);
+
+    let path = refused_two_days_ago(&rota, &mut owner, true).await?;
+    rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+    let id = path.rsplit('/').next().context("an id")?.to_owned();
+    recipient_is(&mut owner, &id, "failing_since > now() - interval '1 day'").await;
+    rota.sink.clear_faults();
+    assert_eq!(rota.tenant.completed(&path, PATIENCE).await["sent"], 1);
     Ok(())
 }

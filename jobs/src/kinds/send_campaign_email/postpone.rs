@@ -31,7 +31,7 @@ const PATIENCE_WITH_RECIPIENTS: TimeDelta = TimeDelta::days(5);
 const PATIENCE_WITH_REFUSALS: TimeDelta = TimeDelta::days(1);
 /// Maximum number of attempts without a final reply; each may have delivered the mail.
 const MAX_UNANSWERED: i16 = 3;
-/// Number of equal refusals after which the campaign is paused.
+/// Number of refused recipients, less the accepted mails, at which the campaign is paused.
 const MANY: i32 = 10;
 
 impl SendCampaignEmail {
@@ -74,13 +74,14 @@ impl SendCampaignEmail {
         let mut transaction = context.begin().await?;
         recipient_attempts::note(&mut transaction, self.recipient_id, attempt).await?;
         let mut paused = false;
-        if let Some(refusal) = refusal.as_deref().filter(|refusal| addressee.refusal.as_deref() != Some(refusal)) {
+        // A recipient counts once for each start of the campaign.
+        if let Some(refusal) = refusal.as_deref().filter(|_| addressee.refusal.is_none()) {
             let (campaign, generation) = (self.campaign_id, addressee.generation);
             paused = campaign_pauses::note_refusal(&mut transaction, campaign, generation, refusal, MANY).await?;
         }
         transaction.commit().await?;
         if paused {
-            tracing::warn!(campaign = %self.campaign_id, refusal, "a campaign is paused: the relay refuses many of its mails for the same reason");
+            tracing::warn!(campaign = %self.campaign_id, refusal, "a campaign is paused: the relay refuses many of its mails");
         }
         Err(JobError::Retry(error.into()))
     }
