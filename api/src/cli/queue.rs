@@ -8,14 +8,14 @@ use jobs::registry::Registry;
 use serde_json::json;
 use shared::{
     config::{Env, OperatorConfig},
-    db::PoolSettings,
+    db::{Fitness, PoolSettings},
     queue::{
         QueueName,
         limits::{
             COUNTS, LimitError, Limiter, QueueScope, RATES, WEIGHTS,
             ledger::{self, LimitRow},
         },
-        repair::check::{Checker, Extent, Invariant, Violation},
+        repair::check::{Checker, Extent, Invariant},
     },
     stores::Stores,
 };
@@ -101,8 +101,8 @@ impl Queue {
         let queues: Vec<QueueName> = queues.into_iter().collect();
         let limiter = Limiter::new(stores.system.clone(), stores.index.clone());
         match self.action {
-            Action::Check(check) => check.run(Checker::new(stores.system, stores.index, REPAIR_LEASE), &queues).await,
-            Action::List => super::answer(&serde_json::to_string_pretty(&limiter.overview(&queues).await?)?),
+            Action::Check(check) => check.run(stores, &queues).await,
+            Action::List => list(&limiter, &queues).await,
             Action::Pause { queue } => pause(&limiter, known(&queues, &queue)?, true).await,
             Action::Resume { queue } => pause(&limiter, known(&queues, &queue)?, false).await,
             Action::Limit(limit) => limit.apply(&stores, &limiter, &queues).await,
@@ -112,7 +112,8 @@ impl Queue {
 }
 
 impl Check {
-    async fn run(self, mut checker: Checker, queues: &[QueueName]) -> anyhow::Result<()> {
+    async fn run(self, stores: Stores, queues: &[QueueName]) -> anyhow::Result<()> {
+        let mut checker = Checker::new(stores.system.clone(), stores.index, REPAIR_LEASE);
         let mut violations = Vec::new();
         for queue in queues {
             violations.extend(checker.check(queue, Extent::Whole, self.repair).await?);
@@ -120,14 +121,29 @@ impl Check {
         for violation in &violations {
             super::answer(&violation.to_string())?;
         }
-        let is_unbuilt = |violation: &Violation| violation.invariant == Invariant::NotReady;
-        ensure!(
-            !violations.iter().any(is_unbuilt),
-            "the index of these queues is not built yet: the leading scheduler builds it, so start one"
-        );
+        if violations.iter().any(|violation| violation.invariant == Invariant::NotReady) {
+            if let Fitness::Unfit(reason) = stores.system.fitness().await {
+                bail!("the index of these queues is not built, and cannot be: the database: {reason}");
+            }
+            bail!("the index of these queues is not built yet: the leading scheduler builds it, so start one");
+        }
         ensure!(violations.is_empty(), "the index violates its invariants: {} violations", violations.len());
         super::answer("all invariants of the index hold")
     }
+}
+
+async fn list(limiter: &Limiter, queues: &[QueueName]) -> anyhow::Result<()> {
+    let overview = limiter.overview(queues).await?;
+    if overview.iter().any(|queue| queue.index.is_none()) {
+        warn("Redis is unreachable or refuses the login: `index` and `available` are not known")?;
+    }
+    super::answer(&serde_json::to_string_pretty(&overview)?)
+}
+
+/// Writes to standard error.
+fn warn(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    Ok(writeln!(std::io::stderr().lock(), "{text}")?)
 }
 
 async fn pause(limiter: &Limiter, queue: QueueName, paused: bool) -> anyhow::Result<()> {
@@ -139,9 +155,8 @@ async fn pause(limiter: &Limiter, queue: QueueName, paused: bool) -> anyhow::Res
 fn tell(result: Result<(), LimitError>) -> anyhow::Result<()> {
     match result {
         Err(LimitError::Index(error)) => {
-            use std::io::Write as _;
             let told = "committed, but Redis is unreachable; the leading scheduler will update the index";
-            Ok(writeln!(std::io::stderr().lock(), "{told}: {error}")?)
+            warn(&format!("{told}: {error}"))
         }
         other => Ok(other?),
     }

@@ -56,7 +56,7 @@ pub fn advice(error: &sqlx::Error) -> Option<&'static str> {
     match error.as_database_error()?.code()?.as_ref() {
         "3F000" | "42P01" | "42703" | "42883" => Some(fitness_check::OLDER),
         "28P01" | "28000" => Some(
-            "the login is refused: `api migrate` creates the roles that DATABASE_URL and DATABASE_SYSTEM_URL name, with their passwords, unless they exist",
+            "the login is refused: check user name and password; `api migrate` creates the roles that DATABASE_URL and DATABASE_SYSTEM_URL name, unless they exist, and changes no password",
         ),
         _ => None,
     }

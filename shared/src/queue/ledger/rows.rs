@@ -89,6 +89,21 @@ pub(in crate::queue) async fn unexpected_runs(
     .await
 }
 
+/// Which of these jobs neither wait nor run: they are final, or have no row.
+pub(in crate::queue) async fn ended(db: &SystemDb, ids: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(HashSet::default());
+    }
+    let ended = sqlx::query_scalar!(
+        r#"select i.id as "id!" from unnest($1::uuid[]) as i (id)
+           where not exists (select from jobs j where j.id = i.id and j.state not in ('completed', 'cancelled', 'discarded'))"#,
+        ids
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(ended.into_iter().collect())
+}
+
 /// Which of these jobs have rows that another transaction has locked. Does not wait for the locks.
 pub(in crate::queue) async fn locked(
     executor: impl Executor<'_, Database = Postgres>,

@@ -6,9 +6,10 @@
 //! held gets a lease, which its holder renews or which expires, and only a rescue, which raises the
 //! attempt, ends that lease.
 //! Next: `lua/check.lua` for the invariants of the index, [`ledger`] for its agreement with the
-//! ledger.
+//! ledger, [`sample`] for the part of it that the leader checks each minute.
 
 mod ledger;
+mod sample;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,12 +21,12 @@ use serde::Serialize;
 use strum::{EnumIter, EnumString, IntoStaticStr};
 use uuid::Uuid;
 
-use crate::db::SystemDb;
 use crate::queue::{
     Index, QueueName, Shard,
     index::{CheckMode, Member},
     repair::reconcile::{ReconcileError, Reconciler},
 };
+use crate::{db::SystemDb, tenancy::TenantId};
 
 /// Invariants of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr, Serialize)]
@@ -75,25 +76,28 @@ pub struct Violation {
 pub enum Extent {
     /// All data: for operators and tests.
     Whole,
-    /// The first page of each flow and some rows of the ledger, from the end of the previous check:
-    /// for a check every minute.
+    /// A page of each flow and some rows of the ledger, from the end of the previous check: for a
+    /// check every minute.
     Sample,
 }
 
 /// Checks queues, and remembers the position of each sample.
 pub struct Checker {
+    db: SystemDb,
     reconciler: Reconciler,
     index: Index,
     lease: Duration,
     /// Position of the last sample in the ledger, by queue.
     cursors: HashMap<QueueName, Uuid>,
+    /// Position of the last sample in each flow.
+    flow_cursors: HashMap<QueueName, HashMap<TenantId, u64>>,
 }
 
 impl Checker {
     /// A checker; a repair gives a held job without a lease one of this duration.
     pub fn new(db: SystemDb, index: Index, lease: Duration) -> Self {
-        let reconciler = Reconciler::new(db, index.clone());
-        Self { reconciler, index, lease, cursors: HashMap::default() }
+        let reconciler = Reconciler::new(db.clone(), index.clone());
+        Self { db, reconciler, index, lease, cursors: HashMap::default(), flow_cursors: HashMap::default() }
     }
 
     /// Returns the violations in a queue, ledger included; with `repairs` they are repaired.
@@ -106,6 +110,9 @@ impl Checker {
         let mode = CheckMode { repairs, lease: self.lease };
         let mut found = self.inspect(queue, extent, mode).await?;
         if !found.violations.iter().any(|violation| violation.invariant == Invariant::NotReady) {
+            if extent == Extent::Sample {
+                self.sample_flows(queue, mode, &mut found).await?;
+            }
             self.check_ledger(queue, extent, mode, &mut found).await?;
         }
         Ok(found.violations)
@@ -143,15 +150,13 @@ impl Checker {
         }
         let mut tenants = self.check_pages(shard, "active", mode, &[], found).await?;
         tenants.extend(self.check_pages(shard, "throttled", mode, &[], found).await?);
+        if extent == Extent::Sample {
+            found.tenants.extend(tenants.into_iter().map(|(_, tenant)| (shard.clone(), tenant)));
+            return Ok(());
+        }
         for (tenant, _) in tenants {
-            let arguments = [tenant.as_bytes().as_slice()];
-            if extent == Extent::Whole {
-                let seen = self.check_pages(shard, "flow", mode, &arguments, found).await?;
-                found.indexed.extend(seen);
-            } else {
-                let page = self.index.check_page(shard, "flow", mode, 0, &arguments).await?;
-                found.add(shard, page.broken);
-            }
+            let seen = self.check_pages(shard, "flow", mode, &[tenant.as_bytes().as_slice()], found).await?;
+            found.indexed.extend(seen);
         }
         Ok(())
     }
@@ -186,6 +191,8 @@ struct Findings {
     reported: HashSet<(Invariant, String)>,
     /// Jobs found in the index.
     indexed: HashSet<Member>,
+    /// Tenants with jobs in the index, whose flows a sample checks.
+    tenants: Vec<(Shard, TenantId)>,
 }
 
 impl Findings {

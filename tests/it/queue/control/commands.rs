@@ -116,8 +116,14 @@ async fn what_was_not_prepared_is_named_with_the_remedy() -> Result<()> {
     refused(&system, &["check"], "not built yet: the leading scheduler builds it, so start one").await?;
     let mut login = url::Url::parse(&system.urls.system)?;
     login.set_password(Some("wrong")).ok().context("a URL with a password")?;
-    system.urls.system = login.into();
-    refused(&system, &["list"], "the login is refused: `api migrate` creates the roles").await?;
+    let built = std::mem::replace(&mut system.urls.system, login.into());
+    refused(&system, &["list"], "the login is refused: check user name and password").await?;
+    refused(&system, &["check"], "not built, and cannot be: the database: the password is refused").await?;
+    let redis = std::mem::replace(&mut system.redis_url, "redis://127.0.0.1:1/0".into());
+    system.urls.system = built;
+    let (listed, told) = run(&system, &["list"]).await?;
+    assert!(listed && told.contains("Redis is unreachable"), "{told}");
+    system.redis_url = redis;
     let empty = SharedServer::from_env()?.create_database().await?;
     system.urls = empty.urls().clone();
     refused(&system, &["list"], "the schema is older than this release, or missing: run `api migrate`").await

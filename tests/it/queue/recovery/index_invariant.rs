@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use shared::{
     queue::{
-        CancelledJob, Priority, WaitingJob,
+        CancelledJob, Priority, WaitingJob, control,
         dispatch::Consumer,
         limits::{Limiter, QueueScope, ledger::LimitRow},
         repair::check::{Checker, Extent, Invariant, Violation},
@@ -234,6 +234,27 @@ async fn index_and_ledger_are_compared_in_both_directions() -> Result<()> {
     let about: Vec<&str> = found.iter().map(|violation| violation.about.as_str()).collect();
     assert!(about.contains(&ids[0].to_string().as_str()) && about.contains(&unknown.id.to_string().as_str()));
     assert_eq!(checker(&system, LEASE).check(&queue(), Extent::Whole, false).await?, [], "one round repairs both");
+    Ok(())
+}
+
+/// The push of a job may arrive after its cancellation.
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_find_the_entry_of_a_cancelled_job_in_a_long_flow() -> Result<()> {
+    let (system, tenant) = scene().await?;
+    let ids = commit(&system, tenant, 1_500).await?;
+    indexed_and_free(&system, 1_500).await;
+    let mut transaction = system.tenants.begin(tenant).await?;
+    control::cancel(&mut transaction, ids[700]).await?;
+    transaction.commit().await?;
+    let mut checker = checker(&system, LEASE);
+    let mut found = Vec::new();
+    // A sample reads about 250 of the flow's jobs.
+    for _ in 0..8 {
+        found.extend(checker.check(&queue(), Extent::Sample, true).await?);
+    }
+    assert_eq!(invariants(&found), [Invariant::NotWaiting]);
+    assert_eq!(found[0].about, ids[700].to_string());
+    assert_eq!(checker.check(&queue(), Extent::Whole, false).await?, []);
     Ok(())
 }
 

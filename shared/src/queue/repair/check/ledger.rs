@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A push in transit for longer than this after its commit counts as drift.
-const UNDER_WAY: Duration = Duration::from_millis(1_500);
+pub(super) const UNDER_WAY: Duration = Duration::from_millis(1_500);
 /// Maximum number of comparisons. They continue while each finds fewer missing jobs than the
 /// previous one: a backlog submitted faster than it can be pushed is in transit for longer.
 const LOOKS: usize = 40;
@@ -100,7 +100,19 @@ impl Checker {
         }
         let gone: Vec<Member> = unknown.iter().filter(|(id, _)| !waiting.all.contains(id)).copied().collect();
         let left: HashSet<Member> = self.absent(queue, &gone, mode).await?.into_iter().collect();
-        for (id, tenant) in gone.iter().filter(|member| !left.contains(member)) {
+        let stale: Vec<Member> = gone.into_iter().filter(|member| !left.contains(member)).collect();
+        self.forget(queue, &stale, mode, found).await
+    }
+
+    /// Reports jobs that wait in the index and not in the ledger; a repair removes them.
+    pub(super) async fn forget(
+        &self,
+        queue: &QueueName,
+        stale: &[Member],
+        mode: CheckMode,
+        found: &mut Findings,
+    ) -> Result<(), ReconcileError> {
+        for (id, tenant) in stale {
             let shard = self.index.shard_of(queue, *tenant);
             found.one(&shard, Invariant::NotWaiting, id.to_string());
             if mode.repairs {
@@ -142,7 +154,7 @@ impl Checker {
     }
 
     /// Returns the jobs that the index does not have.
-    async fn absent(
+    pub(super) async fn absent(
         &self,
         queue: &QueueName,
         members: &[Member],
