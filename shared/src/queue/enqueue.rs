@@ -51,7 +51,8 @@ const WRITERS: usize = 3;
 /// Why nothing was committed, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// More of the tenant's requests are waiting than can be committed in time.
+    /// More of the tenant's requests are waiting than can be committed in time, or its other work
+    /// has a row locked that this request needs.
     #[error("too many requests are waiting for a commit")]
     Overloaded,
     /// Another request with this idempotency key is not committed yet.
@@ -129,7 +130,7 @@ impl Producer {
 
     /// Commits the request's jobs and returns once the commit is durable. If no result arrives in
     /// time, the error is [`EnqueueError::Unavailable`] and the outcome is unknown, or
-    /// [`EnqueueError::Overloaded`] if the jobs are not committed because of the tenant's backlog.
+    /// [`EnqueueError::Overloaded`] if the jobs are not committed because of the tenant's other work.
     pub async fn enqueue(&self, request: EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         // A request without jobs belongs to no tenant.
         if request.jobs.is_empty() {

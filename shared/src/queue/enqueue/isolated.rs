@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use futures::{StreamExt as _, stream};
 use tokio::task::yield_now;
 
-use self::queues::{Isolated, Known};
+use self::queues::{Held, Isolated, Known};
 use super::{
     EnqueueError, Waiting,
     writer::{self, Failed, Writer},
@@ -139,7 +139,7 @@ impl Writer {
             }
             for follower in followers {
                 let is_blocked = is_in_flight(&follower);
-                self.leave(if is_blocked { follower.blocked(true) } else { follower });
+                self.leave(if is_blocked { follower.blocked(Some(Held::Key)) } else { follower });
             }
             drop(turn);
         }
@@ -163,12 +163,12 @@ impl Writer {
             }
             Err(Failed { error, in_doubt }) if group.len() == 1 && db::is_lock_held(&error) => {
                 self.isolated.isolate(tenant);
-                let is_key = db::is_idempotency_key_held(&error);
+                let held = Held::of(&error);
                 for request in again(group, in_doubt) {
-                    if let Some(key) = request.waiting.key().filter(|_| is_key) {
+                    if let Some(key) = request.waiting.key().filter(|_| held == Some(Held::Key)) {
                         self.isolated.note_in_flight(tenant, key);
                     }
-                    self.leave(request.blocked(is_key));
+                    self.leave(request.blocked(held));
                 }
             }
             Err(Failed { error, in_doubt }) if group.len() > 1 && !is_outage(&error) => {

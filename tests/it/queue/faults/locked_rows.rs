@@ -142,7 +142,7 @@ async fn a_locked_dependency_or_unique_key_delays_only_its_own_requests() -> Res
     }));
     let (blocked, others) = tokio::join!(blocked, others);
     for (answer, _) in &blocked {
-        assert!(matches!(answer, Err(EnqueueError::Unavailable)), "{answer:?}");
+        assert!(matches!(answer, Err(EnqueueError::Overloaded)), "{answer:?}");
     }
     assert!(others.iter().all(|(answer, _)| matches!(answer, Ok(Enqueued::Created))), "{others:?}");
     holder.rollback().await?;

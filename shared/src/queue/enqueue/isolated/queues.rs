@@ -14,7 +14,7 @@ use super::super::{
     EnqueueError, Waiting,
     intake::{MAX_REQUESTS, MAX_WEIGHT},
 };
-use crate::{patience, tenancy::TenantId};
+use crate::{db, patience, tenancy::TenantId};
 
 /// How long a tenant stays isolated after its last lock conflict.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -60,9 +60,28 @@ pub(super) struct Isolated {
 pub(super) struct Known {
     /// Whether an earlier try may have been committed.
     pub(super) in_doubt: bool,
-    /// Whether the row of its idempotency key was locked when it was last written alone.
-    key_in_flight: bool,
+    /// The lock that it hit when it was last written alone.
+    held: Option<Held>,
     deadline: Instant,
+}
+
+/// A lock of another transaction of the same tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// On the row of the request's idempotency key.
+    Key,
+    /// On another row: of a dependency, of a unique key.
+    Row,
+}
+
+impl Held {
+    /// `None` for a lock on a table, which no tenant takes.
+    pub(super) fn of(error: &sqlx::Error) -> Option<Self> {
+        if db::is_idempotency_key_held(error) {
+            return Some(Self::Key);
+        }
+        db::is_row_held(error).then_some(Self::Row)
+    }
 }
 
 impl IsolatedTenants {
@@ -136,7 +155,7 @@ impl Known {
 impl Isolated {
     pub(super) fn new(waiting: Waiting, in_doubt: bool) -> Self {
         let deadline = waiting.since + patience::PATIENCE;
-        Self { waiting, known: Known { in_doubt, key_in_flight: false, deadline } }
+        Self { waiting, known: Known { in_doubt, held: None, deadline } }
     }
 
     pub(super) fn is_late(&self) -> bool {
@@ -144,14 +163,18 @@ impl Isolated {
     }
 
     /// Shortens the deadline after the request hit a lock while written alone.
-    pub(super) fn blocked(mut self, key_in_flight: bool) -> Self {
+    pub(super) fn blocked(mut self, held: Option<Held>) -> Self {
         let deadline = self.known.deadline.min(self.waiting.since + BLOCKED);
-        self.known = Known { key_in_flight, deadline, ..self.known };
+        self.known = Known { held, deadline, ..self.known };
         self
     }
 
     pub(super) fn refuse(self) {
-        let error = if self.known.key_in_flight { EnqueueError::KeyInFlight } else { EnqueueError::Unavailable };
+        let error = match self.known.held {
+            Some(Held::Key) => EnqueueError::KeyInFlight,
+            Some(Held::Row) if !self.known.in_doubt => EnqueueError::Overloaded,
+            _ => EnqueueError::Unavailable,
+        };
         let _ = self.waiting.answer.send(Err(error));
     }
 }
