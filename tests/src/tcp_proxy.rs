@@ -85,12 +85,18 @@ impl TcpProxy {
 
     /// A proxy of the server that `url` names, and the URL through it.
     pub async fn before(url: &str) -> Result<(String, Self)> {
-        let mut url: url::Url = url.parse()?;
-        let upstream = (url.host_str().context("a host")?, url.port().context("a port")?);
+        let server: url::Url = url.parse()?;
+        let upstream = (server.host_str().context("a host")?, server.port().context("a port")?);
         let proxy = Self::start(tokio::net::lookup_host(upstream).await?.next().context("an address")?).await?;
-        url.set_ip_host(proxy.address().ip()).ok().context("an address")?;
-        url.set_port(Some(proxy.address().port())).ok().context("a port")?;
-        Ok((url.into(), proxy))
+        Ok((proxy.url(url)?, proxy))
+    }
+
+    /// The URL of the upstream, through this proxy.
+    pub fn url(&self, upstream: &str) -> Result<String> {
+        let mut url: url::Url = upstream.parse()?;
+        url.set_ip_host(self.address.ip()).ok().context("an address")?;
+        url.set_port(Some(self.address.port())).ok().context("a port")?;
+        Ok(url.into())
     }
 
     /// The address to connect to instead of the upstream.

@@ -1,7 +1,5 @@
 //! What the API reports about itself, and what still works, while a store is unavailable.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use anyhow::Result;
 use serde_json::json;
 use tests::{
@@ -116,15 +114,8 @@ async fn without_postgres_every_response_has_retry_after() -> Result<()> {
 async fn a_postgres_that_hangs_is_reported_by_the_probe() -> Result<()> {
     let database = SharedServer::from_env()?.create_database().await?;
     let mut urls = database.urls().clone();
-    let upstream: url::Url = urls.app.parse()?;
-    let address: SocketAddr = (Ipv4Addr::LOCALHOST, upstream.port().unwrap_or(5432)).into();
-    let proxy = TcpProxy::start(address).await?;
-    for url in [&mut urls.app, &mut urls.system] {
-        let mut through: url::Url = url.parse()?;
-        through.set_ip_host(proxy.address().ip()).map_err(|()| anyhow::anyhow!("no host"))?;
-        through.set_port(Some(proxy.address().port())).map_err(|()| anyhow::anyhow!("no port"))?;
-        *url = through.into();
-    }
+    let (app, proxy) = TcpProxy::before(&urls.app).await?;
+    (urls.app, urls.system) = (app, proxy.url(&urls.system)?);
     let redis = std::env::var_os("REDIS_URL").unwrap_or_default().to_string_lossy().into_owned();
     let app = TestApp::on(TestSystem::on(urls, redis, Some(database)).await?).await?;
     let anonymous = app.anonymous();

@@ -4,9 +4,7 @@
 //! Invariant: every connection from a role to a store goes through its link. Links forward
 //! unchanged until a test sets a mode.
 
-use std::net::SocketAddr;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     postgres::{DatabaseUrls, PrivatePostgres},
@@ -68,13 +66,7 @@ impl Link {
 
     /// The same databases, reached through this link.
     pub(super) fn database_urls(&self, urls: &DatabaseUrls) -> Result<DatabaseUrls> {
-        let through = |url: &str| through(url, self.postgres.address()).context("a database URL");
+        let through = |url: &str| self.postgres.url(url);
         Ok(DatabaseUrls { owner: through(&urls.owner)?, app: through(&urls.app)?, system: through(&urls.system)? })
     }
-}
-
-fn through(url: &str, address: SocketAddr) -> Option<String> {
-    let (start, rest) = url.rsplit_once('@')?;
-    let (_, database) = rest.split_once('/')?;
-    Some(format!("{start}@{address}/{database}"))
 }

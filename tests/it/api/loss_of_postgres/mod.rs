@@ -44,12 +44,10 @@ impl Scene {
         let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, settings }).await?;
         let proxy = TcpProxy::start(([127, 0, 0, 1], postgres.port()).into()).await?;
         let owner = postgres.urls().owner.clone();
-        let through =
-            |url: &str| url.replace(&format!(":{}/", postgres.port()), &format!(":{}/", proxy.address().port()));
         let urls = DatabaseUrls {
             owner: owner.clone(),
-            app: through(&postgres.urls().app),
-            system: through(&postgres.urls().system),
+            app: proxy.url(&postgres.urls().app)?,
+            system: proxy.url(&postgres.urls().system)?,
         };
         let redis_url = std::env::var_os("REDIS_URL").context("REDIS_URL is not set; bin/test sets it")?;
         let app = TestApp::on(TestSystem::on(urls, redis_url.to_string_lossy().into_owned(), None).await?).await?;
