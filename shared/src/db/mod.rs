@@ -81,8 +81,9 @@ pub fn is_timed_out(error: &sqlx::Error) -> bool {
 /// Whether PostgreSQL is out of reach or out of service, whatever the statement was. A time-out, a
 /// lock or a conflict may be the statement's own doing.
 pub fn is_outage(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
-    is_unavailable(error) && !(code == "57014" || code == "55P03" || code.starts_with("40"))
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let is_conflict = code.is_some_and(|code| code.starts_with("40"));
+    is_unavailable(error) && !is_conflict && !is_timed_out(error) && !is_lock_held(error)
 }
 
 /// Whether a statement waited too long for another transaction's lock, or ran into a deadlock.

@@ -99,8 +99,7 @@ impl Checker {
             self.index.push(queue, &lost).await?;
         }
         let gone: Vec<Member> = unknown.iter().filter(|(id, _)| !waiting.all.contains(id)).copied().collect();
-        let left: HashSet<Member> = self.absent(queue, &gone, mode).await?.into_iter().collect();
-        let stale: Vec<Member> = gone.into_iter().filter(|member| !left.contains(member)).collect();
+        let stale = self.left(queue, gone, mode).await?;
         self.forget(queue, &stale, mode, found).await
     }
 
@@ -153,8 +152,19 @@ impl Checker {
         self.absent(queue, &members, mode).await
     }
 
+    /// Returns the jobs that the index still has.
+    pub(super) async fn left(
+        &self,
+        queue: &QueueName,
+        members: Vec<Member>,
+        mode: CheckMode,
+    ) -> Result<Vec<Member>, ReconcileError> {
+        let absent: HashSet<Member> = self.absent(queue, &members, mode).await?.into_iter().collect();
+        Ok(members.into_iter().filter(|member| !absent.contains(member)).collect())
+    }
+
     /// Returns the jobs that the index does not have.
-    pub(super) async fn absent(
+    async fn absent(
         &self,
         queue: &QueueName,
         members: &[Member],

@@ -2,10 +2,7 @@
 //! looked up in the ledger: a push that arrives after the cancellation of its job leaves an entry,
 //! which waits for as long as its tenant is paused.
 
-use std::{
-    collections::{HashMap, HashSet},
-    mem,
-};
+use std::{collections::HashMap, mem};
 
 use rand::seq::SliceRandom as _;
 use tokio::time::sleep;
@@ -38,9 +35,12 @@ impl Checker {
             let from = before.get(&tenant).copied().unwrap_or_default();
             let page = self.index.check_page(&shard, "flow", mode, from, &[tenant.as_uuid().as_bytes()]).await?;
             found.add(&shard, page.broken);
-            let is_looked_up = waiting.len() < MAX_LOOKED_UP;
-            after.insert(tenant, if is_looked_up { page.cursor } else { from });
-            waiting.extend(page.seen.into_iter().filter(|_| is_looked_up));
+            let mut next = from;
+            if waiting.len() < MAX_LOOKED_UP {
+                next = page.cursor;
+                waiting.extend(page.seen);
+            }
+            after.insert(tenant, next);
         }
         self.flow_cursors.insert(queue.clone(), after);
         self.check_ended(queue, &waiting, mode, found).await
@@ -59,8 +59,7 @@ impl Checker {
         }
         // Their removal from the index may be in transit.
         sleep(UNDER_WAY).await;
-        let removed: HashSet<Member> = self.absent(queue, &ended, mode).await?.into_iter().collect();
-        let left: Vec<Member> = ended.into_iter().filter(|member| !removed.contains(member)).collect();
+        let left = self.left(queue, ended, mode).await?;
         // A redriven job waits again.
         let ended = self.ended(&left).await?;
         self.forget(queue, &ended, mode, found).await
