@@ -5,7 +5,7 @@
 # bin/lib/redis.sh, which create the private stores.
 
 STORE_KEYS="DATABASE_URL DATABASE_SYSTEM_URL DATABASE_OWNER_URL REDIS_URL"
-PROCESS_KEYS="ENVIRONMENT HOST API_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT"
+PROCESS_KEYS="ENVIRONMENT HOST API_PORT API_METRICS_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT"
 
 # use_instance dev|test: dev lives in .local, test in .local/test; tests never touch dev's data.
 use_instance() {
@@ -126,13 +126,14 @@ private_database_urls() {
 # The other variables that a process needs in development. Ports are kept once chosen; bin/dev
 # chooses another one if a port is in use.
 process_defaults() {
-  export ENVIRONMENT HOST API_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT
-  local api worker scheduler
-  api=$(recorded API_PORT) worker=$(recorded WORKER_METRICS_PORT) scheduler=$(recorded SCHEDULER_METRICS_PORT)
+  export ENVIRONMENT HOST API_PORT API_METRICS_PORT WORKER_METRICS_PORT SCHEDULER_METRICS_PORT SMTP_URL ROTA_TEST_KINDS ROTA_LOG_FORMAT
+  local api metrics worker scheduler
+  api=$(recorded API_PORT) metrics=$(recorded API_METRICS_PORT) worker=$(recorded WORKER_METRICS_PORT) scheduler=$(recorded SCHEDULER_METRICS_PORT)
   : "${ENVIRONMENT:=development}" "${HOST:=127.0.0.1}" "${ROTA_TEST_KINDS:=1}" "${ROTA_LOG_FORMAT:=pretty}"
   : "${SMTP_URL:=file:$STATE/mail}"
   : "${API_PORT:=${api:-$(free_port 8080)}}"
-  : "${WORKER_METRICS_PORT:=${worker:-$(free_port 9464)}}"
+  : "${API_METRICS_PORT:=${metrics:-$(free_port 9463)}}"
+  : "${WORKER_METRICS_PORT:=${worker:-$(free_port $((API_METRICS_PORT + 1)))}}"
   : "${SCHEDULER_METRICS_PORT:=${scheduler:-$(free_port $((WORKER_METRICS_PORT + 1)))}}"
 }
 

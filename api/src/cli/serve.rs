@@ -23,7 +23,6 @@ use crate::{
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
     router::router,
-    routes,
     server::{self, HttpSettings},
     state::{AppState, Parts},
     uploads::Uploads,
@@ -53,14 +52,14 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
     tracing::info!(%listen, version = VERSION, "serving");
     let checks: Arc<dyn HealthChecks> = Arc::new(stores);
     tokio::spawn(health::watch(Arc::clone(&checks), shutdown.token()));
-    let mut router = router(state, Arc::clone(&checks));
+    let router = router(state, Arc::clone(&checks));
     // The probe stops last: an orchestrator observes the drain through it.
     let end = CancellationToken::new();
-    let probe = if let Some(HttpConfig { listen }) = config.metrics {
-        Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
-    } else {
-        router = router.merge(routes::metrics::router(handle));
-        None
+    let probe = match config.metrics {
+        Some(HttpConfig { listen }) => {
+            Some(tokio::spawn(probe(listen, Probe { metrics: handle, checks }, end.clone()).await?))
+        }
+        None => None,
     };
     let report = server::serve(listener, router, HttpSettings::default(), shutdown.token()).await;
     producer.finish().await;

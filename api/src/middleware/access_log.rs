@@ -19,8 +19,8 @@ pub fn span(id: &RequestId, method: &Method, route: &str) -> Span {
 /// Logs a response, within the span of its request.
 pub fn write(route: &str, status: StatusCode, took: Duration) {
     let (status, ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-    // Probes and scrapes arrive every few seconds.
-    if route == "/metrics" || route.starts_with("/api/health") {
+    // Probes arrive every few seconds.
+    if route.starts_with("/api/health") {
         tracing::debug!(status, ms, "request completed");
     } else {
         tracing::info!(status, ms, "request completed");

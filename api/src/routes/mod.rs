@@ -2,5 +2,4 @@
 //! routes on one page.
 
 pub mod health;
-pub mod metrics;
 pub mod v1;

@@ -1,8 +1,8 @@
 //! The address that a process listens on.
 //!
-//! Invariant: metrics are never served on a public address. Every process serves the probe
-//! ([`crate::http_server::probe`]) on `METRICS_PORT`; an API without that variable serves
-//! `/metrics` to its own machine only. A range of ports lets several instances share one
+//! Invariant: metrics are never served on the port of the API, which a proxy may pass on to anyone.
+//! Every process serves the probe ([`crate::http_server::probe`]) on `METRICS_PORT`; an API without
+//! that variable serves no metrics. A range of ports lets several instances share one
 //! configuration: each takes the first free port of the range.
 
 use std::fmt;

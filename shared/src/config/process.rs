@@ -49,7 +49,7 @@ pub struct ApiConfig {
     pub telemetry: TelemetryConfig,
     /// The address of the API.
     pub http: HttpConfig,
-    /// The address of the metrics, if they are separate from the API.
+    /// The address of the metrics, if the API serves them.
     pub metrics: Option<HttpConfig>,
     /// Limits of a tenant's requests.
     pub limits: LimitsConfig,

@@ -42,12 +42,13 @@ fn links_use_a_reachable_address() {
 }
 
 #[test]
-fn the_metrics_of_the_api_have_their_own_port_if_configured() {
+fn the_metrics_of_the_api_have_their_own_port_or_none() {
     let api = ApiConfig::load(
         &minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)).with("METRICS_PORT", "9463"),
     )
     .unwrap();
     assert_eq!(api.metrics.map(|metrics| metrics.listen.to_string()).as_deref(), Some("0.0.0.0:9463"));
+    assert_eq!(ApiConfig::load(&minimal()).unwrap().metrics, None);
     assert!(ApiConfig::load(&minimal().with("METRICS_PORT", "x")).is_err());
 }
 
