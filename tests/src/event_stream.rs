@@ -2,14 +2,16 @@
 //! heartbeats.
 //!
 //! Invariant: events are returned in stream order, and the end of the stream is distinguishable
-//! from silence.
+//! from silence. Each event has the form that the OpenAPI document declares for events of a job.
 
 use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{RequestBuilder, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
+
+use crate::openapi;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +99,17 @@ impl EventStream {
         };
         match field("data") {
             None => self.heartbeats += 1,
-            Some(data) => self.events.push_back(ServerEvent {
-                name: field("event").unwrap_or_default().to_owned(),
-                id: field("id").unwrap_or_default().to_owned(),
-                retry_ms: field("retry").and_then(|retry| retry.parse().ok()),
-                data: serde_json::from_str(data).unwrap_or_default(),
-            }),
+            Some(data) => {
+                let event = ServerEvent {
+                    name: field("event").unwrap_or_default().to_owned(),
+                    id: field("id").unwrap_or_default().to_owned(),
+                    retry_ms: field("retry").and_then(|retry| retry.parse().ok()),
+                    data: serde_json::from_str(data).unwrap_or_default(),
+                };
+                let fields = json!({ "event": event.name, "id": event.id, "retry": event.retry_ms, "data": data });
+                openapi::check_job_event(&fields);
+                self.events.push_back(event);
+            }
         }
     }
 }

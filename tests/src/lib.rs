@@ -15,6 +15,7 @@ pub mod free_port;
 pub mod http_sink;
 pub mod installation;
 pub mod latency;
+mod openapi;
 pub mod postgres;
 pub mod process;
 pub mod redis_server;

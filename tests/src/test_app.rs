@@ -2,7 +2,8 @@
 //! of a [`TestSystem`].
 //!
 //! Invariant: requests go over a real connection with a key from the ledger, so a test sees what a
-//! client sees. Workers and schedulers belong to the system and run only where a test starts them.
+//! client sees, and each response is compared with the OpenAPI document (`openapi.rs`). Workers and
+//! schedulers belong to the system and run only where a test starts them.
 
 use std::{
     net::SocketAddr,
@@ -40,7 +41,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use crate::system::TestSystem;
+use crate::{openapi, system::TestSystem};
 
 /// The API of one test; stopped on `Drop`.
 pub struct TestApp {
@@ -164,6 +165,7 @@ impl ApiClient {
     /// If no HTTP client can be built, for lack of a TLS provider.
     pub fn new(base_url: &str, key: Option<&str>) -> Self {
         crate::tls::install_crypto_provider();
+        openapi::load();
         let http = Client::builder().no_proxy().build().expect("a client without special settings can be made");
         Self { http, base_url: base_url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
     }
@@ -207,10 +209,17 @@ impl ApiClient {
 
 impl Answer {
     /// Sends a request and reads the response in full.
+    ///
+    /// # Panics
+    /// If the OpenAPI document does not declare the response.
     pub async fn to(request: RequestBuilder) -> Result<Self> {
-        let response = request.send().await.context("the API does not respond")?;
+        let (client, request) = request.build_split();
+        let request = request.context("the request is invalid")?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request).await.context("the API does not respond")?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.context("the response was cut off")?;
+        openapi::check(&method, &path, status, &headers, text.as_bytes());
         let body = serde_json::from_str(&text).unwrap_or_default();
         Ok(Self { status, headers, text, body })
     }

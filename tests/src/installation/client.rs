@@ -1,6 +1,7 @@
 //! A tenant's client of the API.
 //!
-//! Invariant: a response with any status is a result; only the lack of a response is an error.
+//! Invariant: a response with any status is a result; only the lack of a response is an error. Each
+//! response that is parsed is compared with the OpenAPI document (`openapi.rs`).
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{eventually::eventually, tls::install_crypto_provider};
+use crate::{eventually::eventually, openapi, tls::install_crypto_provider};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,6 +40,7 @@ impl Answer {
 impl ApiClient {
     pub(super) fn new(base_url: String, key: String) -> Result<Self> {
         install_crypto_provider();
+        openapi::load();
         Ok(Self { http: Client::builder().timeout(TIMEOUT).no_proxy().build()?, base_url, key })
     }
 
@@ -144,9 +146,13 @@ impl ApiClient {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        let response = request.header("x-api-key", &self.key).send().await?;
-        let status = response.status();
+        let (client, request) = request.header("x-api-key", &self.key).build_split();
+        let request = request?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = client.execute(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await?;
+        openapi::check(&method, &path, status.as_u16(), &headers, &body);
         Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or_default() })
     }
 

@@ -48,6 +48,26 @@ async fn a_stream_begins_with_the_jobs_state_and_ends_with_the_final_one() -> Re
     Ok(())
 }
 
+/// Every [`EventStream`] compares its events with the OpenAPI document.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_has_the_documented_form_and_the_job_as_it_is_shown() -> Result<()> {
+    let app = TestApp::start().await?;
+    let api = app.tenant("acme").await?.api;
+    let job = api.post(JOBS, &json!({ "kind": "fail", "args": { "times": 1 }, "max_attempts": 1 })).await?.id();
+    let mut stream = follow(&api, job, None).await?;
+    let mut last = stream.next(PATIENCE).await.expect("the job as it is");
+    let (_scheduler, _worker) = (app.system.scheduler(), app.system.worker(2, LEASE));
+    while let Some(event) = stream.next(PATIENCE).await {
+        last = event;
+    }
+    assert_eq!(last.name, "job");
+    let mut shown = api.get(&format!("{JOBS}/{job}")).await?.ok(200).clone();
+    shown.as_object_mut().expect("a job").remove("args").expect("args");
+    assert_eq!(last.data, shown);
+    assert_eq!((&shown["state"], shown["errors"].as_array().map(Vec::len)), (&json!("discarded"), Some(1)));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_stream_has_the_missed_changes_and_no_duplicates() -> Result<()> {
     let app = TestApp::start().await?;
