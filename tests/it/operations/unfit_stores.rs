@@ -104,6 +104,59 @@ async fn a_wrong_login_or_role_is_named_and_no_request_is_served() -> Result<()>
     Ok(())
 }
 
+/// Counts all lines about a password, so that the cause is in no other line either.
+async fn password_lines(process: &ProcessUnderTest, count: usize) -> Result<()> {
+    eventually(PATIENCE, &format!("{count} lines about a password"), async || {
+        let output = process.output().ok()?;
+        (output.lines().filter(|line| line.contains("password")).count() >= count).then_some(())
+    })
+    .await;
+    let output = process.output()?;
+    assert_eq!(output.matches("the password is refused").count(), count, "{output}");
+    assert_eq!(output.lines().filter(|line| line.contains("password")).count(), count, "{output}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_logged_once_by_every_process_until_it_is_accepted() -> Result<()> {
+    let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
+    let urls = postgres.urls();
+    shared::db::migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
+    postgres.require_passwords().await?;
+    let set_password = async |role: &str, password: &str| {
+        owner(&urls.owner, &format!("alter role {role} password '{password}'")).await
+    };
+    set_password("rota_app", "another").await?;
+    let mut processes = Vec::new();
+    for name in ["api", "worker", "scheduler"] {
+        let (spec, ready) = program(name, urls, &redis_url()?)?;
+        processes.push((spec.env("ROTA_REDIS_PREFIX", format!("unfit-{}", postgres.port())).start()?, ready));
+    }
+    // First a process that starts with a wrong password, then one whose password is changed.
+    for (outages, role, reason) in [
+        (1, "rota_app", "DATABASE_URL: the password is refused"),
+        (2, "rota_system", "DATABASE_SYSTEM_URL: the password is refused"),
+    ] {
+        set_password(role, "another").await?;
+        // Open connections keep working with the old password.
+        let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+        owner(&urls.owner, &end).await?;
+        for (process, ready) in &processes {
+            readiness(ready, "database", reason, down(reason)).await;
+            password_lines(process, outages).await?;
+        }
+        set_password(role, "rota_test").await?;
+        for (process, ready) in &processes {
+            readiness(ready, "database", "the password is right", up).await;
+            let ends = async || (process.output().ok()?.matches("works again").count() >= outages).then_some(());
+            eventually(PATIENCE, "the end of the outage", ends).await;
+            assert_eq!(process.output()?.matches("works again").count(), outages, "{}", process.output()?);
+            password_lines(process, outages).await?;
+        }
+    }
+    Ok(())
+}
+
 /// A tenant's request is refused rather than served by a role that sees every tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_served_as_a_role_that_sees_every_tenant() -> Result<()> {

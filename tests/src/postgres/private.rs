@@ -106,6 +106,16 @@ impl PrivatePostgres {
         self.start().await
     }
 
+    /// From now on every role but the owner needs its password. Open connections stay.
+    pub async fn require_passwords(&self) -> Result<()> {
+        let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(self.directory.path().join("data/pg_hba.conf"), rules)?;
+        admin::execute(&self.urls.owner, "select pg_reload_conf()".to_owned()).await?;
+        let wrong = self.urls.app.replace(":rota_test@", ":wrong@");
+        let refused = poll_until(START_TIMEOUT, async || PgConnection::connect(&wrong).await.err());
+        refused.await.map(drop).context("PostgreSQL still accepts a wrong password")
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> Result<String> {
         std::fs::read_to_string(self.log_path()).context("read PostgreSQL's log")
