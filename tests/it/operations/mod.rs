@@ -1,8 +1,9 @@
 //! Running the processes: signals, unusable stores, too few connections, a pooler, any number of
-//! instances.
+//! instances, secrets that must not leave them.
 
 mod connections;
 mod formation;
+mod secrets;
 mod signals;
 mod unfit_stores;
 
