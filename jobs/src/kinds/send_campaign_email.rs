@@ -9,7 +9,7 @@ mod postpone;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,10 @@ use crate::{
     ports::mail::{MailError, OutgoingMail},
     unsubscribe::Unsubscriber,
 };
+
+/// A repeat of a mail that may have been accepted has the same date, up to this age: receivers
+/// refuse dates of a week ago, and the relay may take days to deliver.
+const MAX_DATE_AGE: TimeDelta = TimeDelta::days(3);
 
 /// Sends one mail of a campaign to one recipient.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -108,7 +112,8 @@ impl SendCampaignEmail {
             Effect::Happened => return self.sent(context).await,
             Effect::Begun(at) => at,
         };
-        let date = addressee.handed_over_at.unwrap_or(begun);
+        let now = context.environment().clock.now();
+        let date = addressee.handed_over_at.filter(|date| now - *date < MAX_DATE_AGE).unwrap_or(begun);
         let unsubscriber = Unsubscriber { tenant: context.tenant(), recipient: self.recipient_id };
         let Environment { campaign_mails: mails, tenants, compute, unsubscribe_links, .. } = context.environment();
         let rendered = match mails.of(tenants, compute, unsubscriber.tenant, self.campaign_id).await? {
@@ -138,7 +143,7 @@ impl SendCampaignEmail {
         match context.make_effect(effect.clone(), sending).await {
             Ok(_) => self.sent(context).await,
             Err(error) => {
-                if !error.message_was_seen() {
+                if !error.after_data() {
                     context.forget_effect(&effect).await;
                 }
                 Box::pin(self.not_sent(context, addressee, date, error)).await

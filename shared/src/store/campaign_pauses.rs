@@ -53,9 +53,9 @@ pub async fn resume_after_relay(
 }
 
 /// Records that a recipient was refused for a reason that lies with the sender, whatever its codes:
-/// relays vary them. The campaign is paused when `many` more recipients were refused than mails
-/// accepted. A refusal of an earlier generation is ignored, since a person may have resumed the
-/// campaign after it.
+/// relays vary them. A lost reply counts as a refusal. The campaign is paused when `many` more
+/// recipients were refused than mails accepted. A refusal of an earlier generation is ignored,
+/// since a person may have resumed the campaign after it.
 pub async fn note_refusal(
     transaction: &mut TenantTx,
     id: Uuid,

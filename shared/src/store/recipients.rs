@@ -26,13 +26,13 @@ pub struct Addressee {
     pub variables: serde_json::Value,
     /// Whether the address is suppressed.
     pub suppressed: bool,
-    /// The mail's date, once octets of it have been sent.
+    /// The date of the mail that may have been accepted although no reply arrived.
     pub handed_over_at: Option<DateTime<Utc>>,
     /// Time of the first failure in this generation that counts against this mail.
     pub failing_since: Option<DateTime<Utc>>,
     /// How often the mail may have been accepted although no reply arrived.
     pub unanswered: i16,
-    /// The last refusal that concerns the sender, if it happened in this generation.
+    /// The last failure that concerns the sender, if it happened in this generation.
     pub refusal: Option<String>,
 }
 
@@ -184,6 +184,24 @@ pub async fn finish(
     .execute(&mut **transaction)
     .await
     .map(drop)
+}
+
+/// Whether a mail of the campaign was accepted since then.
+pub async fn any_sent_since(
+    transaction: &mut TenantTx,
+    campaign: Uuid,
+    since: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let tenant = *transaction.tenant().as_uuid();
+    sqlx::query_scalar!(
+        r#"select exists (select from recipients
+             where tenant_id = $1 and campaign_id = $2 and state = 'sent' and sent_at >= $3) as "any_sent!""#,
+        tenant,
+        campaign,
+        since
+    )
+    .fetch_one(&mut **transaction)
+    .await
 }
 
 /// Marks as failed the queued recipients whose job ended without sending (discarded as poison,

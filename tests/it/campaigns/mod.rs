@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use sqlx::{AssertSqlSafe, PgConnection};
 use tests::{eventually::eventually, installation::Installation};
 
 mod control;
+mod dates;
 mod drafting;
 mod mail_faults;
 mod process_faults;
@@ -28,4 +30,14 @@ async fn all_jobs_completed(rota: &Installation, mails: usize) -> Result<()> {
     let of_mails = jobs.get(&("send_campaign_email".to_owned(), "completed".to_owned()));
     assert_eq!(of_mails.copied(), i64::try_from(mails).ok(), "{jobs:?}");
     Ok(())
+}
+
+/// Waits until this holds of the campaign's only recipient.
+async fn recipient_is(owner: &mut PgConnection, campaign: &str, what: &'static str) {
+    eventually(PATIENCE, what, async || {
+        let holds = format!("select {what} from recipients where campaign_id = $1::uuid");
+        let holds = sqlx::query_scalar::<_, bool>(AssertSqlSafe(holds)).bind(campaign);
+        holds.fetch_one(&mut *owner).await.ok()?.then_some(())
+    })
+    .await;
 }

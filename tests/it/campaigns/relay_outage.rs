@@ -110,3 +110,41 @@ async fn a_mail_whose_reply_is_lost_is_repeated_identically_and_not_endlessly() 
     assert_eq!(rota.sink.by_recipient(always).len(), 3);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_answers_no_mail_pauses_the_campaign_and_no_recipient_fails() -> Result<()> {
+    let rota = installation("60000").await?;
+    // The sink keeps the mails whose reply it loses, and once the faults are cleared those that
+    // hang.
+    for (name, leads, fault, most) in
+        [("cut", LEADS, Fault::Cut, 1), ("lost", 3, Fault::LoseReply, 5), ("hang", 3, Fault::Hang, 5)]
+    {
+        rota.sink.inject(Rule::at(Stage::EndOfData, fault));
+        // A domain each, since a domain whose mails hang gets one at a time.
+        let wanted: Vec<String> = (0..leads).map(|number| format!("lead@{name}{number}.example.com")).collect();
+        let path =
+            rota.tenant.campaign_at_once(name, &format!("email,first_name\n{},L\n", wanted.join(",L\n"))).await?;
+        unanswered(&rota, &path).await;
+        // Resumed without a fix, the campaign pauses again.
+        rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+        unanswered(&rota, &path).await;
+
+        rota.sink.clear_faults();
+        rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+        let progress = rota.tenant.completed(&path, PATIENCE).await;
+        assert_eq!([&progress["sent"], &progress["failed"]], [leads, 0], "{name}: {progress}");
+        for address in &wanted {
+            let mails = rota.sink.by_recipient(address);
+            assert!((1..=most).contains(&mails.len()), "{address}: {} mails", mails.len());
+            assert!(mails.iter().all(|mail| mail.raw == mails[0].raw), "{address}: a repeat differs");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the campaign is paused because the relay does not answer.
+async fn unanswered(rota: &Installation, path: &str) {
+    let campaign = paused(rota, path).await;
+    assert_eq!([&campaign["pause_reason"], &campaign["pause_detail"]], ["refused", "unanswered at final reply"]);
+    assert_eq!(campaign["progress"]["failed"], 0, "{campaign}");
+}

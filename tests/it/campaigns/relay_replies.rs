@@ -3,14 +3,13 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use tests::{
-    eventually::eventually,
     installation::{Installation, leads_csv},
     smtp_sink::{Fault, Rule, Stage},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, recipient_is};
 
 /// Unusual forms of a 250 reply.
 const ODD: [&[u8]; 6] = [
@@ -136,6 +135,31 @@ async fn refusals_with_different_codes_pause_the_campaign_too() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_refused_for_their_size_pause_the_campaign_and_are_sent_after_a_fix() -> Result<()> {
+    let rota = Installation::start().await?;
+    for (name, stage, text, detail) in [
+        ("sender", Stage::Mail, "message size exceeds fixed limit", "not sent at MAIL FROM with 552"),
+        ("recipient", Stage::Rcpt, "5.3.4 message size exceeds limit", "not sent at RCPT TO with 552 5.3.4"),
+        ("data", Stage::EndOfData, "message too large", "not sent at final reply with 552"),
+    ] {
+        rota.sink.inject(Rule::at(stage, Fault::reply(552, text)));
+        let (csv, _) = leads_csv(name, 0..12);
+        let path = rota.tenant.campaign_at_once(name, &csv).await?;
+        let is_paused = |campaign: &Value| campaign["state"] == "paused";
+        let paused = rota.tenant.campaign_when(&path, PATIENCE, "the campaign is paused", is_paused).await;
+        assert_eq!([&paused["pause_reason"], &paused["pause_detail"]], ["refused", detail]);
+
+        rota.sink.clear_faults();
+        rota.tenant.post(&format!("{path}/resume"), &json!({})).await?.expect(202)?;
+        let progress = rota.tenant.completed(&path, PATIENCE).await;
+        assert_eq!(progress["sent"], 12, "{name}: {progress}");
+    }
+    assert_eq!(rota.sink.duplicates(), []);
+    assert_eq!(rota.tenant.get("suppressions").await?.expect(200)?["items"], json!([]));
+    Ok(())
+}
+
 /// One lead whose mail was refused two days ago; returns the path of its campaign.
 async fn refused_two_days_ago(rota: &Installation, owner: &mut PgConnection, is_paused: bool) -> Result<String> {
     let (csv, _) = leads_csv("old", 0..1);
@@ -149,16 +173,6 @@ async fn refused_two_days_ago(rota: &Installation, owner: &mut PgConnection, is_
     let aged = "update recipients set failing_since = failing_since - interval '2 days' where campaign_id = $1::uuid";
     sqlx::query(aged).bind(&id).execute(owner).await?;
     Ok(path)
-}
-
-/// Waits until this holds of the campaign's only recipient.
-async fn recipient_is(owner: &mut PgConnection, campaign: &str, what: &'static str) {
-    eventually(PATIENCE, what, async || {
-        let holds = format!("select {what} from recipients where campaign_id = $1::uuid");
-        let holds = sqlx::query_scalar::<_, bool>(AssertSqlSafe(holds)).bind(campaign);
-        holds.fetch_one(&mut *owner).await.ok()?.then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,7 +162,8 @@ async fn finish(session: &mut Session, mail: &BuiltMail, progress: &mut Progress
     }
 }
 
-/// No final reply: the relay may or may not have accepted the mail.
+/// No final reply: the relay may or may not have accepted the mail. That concerns the relay, not
+/// the recipient.
 pub(super) fn lost_reply(code: Option<u16>, reason: &str) -> MailError {
     MailError::Transient {
         stage: MailStage::Reply,
@@ -170,7 +171,7 @@ pub(super) fn lost_reply(code: Option<u16>, reason: &str) -> MailError {
         enhanced: None,
         reason: excerpt(reason),
         after_data: true,
-        blame: Blame::Recipient,
+        blame: Blame::Sender,
         retry_in: None,
     }
 }

@@ -32,7 +32,8 @@ pub enum Blame {
     /// The relay is reachable, but its connections are in use, or the recipient's domain does not
     /// respond at the moment.
     Busy,
-    /// The relay refuses this sender: policy, relaying, blocks, the sequence of commands.
+    /// The relay refuses this sender (policy, relaying, blocks, the sequence of commands) or the
+    /// mail (its size or form), or does not reply to the whole message.
     Sender,
     /// The recipient's side requests a later retry, or the dialogue was interrupted.
     Recipient,
@@ -76,14 +77,10 @@ pub enum MailError {
 }
 
 impl MailError {
-    /// Whether the relay may have accepted the message although sending failed.
+    /// Whether the relay may have accepted the message although sending failed, so that a repeat
+    /// must be identical.
     pub fn after_data(&self) -> bool {
         matches!(self, Self::Transient { after_data: true, .. })
-    }
-
-    /// Whether octets of the message itself were sent, so that a repeat must be identical.
-    pub fn message_was_seen(&self) -> bool {
-        self.stage().is_some_and(|stage| matches!(stage, MailStage::Body | MailStage::Reply))
     }
 
     /// Whether a repeat cannot succeed, so that the recipient must be given up.
@@ -116,7 +113,9 @@ impl MailError {
     pub fn summary(&self) -> String {
         let (class, stage, code, enhanced) = match self {
             Self::Rejected { stage, code, enhanced, .. } => ("rejected", stage, Some(*code), enhanced),
-            Self::Transient { stage, code, enhanced, .. } => ("not sent", stage, *code, enhanced),
+            Self::Transient { stage, code, enhanced, after_data, .. } => {
+                (if *after_data { "unanswered" } else { "not sent" }, stage, *code, enhanced)
+            }
             Self::Invalid { .. } => return "the mail cannot be built".to_owned(),
         };
         let code = code.map(|code| format!(" with {code}")).unwrap_or_default();
@@ -182,7 +181,7 @@ impl MailError {
                 return Self::Rejected { stage, code, enhanced, message, mailbox_dead };
             }
             Verdict::TryLater => (Blame::Recipient, "the relay requests a later retry"),
-            Verdict::SenderRefused => (Blame::Sender, "the relay refuses the sender"),
+            Verdict::SenderRefused => (Blame::Sender, "the relay refuses the sender or the mail"),
             Verdict::RelayRefuses => (Blame::Relay, "the relay refuses the session"),
         };
         let reason = format!("{whom} with {code}: {message}");

@@ -1,9 +1,10 @@
 //! Interprets replies: can a repeat of the mail succeed, and does the mailbox exist?
 //!
 //! Invariant: a mailbox counts as dead only after a reply that concerns the mailbox. Replies that
-//! concern the sender (policy, relaying, blocks, authentication, the sequence of commands) or this
-//! one mail (its size, a full mailbox) leave the address usable. If a reply is ambiguous, the
-//! reading that does not suppress the address applies.
+//! concern the sender (policy, relaying, blocks, authentication, the sequence of commands), the
+//! mail (its size or form) or a full mailbox leave the address usable. If a reply is ambiguous, the
+//! reading that does not suppress the address applies. The mails of a campaign are alike, so a
+//! refusal of the mail is one of the sender: it may affect all recipients.
 
 use std::fmt;
 
@@ -85,27 +86,36 @@ fn permanent(stage: MailStage, reply: &Reply, enhanced: Option<EnhancedCode>) ->
 fn by_enhanced_code(code: EnhancedCode) -> Verdict {
     match (code.subject, code.detail) {
         (1, 1 | 2 | 3 | 6 | 10) | (2, 1) => Verdict::MailboxDead,
-        // The sender's address.
-        (1, 7 | 8) | (5 | 7, _) => Verdict::SenderRefused,
-        // Other statuses of the address, a full mailbox, a mail too large, a format that cannot be
-        // delivered.
-        (1 | 2 | 6, _) | (3, 4) => Verdict::MailRefused,
+        // The sender's address; a mail too large, or of a form that cannot be delivered.
+        (1, 7 | 8) | (2, 3) | (3, 4) | (5 | 7, _) | (6, 0..=6) => Verdict::SenderRefused,
+        // Other statuses of the address, a full mailbox, a mailbox without SMTPUTF8.
+        (1 | 2 | 6, _) => Verdict::MailRefused,
         // Systems and routes on the way, which can be repaired.
         _ => Verdict::TryLater,
     }
 }
 
 fn by_code(stage: MailStage, code: u16, text: &str) -> Verdict {
+    let text = text.to_lowercase();
     match (stage, code) {
-        (_, 552) | (MailStage::Recipient, 501) => Verdict::MailRefused,
-        (MailStage::Recipient, 550 | 551 | 553) => by_words(text),
+        (MailStage::Recipient, 501) => Verdict::MailRefused,
+        // The space of a mailbox (RFC 5321 §4.2.2); otherwise the size of the mail (RFC 1870 §6).
+        (_, 552) if contains_any(&text, &OF_THE_SPACE) => Verdict::MailRefused,
+        (MailStage::Recipient, 550 | 551 | 553) => by_words(&text),
         _ => Verdict::SenderRefused,
     }
 }
 
+/// Words for a full mailbox.
+const OF_THE_SPACE: [&str; 6] = ["full", "quota", "storage", "over limit", "mailbox size", "mailbox exceeds"];
+
+fn contains_any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.contains(word))
+}
+
 /// Many relays refuse for any reason with a bare 550 and give the reason in words.
 fn by_words(text: &str) -> Verdict {
-    const OF_US: [&str; 31] = [
+    const OF_US: [&str; 35] = [
         "relay",
         "denied",
         "block",
@@ -137,9 +147,11 @@ fn by_words(text: &str) -> Verdict {
         "virus",
         "content",
         "your ip",
+        "too large",
+        "too big",
+        "size",
+        "exceeds",
     ];
-    const OF_THE_MAIL: [&str; 8] =
-        ["full", "quota", "storage", "too large", "too big", "size", "over limit", "exceeds"];
     const OF_THE_MAILBOX: [&str; 8] = [
         "user unknown",
         "unknown user",
@@ -150,13 +162,11 @@ fn by_words(text: &str) -> Verdict {
         "no such mailbox",
         "no mailbox",
     ];
-    let text = text.to_lowercase();
-    let contains_any = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if contains_any(&OF_THE_MAILBOX) {
+    if contains_any(text, &OF_THE_MAILBOX) {
         Verdict::MailboxDead
-    } else if contains_any(&OF_THE_MAIL) {
+    } else if contains_any(text, &OF_THE_SPACE) {
         Verdict::MailRefused
-    } else if contains_any(&OF_US) {
+    } else if contains_any(text, &OF_US) {
         Verdict::SenderRefused
     } else {
         Verdict::MailboxDead

@@ -18,7 +18,8 @@ async fn every_refusal_is_classified() {
         ("RCPT", "450 greylisted", Recipient, false),
         ("RCPT", "530 authenticate first", Recipient, false),
         ("DATA", "554 no", Data, false),
-        ("DATA", "552 5.3.4 too large", Data, true),
+        ("DATA", "552 5.3.4 too large", Data, false),
+        ("DATA", "552 5.2.2 mailbox full", Data, true),
         ("DATA", "451 later", Data, false),
         (".", "550 spam", Reply, false),
         (".", "550 5.1.1 no such user", Reply, true),
@@ -55,6 +56,7 @@ async fn stalls_and_cuts_time_out_and_only_a_lost_reply_is_ambiguous() {
             assert!(begun.elapsed() < Duration::from_secs(2), "{step}");
             assert!(!error.is_final(), "{step}: {error}");
             assert_eq!(error.after_data(), step == ".", "{step}: {error:?}");
+            assert_eq!(error.blame() == Some(Blame::Sender), step == ".", "{step}: {error:?}");
         }
     }
 }
