@@ -12,7 +12,7 @@ use axum::Router;
 use jobs::registry::Registry;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{AdditionalProperties, Schema};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{RefOr, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -23,8 +23,9 @@ use crate::problem::{FieldError, ProblemBody, ProblemCode};
 
 /// If there are more kinds, the document does not list them; `job-kinds` has them all.
 const MAX_LISTED_KINDS: usize = 100;
-/// The name of the credential in the document.
+/// The names of the credentials in the document.
 const API_KEY: &str = "api_key";
+const ACCESS_TOKEN: &str = "access_token";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,9 +47,13 @@ impl Modify for Security {
         let scheme = SecurityScheme::ApiKey(ApiKey::Header(header));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(API_KEY, scheme);
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+        let bearer = bearer.description(Some("An access token of a user, from `create_token`.")).build();
+        components.add_security_scheme(ACCESS_TOKEN, SecurityScheme::Http(bearer));
         refusals::add_components(components);
         // Routes without a credential declare this themselves: `security(())`.
-        document.security = Some(vec![SecurityRequirement::new(API_KEY, Vec::<String>::new())]);
+        let either = [API_KEY, ACCESS_TOKEN].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+        document.security = Some(either.to_vec());
     }
 }
 

@@ -243,7 +243,7 @@ impl IntoResponse for Problem {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.0.code == ProblemCode::Unauthenticated {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"ApiKey realm="rota""#));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"ApiKey realm="rota", Bearer realm="rota""#));
         }
         // For the middleware, which knows the request.
         response.extensions_mut().insert(self);

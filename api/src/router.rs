@@ -12,14 +12,17 @@ use crate::{
     middleware::time_limit,
     openapi,
     routes::{
-        health,
-        v1::{campaign_leads, campaigns, jobs, suppressions, unsubscribe, webhook_deliveries, webhook_endpoints},
+        health, jwks,
+        v1::{
+            api_clients, api_keys, auth, campaign_leads, campaigns, jobs, permissions, suppressions, unsubscribe,
+            users, webhook_deliveries, webhook_endpoints,
+        },
     },
     state::AppState,
 };
 
-/// All routes, the OpenAPI document and its viewer. Only health and unsubscribe require no
-/// credential.
+/// All routes, the OpenAPI document and its viewer. Only health, unsubscribe and signing in require
+/// no credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
     let (router, without_query) = openapi::with_docs(routes(checks), &state.registry);
     state.without_query.get_or_init(|| without_query);
@@ -52,10 +55,39 @@ fn v1() -> OpenApiRouter<AppState> {
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
         .merge(imports())
+        .merge(identity())
         .merge(webhooks())
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::show, suppressions::delete))
         .routes(routes!(unsubscribe::show_page, unsubscribe::confirm))
+}
+
+/// Who acts, and what they may do.
+fn identity() -> OpenApiRouter<AppState> {
+    let tokens = OpenApiRouter::new()
+        .routes(routes!(auth::create_token))
+        .routes(routes!(auth::refresh_token))
+        .routes(routes!(auth::verify_token))
+        .routes(routes!(api_clients::create_token))
+        .routes(routes!(api_clients::refresh_token))
+        .layer(DefaultBodyLimit::max(auth::MAX_BYTES));
+    OpenApiRouter::new()
+        .merge(tokens)
+        .routes(routes!(auth::logout))
+        .routes(routes!(jwks::list))
+        .routes(routes!(permissions::mine))
+        .routes(routes!(permissions::roles))
+        .routes(routes!(users::create, users::list))
+        .routes(routes!(users::change_password))
+        .routes(routes!(users::show, users::update))
+        .routes(routes!(users::toggle_status))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::show, api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
+        .routes(routes!(api_clients::create, api_clients::list))
+        .routes(routes!(api_clients::show, api_clients::revoke))
+        .routes(routes!(api_clients::rotate_secret))
+        .routes(routes!(api_clients::uses))
 }
 
 fn webhooks() -> OpenApiRouter<AppState> {

@@ -15,8 +15,12 @@ use shared::{
 };
 
 use crate::{
-    auth::KeyRing, dependency_quota::DependencyQuota, in_flight::InFlightBytes, job_events::JobEvents,
-    openapi::WithoutQuery, uploads::Uploads,
+    auth::{Authenticator, SignInLimit},
+    dependency_quota::DependencyQuota,
+    in_flight::InFlightBytes,
+    job_events::JobEvents,
+    openapi::WithoutQuery,
+    uploads::Uploads,
 };
 
 /// The state of all routes under `/api/v1`. A single pointer, since every route and extractor of a
@@ -32,8 +36,12 @@ pub struct Parts {
     pub producer: Producer,
     /// The known job kinds.
     pub registry: Arc<Registry>,
-    /// Checks API keys.
-    pub keys: KeyRing,
+    /// Verifies credentials.
+    pub authenticator: Authenticator,
+    /// Hashes passwords. A pool of its own, because strangers decide how much work it has.
+    pub passwords: ComputePool,
+    /// Bounds the attempts to sign in.
+    pub sign_ins: SignInLimit,
     /// Streams of job events.
     pub events: JobEvents,
     /// Bytes of request and response bodies in memory.

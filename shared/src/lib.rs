@@ -18,6 +18,7 @@ pub mod faults;
 pub mod foreign_text;
 pub mod health;
 pub mod http_server;
+pub mod identity;
 pub mod ids;
 pub mod leadership;
 pub mod mac;

@@ -7,12 +7,12 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use anyhow::{Context as _, Result};
 use api::{
-    auth::KeyRing,
+    auth::{Authenticator, SignInLimit},
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -26,13 +26,15 @@ use chrono::{DateTime, Utc};
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use shared::{
-    authz::Permission,
+    authz::{Permission, Role},
     compute::{ComputePool, ComputeSettings},
     config::{DependencyConfig, LimitsConfig},
+    identity::{TokenKeys, access_token::AccessTokens, api_key::ApiKeySecret, password::Password},
     ids,
     store::{
-        credentials::{ApiKeySecret, NewApiKey},
+        api_keys::NewApiKey,
         tenants::OwnerConnection,
+        users::{self, NewUser},
     },
     stores::Stores,
     tenancy::TenantId,
@@ -58,12 +60,25 @@ pub struct TestTenant {
     pub api: ApiClient,
 }
 
+/// A user who is signed in.
+pub struct TestUser {
+    pub id: Uuid,
+    /// Sends requests with the first access token.
+    pub api: ApiClient,
+    /// The first pair of tokens.
+    pub tokens: Value,
+}
+
+/// The password of all users of tests.
+pub const PASSWORD: &str = "correct horse battery staple";
+
 /// Sends requests with one credential.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     http: Client,
     base_url: String,
-    key: Option<String>,
+    /// The header with the credential.
+    credential: Option<(&'static str, String)>,
 }
 
 /// A response, read in full.
@@ -97,6 +112,22 @@ impl TestApp {
     }
 
     async fn with(system: TestSystem, limits: StreamLimits, dependencies: DependencyConfig) -> Result<Self> {
+        let (address, stop) = Self::serve(&system, limits, dependencies).await?;
+        Ok(Self { system, address, _stop: stop })
+    }
+
+    /// Starts another API over the same stores, which runs until the guard is dropped, and returns
+    /// an anonymous client of it.
+    pub async fn another_api(&self) -> Result<(ApiClient, DropGuard)> {
+        let (address, stop) = Self::serve(&self.system, StreamLimits::default(), DependencyConfig::default()).await?;
+        Ok((ApiClient::new(&format!("http://{address}"), None), stop))
+    }
+
+    async fn serve(
+        system: &TestSystem,
+        limits: StreamLimits,
+        dependencies: DependencyConfig,
+    ) -> Result<(SocketAddr, DropGuard)> {
         let stop = CancellationToken::new();
         let queues: Vec<_> = system.registry.queues().into_iter().collect();
         let stores =
@@ -105,7 +136,9 @@ impl TestApp {
             without_query: OnceLock::new(),
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
-            keys: KeyRing::new(system.system.clone()),
+            authenticator: Authenticator::new(system.system.clone(), access_tokens(), system.clock.clone()),
+            passwords: ComputePool::start(ComputeSettings::refusing()),
+            sign_ins: SignInLimit::default(),
             dependencies: DependencyQuota::new(dependencies),
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
             in_flight: InFlightBytes::new(InFlightLimits::default()),
@@ -120,7 +153,7 @@ impl TestApp {
         let address = listener.local_addr()?;
         let router = router(state, Arc::new(stores));
         tokio::spawn(server::serve(listener, router, HttpSettings::default(), stop.clone()));
-        Ok(Self { system, address, _stop: stop.drop_guard() })
+        Ok((address, stop.drop_guard()))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -129,7 +162,7 @@ impl TestApp {
 
     pub async fn tenant(&self, slug: &str) -> Result<TestTenant> {
         let id = self.system.tenant(slug).await?;
-        let scopes: Vec<&str> = Permission::all().map(Permission::as_str).collect();
+        let scopes: Vec<&str> = Permission::of_tenants().map(Permission::as_str).collect();
         let key = self.key(id, &scopes, None).await?.1;
         Ok(TestTenant { id, api: self.client(&key) })
     }
@@ -143,10 +176,49 @@ impl TestApp {
     ) -> Result<(Uuid, String)> {
         let mut owner = OwnerConnection::open(&self.system.urls.owner).await?;
         let scopes = scopes.iter().map(ToString::to_string).collect();
-        let new = NewApiKey { id: ids::new_id(&self.system.clock), name: "test".into(), scopes, expires_at };
+        let new = NewApiKey {
+            id: ids::new_id(&self.system.clock),
+            name: "test".into(),
+            scopes,
+            expires_at,
+            created_by: None,
+        };
         let secret = ApiKeySecret::random();
         owner.create_api_key(tenant, &new, &secret).await?;
         Ok((new.id, secret.present(new.id)))
+    }
+
+    /// Creates a user with a role, whose password is [`PASSWORD`].
+    pub async fn user(&self, tenant: TenantId, role: Role, email: &str) -> Result<Uuid> {
+        // Hashing takes long, and the salt is not what these tests are about.
+        static HASH: LazyLock<String> =
+            LazyLock::new(|| Password::presented(PASSWORD).expect("is not too long").hash());
+        let user = NewUser {
+            id: ids::new_id(&self.system.clock),
+            email: email.to_owned(),
+            email_key: email.to_owned(),
+            name: "Test".to_owned(),
+            role,
+            password_hash: Some(HASH.clone()),
+        };
+        let mut transaction = self.system.tenants.begin(tenant).await?;
+        anyhow::ensure!(users::add(&mut transaction, &user).await?, "{email} exists");
+        transaction.commit().await?;
+        Ok(user.id)
+    }
+
+    /// Signs a user of [`Self::user`] in and returns the pair of tokens.
+    pub async fn sign_in(&self, email: &str) -> Result<Value> {
+        let body = serde_json::json!({ "email": email, "password": PASSWORD });
+        Ok(self.anonymous().post("/api/v1/auth/token", &body).await?.ok(200).clone())
+    }
+
+    /// Creates a user with a role and signs the user in.
+    pub async fn signed_in(&self, tenant: TenantId, role: Role, email: &str) -> Result<TestUser> {
+        let id = self.user(tenant, role, email).await?;
+        let tokens = self.sign_in(email).await?;
+        let access_token = tokens["access_token"].as_str().context("no access token")?;
+        Ok(TestUser { id, api: self.anonymous().with_token(access_token), tokens })
     }
 
     pub fn client(&self, key: &str) -> ApiClient {
@@ -158,6 +230,11 @@ impl TestApp {
     }
 }
 
+/// Signs and verifies with a secret of the tests.
+pub fn access_tokens() -> AccessTokens {
+    AccessTokens::new(TokenKeys::of_secret(b"a secret of the tests, 32 characters"), "https://rota.test", "rota")
+}
+
 impl ApiClient {
     /// A client of the API under `base_url`.
     ///
@@ -167,16 +244,31 @@ impl ApiClient {
         crate::tls::install_crypto_provider();
         openapi::load();
         let http = Client::builder().no_proxy().build().expect("a client without special settings can be made");
-        Self { http, base_url: base_url.trim_end_matches('/').to_owned(), key: key.map(str::to_owned) }
+        let credential = key.map(|key| ("x-api-key", key.to_owned()));
+        Self { http, base_url: base_url.trim_end_matches('/').to_owned(), credential }
     }
 
     /// A request that the caller may extend; [`Answer::to`] sends it.
     pub fn request(&self, method: &Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method.clone(), format!("{}{path}", self.base_url));
-        match &self.key {
-            Some(key) => request.header("x-api-key", key),
+        match &self.credential {
+            Some((name, value)) => request.header(*name, value),
             None => request,
         }
+    }
+
+    /// The same client with an access token instead of its credential.
+    #[must_use]
+    pub fn with_token(&self, access_token: &str) -> Self {
+        Self { credential: Some(("authorization", format!("Bearer {access_token}"))), ..self.clone() }
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Answer> {
+        Answer::to(self.request(&Method::PATCH, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
+        Answer::to(self.request(&Method::PUT, path).json(body)).await
     }
 
     pub async fn get(&self, path: &str) -> Result<Answer> {

@@ -2,12 +2,18 @@
 //!
 //! Invariant: a handler with a [`Permit`] argument runs only for a credential that has the
 //! permission, and works for the credential's tenant. Handlers have no other source of a tenant.
+//! [`Authenticator`] turns what a client presented into a principal.
 
-mod key_ring;
+mod authenticator;
 mod permit;
+mod presented;
+mod sign_in_limit;
 
-pub use key_ring::KeyRing;
+pub use authenticator::Authenticator;
 pub use permit::{
-    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit, WebhooksRead,
-    WebhooksWrite, presented_key,
+    ApiClientsCreate, ApiClientsRead, ApiClientsRevoke, ApiKeysCreate, ApiKeysRead, ApiKeysRevoke, Authenticated,
+    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit, RolesRead, UsersRead,
+    UsersWrite, WebhooksRead, WebhooksWrite,
 };
+pub use presented::Presented;
+pub use sign_in_limit::SignInLimit;

@@ -3,21 +3,32 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use axum::extract::{FromRef, FromRequestParts};
-use http::{HeaderMap, request::Parts};
-use shared::{authz::Permission, store::credentials::VerifiedKey, tenancy::TenantId};
+use http::request::Parts;
+use shared::{
+    authz::{Permission, PermissionSet},
+    store::credentials::{Actor, Principal},
+    tenancy::TenantId,
+};
+use uuid::Uuid;
 
+use super::{Presented, presented::Malformed};
 use crate::{
     in_flight::RequestAccount,
     problem::{Problem, ProblemCode},
     state::AppState,
 };
 
-const HEADER: &str = "x-api-key";
-
 /// A permission as a type.
 pub trait Grant: Send + Sync + 'static {
-    /// The permission.
-    const PERMISSION: Permission;
+    /// The permission; `None` if any valid credential will do.
+    const PERMISSION: Option<Permission>;
+}
+
+/// Any valid credential.
+pub struct Authenticated;
+
+impl Grant for Authenticated {
+    const PERMISSION: Option<Permission> = None;
 }
 
 macro_rules! grants {
@@ -26,40 +37,73 @@ macro_rules! grants {
         pub struct $name;
 
         impl Grant for $name {
-            const PERMISSION: Permission = Permission::$name;
+            const PERMISSION: Option<Permission> = Some(Permission::$name);
         }
     )*};
 }
 
-grants!(JobsRead, JobsCreate, JobsControl, CampaignsRead, CampaignsWrite, CampaignsSend, WebhooksRead, WebhooksWrite);
+grants!(
+    JobsRead,
+    JobsCreate,
+    JobsControl,
+    CampaignsRead,
+    CampaignsWrite,
+    CampaignsSend,
+    WebhooksRead,
+    WebhooksWrite,
+    UsersRead,
+    UsersWrite,
+    RolesRead,
+    ApiKeysRead,
+    ApiKeysCreate,
+    ApiKeysRevoke,
+    ApiClientsRead,
+    ApiClientsCreate,
+    ApiClientsRevoke,
+);
 
-/// Proof that the request's credential has a permission, with the tenant of the credential.
+/// Proof that the request's credential has a permission, with the principal of the credential.
 pub struct Permit<G> {
-    key: Arc<VerifiedKey>,
+    principal: Arc<Principal>,
     grant: PhantomData<G>,
 }
 
 impl<G> Permit<G> {
     /// The tenant of the credential.
     pub fn tenant(&self) -> TenantId {
-        self.key.tenant
+        self.principal.tenant
+    }
+
+    /// Who acts.
+    pub fn actor(&self) -> Actor {
+        self.principal.actor
+    }
+
+    /// What the principal may do.
+    pub fn permissions(&self) -> PermissionSet {
+        self.principal.permissions
+    }
+
+    /// The user and the session; an error for a program, which has neither.
+    pub fn user(&self) -> Result<(Uuid, Uuid), Problem> {
+        match self.principal.actor {
+            Actor::User { id, session } => Ok((id, session)),
+            Actor::ApiKey { .. } | Actor::ApiClient { .. } => {
+                Err(Problem::new(ProblemCode::Forbidden).detail("this is for signed-in users only"))
+            }
+        }
     }
 
     /// Whether the credential has a permission.
     pub fn allows(&self, permission: Permission) -> bool {
-        self.key.scopes.iter().any(|scope| Permission::parse(scope) == Some(permission))
-    }
-
-    /// Whether the credential also has the permission `H`.
-    pub fn has<H: Grant>(&self) -> bool {
-        self.allows(H::PERMISSION)
+        self.principal.permissions.contains(permission)
     }
 }
 
 /// A credential that may control a job may also see it.
 impl From<Permit<JobsControl>> for Permit<JobsRead> {
     fn from(permit: Permit<JobsControl>) -> Self {
-        Self { key: permit.key, grant: PhantomData }
+        Self { principal: permit.principal, grant: PhantomData }
     }
 }
 
@@ -70,31 +114,34 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        if !parts.headers.contains_key(HEADER) {
-            return Err(unauthenticated("send an API key in X-API-Key"));
-        }
-        let presented = presented_key(&parts.headers).ok_or_else(|| unauthenticated("X-API-Key is not an API key"))?;
+        let presented = Presented::of(&parts.headers).map_err(|Malformed(detail)| unauthenticated(detail))?;
         let state = AppState::from_ref(state);
-        let key = state.keys.check(presented).await?;
-        let key = key.ok_or_else(|| unauthenticated("the API key is unknown, revoked or expired"))?;
-        tracing::Span::current().record("tenant", tracing::field::display(key.tenant));
+        let principal = state.authenticator.check(&presented).await?;
+        let principal = principal.ok_or_else(|| unauthenticated(presented.refusal()))?;
+        tracing::Span::current().record("tenant", tracing::field::display(principal.tenant));
         if let Some(account) = parts.extensions.get::<RequestAccount>() {
-            account.open(&state.in_flight, key.tenant)?;
+            account.open(&state.in_flight, principal.tenant)?;
         }
-        let permit = Self { key, grant: PhantomData };
-        if !permit.has::<G>() {
-            let detail = format!("the API key lacks the scope {}", G::PERMISSION);
-            return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
+        if let Some(needed) = G::PERMISSION.filter(|needed| !principal.permissions.contains(*needed)) {
+            let whose = match principal.actor {
+                Actor::ApiKey { .. } => "the API key lacks the scope",
+                Actor::ApiClient { .. } => "the API client lacks the scope",
+                Actor::User { .. } => "the user lacks the permission",
+            };
+            return Err(Problem::new(ProblemCode::Forbidden).detail(format!("{whose} {needed}")));
         }
         state.without_query.get().map_or(Ok(()), |operations| operations.check(parts))?;
-        Ok(permit)
+        Ok(Self { principal, grant: PhantomData })
     }
 }
 
-/// The API key as the client sent it, for work that outlives the request and must check the key
-/// again.
-pub fn presented_key(headers: &HeaderMap) -> Option<&str> {
-    headers.get(HEADER)?.to_str().ok()
+/// The credential itself, for work that outlives the request.
+impl<S: Send + Sync> FromRequestParts<S> for Presented {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Self::of(&parts.headers).map_err(|Malformed(detail)| unauthenticated(detail))
+    }
 }
 
 fn unauthenticated(detail: &'static str) -> Problem {

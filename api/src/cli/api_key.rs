@@ -7,11 +7,9 @@ use shared::{
     authz::Permission,
     clock::Clock,
     config::{Env, MigrationConfig},
+    identity::api_key::ApiKeySecret,
     ids,
-    store::{
-        credentials::{ApiKeySecret, NewApiKey},
-        tenants::OwnerConnection,
-    },
+    store::{api_keys::NewApiKey, tenants::OwnerConnection},
     tenancy::TenantId,
 };
 
@@ -51,7 +49,7 @@ impl ApiKey {
         let id = owner.find_tenant(&tenant).await?.with_context(|| format!("there is no tenant {tenant:?}"))?;
         let (clock, scopes) = (Clock::system(), if scopes.is_empty() { all_scopes() } else { scopes });
         let expires_at = expires_in_days.map(|days| clock.now() + TimeDelta::days(days.into()));
-        let new = NewApiKey { id: ids::new_id(&clock), name, scopes, expires_at };
+        let new = NewApiKey { id: ids::new_id(&clock), name, scopes, expires_at, created_by: None };
         let secret = ApiKeySecret::random();
         owner.create_api_key(id, &new, &secret).await?;
         super::answer(
@@ -68,19 +66,26 @@ impl ApiKey {
 
 /// Creates a key with every scope, for the demo.
 pub async fn create_full_key(owner: &mut OwnerConnection, tenant: TenantId, name: &str) -> anyhow::Result<String> {
-    let new =
-        NewApiKey { id: ids::new_id(&Clock::system()), name: name.to_owned(), scopes: all_scopes(), expires_at: None };
+    let new = NewApiKey {
+        id: ids::new_id(&Clock::system()),
+        name: name.to_owned(),
+        scopes: all_scopes(),
+        expires_at: None,
+        created_by: None,
+    };
     let secret = ApiKeySecret::random();
     owner.create_api_key(tenant, &new, &secret).await?;
     Ok(secret.present(new.id))
 }
 
-fn all_scopes() -> Vec<String> {
-    Permission::all().map(|permission| permission.as_str().to_owned()).collect()
+/// Every scope that a key can have.
+pub(super) fn all_scopes() -> Vec<String> {
+    Permission::of_tenants().map(|permission| permission.as_str().to_owned()).collect()
 }
 
-fn check_scopes(scopes: &[String]) -> anyhow::Result<()> {
-    match scopes.iter().find(|scope| Permission::parse(scope).is_none()) {
+/// Refuses a scope that no key can have.
+pub(super) fn check_scopes(scopes: &[String]) -> anyhow::Result<()> {
+    match scopes.iter().find(|scope| Permission::parse(scope).is_none_or(Permission::is_of_operators)) {
         Some(unknown) => bail!("unknown scope {unknown:?}; known scopes: {}", all_scopes().join(", ")),
         None => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! `api demo`: creates demo tenants, or sends a demo campaign.
+//! `api demo`: creates demo tenants, each with a key, an API client and a signed-in administrator, or sends a demo campaign.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,28 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use shared::{
+    authz::Role,
     clock::Clock,
-    config::{Env, MigrationConfig},
+    config::{DemoConfig, Env},
+    db::{PoolSettings, TenantDb},
+    identity::{
+        access_token::{AccessTokens, Subject},
+        password::{self, Password},
+    },
     ids,
-    store::tenants::OwnerConnection,
+    store::{sessions, tenants::OwnerConnection, users::NewUser},
+    tenancy::TenantId,
 };
 use url::Url;
+use uuid::Uuid;
 
-use super::{api_key, campaign_demo};
+use super::{api_client, api_key, campaign_demo};
 
-/// Creates demo tenants with API keys, or sends a demo campaign.
+/// Creates demo tenants with API keys and administrators, or sends a demo campaign.
 #[derive(Args)]
 pub struct Demo {
-    /// Number of tenants to create; existing ones get an additional key.
+    /// Number of tenants to create; existing ones get an additional key, and their
+    /// administrator a new password.
     #[arg(long, default_value_t = 1, conflicts_with = "campaign")]
     tenants: u16,
     /// Print one JSON object instead of text.
@@ -56,8 +65,9 @@ fn read_key(file: &Path) -> anyhow::Result<String> {
 }
 
 async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {
-    let config = MigrationConfig::load(env)?;
-    let mut owner = OwnerConnection::open(config.owner.expose()).await?;
+    let config = DemoConfig::load(env)?;
+    let mut owner = OwnerConnection::open(config.migration.owner.expose()).await?;
+    let sessions = TenantDb::open(config.migration.database.app.expose(), "rota-cli", PoolSettings::default())?;
     let mut tenants = Vec::new();
     for number in 1..=count {
         let slug = format!("demo-{number}");
@@ -65,12 +75,56 @@ async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {
             .ensure_tenant(ids::new_id(&Clock::system()), &slug, &format!("Demo {number}"), "professional")
             .await?;
         let api_key = api_key::create_full_key(&mut owner, id, "demo").await?;
-        tenants.push(json!({ "id": id, "slug": slug, "tier": tier, "api_key": api_key }));
+        let admin = ensure_admin(&mut owner, id, number).await?;
+        let (client_id, client_secret) = api_client::create(&sessions, id, "demo", api_key::all_scopes()).await?;
+        let access_token = sign_in(&sessions, &config.tokens.access_tokens, id, admin.id).await?;
+        tenants.push(json!({
+            "id": id, "slug": slug, "tier": tier, "api_key": api_key,
+            "admin_email": admin.email, "admin_password": admin.password, "access_token": access_token,
+            "client_id": client_id, "client_secret": client_secret,
+        }));
     }
     if json {
         return super::answer(&json!({ "tenants": tenants }).to_string());
     }
-    tenants
-        .iter()
-        .try_for_each(|tenant| super::answer(&format!("tenant {}: X-API-Key: {}", tenant["slug"], tenant["api_key"])))
+    tenants.iter().try_for_each(|tenant| {
+        let of = |name: &str| tenant[name].as_str().unwrap_or_default().to_owned();
+        super::answer(&format!(
+            "tenant {}: X-API-Key: {}; sign in as {} with {}",
+            of("slug"),
+            of("api_key"),
+            of("admin_email"),
+            of("admin_password")
+        ))
+    })
+}
+
+/// The administrator of a demo tenant.
+struct Admin {
+    id: Uuid,
+    email: String,
+    password: String,
+}
+
+/// The administrator of a demo tenant, with a new password.
+async fn ensure_admin(owner: &mut OwnerConnection, tenant: TenantId, number: u16) -> anyhow::Result<Admin> {
+    let (email, password) = (format!("admin@demo-{number}.example"), password::random_text());
+    let user = NewUser {
+        id: ids::new_id(&Clock::system()),
+        email: email.clone(),
+        email_key: email.clone(),
+        name: format!("Demo {number}"),
+        role: Role::Admin,
+        password_hash: Some(Password::new(&password, &[&email])?.hash()),
+    };
+    let id = owner.ensure_user(tenant, &user).await?;
+    Ok(Admin { id, email, password })
+}
+
+/// Opens a session and returns its access token.
+async fn sign_in(tenants: &TenantDb, tokens: &AccessTokens, tenant: TenantId, user: Uuid) -> anyhow::Result<String> {
+    let mut transaction = tenants.begin(tenant).await?;
+    let session = sessions::open(&mut transaction, ids::new_id(&Clock::system()), Subject::User(user)).await?;
+    transaction.commit().await?;
+    Ok(tokens.issue(&session.access_token(tenant), &[]))
 }

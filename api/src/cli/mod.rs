@@ -3,6 +3,7 @@
 //! Invariant: a command writes its result to standard output, and messages about its work to
 //! standard error.
 
+mod api_client;
 mod api_key;
 mod campaign_demo;
 mod demo;
@@ -11,6 +12,7 @@ mod openapi;
 mod queue;
 mod serve;
 mod tenant;
+mod user;
 
 use clap::{Parser, Subcommand};
 use shared::{config::Env, db};
@@ -34,6 +36,10 @@ enum Command {
     Demo(demo::Demo),
     /// Tenants.
     Tenant(tenant::Tenant),
+    /// Users.
+    User(user::User),
+    /// API clients.
+    ApiClient(api_client::ApiClient),
     /// API keys.
     ApiKey(api_key::ApiKey),
     /// Queues: contents, pauses and tenant limits.
@@ -54,6 +60,8 @@ impl Arguments {
             Command::Migrate => migrate::migrate(&env).await,
             Command::Demo(demo) => demo.run(&env).await,
             Command::Tenant(tenant) => tenant.run(&env).await,
+            Command::User(user) => user.run(&env).await,
+            Command::ApiClient(api_client) => api_client.run(&env).await,
             Command::ApiKey(api_key) => api_key.run(&env).await,
             Command::Queue(queue) => queue.run(&env).await,
             Command::Openapi => openapi::print(),

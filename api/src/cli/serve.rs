@@ -18,7 +18,7 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::KeyRing,
+    auth::{Authenticator, SignInLimit},
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -95,7 +95,9 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry,
         events: JobEvents::start(&stores.index, &queues, StreamLimits::default(), stop),
-        keys: KeyRing::new(stores.system.clone()),
+        authenticator: Authenticator::new(stores.system.clone(), config.tokens.access_tokens.clone(), clock.clone()),
+        passwords: ComputePool::start(ComputeSettings::refusing()),
+        sign_ins: SignInLimit::default(),
         dependencies: DependencyQuota::new(config.dependencies),
         in_flight: InFlightBytes::new(InFlightLimits::default()),
         uploads: Uploads::new(&config.limits),

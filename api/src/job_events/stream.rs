@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::{Following, Snapshot, StreamPermit};
-use crate::state::AppState;
+use crate::{auth::Presented, state::AppState};
 
 /// How long browsers wait before they reconnect.
 const RETRY: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Follower {
     state: AppState,
     tenant: TenantId,
-    presented_key: String,
+    presented: Presented,
     job: Uuid,
     queue: QueueName,
     following: Following,
@@ -55,12 +55,12 @@ enum Look {
 }
 
 impl Follower {
-    /// Follows a job as long as `presented_key` is valid; `sent_version` is the version that the
+    /// Follows a job as long as the presented credential is valid; `sent_version` is the version that the
     /// client already has.
     pub fn new(
         state: AppState,
         stream: StreamPermit,
-        (tenant, presented_key): (TenantId, String),
+        (tenant, presented): (TenantId, Presented),
         (job, queue): (Uuid, QueueName),
         sent_version: Option<String>,
     ) -> Self {
@@ -68,7 +68,7 @@ impl Follower {
         Self {
             state,
             tenant,
-            presented_key,
+            presented,
             job,
             queue,
             following,
@@ -153,10 +153,10 @@ impl Follower {
         poll_interval.min(until_due + PAUSE)
     }
 
-    /// A revoked key ends its streams as soon as it fails other requests.
+    /// A revoked credential ends its streams as soon as it fails other requests.
     async fn is_permitted(&self) -> bool {
-        match self.state.keys.check(&self.presented_key).await {
-            Ok(Some(key)) => key.scopes.iter().any(|scope| Permission::parse(scope) == Some(Permission::JobsRead)),
+        match self.state.authenticator.check(&self.presented).await {
+            Ok(Some(principal)) => principal.permissions.contains(Permission::JobsRead),
             Ok(None) => false,
             // Unknown at the moment: the read will fail too.
             Err(_) => true,

@@ -29,9 +29,9 @@ const RETRY_AFTER: Option<(&str, &str)> = Some(("Retry-After", "Seconds to wait 
 const MALFORMED: Refusal = refusal("Malformed", "400", "A header, the query string or the JSON is malformed");
 const UNAUTHENTICATED: Refusal = Refusal {
     header: Some(("WWW-Authenticate", "The authentication scheme")),
-    ..refusal("Unauthenticated", "401", "The API key is missing or invalid")
+    ..refusal("Unauthenticated", "401", "The credential is missing or invalid")
 };
-const FORBIDDEN: Refusal = refusal("Forbidden", "403", "The API key lacks the scope");
+const FORBIDDEN: Refusal = refusal("Forbidden", "403", "The credential lacks the permission");
 const NOT_FOUND: Refusal = refusal("NotFound", "404", "The resource does not exist or belongs to another tenant");
 const METHOD_NOT_ALLOWED: Refusal = Refusal {
     header: Some(("Allow", "The methods of this path")),

@@ -115,7 +115,7 @@ impl ProblemCode {
         use StatusCode as S;
         match self {
             Self::BadRequest => (S::BAD_REQUEST, "Bad request", "the request is malformed"),
-            Self::Unauthenticated => (S::UNAUTHORIZED, "Not authenticated", "send a valid API key in X-API-Key"),
+            Self::Unauthenticated => (S::UNAUTHORIZED, "Not authenticated", "send a valid API key in X-API-Key, or an access token in Authorization"),
             Self::Forbidden => (S::FORBIDDEN, "Not permitted", "the credential does not permit this operation"),
             Self::NotFound => (S::NOT_FOUND, "Not found", "the resource does not exist"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "the Allow header lists the permitted methods"),

@@ -2,4 +2,5 @@
 //! routes on one page.
 
 pub mod health;
+pub mod jwks;
 pub mod v1;

@@ -19,6 +19,7 @@ use super::reader::Reader;
 use super::redis::RedisConfig;
 use super::telemetry::TelemetryConfig;
 use super::timing::TimingConfig;
+use super::tokens::TokenConfig;
 use super::worker::SlotConfig;
 
 const WORKER_METRICS_PORT: u16 = 9464;
@@ -38,7 +39,7 @@ macro_rules! load {
     )+};
 }
 
-load!(ApiConfig, WorkerConfig, SchedulerConfig, MigrationConfig, OperatorConfig);
+load!(ApiConfig, WorkerConfig, SchedulerConfig, MigrationConfig, DemoConfig, OperatorConfig);
 
 /// The configuration of `api serve`.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub struct ApiConfig {
     pub timing: TimingConfig,
     /// Limits on dependencies.
     pub dependencies: DependencyConfig,
+    /// Access tokens of users.
+    pub tokens: TokenConfig,
 }
 
 impl ApiConfig {
@@ -80,6 +83,7 @@ impl ApiConfig {
         let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
         let dependencies = DependencyConfig::read(reader);
+        let tokens = TokenConfig::read(reader, environment.environment);
         let (database, redis) = (database?, redis?);
         Some(Self {
             environment,
@@ -93,6 +97,7 @@ impl ApiConfig {
             outbound,
             timing,
             dependencies,
+            tokens,
         })
     }
 }
@@ -189,6 +194,24 @@ impl MigrationConfig {
         let owner = read_owner(reader, environment.environment);
         let database = DatabaseConfig::read(reader, environment.environment);
         Some(Self { environment, telemetry, owner: owner?, database: database? })
+    }
+}
+
+/// The configuration of `api demo`, which signs its users in.
+#[derive(Clone, Debug)]
+pub struct DemoConfig {
+    /// The database.
+    pub migration: MigrationConfig,
+    /// Access tokens of users.
+    pub tokens: TokenConfig,
+}
+
+impl DemoConfig {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let migration = MigrationConfig::read(reader);
+        let environment = EnvironmentConfig::read(reader).environment;
+        let tokens = TokenConfig::read(reader, environment);
+        Some(Self { migration: migration?, tokens })
     }
 }
 

@@ -155,10 +155,15 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let value = self.optional_or_reason(variable, parse);
-        if self.env.get(variable.name).is_none() && self.file_of(variable).is_none() {
+        if !self.is_set(variable) {
             self.report(variable, "not set");
         }
         value
+    }
+
+    /// Whether the variable has a value, valid or not.
+    pub(super) fn is_set(&self, variable: Variable) -> bool {
+        self.env.get(variable.name).is_some() || self.file_of(variable).is_some()
     }
 
     /// Reports a value that is well formed but refused. Two sections may read the same variable;

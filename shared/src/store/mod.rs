@@ -4,6 +4,8 @@
 //! Invariant: functions take a [`crate::db::TenantTx`], so row level security applies to them. The
 //! exceptions run before the tenant is known ([`credentials`]) or exists ([`tenants`]).
 
+pub mod api_clients;
+pub mod api_keys;
 pub mod campaign_pauses;
 pub mod campaigns;
 pub mod campaigns_under_way;
@@ -13,8 +15,10 @@ pub mod lead_columns;
 pub mod leads;
 pub mod recipient_attempts;
 pub mod recipients;
+pub mod sessions;
 pub mod suppressions;
 pub mod tenants;
+pub mod users;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;
 pub mod webhook_secrets;

@@ -1,11 +1,11 @@
-//! Creates tenants and their keys as the owner of the schema, for operator commands that run before
+//! Creates tenants, their users and keys as the owner of the schema, for operator commands that run before
 //! any tenant exists.
 
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::credentials::{ApiKeySecret, NewApiKey};
-use crate::tenancy::TenantId;
+use super::{api_keys::NewApiKey, users::NewUser};
+use crate::{identity::api_key::ApiKeySecret, tenancy::TenantId};
 
 /// A connection as the owner, for operator commands.
 pub struct OwnerConnection(PgConnection);
@@ -66,5 +66,25 @@ impl OwnerConnection {
         .execute(&mut self.0)
         .await
         .map(drop)
+    }
+
+    /// Adds a user; the user who has this address gets this role and this password instead, becomes
+    /// active, and keeps the id, which is returned.
+    pub async fn ensure_user(&mut self, tenant: TenantId, user: &NewUser) -> Result<Uuid, sqlx::Error> {
+        sqlx::query_scalar!(
+            "insert into users (tenant_id, id, email, email_key, name, role, password_hash) values ($1, $2, $3, $4, $5, $6, $7)
+             on conflict (tenant_id, email_key) do update
+                 set role = excluded.role, password_hash = excluded.password_hash, state = 'active', updated_at = now()
+             returning id",
+            tenant.as_uuid(),
+            user.id,
+            user.email,
+            user.email_key,
+            user.name,
+            user.role.as_str(),
+            user.password_hash
+        )
+        .fetch_one(&mut self.0)
+        .await
     }
 }

@@ -54,13 +54,16 @@ impl Contract {
         self.0.pointer(&format!("/requests/{name}")).with_context(|| format!("acceptance.toml has no request {name}"))
     }
 
-    /// The header of the only kind of principal, with the key of a tenant from the bootstrap
-    /// output.
-    pub fn api_key_header(&self, tenant: &Value) -> Result<(&str, String)> {
-        let [header] = self.names("/auth/api_key")?[..] else { anyhow::bail!("expected exactly one API key header") };
-        let template = self.text(&format!("/auth/api_key/{header}"))?;
-        let key = tenant["api_key"].as_str().context("the bootstrap object has no api_key")?;
-        Ok((header, template.replace("{api_key}", key)))
+    /// The header of a kind of principal, with the credential of a tenant from the bootstrap output.
+    pub fn credential(&self, principal: &str, tenant: &Value) -> Result<(&str, String)> {
+        let names = self.names(&format!("/auth/{principal}"))?;
+        let [header] = names[..] else { anyhow::bail!("expected exactly one header of {principal}") };
+        let template = self.text(&format!("/auth/{principal}/{header}"))?;
+        let members = tenant.as_object().context("a tenant is an object")?;
+        let values: Vec<_> = members.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let filled = fill_text(template, &values);
+        ensure!(!filled.contains('{'), "the bootstrap object lacks a member of {template}");
+        Ok((header, filled))
     }
 
     /// The args of a kind, as JSON.

@@ -91,7 +91,7 @@ impl Installation {
         let text = |member: &str| request[member].as_str().with_context(|| format!("requests.{name} has no {member}"));
         let method: Method = text("method")?.parse()?;
         let mut sent = self.api.request(&method, &fill_text(text("path")?, values));
-        let (header, key) = self.contract.api_key_header(&self.tenants[0])?;
+        let (header, key) = self.contract.credential("api_key", &self.tenants[0])?;
         sent = sent.header(header, key);
         for (header, value) in request["headers"].as_object().into_iter().flatten() {
             sent = sent.header(header, fill_text(value.as_str().context("a header is a string")?, values));
@@ -102,6 +102,14 @@ impl Installation {
         let answer = Answer::to(sent).await?;
         ensure!(request["status"] == answer.status, "{name}: {} {}", answer.status, answer.text);
         Ok(answer.body)
+    }
+
+    /// Whether a read is permitted with the credential of a tenant.
+    pub async fn accepts(&self, principal: &str, tenant: &Value) -> Result<()> {
+        let (header, value) = self.contract.credential(principal, tenant)?;
+        let answer = Answer::to(self.api.request(&Method::GET, "/api/v1/jobs").header(header, value)).await?;
+        ensure!(answer.status == 200, "{principal}: {} {}", answer.status, answer.text);
+        Ok(())
     }
 
     /// The value in a response at the pointer from the file.

@@ -28,6 +28,8 @@ async fn a_client_that_follows_the_file_succeeds() -> Result<()> {
     a_batch_runs(&rota).await?;
     a_campaign_is_delivered(&rota, &smtp).await?;
     no_address_is_suppressed(&rota).await?;
+    a_user_signs_in(&rota).await?;
+    a_key_is_rotated_and_revoked(&rota).await?;
     the_index_is_checked(&rota).await?;
     assert_eq!(rota.asked(), rota.contract.names("/requests")?, "every request of the file was sent");
     rota.stop().await
@@ -139,6 +141,30 @@ async fn no_address_is_suppressed(rota: &Installation) -> Result<()> {
     Ok(())
 }
 
+async fn a_user_signs_in(rota: &Installation) -> Result<()> {
+    rota.accepts("user", &rota.tenants[0]).await?;
+    let of = |name: &str| rota.tenants[0][name].clone();
+    let answer = rota.ask("token", &[("email", of("admin_email")), ("password", of("admin_password"))]).await?;
+    rota.accepts("user", &json!({ "access_token": rota.told("token", "access", &answer)? })).await?;
+    let refresh_token = rota.told("token", "refresh", &answer)?.clone();
+    let answer = rota.ask("refresh", &[("refresh_token", refresh_token)]).await?;
+    rota.told("refresh", "refresh", &answer)?;
+    rota.accepts("user", &json!({ "access_token": rota.told("refresh", "access", &answer)? })).await
+}
+
+async fn a_key_is_rotated_and_revoked(rota: &Installation) -> Result<()> {
+    let values = [("name", json!("acceptance")), ("scopes", json!(["jobs:read"])), ("expires_at", Value::Null)];
+    let answer = rota.ask("api_key_create", &values).await?;
+    rota.accepts("api_key", &json!({ "api_key": rota.told("api_key_create", "key", &answer)? })).await?;
+    let answer = rota.ask("api_key_rotate", &[("id", rota.told("api_key_create", "id", &answer)?.clone())]).await?;
+    let rotated = json!({ "api_key": rota.told("api_key_rotate", "key", &answer)? });
+    rota.accepts("api_key", &rotated).await?;
+    rota.ask("api_key_revoke", &[("id", rota.told("api_key_rotate", "id", &answer)?.clone())]).await?;
+    let revoked = async || rota.accepts("api_key", &rotated).await.is_err().then_some(());
+    eventually(PATIENCE, "the key is revoked", revoked).await;
+    Ok(())
+}
+
 /// Some process reads every variable of the file: it refuses to start with an invalid value and
 /// names the variable.
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +199,7 @@ fn every_part_of_the_file_is_tried() -> Result<()> {
     assert_eq!(contract.names("")?, sections);
     assert_eq!(contract.names("/roles")?, ["api", "scheduler", "worker"]);
     assert_eq!(contract.names("/setup")?, ["bootstrap", "migrate"]);
-    assert_eq!(contract.names("/auth")?, ["api_key"]);
+    assert_eq!(contract.names("/auth")?, ["api_key", "user"]);
     assert_eq!(contract.text("/build/command")?, "cargo build --release --workspace");
     let mut words = Vec::new();
     for state in contract.names("/states")? {

@@ -17,6 +17,7 @@ mod locks;
 mod neighbour;
 mod relay;
 mod runtime;
+mod sign_ins;
 mod templates;
 mod uploads;
 mod webhooks;

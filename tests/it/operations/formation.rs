@@ -183,7 +183,9 @@ async fn an_unset_environment_is_warned_about() -> Result<()> {
     let (spec, _) = program("api", &system.urls, &redis_url()?)?;
     let mut open = spec.env("ENVIRONMENT", "").env("HOST", "0.0.0.0").start()?;
     assert_eq!(open.wait_exit(PATIENCE).await?.code(), Some(1));
-    assert!(open.output()?.contains("ROTA_LINK_KEY"), "{}", open.output()?);
+    for secret in ["ROTA_LINK_KEY", "JWT_SECRET"] {
+        assert!(open.output()?.contains(secret), "{}", open.output()?);
+    }
     Ok(())
 }
 

@@ -90,6 +90,9 @@ async fn the_system_role_cannot_read_tenant_data() -> Result<()> {
         assert!(matches!(code.as_deref(), None | Some("42501")), "{table}: {read:?}");
         refused.extend(read.is_err().then_some(table));
     }
-    assert_eq!(refused, ["campaigns", "leads", "recipients", "suppressions"]);
+    assert_eq!(
+        refused,
+        ["api_client_uses", "api_clients", "campaigns", "leads", "recipients", "sessions", "suppressions", "users"]
+    );
     Ok(())
 }

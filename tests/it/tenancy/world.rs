@@ -18,6 +18,14 @@ pub struct World {
 const ROWS: &str = "
     insert into api_keys (tenant_id, id, name, secret_hash, scopes)
       values ('{tenant}', gen_random_uuid(), 'key', '', '{{}}');
+    insert into users (tenant_id, id, email, email_key, name, role)
+      values ('{tenant}', '{tenant}', 'u@acme.test', 'u@acme.test', 'name', 'viewer');
+    insert into api_clients (tenant_id, id, name, secret_hash, scopes)
+      values ('{tenant}', '{tenant}', 'client', '', '{{}}');
+    insert into api_client_uses (tenant_id, id, client_id, action, succeeded, address)
+      values ('{tenant}', gen_random_uuid(), '{tenant}', 'token', true, '192.0.2.1');
+    insert into sessions (tenant_id, id, user_id, secret, expires_at)
+      values ('{tenant}', gen_random_uuid(), '{tenant}', decode(repeat('00', 32), 'hex'), now());
     insert into idempotency_keys (tenant_id, key, fingerprint, first_id) values ('{tenant}', 'key', '', gen_random_uuid());
     insert into campaigns (tenant_id, id, name, subject, text_body, from_address)
       values ('{tenant}', '{tenant}', 'name', 'subject', 'text', 'from@acme.test');

@@ -10,6 +10,7 @@ use axum::{
 };
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
+    authz::Permission,
     db::TenantTx,
     queue::ledger::request::Idempotency,
     store::{
@@ -61,7 +62,7 @@ async fn draft(
     key: &RequestKey,
 ) -> Result<Response, Problem> {
     let draft = draft?;
-    if draft.send && !permit.has::<CampaignsSend>() {
+    if draft.send && !permit.allows(Permission::CampaignsSend) {
         return Err(Problem::new(ProblemCode::Forbidden).detail("send: the API key lacks the scope campaigns:send"));
     }
     let idempotency = key.idempotency(|| None);

@@ -33,7 +33,8 @@ fn three_addresses_suffice_in_development() {
 
 #[test]
 fn links_use_a_reachable_address() {
-    let env = minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32));
+    let env =
+        minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)).with("JWT_SECRET", &"j".repeat(32));
     let api = ApiConfig::load(&env.with("PORT", "9000-9009")).unwrap();
     assert_eq!(api.http.listen.to_string(), "0.0.0.0:9000-9009");
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
@@ -44,7 +45,11 @@ fn links_use_a_reachable_address() {
 #[test]
 fn the_metrics_of_the_api_have_their_own_port_or_none() {
     let api = ApiConfig::load(
-        &minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)).with("METRICS_PORT", "9463"),
+        &minimal()
+            .with("HOST", "0.0.0.0")
+            .with("ROTA_LINK_KEY", &"k".repeat(32))
+            .with("JWT_SECRET", &"j".repeat(32))
+            .with("METRICS_PORT", "9463"),
     )
     .unwrap();
     assert_eq!(api.metrics.map(|metrics| metrics.listen.to_string()).as_deref(), Some("0.0.0.0:9463"));
@@ -97,7 +102,7 @@ fn production_refuses_development_settings() {
 }
 
 #[test]
-fn the_built_in_key_is_accepted_on_loopback_only() {
+fn the_built_in_secrets_are_accepted_on_loopback_only() {
     for host in ["127.0.0.1", "127.8.9.1", "::1", "localhost"] {
         assert!(ApiConfig::load(&minimal().with("HOST", host)).is_ok(), "{host}");
     }
@@ -105,8 +110,10 @@ fn the_built_in_key_is_accepted_on_loopback_only() {
         for environment in ["", "development", "test", "production"] {
             let env = minimal().with("HOST", host).with("ENVIRONMENT", environment);
             let errors = ApiConfig::load(&env).unwrap_err();
-            assert_eq!(errors.problems()[0].variable, "ROTA_LINK_KEY", "{host} {environment}");
-            assert!(ApiConfig::load(&env.with("ROTA_LINK_KEY", &"k".repeat(32))).is_ok(), "{host} {environment}");
+            let refused: Vec<_> = errors.problems().iter().map(|problem| problem.variable.as_str()).collect();
+            assert_eq!(refused[..2], ["ROTA_LINK_KEY", "JWT_SECRET"], "{host} {environment}");
+            let env = env.with("ROTA_LINK_KEY", &"k".repeat(32)).with("JWT_SECRET", &"j".repeat(32));
+            assert!(ApiConfig::load(&env).is_ok(), "{host} {environment}");
         }
     }
 }
@@ -131,4 +138,20 @@ fn debug_shows_no_secrets() {
     let env = env.with("SMTP_URL", "smtp://me:hunter2@mail").with("REDIS_URL", "redis://:hunter2@cache");
     let env = env.with("DATABASE_URL", "postgres://rota_app:hunter2@localhost/rota");
     assert!(!format!("{:?}", WorkerConfig::load(&env).unwrap()).contains("hunter2"));
+}
+
+#[test]
+fn access_tokens_are_signed_by_one_key() {
+    let problems = |env: Env| ApiConfig::load(&env).err().map(|errors| errors.to_string()).unwrap_or_default();
+    assert_eq!(problems(minimal()), "");
+    assert_eq!(problems(minimal().with("JWT_SECRET", &"j".repeat(32)).with("JWT_OTHER_SECRET", &"o".repeat(32))), "");
+    let short = problems(minimal().with("JWT_SECRET", &"j".repeat(31)));
+    assert!(short.contains("JWT_SECRET: the value (not shown here) is not accepted"), "{short}");
+    let public = problems(minimal().with("HOST", "0.0.0.0").with("ROTA_LINK_KEY", &"k".repeat(32)));
+    assert!(public.contains("JWT_SECRET: the development secret is refused where HOST is not a loopback"), "{public}");
+    let odd = problems(minimal().with("JWT_PRIVATE_KEY", "no key").with("JWT_OTHER_PUBLIC_KEY", "no key"));
+    assert!(
+        odd.contains("JWT_PRIVATE_KEY: the value (not shown here)") && odd.contains("JWT_OTHER_PUBLIC_KEY"),
+        "{odd}"
+    );
 }

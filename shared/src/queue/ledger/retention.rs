@@ -14,6 +14,10 @@ const BATCH: i64 = 1_000;
 const BATCHES: usize = 50;
 /// How long a client may repeat a request with the same idempotency key.
 const KEEP_KEYS: Duration = Duration::from_hours(24);
+/// How long a session is kept after it expired.
+const KEEP_SESSIONS: Duration = Duration::from_hours(30 * 24);
+/// How long a tenant can see when its API clients asked for tokens.
+const KEEP_CLIENT_USES: Duration = Duration::from_hours(90 * 24);
 /// How long a tenant can see the deliveries to its webhook endpoints.
 const KEEP_DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
@@ -30,6 +34,8 @@ pub struct RetentionReport {
     pub relations: u64,
     /// Webhook deliveries deleted.
     pub deliveries: u64,
+    /// Sessions, and entries of the usage logs of API clients, deleted.
+    pub sessions: u64,
 }
 
 /// Creates the partitions of the coming months and deletes, row by row, what is past its retention
@@ -42,12 +48,15 @@ pub async fn clean(db: &SystemDb, keep_jobs: Duration) -> Result<RetentionReport
     let unique_keys = delete_unique_keys(db).await;
     let batches = delete_batches(db, keep).await;
     let deliveries = delete_deliveries(db).await;
+    let sessions = delete_sessions(db).await;
+    let client_uses = delete_client_uses(db).await;
     Ok(RetentionReport {
         partitions_made: partitions_made?,
         jobs: jobs?,
         keys: keys?,
         relations: unique_keys? + batches?,
         deliveries: deliveries?,
+        sessions: sessions? + client_uses?,
     })
 }
 
@@ -150,6 +159,35 @@ async fn delete_deliveries(db: &SystemDb) -> Result<u64, sqlx::Error> {
                select tenant_id, id from webhook_deliveries
                where created_at < now() - make_interval(secs => $1) order by created_at limit $2)",
             KEEP_DELIVERIES.as_secs_f64(),
+            BATCH
+        )
+        .execute(db.pool())
+    })
+    .await
+}
+
+/// A session of a user who stays signed in never expires: each refresh extends it.
+async fn delete_sessions(db: &SystemDb) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from sessions where (tenant_id, id) in (
+               select tenant_id, id from sessions
+               where expires_at < now() - make_interval(secs => $1) order by expires_at limit $2)",
+            KEEP_SESSIONS.as_secs_f64(),
+            BATCH
+        )
+        .execute(db.pool())
+    })
+    .await
+}
+
+async fn delete_client_uses(db: &SystemDb) -> Result<u64, sqlx::Error> {
+    in_batches(|| {
+        sqlx::query!(
+            "delete from api_client_uses where (tenant_id, id) in (
+               select tenant_id, id from api_client_uses
+               where used_at < now() - make_interval(secs => $1) order by used_at limit $2)",
+            KEEP_CLIENT_USES.as_secs_f64(),
             BATCH
         )
         .execute(db.pool())

@@ -172,6 +172,30 @@ async fn webhook_deliveries_are_kept_for_thirty_days() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_and_uses_of_clients_are_deleted_after_their_time() -> Result<()> {
+    let system = TestSystem::start().await?;
+    let mut ledger = Ledger::open(&system).await?;
+    let tenant = system.tenant("acme").await?;
+    let fill = format!(
+        "insert into users (tenant_id, id, email, email_key, name, role)
+           values ('{tenant}', '{tenant}', 'ada@example.com', 'ada@example.com', 'Ada', 'viewer');
+         insert into api_clients (tenant_id, id, name, secret_hash, scopes) values ('{tenant}', '{tenant}', 'client', '', '{{}}');
+         insert into sessions (tenant_id, id, user_id, secret, expires_at)
+           select '{tenant}', gen_random_uuid(), '{tenant}', '', now() - age::interval
+           from unnest(array['30 days 1 hour', '31 days', '29 days 23 hours', '-1 day']) age;
+         insert into api_client_uses (tenant_id, id, client_id, action, succeeded, address, used_at)
+           select '{tenant}', gen_random_uuid(), '{tenant}', 'token', true, '192.0.2.1', now() - age::interval
+           from unnest(array['90 days 1 hour', '89 days 23 hours']) age"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut ledger.0).await?;
+    assert_eq!(retention::clean(&system.system, 365 * DAY).await?.sessions, 3);
+    let left = "select (select count(*) from sessions), (select count(*) from api_client_uses)";
+    let left: (i64, i64) = sqlx::query_as(left).fetch_one(&mut ledger.0).await?;
+    assert_eq!(left, (2, 1));
+    Ok(())
+}
+
 /// Counts above and below the batch size: one pass removes everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_rows_are_deleted_in_batches_and_others_stay() -> Result<()> {

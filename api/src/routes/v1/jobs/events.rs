@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    auth::{JobsRead, Permit, presented_key},
+    auth::{JobsRead, Permit, Presented},
     extract::Path,
     job_events::{Follower, Snapshot},
     problem::{Problem, ProblemCode},
@@ -53,6 +53,7 @@ pub struct JobEvent {
         ))]
 pub async fn follow(
     permit: Permit<JobsRead>,
+    presented: Presented,
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
@@ -68,7 +69,7 @@ pub async fn follow(
     let stream = state.events.open(permit.tenant()).map_err(no_stream)?;
     let queue: QueueName = job.queue.parse().map_err(|error| Problem::new(ProblemCode::Internal).caused_by(error))?;
     let heartbeat = KeepAlive::new().interval(state.events.limits().heartbeat);
-    let credential = (permit.tenant(), presented_key(&headers).unwrap_or_default().to_owned());
+    let credential = (permit.tenant(), presented);
     let follower = Follower::new(state, stream, credential, (id, queue), last_event_id);
     // No proxy may buffer or cache events.
     let headers = [(CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];

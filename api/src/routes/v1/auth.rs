@@ -1,0 +1,207 @@
+//! `/api/v1/auth`: signing in with a password, refreshing and verifying tokens, signing out.
+//!
+//! Invariant: what a stranger is told and how long it takes does not depend on whether an address
+//! has an account. A password is hashed on a pool of its own, without a database connection.
+
+mod types;
+
+pub use self::types::{ActorView, RefreshBody, TokenPair};
+
+use std::net::IpAddr;
+
+use axum::{Extension, extract::State};
+use http::StatusCode;
+use shared::{
+    db::TenantTx,
+    email_address::EmailAddress,
+    http_server::PeerAddr,
+    identity::{
+        access_token::{LIFETIME_MINUTES, Subject},
+        password::Password,
+        refresh_token::PresentedRefreshToken,
+    },
+    ids,
+    store::{
+        credentials::{self, Actor, SignInCandidate},
+        sessions::{self, EndReason, OpenSession, Refreshed},
+        users,
+    },
+    tenancy::TenantId,
+};
+use uuid::Uuid;
+
+use self::types::{SignInBody, VerifiedToken, VerifyBody};
+use crate::{
+    auth::{Authenticated, Permit, Presented},
+    extract::Json,
+    problem::{FieldError, Problem, ProblemCode},
+    state::AppState,
+};
+
+/// The maximum size of a body, in bytes. Requests without a credential are not charged to a tenant.
+pub const MAX_BYTES: usize = 16 * 1024;
+
+/// Signs a user in.
+///
+/// The access token is sent as `Authorization: Bearer …` for 30 minutes; the refresh token gets the
+/// next pair, within 7 days.
+#[utoipa::path(post, path = "/api/v1/auth/token", operation_id = "create_token", tag = "auth", request_body = SignInBody, security(()),
+    responses((status = 200, body = TokenPair, description = "The user is signed in"),
+        (status = 401, description = "Address and password do not belong together, the user is deactivated, or the address has accounts in several companies and the request names none"),
+        (status = 429, description = "Too many attempts for this account; `Retry-After` says when to retry")))]
+pub async fn create_token(
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    State(state): State<AppState>,
+    Json(body): Json<SignInBody>,
+) -> Result<Json<TokenPair>, Problem> {
+    let email = EmailAddress::parse(&body.email).map_err(|error| {
+        Problem::new(ProblemCode::InvalidBody)
+            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
+    })?;
+    limit_attempts(&state, peer.ip(), &email.key())?;
+    let candidate = credentials::sign_in_candidate(&state.stores.system, body.company.as_deref(), &email.key()).await?;
+    let stored = match candidate {
+        Some(SignInCandidate { tenant, user }) => {
+            let mut transaction = state.stores.tenants.begin_by_key(tenant).await?;
+            users::password_hash(&mut transaction, user).await?.flatten()
+        }
+        None => None,
+    };
+    let is_right = matches(&state, candidate.map(|candidate| candidate.tenant), &body.password, stored.clone()).await?;
+    let (Some(candidate), Some(stored), true) = (candidate, stored, is_right) else { return Err(wrong_credentials()) };
+    let mut transaction = state.stores.tenants.begin_by_key(candidate.tenant).await?;
+    if !users::note_sign_in(&mut transaction, candidate.user, &stored).await? {
+        return Err(wrong_credentials());
+    }
+    let session = sessions::open(&mut transaction, ids::new_id(&state.clock), Subject::User(candidate.user)).await?;
+    transaction.commit().await?;
+    Ok(Json(pair(&state, candidate.tenant, &session, &[])))
+}
+
+/// Exchanges a user's refresh token for the next pair of tokens.
+///
+/// Concurrent requests with one token get the same pair, and so does a repetition within 30 seconds.
+/// A token that was replaced twice ends its session, since somebody has a copy of it.
+#[utoipa::path(post, path = "/api/v1/auth/token/refresh", operation_id = "refresh_token", tag = "auth", request_body = RefreshBody, security(()),
+    responses((status = 200, body = TokenPair, description = "The next pair of tokens"),
+        (status = 401, description = "The token is unknown, expired or replaced, or its session has ended")))]
+pub async fn refresh_token(
+    State(state): State<AppState>,
+    Json(body): Json<RefreshBody>,
+) -> Result<Json<TokenPair>, Problem> {
+    let (mut transaction, session) = refresh(&state, &body).await?;
+    let Subject::User(user) = session.subject else { return Err(refresh_refused()) };
+    let is_active = users::find(&mut transaction, user).await?.is_some_and(|user| user.is_active());
+    if !is_active {
+        return Err(refresh_refused());
+    }
+    let pair = pair(&state, transaction.tenant(), &session, &[]);
+    transaction.commit().await?;
+    Ok(Json(pair))
+}
+
+/// Uses a refresh token of a user or a client; whether that one is still active is for the caller
+/// to check before it commits.
+pub(super) async fn refresh(state: &AppState, body: &RefreshBody) -> Result<(TenantTx, OpenSession), Problem> {
+    let token = PresentedRefreshToken::parse(&body.refresh_token).ok_or_else(refresh_refused)?;
+    let mut transaction = state.stores.tenants.begin_by_key(token.tenant).await?;
+    match sessions::refresh(&mut transaction, &token).await? {
+        Refreshed::Tokens(session) => Ok((transaction, session)),
+        Refreshed::Reused { subject } => {
+            transaction.commit().await?;
+            tracing::warn!(tenant = %token.tenant, ?subject, session = %token.session, "a replaced refresh token was used: the session was ended");
+            Err(refresh_refused())
+        }
+        Refreshed::Refused => Err(refresh_refused()),
+    }
+}
+
+pub(super) fn refresh_refused() -> Problem {
+    Problem::new(ProblemCode::Unauthenticated).detail("the refresh token is not valid; sign in again")
+}
+
+/// Verifies an access token.
+#[utoipa::path(post, path = "/api/v1/auth/token/verify", operation_id = "verify_token", tag = "auth", request_body = VerifyBody, security(()),
+    responses((status = 200, body = VerifiedToken, description = "Whether the token is valid, and whom it names")))]
+pub async fn verify_token(
+    State(state): State<AppState>,
+    Json(body): Json<VerifyBody>,
+) -> Result<Json<VerifiedToken>, Problem> {
+    let token = state.authenticator.access_tokens().verify(&body.token, state.clock.now());
+    let principal = state.authenticator.check(&Presented::AccessToken(body.token)).await?;
+    Ok(Json(VerifiedToken::new(principal.as_deref().zip(token))))
+}
+
+/// Signs out: ends the session of the access token.
+#[utoipa::path(post, path = "/api/v1/auth/logout", operation_id = "delete_session", tag = "auth",
+    responses((status = 204, description = "The session has ended; its tokens are refused within 5 seconds")))]
+pub async fn logout(
+    permit: Permit<Authenticated>,
+    presented: Presented,
+    State(state): State<AppState>,
+) -> Result<StatusCode, Problem> {
+    let session = permit
+        .actor()
+        .session()
+        .ok_or_else(|| Problem::new(ProblemCode::Forbidden).detail("an API key has no session; revoke it instead"))?;
+    let mut transaction = state.stores.tenants.begin_by_key(permit.tenant()).await?;
+    sessions::end(&mut transaction, session, EndReason::SignedOut).await?;
+    transaction.commit().await?;
+    state.authenticator.forget(&presented);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuses further attempts of a client to sign in to an account.
+pub(super) fn limit_attempts(state: &AppState, client: IpAddr, account: &str) -> Result<(), Problem> {
+    state.sign_ins.attempt(client, account).map_err(|wait| {
+        Problem::new(ProblemCode::RateLimited)
+            .detail("too many attempts to sign in to this account")
+            .retry_after(wait.as_secs() + 1)
+    })
+}
+
+/// Compares a password with a stored hash, in the tenant's turn. Without a tenant, all unknown
+/// addresses share one turn.
+pub(super) async fn matches(
+    state: &AppState,
+    tenant: Option<TenantId>,
+    password: &str,
+    stored: Option<String>,
+) -> Result<bool, Problem> {
+    let password = Password::presented(password).ok_or_else(wrong_credentials)?;
+    let turn = tenant.unwrap_or(TenantId::new(Uuid::nil()));
+    let matched = state.passwords.run(turn, "verify_password", move || password.matches(stored.as_deref())).await;
+    matched.map_err(|_| too_many_sign_ins())
+}
+
+pub(super) fn too_many_sign_ins() -> Problem {
+    Problem::new(ProblemCode::RateLimited).detail("too many users are signing in").retry_after(1)
+}
+
+fn wrong_credentials() -> Problem {
+    let detail = "address and password do not belong together, or the address has accounts in several companies: then name the company";
+    Problem::new(ProblemCode::Unauthenticated).detail(detail)
+}
+
+pub(super) fn pair(state: &AppState, tenant: TenantId, session: &OpenSession, scopes: &[String]) -> TokenPair {
+    let (Subject::User(subject_id) | Subject::ApiClient(subject_id)) = session.subject;
+    TokenPair {
+        access_token: state.authenticator.access_tokens().issue(&session.access_token(tenant), scopes),
+        token_type: "Bearer",
+        expires_in: 60 * LIFETIME_MINUTES,
+        refresh_token: session.refresh_token(tenant),
+        refresh_expires_in: (session.expires_at - session.issued_at).num_seconds(),
+        subject_id,
+        company_id: *tenant.as_uuid(),
+    }
+}
+
+impl From<Actor> for ActorView {
+    fn from(actor: Actor) -> Self {
+        match actor {
+            Actor::ApiKey { id, .. } => Self { kind: "api_key", id },
+            Actor::ApiClient { id, .. } => Self { kind: "api_client", id },
+            Actor::User { id, .. } => Self { kind: "user", id },
+        }
+    }
+}

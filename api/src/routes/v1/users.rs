@@ -1,0 +1,208 @@
+//! `/api/v1/users`: the people of a company.
+//!
+//! Invariant: nobody gives away what they do not hold. A user is created, changed and deactivated
+//! only by a principal who has all permissions of that user's role, before and after the change. A
+//! company keeps an active administrator.
+
+mod password;
+mod types;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, Uri, header::LOCATION};
+use shared::{
+    authz::{Permission, PermissionSet, Role},
+    db::TenantTx,
+    email_address::EmailAddress,
+    identity::access_token::Subject,
+    ids,
+    store::{
+        credentials::Actor,
+        sessions::{self, EndReason},
+        users::{self, LockedUser, NewUser, User, UserFilter},
+    },
+};
+use uuid::Uuid;
+
+pub use self::password::{__path_change_password, change_password};
+use self::types::{NewUserBody, UserChanges, UserQuery, UserView};
+use crate::{
+    auth::{Permit, UsersRead, UsersWrite},
+    extract::{Json, Page, PageBody, PageRequest, Path, Query},
+    problem::{Problem, ProblemCode},
+    state::AppState,
+};
+
+/// Creates a user who can sign in at once.
+#[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", tag = "users", request_body = NewUserBody,
+    responses((status = 201, body = UserView, description = "The user"),
+        (status = 409, description = "The company has a user with this address")))]
+pub async fn create(
+    permit: Permit<UsersWrite>,
+    State(state): State<AppState>,
+    Json(body): Json<NewUserBody>,
+) -> Result<Response, Problem> {
+    let checked = body.check()?;
+    if permit.actor().is_program() && !permit.allows(Permission::ApiKeysCreate) {
+        let detail = format!("a program creates users only with the scope {}", Permission::ApiKeysCreate);
+        return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
+    }
+    require_all_of(permit.permissions(), Some(checked.role))?;
+    let password = checked.password;
+    let hashing = state.passwords.run(permit.tenant(), "hash_password", move || password.hash());
+    let password_hash = hashing.await.map_err(|_| super::auth::too_many_sign_ins())?;
+    let new = NewUser {
+        id: ids::new_id(&state.clock),
+        email_key: checked.email.key(),
+        email: checked.email.to_string(),
+        name: checked.name,
+        role: checked.role,
+        password_hash: Some(password_hash),
+    };
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    if !users::add(&mut transaction, &new).await? {
+        return Err(Problem::new(ProblemCode::Conflict).detail("the company has a user with this address"));
+    }
+    let user = users::find(&mut transaction, new.id).await?.ok_or(ProblemCode::NotFound)?;
+    transaction.commit().await?;
+    let location = [(LOCATION, format!("/api/v1/users/{}", user.id))];
+    Ok((StatusCode::CREATED, location, Json(UserView::from(user))).into_response())
+}
+
+/// Lists users, newest first.
+#[utoipa::path(get, path = "/api/v1/users", operation_id = "list_users", tag = "users", params(UserQuery),
+    responses((status = 200, body = PageBody<UserView>, description = "A page of users")))]
+pub async fn list(
+    permit: Permit<UsersRead>,
+    State(state): State<AppState>,
+    uri: Uri,
+    Query(query): Query<UserQuery>,
+) -> Result<Page<UserView>, Problem> {
+    let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
+    let email_key = query.email.as_deref().map(EmailAddress::parse).transpose();
+    let email_key = email_key
+        .map_err(|error| Problem::new(ProblemCode::InvalidQuery).detail(format!("email: {error}")))?
+        .map(|email| email.key());
+    let filter = UserFilter {
+        role: query.role.map(Role::from).map(Role::as_str),
+        state: query.state.map(types::UserState::as_str),
+        email_key: email_key.as_deref(),
+    };
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let found = users::list(&mut transaction, filter, page.before, page.fetch_limit()).await?;
+    Ok(page.page(found.into_iter().map(UserView::from).collect(), |view| view.id, &uri))
+}
+
+/// Shows a user.
+#[utoipa::path(get, path = "/api/v1/users/{id}", operation_id = "get_user", tag = "users",
+    params(("id" = Uuid, Path, description = "The user's id")),
+    responses((status = 200, body = UserView, description = "The user")))]
+pub async fn show(
+    permit: Permit<UsersRead>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<UserView>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let user = users::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    Ok(Json(user.into()))
+}
+
+/// Changes the name or the role of a user; members that are missing stay unchanged.
+///
+/// A new role has effect within 5 seconds, on the keys that the user created too.
+#[utoipa::path(patch, path = "/api/v1/users/{id}", operation_id = "update_user", tag = "users", request_body = UserChanges,
+    params(("id" = Uuid, Path, description = "The user's id")),
+    responses((status = 200, body = UserView, description = "The changed user"),
+        (status = 409, description = "The company would have no active administrator")))]
+pub async fn update(
+    permit: Permit<UsersWrite>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Json(changes): Json<UserChanges>,
+) -> Result<Json<UserView>, Problem> {
+    let (name, role) = changes.check()?;
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let LockedUser { user, has_other_admin } = find_administrable(&permit, &mut transaction, id).await?;
+    if let Some(role) = role {
+        if is_self(&permit, id) {
+            return Err(Problem::new(ProblemCode::Forbidden).detail("nobody changes their own role"));
+        }
+        require_all_of(permit.permissions(), Some(role))?;
+        if role != Role::Admin {
+            keep_an_admin(&user, has_other_admin)?;
+        }
+    }
+    let role = role.or(user.role()).ok_or(ProblemCode::Forbidden)?;
+    users::update(&mut transaction, id, name.as_deref().unwrap_or(&user.name), role).await?;
+    let changed = users::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    transaction.commit().await?;
+    Ok(Json(changed.into()))
+}
+
+/// Deactivates an active user, and activates a deactivated one.
+///
+/// Deactivation ends the user's sessions and suspends the keys that the user created, within 5
+/// seconds.
+#[utoipa::path(post, path = "/api/v1/users/{id}/toggle_status", operation_id = "toggle_user_status", tag = "users",
+    params(("id" = Uuid, Path, description = "The user's id")),
+    responses((status = 200, body = UserView, description = "The changed user"),
+        (status = 409, description = "The company would have no active administrator")))]
+pub async fn toggle_status(
+    permit: Permit<UsersWrite>,
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<UserView>, Problem> {
+    let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
+    let LockedUser { user, has_other_admin } = find_administrable(&permit, &mut transaction, id).await?;
+    if is_self(&permit, id) {
+        return Err(Problem::new(ProblemCode::Forbidden).detail("nobody deactivates themselves"));
+    }
+    if user.is_active() {
+        keep_an_admin(&user, has_other_admin)?;
+        sessions::end_all(&mut transaction, Subject::User(id), None, EndReason::Deactivated).await?;
+    }
+    users::set_active(&mut transaction, id, !user.is_active()).await?;
+    let changed = users::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    transaction.commit().await?;
+    Ok(Json(changed.into()))
+}
+
+/// The user, locked, if the principal has all permissions of the user's role.
+async fn find_administrable(
+    permit: &Permit<UsersWrite>,
+    transaction: &mut TenantTx,
+    id: Uuid,
+) -> Result<LockedUser, Problem> {
+    let found = users::find_for_update(transaction, id).await?.ok_or(ProblemCode::NotFound)?;
+    require_all_of(permit.permissions(), found.user.role())?;
+    Ok(found)
+}
+
+/// Refuses a role with permissions that the principal lacks; a role that this release does not know
+/// might have any.
+fn require_all_of(own: PermissionSet, role: Option<Role>) -> Result<(), Problem> {
+    let Some(role) = role else {
+        return Err(Problem::new(ProblemCode::Forbidden).detail("the user's role is not known to this release"));
+    };
+    let lacking: Vec<&str> = role.permissions().without(own).iter().map(Permission::as_str).collect();
+    match lacking.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(ProblemCode::Forbidden)
+            .detail(format!("the role {role} holds permissions that you lack, such as {first}"))
+            .member("permissions", lacking)),
+    }
+}
+
+fn is_self(permit: &Permit<UsersWrite>, user: Uuid) -> bool {
+    matches!(permit.actor(), Actor::User { id, .. } if id == user)
+}
+
+/// Refuses to take the last active administrator away.
+fn keep_an_admin(user: &User, has_other_admin: bool) -> Result<(), Problem> {
+    if user.is_active() && user.role() == Some(Role::Admin) && !has_other_admin {
+        return Err(Problem::new(ProblemCode::Conflict).detail("this is the company's only active administrator"));
+    }
+    Ok(())
+}
