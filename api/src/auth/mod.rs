@@ -5,6 +5,7 @@
 //! [`Authenticator`] turns what a client presented into a principal.
 
 mod authenticator;
+mod keyed_limit;
 mod permit;
 mod presented;
 mod sign_in_limit;
