@@ -38,10 +38,7 @@ impl UnsubscribeLinks {
 
     /// The link in the mail to this recipient.
     pub fn url(&self, unsubscriber: Unsubscriber) -> Url {
-        let mut url = self.config.public_url.clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{base}/{PATH}{}", self.token(unsubscriber)));
-        url
+        self.config.url(&format!("{PATH}{}", self.token(unsubscriber)))
     }
 
     /// The recipient that a token identifies; `None` if the token is invalid.

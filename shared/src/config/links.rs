@@ -48,6 +48,14 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
+    /// The link to a path of the API.
+    pub fn url(&self, path: &str) -> Url {
+        let mut url = self.public_url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{path}"));
+        url
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Self {
         let given = reader.optional(PUBLIC_URL, parse_public_url);
         let public_url = given.unwrap_or_else(|| local_url(reader));

@@ -11,15 +11,18 @@ use std::time::Duration;
 use url::Url;
 
 use super::environment::Environment;
+use super::links::LinkConfig;
 use super::reader::{Reader, Variable};
 use super::timing::parse_millis;
 use super::url_text::unencoded;
+use crate::email_address::EmailAddress;
 
 const URL: Variable =
     Variable::secret("SMTP_URL", "smtp://user:password@host:port, smtps://… or file:DIRECTORY, required in production");
 const CONNECTIONS: Variable = Variable::new("ROTA_SMTP_CONNECTIONS", "a whole number from 1");
 const TIMEOUT: Variable = Variable::new("ROTA_MAIL_TIMEOUT_MS", "whole milliseconds from 100");
 
+const FROM: Variable = Variable::new("ROTA_MAIL_FROM", "an email address");
 const RELAY_PROBE: Variable = Variable::new("ROTA_RELAY_PROBE_MS", "whole milliseconds from 100");
 const RELAY_PATIENCE: Variable = Variable::new("ROTA_RELAY_PATIENCE_MS", "whole milliseconds from 100");
 
@@ -73,6 +76,9 @@ impl fmt::Debug for MailTransport {
 pub struct MailConfig {
     /// `SMTP_URL`; default `file:.local/mail`, required in production.
     pub transport: MailTransport,
+    /// `ROTA_MAIL_FROM`, the sender of Rota's own mails; default `no-reply@` and the host of
+    /// `ROTA_PUBLIC_URL`, or `no-reply@localhost` if that is not a domain.
+    pub from: EmailAddress,
     /// `ROTA_SMTP_CONNECTIONS`, maximum open per process; default 4.
     pub connections: NonZeroUsize,
     /// `ROTA_MAIL_TIMEOUT_MS`, for one mail from connect to the final reply; default 15000.
@@ -86,7 +92,8 @@ pub struct MailConfig {
 }
 
 impl MailConfig {
-    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment, links: &LinkConfig) -> Option<Self> {
+        let from = reader.or(FROM, default_sender(links), |text| EmailAddress::parse(text).ok());
         let connections = reader.or(CONNECTIONS, DEFAULT_CONNECTIONS, |text| text.parse().ok());
         let timeout = reader.or(TIMEOUT, DEFAULT_TIMEOUT, |text| parse_millis(text, MIN_TIMEOUT_MS));
         let relay_probe = reader.or(RELAY_PROBE, DEFAULT_RELAY_PROBE, |text| parse_millis(text, MIN_TIMEOUT_MS));
@@ -98,8 +105,14 @@ impl MailConfig {
             let folder = MailTransport::Directory(DEFAULT_DIRECTORY.into());
             reader.optional_or_reason(URL, understood).unwrap_or(folder)
         };
-        Some(Self { transport, connections, timeout, relay_probe, relay_patience })
+        Some(Self { transport, from, connections, timeout, relay_probe, relay_patience })
     }
+}
+
+fn default_sender(links: &LinkConfig) -> EmailAddress {
+    let host = links.public_url.host_str().unwrap_or_default();
+    let at = |domain: &str| EmailAddress::parse(&format!("no-reply@{domain}"));
+    at(host).or_else(|_| at("localhost")).expect("localhost is a valid domain of an address")
 }
 
 fn understood(text: &str) -> Result<MailTransport, String> {

@@ -58,7 +58,7 @@ pub struct ApiConfig {
     pub database: DatabaseConfig,
     /// The index.
     pub redis: RedisConfig,
-    /// For verifying unsubscribe links.
+    /// For verifying links in mails.
     pub links: LinkConfig,
     /// Allowed destinations of webhooks.
     pub outbound: OutboundConfig,
@@ -115,7 +115,7 @@ pub struct WorkerConfig {
     pub database: DatabaseConfig,
     /// The index.
     pub redis: RedisConfig,
-    /// For creating unsubscribe links.
+    /// For creating links in mails.
     pub links: LinkConfig,
     /// The mail transport.
     pub mail: MailConfig,
@@ -135,7 +135,7 @@ impl WorkerConfig {
         let database = DatabaseConfig::read(reader, environment.environment);
         let redis = RedisConfig::read(reader);
         let links = LinkConfig::read(reader, environment.environment);
-        let mail = MailConfig::read(reader, environment.environment);
+        let mail = MailConfig::read(reader, environment.environment, &links);
         let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
         let slots = SlotConfig::read(reader);

@@ -13,13 +13,14 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// All variables with this prefix, for all processes: one env file serves them all. A test compares
 /// the list with what the sections read.
-const OWN_NAMES: [&str; 22] = [
+const OWN_NAMES: [&str; 23] = [
     "ROTA_CORE_DUMPS",
     "ROTA_DATABASE_POOLER",
     "ROTA_FAULT",
     "ROTA_LEASE_MS",
     "ROTA_LINK_KEY",
     "ROTA_LOG_FORMAT",
+    "ROTA_MAIL_FROM",
     "ROTA_MAIL_TIMEOUT_MS",
     "ROTA_MAX_ARGS_BYTES",
     "ROTA_MAX_DEPENDENCIES_PER_REQUEST",

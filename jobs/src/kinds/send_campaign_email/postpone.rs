@@ -5,10 +5,7 @@
 //! §4.5.4.1). A mail that may have been accepted [`MAX_UNANSWERED`] times is repeated only after a
 //! person resumed its campaign.
 
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
-use rand::Rng as _;
 use shared::{
     queue::enqueue::Producer,
     store::{
@@ -50,7 +47,7 @@ impl SendCampaignEmail {
             Some(Blame::Relay) if context.environment().mailer.is_relay_given_up() => {
                 self.wait_for_relay(context, &error).await
             }
-            Some(Blame::Relay | Blame::Busy) => Ok(Success::Snooze(soon(&error))),
+            Some(Blame::Relay | Blame::Busy) => Ok(Success::Snooze(error.soon())),
             _ if self.is_hopeless(context, addressee, date, &error).await? => {
                 self.fail(context, JobError::Final(error.to_string())).await
             }
@@ -121,7 +118,7 @@ impl SendCampaignEmail {
         let summary = error.summary();
         let paused = campaign_pauses::pause_for_relay(&mut transaction, self.campaign_id, &summary).await?;
         // Already paused or cancelled: the next run decides by the campaign's state.
-        let Some(generation) = paused else { return Ok(Success::Snooze(soon(error))) };
+        let Some(generation) = paused else { return Ok(Success::Snooze(error.soon())) };
         let resuming = ResumeCampaign { campaign_id: self.campaign_id, generation };
         let jobs = [new_job(&context.environment().clock, context.tenant(), &resuming)];
         Producer::enqueue_in(&mut transaction, &jobs).await?;
@@ -144,10 +141,4 @@ fn is_overdue(context: &JobContext, addressee: &Addressee, error: &MailError) ->
 
 fn is_repeated_enough(addressee: &Addressee, error: &MailError) -> bool {
     error.after_data() && addressee.unanswered + 1 >= MAX_UNANSWERED
-}
-
-/// Delay until a connection may be free or the relay may be back, with jitter.
-fn soon(error: &MailError) -> Duration {
-    let hint = error.retry_in().unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
-    hint.mul_f64(rand::rng().random_range(1.0..=2.0))
 }

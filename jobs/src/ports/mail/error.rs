@@ -7,6 +7,7 @@
 use std::{fmt, time::Duration};
 
 use lettre::Address;
+use rand::Rng as _;
 use shared::foreign_text;
 
 use super::{
@@ -163,6 +164,12 @@ impl MailError {
             Self::Transient { retry_in, .. } => *retry_in,
             Self::Rejected { .. } | Self::Invalid { .. } => None,
         }
+    }
+
+    /// Delay until a connection may be free or the relay may be back, with jitter.
+    pub fn soon(&self) -> Duration {
+        let hint = self.retry_in().unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
+        hint.mul_f64(rand::rng().random_range(1.0..=2.0))
     }
 
     pub(super) fn unanswered(stage: MailStage, why: &NoReply) -> Self {

@@ -26,6 +26,7 @@ fn three_addresses_suffice_in_development() {
     let worker = WorkerConfig::load(&minimal()).unwrap();
     assert_eq!(worker.http.listen.first().port(), 9464);
     assert_eq!(worker.mail.transport, MailTransport::Directory(".local/mail".into()));
+    assert_eq!(worker.mail.from.as_str(), "no-reply@localhost");
     assert_eq!(worker.slots.queues, QueueFilter::All);
     let scheduler = SchedulerConfig::load(&minimal()).unwrap();
     assert_eq!((scheduler.http.listen.first().port(), scheduler.telemetry.format), (9465, LogFormat::Pretty));
@@ -40,6 +41,15 @@ fn links_use_a_reachable_address() {
     assert_eq!(api.links.public_url.as_str(), "http://127.0.0.1:9000/");
     let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
     assert_eq!(ApiConfig::load(&env).unwrap().links.public_url.as_str(), "https://rota.example/app");
+}
+
+#[test]
+fn mails_come_from_the_public_host_or_a_given_address() {
+    let env = minimal().with("ROTA_PUBLIC_URL", "https://rota.example/app");
+    assert_eq!(WorkerConfig::load(&env).unwrap().mail.from.as_str(), "no-reply@rota.example");
+    let env = env.with("ROTA_MAIL_FROM", "accounts@example.com");
+    assert_eq!(WorkerConfig::load(&env).unwrap().mail.from.as_str(), "accounts@example.com");
+    assert!(WorkerConfig::load(&env.with("ROTA_MAIL_FROM", "Rota <a@example.com>")).is_err());
 }
 
 #[test]
