@@ -31,4 +31,5 @@ pub mod stores;
 pub mod suggestion;
 pub mod telemetry;
 pub mod tenancy;
+pub mod tiers;
 pub mod webhooks;

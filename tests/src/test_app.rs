@@ -34,7 +34,7 @@ use shared::{
     store::{
         api_keys::NewApiKey,
         tenants::OwnerConnection,
-        users::{self, NewUser},
+        users::{self, NewUser, UserState},
     },
     stores::Stores,
     tenancy::TenantId,
@@ -200,6 +200,7 @@ impl TestApp {
             name: "Test".to_owned(),
             role,
             password_hash: Some(HASH.clone()),
+            state: UserState::Active,
         };
         let mut transaction = self.system.tenants.begin(tenant).await?;
         anyhow::ensure!(users::add(&mut transaction, &user).await?, "{email} exists");

@@ -15,7 +15,11 @@ use shared::{
         password::{self, Password},
     },
     ids,
-    store::{sessions, tenants::OwnerConnection, users::NewUser},
+    store::{
+        sessions,
+        tenants::OwnerConnection,
+        users::{NewUser, UserState},
+    },
     tenancy::TenantId,
 };
 use url::Url;
@@ -116,6 +120,7 @@ async fn ensure_admin(owner: &mut OwnerConnection, tenant: TenantId, number: u16
         name: format!("Demo {number}"),
         role: Role::Admin,
         password_hash: Some(Password::new(&password, &[&email])?.hash()),
+        state: UserState::Active,
     };
     let id = owner.ensure_user(tenant, &user).await?;
     Ok(Admin { id, email, password })

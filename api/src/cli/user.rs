@@ -14,7 +14,7 @@ use shared::{
     ids,
     store::{
         tenants::OwnerConnection,
-        users::{self, NewUser},
+        users::{self, NewUser, UserState},
     },
 };
 
@@ -83,6 +83,7 @@ impl Create {
             name,
             role,
             password_hash: Some(password.hash()),
+            state: UserState::Active,
         };
         let tenants = TenantDb::open(config.database.app.expose(), "rota-cli", PoolSettings::default())?;
         let mut transaction = tenants.begin(tenant).await?;

@@ -1,7 +1,7 @@
 //! Looks up what a credential stands for, before the tenant is known.
 //!
 //! Invariant: the answer is what the ledger says now. A key whose creator left, and a session that
-//! ended, stand for nobody.
+//! ended, stand for nobody. A principal of a suspended company may do nothing.
 
 use uuid::Uuid;
 
@@ -24,6 +24,15 @@ pub struct Principal {
     pub actor: Actor,
     /// What the principal may do now.
     pub permissions: PermissionSet,
+    /// Whether an operator has suspended the company.
+    pub is_suspended: bool,
+}
+
+impl Principal {
+    fn new(tenant: Uuid, actor: Actor, permissions: PermissionSet, is_suspended: bool) -> Self {
+        let permissions = if is_suspended { PermissionSet::default() } else { permissions };
+        Self { tenant: TenantId::new(tenant), actor, permissions, is_suspended }
+    }
 }
 
 /// Who acts for a tenant.
@@ -91,8 +100,10 @@ pub struct SignInCandidate {
 /// wrong, or if its creator is not active. The key has those of its scopes that its creator has.
 pub async fn of_api_key(db: &SystemDb, key: &PresentedKey) -> Result<Option<Principal>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select k.tenant_id, k.secret_hash, k.scopes, k.created_by, u.role as "role?", u.state as "state?"
-           from api_keys k left join users u on u.tenant_id = k.tenant_id and u.id = k.created_by
+        r#"select k.tenant_id, k.secret_hash, k.scopes, k.created_by, u.role as "role?", u.state as "state?",
+                  t.suspended_at is not null as "is_suspended!"
+           from api_keys k join tenants t on t.id = k.tenant_id
+           left join users u on u.tenant_id = k.tenant_id and u.id = k.created_by
            where k.id = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())"#,
         key.id
     )
@@ -100,10 +111,10 @@ pub async fn of_api_key(db: &SystemDb, key: &PresentedKey) -> Result<Option<Prin
     .await?;
     let Some(row) = row.filter(|row| key.matches(&row.secret_hash)) else { return Ok(None) };
     let ceiling = ceiling(row.created_by, row.role.as_deref(), row.state.as_deref());
-    Ok(ceiling.map(|ceiling| Principal {
-        tenant: TenantId::new(row.tenant_id),
-        actor: Actor::ApiKey { id: key.id, creator: row.created_by },
-        permissions: PermissionSet::of_scopes(&row.scopes).intersection(ceiling),
+    let actor = Actor::ApiKey { id: key.id, creator: row.created_by };
+    Ok(ceiling.map(|ceiling| {
+        let permissions = PermissionSet::of_scopes(&row.scopes).intersection(ceiling);
+        Principal::new(row.tenant_id, actor, permissions, row.is_suspended)
     }))
 }
 
@@ -117,27 +128,29 @@ pub async fn of_access_token(db: &SystemDb, token: &AccessToken) -> Result<Optio
 }
 
 async fn of_user(db: &SystemDb, token: &AccessToken, user: Uuid) -> Result<Option<Principal>, sqlx::Error> {
-    let role = sqlx::query_scalar!(
-        "select u.role from sessions s join users u on u.tenant_id = s.tenant_id and u.id = s.user_id
-         where s.tenant_id = $1 and s.id = $2 and s.user_id = $3 and s.ended_at is null and s.expires_at > now()
-           and u.state = 'active'",
+    let row = sqlx::query!(
+        r#"select u.role, t.suspended_at is not null as "is_suspended!"
+           from sessions s join users u on u.tenant_id = s.tenant_id and u.id = s.user_id
+           join tenants t on t.id = s.tenant_id
+           where s.tenant_id = $1 and s.id = $2 and s.user_id = $3 and s.ended_at is null and s.expires_at > now()
+             and u.state = 'active'"#,
         token.tenant.as_uuid(),
         token.session,
         user
     )
     .fetch_optional(db.pool())
     .await?;
-    Ok(role.map(|role| Principal {
-        tenant: token.tenant,
-        actor: Actor::User { id: user, session: token.session },
-        permissions: permissions_of(Some(&role)),
-    }))
+    let actor = Actor::User { id: user, session: token.session };
+    let tenant = *token.tenant.as_uuid();
+    Ok(row.map(|row| Principal::new(tenant, actor, permissions_of(Some(&row.role)), row.is_suspended)))
 }
 
 async fn of_client(db: &SystemDb, token: &AccessToken, client: Uuid) -> Result<Option<Principal>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select c.scopes, c.created_by, u.role as "role?", u.state as "state?"
+        r#"select c.scopes, c.created_by, u.role as "role?", u.state as "state?",
+                  t.suspended_at is not null as "is_suspended!"
            from sessions s join api_clients c on c.tenant_id = s.tenant_id and c.id = s.client_id
+           join tenants t on t.id = s.tenant_id
            left join users u on u.tenant_id = c.tenant_id and u.id = c.created_by
            where s.tenant_id = $1 and s.id = $2 and s.client_id = $3 and s.ended_at is null and s.expires_at > now()
              and c.revoked_at is null"#,
@@ -149,10 +162,10 @@ async fn of_client(db: &SystemDb, token: &AccessToken, client: Uuid) -> Result<O
     .await?;
     let Some(row) = row else { return Ok(None) };
     let ceiling = ceiling(row.created_by, row.role.as_deref(), row.state.as_deref());
-    Ok(ceiling.map(|ceiling| Principal {
-        tenant: token.tenant,
-        actor: Actor::ApiClient { id: client, session: token.session, creator: row.created_by },
-        permissions: PermissionSet::of_scopes(&row.scopes).intersection(ceiling),
+    let actor = Actor::ApiClient { id: client, session: token.session, creator: row.created_by };
+    Ok(ceiling.map(|ceiling| {
+        let permissions = PermissionSet::of_scopes(&row.scopes).intersection(ceiling);
+        Principal::new(*token.tenant.as_uuid(), actor, permissions, row.is_suspended)
     }))
 }
 
@@ -188,6 +201,38 @@ pub async fn sign_in_candidate(
     .await?;
     let [row] = rows.as_slice() else { return Ok(None) };
     Ok(Some(SignInCandidate { tenant: TenantId::new(row.tenant_id), user: row.id }))
+}
+
+/// The user whose password a person with this address asks to reset: the one that
+/// [`sign_in_candidate`] finds or, in the named company, one whose address is not confirmed yet.
+/// Strangers can register companies with any address, so those count only where they are named.
+pub async fn reset_candidate(
+    db: &SystemDb,
+    company: Option<&str>,
+    email_key: &str,
+) -> Result<Option<SignInCandidate>, sqlx::Error> {
+    let Some(slug) = company else { return sign_in_candidate(db, None, email_key).await };
+    let row = sqlx::query!(
+        "select u.tenant_id, u.id from users u join tenants t on t.id = u.tenant_id
+         where u.email_key = $1 and u.state in ('active', 'unverified') and t.slug = $2",
+        email_key,
+        slug
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(row.map(|row| SignInCandidate { tenant: TenantId::new(row.tenant_id), user: row.id }))
+}
+
+/// How many accounts with this address, in all companies, got a mail within a day that nobody has
+/// followed.
+pub async fn unanswered_mails(db: &SystemDb, email_key: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from users
+           where email_key = $1 and state in ('invited', 'unverified') and account_mail_at > now() - interval '1 day'"#,
+        email_key
+    )
+    .fetch_one(db.pool())
+    .await
 }
 
 /// A role of a later release grants nothing to this one.

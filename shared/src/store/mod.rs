@@ -4,11 +4,13 @@
 //! Invariant: functions take a [`crate::db::TenantTx`], so row level security applies to them. The
 //! exceptions run before the tenant is known ([`credentials`]) or exists ([`tenants`]).
 
+pub mod accounts;
 pub mod api_clients;
 pub mod api_keys;
 pub mod campaign_pauses;
 pub mod campaigns;
 pub mod campaigns_under_way;
+pub mod companies;
 pub mod credentials;
 pub mod idempotency;
 pub mod lead_columns;

@@ -47,6 +47,21 @@ impl OwnerConnection {
             .map(TenantId::new))
     }
 
+    /// Suspends the tenant with this slug, or ends its suspension; `false` if there is none. A tenant
+    /// that was suspended before keeps its time.
+    pub async fn set_suspended(&mut self, slug: &str, is_suspended: bool, reason: &str) -> Result<bool, sqlx::Error> {
+        let result = sqlx::query!(
+            "update tenants set suspended_at = case when $2 then coalesce(suspended_at, now()) end, suspension_reason = $3
+             where slug = $1",
+            slug,
+            is_suspended,
+            reason
+        )
+        .execute(&mut self.0)
+        .await?;
+        Ok(result.rows_affected() == 1)
+    }
+
     /// Adds a key. Its secret is shown once and stored only as a hash.
     pub async fn create_api_key(
         &mut self,

@@ -23,6 +23,34 @@ pub struct NewUser {
     pub role: Role,
     /// The hash of the password, if there is one.
     pub password_hash: Option<String>,
+    /// Whether the user can sign in. A user who cannot yet gets a mail with a link.
+    pub state: UserState,
+}
+
+/// Whether a user can sign in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum UserState {
+    /// Can sign in.
+    Active,
+    /// An administrator excluded the user.
+    Deactivated,
+    /// Was invited by mail, and has not set a password yet.
+    Invited,
+    /// Registered, and has not confirmed the address yet.
+    Unverified,
+}
+
+impl UserState {
+    /// The text of this state.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether the user has yet to follow a link in a mail.
+    pub fn awaits_mail(self) -> bool {
+        matches!(self, Self::Invited | Self::Unverified)
+    }
 }
 
 /// A user.
@@ -36,7 +64,7 @@ pub struct User {
     pub name: String,
     /// The name of the role.
     pub role: String,
-    /// active or deactivated.
+    /// The name of a [`UserState`].
     pub state: String,
     /// Creation time.
     pub created_at: DateTime<Utc>,
@@ -49,7 +77,7 @@ pub struct User {
 impl User {
     /// Whether the user may sign in.
     pub fn is_active(&self) -> bool {
-        self.state == "active"
+        self.state == UserState::Active.as_str()
     }
 
     /// The role; `None` if a later release knows it.
@@ -69,11 +97,13 @@ pub struct UserFilter<'a> {
     pub email_key: Option<&'a str>,
 }
 
-/// Adds a user; `false` if the tenant has one with this address.
+/// Adds a user; `false` if the tenant has one with this address. The mail to a user who awaits one is
+/// noted with the row.
 pub async fn add(transaction: &mut TenantTx, user: &NewUser) -> Result<bool, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let result = sqlx::query!(
-        "insert into users (tenant_id, id, email, email_key, name, role, password_hash) values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into users (tenant_id, id, email, email_key, name, role, password_hash, state, account_mail_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, case when $9 then now() end)
          on conflict (tenant_id, email_key) do nothing",
         tenant,
         user.id,
@@ -81,7 +111,9 @@ pub async fn add(transaction: &mut TenantTx, user: &NewUser) -> Result<bool, sql
         user.email_key,
         user.name,
         user.role.as_str(),
-        user.password_hash
+        user.password_hash,
+        user.state.as_str(),
+        user.state.awaits_mail()
     )
     .execute(&mut **transaction)
     .await?;
@@ -173,7 +205,7 @@ pub async fn update(transaction: &mut TenantTx, id: Uuid, name: &str, role: Role
 /// Activates or deactivates a user.
 pub async fn set_active(transaction: &mut TenantTx, id: Uuid, is_active: bool) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
-    let state = if is_active { "active" } else { "deactivated" };
+    let state = if is_active { UserState::Active } else { UserState::Deactivated }.as_str();
     sqlx::query!("update users set state = $3, updated_at = now() where tenant_id = $1 and id = $2", tenant, id, state)
         .execute(&mut **transaction)
         .await

@@ -21,7 +21,7 @@ use shared::{
     store::{
         credentials::Actor,
         sessions::{self, EndReason},
-        users::{self, LockedUser, NewUser, User, UserFilter},
+        users::{self, LockedUser, NewUser, User, UserFilter, UserState},
     },
 };
 use uuid::Uuid;
@@ -60,6 +60,7 @@ pub async fn create(
         name: checked.name,
         role: checked.role,
         password_hash: Some(password_hash),
+        state: UserState::Active,
     };
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     if !users::add(&mut transaction, &new).await? {
