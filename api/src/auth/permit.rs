@@ -122,6 +122,9 @@ where
         if let Some(account) = parts.extensions.get::<RequestAccount>() {
             account.open(&state.in_flight, principal.tenant)?;
         }
+        if principal.is_suspended {
+            return Err(ProblemCode::CompanySuspended.into());
+        }
         if let Some(needed) = G::PERMISSION.filter(|needed| !principal.permissions.contains(*needed)) {
             let whose = match principal.actor {
                 Actor::ApiKey { .. } => "the API key lacks the scope",

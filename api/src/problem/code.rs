@@ -20,6 +20,8 @@ pub enum ProblemCode {
     Unauthenticated,
     /// The credential does not permit the operation.
     Forbidden,
+    /// An operator has suspended the company of the credential.
+    CompanySuspended,
     /// The resource does not exist or belongs to another tenant.
     NotFound,
     /// The path exists, but does not support the method.
@@ -117,6 +119,7 @@ impl ProblemCode {
             Self::BadRequest => (S::BAD_REQUEST, "Bad request", "the request is malformed"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "Not authenticated", "send a valid API key in X-API-Key, or an access token in Authorization"),
             Self::Forbidden => (S::FORBIDDEN, "Not permitted", "the credential does not permit this operation"),
+            Self::CompanySuspended => (S::FORBIDDEN, "Company suspended", "the company is suspended; ask the operator of this service why"),
             Self::NotFound => (S::NOT_FOUND, "Not found", "the resource does not exist"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "Method not allowed", "the Allow header lists the permitted methods"),
             Self::InvalidJson => (S::BAD_REQUEST, "Invalid JSON", "the body is not valid JSON"),
@@ -152,7 +155,7 @@ mod tests {
     fn codes_are_distinct_and_have_error_statuses() {
         let names: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::as_str).collect();
         let titles: BTreeSet<_> = ProblemCode::iter().map(ProblemCode::title).collect();
-        assert_eq!((names.len(), titles.len()), (24, 24));
+        assert_eq!((names.len(), titles.len()), (25, 25));
         for code in ProblemCode::iter() {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());

@@ -6,6 +6,7 @@ mod api_keys;
 mod deactivation;
 mod refresh;
 mod sign_in;
+mod suspension;
 mod users;
 
 use std::time::Duration;

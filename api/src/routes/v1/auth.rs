@@ -22,6 +22,7 @@ use shared::{
     },
     ids,
     store::{
+        companies,
         credentials::{self, Actor, SignInCandidate},
         sessions::{self, EndReason, OpenSession, Refreshed},
         users,
@@ -48,6 +49,7 @@ pub const MAX_BYTES: usize = 16 * 1024;
 #[utoipa::path(post, path = "/api/v1/auth/token", operation_id = "create_token", tag = "auth", request_body = SignInBody, security(()),
     responses((status = 200, body = TokenPair, description = "The user is signed in"),
         (status = 401, description = "Address and password do not belong together, the user is deactivated, or the address has accounts in several companies and the request names none"),
+        (status = 403, description = "The company is suspended"),
         (status = 429, description = "Too many attempts for this account; `Retry-After` says when to retry")))]
 pub async fn create_token(
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
@@ -73,6 +75,7 @@ pub async fn create_token(
     if !users::note_sign_in(&mut transaction, candidate.user, &stored).await? {
         return Err(wrong_credentials());
     }
+    refuse_suspended(&mut transaction).await?;
     let session = sessions::open(&mut transaction, ids::new_id(&state.clock), Subject::User(candidate.user)).await?;
     transaction.commit().await?;
     Ok(Json(pair(&state, candidate.tenant, &session, &[])))
@@ -84,7 +87,8 @@ pub async fn create_token(
 /// A token that was replaced twice ends its session, since somebody has a copy of it.
 #[utoipa::path(post, path = "/api/v1/auth/token/refresh", operation_id = "refresh_token", tag = "auth", request_body = RefreshBody, security(()),
     responses((status = 200, body = TokenPair, description = "The next pair of tokens"),
-        (status = 401, description = "The token is unknown, expired or replaced, or its session has ended")))]
+        (status = 401, description = "The token is unknown, expired or replaced, or its session has ended"),
+        (status = 403, description = "The company is suspended")))]
 pub async fn refresh_token(
     State(state): State<AppState>,
     Json(body): Json<RefreshBody>,
@@ -106,7 +110,10 @@ pub(super) async fn refresh(state: &AppState, body: &RefreshBody) -> Result<(Ten
     let token = PresentedRefreshToken::parse(&body.refresh_token).ok_or_else(refresh_refused)?;
     let mut transaction = state.stores.tenants.begin_by_key(token.tenant).await?;
     match sessions::refresh(&mut transaction, &token).await? {
-        Refreshed::Tokens(session) => Ok((transaction, session)),
+        Refreshed::Tokens(session) => {
+            refuse_suspended(&mut transaction).await?;
+            Ok((transaction, session))
+        }
         Refreshed::Reused { subject } => {
             transaction.commit().await?;
             tracing::warn!(tenant = %token.tenant, ?subject, session = %token.session, "a replaced refresh token was used: the session was ended");
@@ -114,6 +121,11 @@ pub(super) async fn refresh(state: &AppState, body: &RefreshBody) -> Result<(Ten
         }
         Refreshed::Refused => Err(refresh_refused()),
     }
+}
+
+/// Refuses the transaction's tenant while it is suspended. Call it after the credential was verified.
+pub(super) async fn refuse_suspended(transaction: &mut TenantTx) -> Result<(), Problem> {
+    if companies::is_suspended(transaction).await? { Err(ProblemCode::CompanySuspended.into()) } else { Ok(()) }
 }
 
 pub(super) fn refresh_refused() -> Problem {
@@ -129,6 +141,7 @@ pub async fn verify_token(
 ) -> Result<Json<VerifiedToken>, Problem> {
     let token = state.authenticator.access_tokens().verify(&body.token, state.clock.now());
     let principal = state.authenticator.check(&Presented::AccessToken(body.token)).await?;
+    let principal = principal.filter(|principal| !principal.is_suspended);
     Ok(Json(VerifiedToken::new(principal.as_deref().zip(token))))
 }
 

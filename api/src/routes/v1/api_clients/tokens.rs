@@ -31,6 +31,7 @@ use crate::{
 #[utoipa::path(post, path = "/api/v1/auth/api-client/token", operation_id = "create_api_client_token", tag = "auth", request_body = ClientSecretBody, security(()),
     responses((status = 200, body = TokenPair, description = "The tokens; the access token names the client's scopes"),
         (status = 401, description = "The client is unknown, revoked or suspended, or the secret is another"),
+        (status = 403, description = "The company is suspended"),
         (status = 429, description = "Too many attempts for this client; `Retry-After` says when to retry")))]
 pub async fn create_token(
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
@@ -50,6 +51,7 @@ pub async fn create_token(
         transaction.commit().await?;
         return Err(refused());
     }
+    auth::refuse_suspended(&mut transaction).await?;
     let session = sessions::open(&mut transaction, ids::new_id(&state.clock), Subject::ApiClient(client.id)).await?;
     transaction.commit().await?;
     Ok(Json(auth::pair(&state, tenant, &session, &client.scopes)))
@@ -59,7 +61,8 @@ pub async fn create_token(
 /// users.
 #[utoipa::path(post, path = "/api/v1/auth/api-client/token/refresh", operation_id = "refresh_api_client_token", tag = "auth", request_body = RefreshBody, security(()),
     responses((status = 200, body = TokenPair, description = "The next pair of tokens"),
-        (status = 401, description = "The token is unknown, expired or replaced, or its session has ended")))]
+        (status = 401, description = "The token is unknown, expired or replaced, or its session has ended"),
+        (status = 403, description = "The company is suspended")))]
 pub async fn refresh_token(
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
     State(state): State<AppState>,
