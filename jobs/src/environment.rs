@@ -9,6 +9,7 @@ use shared::{
 };
 
 use crate::{
+    account_mail::AccountMails,
     campaign_mail::CampaignMails,
     ports::{mail::Mailer, outbound::Outbound},
     unsubscribe::UnsubscribeLinks,
@@ -35,6 +36,8 @@ pub struct Environment {
     pub campaign_mails: CampaignMails,
     /// Creates unsubscribe links.
     pub unsubscribe_links: UnsubscribeLinks,
+    /// Writes mails about accounts.
+    pub account_mails: AccountMails,
     /// The source of time.
     pub clock: Clock,
 }

@@ -2,6 +2,8 @@
 //!
 //! To add a kind, read [`job`], copy a file in [`kinds`], and add a line to the list there.
 
+pub mod account_links;
+pub mod account_mail;
 pub mod args;
 pub mod backoff;
 pub mod campaign_mail;

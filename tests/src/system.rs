@@ -8,6 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jobs::{
+    account_links::AccountLinks,
+    account_mail::AccountMails,
     campaign_mail::CampaignMails,
     environment::Environment,
     ports::{
@@ -217,8 +219,12 @@ impl TestSystem {
 
     /// The signer of the unsubscribe links in mails.
     pub fn unsubscribe_links(&self) -> UnsubscribeLinks {
-        let key = LinkKey::parse(&"k".repeat(32)).expect("long enough");
-        UnsubscribeLinks::new(LinkConfig { public_url: "http://rota.test".parse().expect("a URL"), key })
+        UnsubscribeLinks::new(link_config())
+    }
+
+    /// The signer of the links in mails about accounts.
+    pub fn account_links(&self) -> AccountLinks {
+        AccountLinks::new(link_config())
     }
 
     /// Allows webhooks to sinks on loopback, which the default policy forbids.
@@ -237,9 +243,15 @@ impl TestSystem {
             compute: ComputePool::start(ComputeSettings::waiting()),
             campaign_mails: CampaignMails::default(),
             unsubscribe_links: self.unsubscribe_links(),
+            account_mails: AccountMails::new(self.account_links(), "no-reply@rota.test".parse().expect("an address")),
             clock: self.clock.clone(),
         }
     }
+}
+
+fn link_config() -> LinkConfig {
+    let key = LinkKey::parse(&"k".repeat(32)).expect("long enough");
+    LinkConfig { public_url: "http://rota.test".parse().expect("a URL"), key }
 }
 
 fn open_index(url: &str, prefix: &str, shards: ShardCounts) -> Result<Index> {

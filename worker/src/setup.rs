@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use futures::future::{BoxFuture, FutureExt as _};
 use jobs::{
+    account_links::AccountLinks,
+    account_mail::AccountMails,
     campaign_mail::CampaignMails,
     environment::Environment,
     ports::{
@@ -124,6 +126,7 @@ fn environment(config: &WorkerConfig) -> anyhow::Result<Environment> {
         compute: ComputePool::start(ComputeSettings::waiting()),
         campaign_mails: CampaignMails::default(),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        account_mails: AccountMails::new(AccountLinks::new(config.links.clone()), config.mail.from.clone()),
         clock,
     })
 }

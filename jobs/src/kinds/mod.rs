@@ -2,6 +2,7 @@
 
 pub mod deliver_webhook;
 pub mod resume_campaign;
+pub mod send_account_mail;
 pub mod send_campaign;
 pub mod send_campaign_email;
 pub mod testing;
@@ -13,6 +14,7 @@ pub fn all() -> Vec<Kind> {
     vec![
         Kind::of::<deliver_webhook::DeliverWebhook>(),
         Kind::of::<resume_campaign::ResumeCampaign>(),
+        Kind::of::<send_account_mail::SendAccountMail>(),
         Kind::of::<send_campaign::SendCampaign>(),
         Kind::of::<send_campaign_email::SendCampaignEmail>(),
     ]

@@ -30,7 +30,8 @@ pub const DELIVERY_MAX_ATTEMPTS: i16 = 10;
 /// Kinds that only Rota creates; their jobs raise no events. A webhook about a webhook delivery
 /// would never end, and a campaign would send one for each mail. These are the registry's internal
 /// kinds, which this crate cannot access; a test in `jobs` compares both lists.
-pub const SILENT_KINDS: &[&str] = &[DELIVERY_KIND, "resume_campaign", "send_campaign", "send_campaign_email"];
+pub const SILENT_KINDS: &[&str] =
+    &[DELIVERY_KIND, "resume_campaign", "send_account_mail", "send_campaign", "send_campaign_email"];
 
 /// The job that sends a delivery.
 pub fn delivery_job(clock: &Clock, tenant: TenantId, delivery: Uuid) -> NewJob {
