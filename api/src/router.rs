@@ -14,15 +14,15 @@ use crate::{
     routes::{
         health, jwks,
         v1::{
-            api_clients, api_keys, auth, campaign_leads, campaigns, jobs, permissions, suppressions, unsubscribe,
-            users, webhook_deliveries, webhook_endpoints,
+            api_clients, api_keys, auth, campaign_leads, campaigns, jobs, permissions, suppressions,
+            unsubscribe, users, webhook_deliveries, webhook_endpoints,
         },
     },
     state::AppState,
 };
 
-/// All routes, the OpenAPI document and its viewer. Only health, unsubscribe and signing in require
-/// no credential.
+/// All routes, the OpenAPI document and its viewer. Only health, signing in, registration and the
+/// links in mails require no credential.
 pub fn router(state: AppState, checks: Arc<dyn HealthChecks>) -> Router {
     let (router, without_query) = openapi::with_docs(routes(checks), &state.registry);
     state.without_query.get_or_init(|| without_query);
@@ -70,6 +70,12 @@ fn identity() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::verify_token))
         .routes(routes!(api_clients::create_token))
         .routes(routes!(api_clients::refresh_token))
+        .routes(routes!(auth::registration::register))
+        .routes(routes!(auth::registration::verify_email))
+        .routes(routes!(auth::registration::show_page, auth::registration::confirm))
+        .routes(routes!(auth::password_reset::forgot_password))
+        .routes(routes!(auth::password_reset::reset_password))
+        .routes(routes!(auth::password_reset::show_page, auth::password_reset::submit_page))
         .layer(DefaultBodyLimit::max(auth::MAX_BYTES));
     OpenApiRouter::new()
         .merge(tokens)
@@ -81,6 +87,7 @@ fn identity() -> OpenApiRouter<AppState> {
         .routes(routes!(users::change_password))
         .routes(routes!(users::show, users::update))
         .routes(routes!(users::toggle_status))
+        .routes(routes!(users::invite))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::show, api_keys::revoke))
         .routes(routes!(api_keys::rotate))

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use jobs::{ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks};
+use jobs::{
+    account_links::AccountLinks, ports::outbound::OutboundPolicy, registry::Registry, unsubscribe::UnsubscribeLinks,
+};
 use shared::{
     clock::Clock,
     compute::{Busy, ComputePool},
@@ -15,7 +17,7 @@ use shared::{
 };
 
 use crate::{
-    auth::{Authenticator, SignInLimit},
+    auth::{Authenticator, MailLimit, SignInLimit},
     dependency_quota::DependencyQuota,
     in_flight::InFlightBytes,
     job_events::JobEvents,
@@ -42,6 +44,8 @@ pub struct Parts {
     pub passwords: ComputePool,
     /// Bounds the attempts to sign in.
     pub sign_ins: SignInLimit,
+    /// Bounds the mails that strangers request.
+    pub mails: MailLimit,
     /// Streams of job events.
     pub events: JobEvents,
     /// Bytes of request and response bodies in memory.
@@ -50,8 +54,10 @@ pub struct Parts {
     pub uploads: Uploads,
     /// The permitted targets of webhooks.
     pub outbound: Arc<OutboundPolicy>,
-    /// Checks the links in mails.
+    /// Checks the unsubscribe links in mails.
     pub unsubscribe_links: UnsubscribeLinks,
+    /// Checks the links in mails about accounts.
+    pub account_links: AccountLinks,
     /// Limits on the dependencies of jobs.
     pub dependencies: DependencyQuota,
     /// Processes templates and large documents of tenants.

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use api::{
-    auth::{Authenticator, SignInLimit},
+    auth::{Authenticator, MailLimit, SignInLimit},
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -139,12 +139,14 @@ impl TestApp {
             authenticator: Authenticator::new(system.system.clone(), access_tokens(), system.clock.clone()),
             passwords: ComputePool::start(ComputeSettings::refusing()),
             sign_ins: SignInLimit::default(),
+            mails: MailLimit::default(),
             dependencies: DependencyQuota::new(dependencies),
             events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
             in_flight: InFlightBytes::new(InFlightLimits::default()),
             uploads: Uploads::new(&LimitsConfig::default()),
             outbound: Arc::new(TestSystem::outbound_policy()),
             unsubscribe_links: system.unsubscribe_links(),
+            account_links: system.account_links(),
             compute: ComputePool::start(ComputeSettings::refusing()),
             clock: system.clock.clone(),
             stores: stores.clone(),

@@ -6,15 +6,17 @@
 
 mod authenticator;
 mod keyed_limit;
+mod mail_limit;
 mod permit;
 mod presented;
 mod sign_in_limit;
 
 pub use authenticator::Authenticator;
+pub use mail_limit::MailLimit;
 pub use permit::{
     ApiClientsCreate, ApiClientsRead, ApiClientsRevoke, ApiKeysCreate, ApiKeysRead, ApiKeysRevoke, Authenticated,
-    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead, Permit, RolesRead, UsersRead,
-    UsersWrite, WebhooksRead, WebhooksWrite,
+    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead,
+    Permit, RolesRead, UsersRead, UsersWrite, WebhooksRead, WebhooksWrite,
 };
 pub use presented::Presented;
 pub use sign_in_limit::SignInLimit;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use jobs::{registry::Registry, unsubscribe::UnsubscribeLinks};
+use jobs::{account_links::AccountLinks, registry::Registry, unsubscribe::UnsubscribeLinks};
 use shared::{
     clock::Clock,
     compute::{ComputePool, ComputeSettings},
@@ -18,7 +18,7 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Authenticator, SignInLimit},
+    auth::{Authenticator, MailLimit, SignInLimit},
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -98,11 +98,13 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         authenticator: Authenticator::new(stores.system.clone(), config.tokens.access_tokens.clone(), clock.clone()),
         passwords: ComputePool::start(ComputeSettings::refusing()),
         sign_ins: SignInLimit::default(),
+        mails: MailLimit::default(),
         dependencies: DependencyQuota::new(config.dependencies),
         in_flight: InFlightBytes::new(InFlightLimits::default()),
         uploads: Uploads::new(&config.limits),
         outbound: Arc::new((&config.outbound).into()),
         unsubscribe_links: UnsubscribeLinks::new(config.links.clone()),
+        account_links: AccountLinks::new(config.links.clone()),
         compute: ComputePool::start(ComputeSettings::refusing()),
         stores,
         clock,

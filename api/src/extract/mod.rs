@@ -3,11 +3,12 @@
 //!
 //! Invariant: a handler with these arguments never sees a malformed request. `json.rs` reads bodies
 //! (`media_type.rs` checks their type, `body.rs` their size, `objects.rs` that structs are JSON
-//! objects), `query.rs` query strings, `path.rs` ids in the path, `text.rs` strings to be stored,
+//! objects), `form.rs` HTML forms, `query.rs` query strings, `path.rs` ids in the path, `text.rs` strings to be stored,
 //! `time.rs` times, `submission.rs` bodies with an idempotency key.
 
 mod body;
 mod few;
+mod form;
 mod json;
 mod media_type;
 mod objects;
@@ -20,6 +21,7 @@ mod time;
 
 pub(crate) use body::{body_problem, limited_body};
 pub use few::{few, optional_few};
+pub use form::Form;
 pub use json::Json;
 pub(crate) use media_type::must_be_csv;
 pub use page::{Page, PageBody, PageRequest};

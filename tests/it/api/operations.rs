@@ -16,17 +16,25 @@ use uuid::Uuid;
 use super::campaign;
 
 /// No credential, or a credential in the path.
-const PUBLIC: [&str; 11] = [
+const PUBLIC: [&str; 19] = [
     "GET /.well-known/jwks.json",
     "GET /api/health",
     "GET /api/health/liveness",
     "GET /api/health/readiness",
+    "GET /api/v1/auth/reset-password/{token}",
+    "GET /api/v1/auth/verify-email/{token}",
     "GET /api/v1/unsubscribe/{token}",
     "POST /api/v1/auth/api-client/token",
     "POST /api/v1/auth/api-client/token/refresh",
+    "POST /api/v1/auth/forgot-password",
+    "POST /api/v1/auth/register",
+    "POST /api/v1/auth/reset-password",
+    "POST /api/v1/auth/reset-password/{token}",
     "POST /api/v1/auth/token",
     "POST /api/v1/auth/token/refresh",
     "POST /api/v1/auth/token/verify",
+    "POST /api/v1/auth/verify-email",
+    "POST /api/v1/auth/verify-email/{token}",
     "POST /api/v1/unsubscribe/{token}",
 ];
 
@@ -55,6 +63,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("GET /api/v1/users/{id}", "users:read"),
     ("PATCH /api/v1/users/{id}", "users:write"),
     ("POST /api/v1/users", "users:write"),
+    ("POST /api/v1/users/{id}/invite", "users:write"),
     ("POST /api/v1/users/{id}/toggle_status", "users:write"),
     ("GET /api/v1/campaigns", "campaigns:read"),
     ("GET /api/v1/campaigns/{id}", "campaigns:read"),

@@ -1,10 +1,15 @@
-//! Who acts, and what they may do: sign-in, tokens, users, keys.
+//! Who acts, and what they may do: sign-in, tokens, users, keys, companies, and the
+//! mails about accounts.
 
 mod access_tokens;
 mod api_clients;
 mod api_keys;
 mod deactivation;
+mod invitations;
+mod mails;
+mod password_reset;
 mod refresh;
+mod registration;
 mod sign_in;
 mod suspension;
 mod users;

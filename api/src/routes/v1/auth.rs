@@ -3,6 +3,10 @@
 //! Invariant: what a stranger is told and how long it takes does not depend on whether an address
 //! has an account. A password is hashed on a pool of its own, without a database connection.
 
+mod account_link;
+pub mod password_reset;
+pub mod registration;
+mod registration_types;
 mod types;
 
 pub use self::types::{ActorView, RefreshBody, TokenPair};

@@ -4,6 +4,7 @@
 //! only by a principal who has all permissions of that user's role, before and after the change. A
 //! company keeps an active administrator.
 
+mod invitation;
 mod password;
 mod types;
 
@@ -26,8 +27,13 @@ use shared::{
 };
 use uuid::Uuid;
 
-pub use self::password::{__path_change_password, change_password};
+pub(super) use self::types::check_name;
 use self::types::{NewUserBody, UserChanges, UserQuery, UserView};
+pub use self::{
+    invitation::{__path_invite, invite},
+    password::{__path_change_password, change_password},
+};
+use super::auth::registration::bound_mails_to;
 use crate::{
     auth::{Permit, UsersRead, UsersWrite},
     extract::{Json, Page, PageBody, PageRequest, Path, Query},
@@ -35,39 +41,48 @@ use crate::{
     state::AppState,
 };
 
-/// Creates a user who can sign in at once.
+/// Creates a user who can sign in at once or, without a password, invites the user by mail.
+///
+/// The link in the mail sets the first password, within 7 days.
 #[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", tag = "users", request_body = NewUserBody,
     responses((status = 201, body = UserView, description = "The user"),
-        (status = 409, description = "The company has a user with this address")))]
+        (status = 409, description = "The company has a user with this address, or too many open invitations")))]
 pub async fn create(
     permit: Permit<UsersWrite>,
     State(state): State<AppState>,
     Json(body): Json<NewUserBody>,
 ) -> Result<Response, Problem> {
     let checked = body.check()?;
-    if permit.actor().is_program() && !permit.allows(Permission::ApiKeysCreate) {
-        let detail = format!("a program creates users only with the scope {}", Permission::ApiKeysCreate);
-        return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
-    }
+    require_may_create(&permit)?;
     require_all_of(permit.permissions(), Some(checked.role))?;
-    let password = checked.password;
-    let hashing = state.passwords.run(permit.tenant(), "hash_password", move || password.hash());
-    let password_hash = hashing.await.map_err(|_| super::auth::too_many_sign_ins())?;
+    let password_hash = match checked.password {
+        Some(password) => {
+            let hashing = state.passwords.run(permit.tenant(), "hash_password", move || password.hash());
+            Some(hashing.await.map_err(|_| super::auth::too_many_sign_ins())?)
+        }
+        None => None,
+    };
     let new = NewUser {
         id: ids::new_id(&state.clock),
         email_key: checked.email.key(),
         email: checked.email.to_string(),
         name: checked.name,
         role: checked.role,
-        password_hash: Some(password_hash),
-        state: UserState::Active,
+        state: if password_hash.is_some() { UserState::Active } else { UserState::Invited },
+        password_hash,
     };
+    let is_invited = new.state == UserState::Invited;
+    if is_invited {
+        bound_mails_to(&state, &new.email_key).await?;
+    }
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
     if !users::add(&mut transaction, &new).await? {
         return Err(Problem::new(ProblemCode::Conflict).detail("the company has a user with this address"));
     }
+    let mail = if is_invited { Some(invitation::enqueue(&state, &mut transaction, new.id).await?) } else { None };
     let user = users::find(&mut transaction, new.id).await?.ok_or(ProblemCode::NotFound)?;
     transaction.commit().await?;
+    state.producer.announce(mail.as_slice());
     let location = [(LOCATION, format!("/api/v1/users/{}", user.id))];
     Ok((StatusCode::CREATED, location, Json(UserView::from(user))).into_response())
 }
@@ -88,7 +103,7 @@ pub async fn list(
         .map(|email| email.key());
     let filter = UserFilter {
         role: query.role.map(Role::from).map(Role::as_str),
-        state: query.state.map(types::UserState::as_str),
+        state: query.state.map(|state| UserState::from(state).as_str()),
         email_key: email_key.as_deref(),
     };
     let mut transaction = state.stores.tenants.begin(permit.tenant()).await?;
@@ -142,14 +157,14 @@ pub async fn update(
     Ok(Json(changed.into()))
 }
 
-/// Deactivates an active user, and activates a deactivated one.
+/// Deactivates an active or invited user, and activates a deactivated one.
 ///
 /// Deactivation ends the user's sessions and suspends the keys that the user created, within 5
 /// seconds.
 #[utoipa::path(post, path = "/api/v1/users/{id}/toggle_status", operation_id = "toggle_user_status", tag = "users",
     params(("id" = Uuid, Path, description = "The user's id")),
     responses((status = 200, body = UserView, description = "The changed user"),
-        (status = 409, description = "The company would have no active administrator")))]
+        (status = 409, description = "The company would have no active administrator, or the user has not confirmed the address yet")))]
 pub async fn toggle_status(
     permit: Permit<UsersWrite>,
     State(state): State<AppState>,
@@ -160,14 +175,27 @@ pub async fn toggle_status(
     if is_self(&permit, id) {
         return Err(Problem::new(ProblemCode::Forbidden).detail("nobody deactivates themselves"));
     }
-    if user.is_active() {
+    if user.state == UserState::Unverified.as_str() {
+        return Err(Problem::new(ProblemCode::Conflict).detail("the user has not confirmed the address yet"));
+    }
+    let deactivate = user.state != UserState::Deactivated.as_str();
+    if deactivate {
         keep_an_admin(&user, has_other_admin)?;
         sessions::end_all(&mut transaction, Subject::User(id), None, EndReason::Deactivated).await?;
     }
-    users::set_active(&mut transaction, id, !user.is_active()).await?;
+    users::set_active(&mut transaction, id, !deactivate).await?;
     let changed = users::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     transaction.commit().await?;
     Ok(Json(changed.into()))
+}
+
+/// A program creates users, who are credentials, only if it may create credentials.
+fn require_may_create(permit: &Permit<UsersWrite>) -> Result<(), Problem> {
+    if permit.actor().is_program() && !permit.allows(Permission::ApiKeysCreate) {
+        let detail = format!("a program creates users only with the scope {}", Permission::ApiKeysCreate);
+        return Err(Problem::new(ProblemCode::Forbidden).detail(detail));
+    }
+    Ok(())
 }
 
 /// The user, locked, if the principal has all permissions of the user's role.

@@ -2,7 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared::{authz::Role, email_address::EmailAddress, identity::password::Password, store::users::User};
+use shared::{
+    authz::Role,
+    email_address::EmailAddress,
+    identity::password::Password,
+    store::users::{self, User},
+};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -44,13 +49,17 @@ impl From<CompanyRole> for Role {
 pub enum UserState {
     Active,
     Deactivated,
+    Invited,
+    Unverified,
 }
 
-impl UserState {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Deactivated => "deactivated",
+impl From<UserState> for users::UserState {
+    fn from(state: UserState) -> Self {
+        match state {
+            UserState::Active => Self::Active,
+            UserState::Deactivated => Self::Deactivated,
+            UserState::Invited => Self::Invited,
+            UserState::Unverified => Self::Unverified,
         }
     }
 }
@@ -70,10 +79,10 @@ pub struct NewUserBody {
     /// The user's role; `list_roles` shows what each may do.
     role: CompanyRole,
     /// The first password, which the user should change: 12 characters to 256 bytes, and not easily
-    /// guessed.
-    #[serde(deserialize_with = "storable")]
+    /// guessed. Without one, the user gets a mail with a link to set it.
+    #[serde(default, deserialize_with = "optional_storable")]
     #[schema(format = Password, min_length = 12, max_length = 256)]
-    password: String,
+    password: Option<String>,
 }
 
 /// A user to create whose members are valid.
@@ -81,7 +90,7 @@ pub(super) struct CheckedUser {
     pub(super) email: EmailAddress,
     pub(super) name: String,
     pub(super) role: Role,
-    pub(super) password: Password,
+    pub(super) password: Option<Password>,
 }
 
 /// The changes of a user.
@@ -104,7 +113,7 @@ pub struct UserQuery {
     /// Only users with this role.
     #[param(inline)]
     pub(super) role: Option<CompanyRole>,
-    /// Only `active` or only `deactivated` users.
+    /// Only users in this state.
     #[param(inline)]
     pub(super) state: Option<UserState>,
     /// Only the user with this address.
@@ -128,7 +137,8 @@ pub struct UserView {
     /// The name of the role.
     #[schema(example = "manager")]
     role: String,
-    /// `active` or `deactivated`.
+    /// `active`, `deactivated`, `invited` (has not set a password yet) or `unverified` (has not
+    /// confirmed the address yet).
     state: String,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -139,9 +149,9 @@ impl NewUserBody {
     /// Reports all errors together.
     pub(super) fn check(self) -> Result<CheckedUser, Problem> {
         let email = EmailAddress::parse(&self.email).map_err(|error| at("/email", &error));
-        let name = check_name(&self.name);
-        let password =
-            Password::new(&self.password, &[&self.email, &self.name]).map_err(|error| at("/password", &error));
+        let name = check_name("/name", &self.name);
+        let password = self.password.as_deref().map(|text| Password::new(text, &[&self.email, &self.name])).transpose();
+        let password = password.map_err(|error| at("/password", &error));
         match (email, name, password) {
             (Ok(email), Ok(()), Ok(password)) => {
                 Ok(CheckedUser { email, name: self.name, role: self.role.into(), password })
@@ -156,7 +166,7 @@ impl NewUserBody {
 
 impl UserChanges {
     pub(super) fn check(self) -> Result<(Option<String>, Option<Role>), Problem> {
-        if let Some(error) = self.name.as_deref().and_then(|name| check_name(name).err()) {
+        if let Some(error) = self.name.as_deref().and_then(|name| check_name("/name", name).err()) {
             return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
         }
         Ok((self.name, self.role.map(Role::from)))
@@ -178,10 +188,11 @@ impl From<User> for UserView {
     }
 }
 
-fn check_name(name: &str) -> Result<(), FieldError> {
+/// Checks the name of a person or a company.
+pub(in super::super) fn check_name(pointer: &str, name: &str) -> Result<(), FieldError> {
     let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     let expected = format!("a name has 1 to {MAX_NAME_CHARS} characters, and no control characters");
-    if fits { Ok(()) } else { Err(at("/name", &expected)) }
+    if fits { Ok(()) } else { Err(at(pointer, &expected)) }
 }
 
 fn at(pointer: &str, detail: &impl ToString) -> FieldError {
