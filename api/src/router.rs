@@ -14,7 +14,7 @@ use crate::{
     routes::{
         health, jwks,
         v1::{
-            api_clients, api_keys, auth, campaign_leads, campaigns, jobs, permissions, suppressions,
+            api_clients, api_keys, auth, campaign_leads, campaigns, companies, jobs, permissions, suppressions,
             unsubscribe, users, webhook_deliveries, webhook_endpoints,
         },
     },
@@ -83,6 +83,8 @@ fn identity() -> OpenApiRouter<AppState> {
         .routes(routes!(jwks::list))
         .routes(routes!(permissions::mine))
         .routes(routes!(permissions::roles))
+        .routes(routes!(companies::list))
+        .routes(routes!(companies::show, companies::update))
         .routes(routes!(users::create, users::list))
         .routes(routes!(users::change_password))
         .routes(routes!(users::show, users::update))

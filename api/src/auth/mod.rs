@@ -15,7 +15,7 @@ pub use authenticator::Authenticator;
 pub use mail_limit::MailLimit;
 pub use permit::{
     ApiClientsCreate, ApiClientsRead, ApiClientsRevoke, ApiKeysCreate, ApiKeysRead, ApiKeysRevoke, Authenticated,
-    CampaignsRead, CampaignsSend, CampaignsWrite, JobsControl, JobsCreate, JobsRead,
+    CampaignsRead, CampaignsSend, CampaignsWrite, CompaniesRead, CompaniesWrite, JobsControl, JobsCreate, JobsRead,
     Permit, RolesRead, UsersRead, UsersWrite, WebhooksRead, WebhooksWrite,
 };
 pub use presented::Presented;

@@ -49,6 +49,8 @@ grants!(
     CampaignsRead,
     CampaignsWrite,
     CampaignsSend,
+    CompaniesRead,
+    CompaniesWrite,
     WebhooksRead,
     WebhooksWrite,
     UsersRead,

@@ -4,6 +4,7 @@
 mod access_tokens;
 mod api_clients;
 mod api_keys;
+mod companies;
 mod deactivation;
 mod invitations;
 mod mails;

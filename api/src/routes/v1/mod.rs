@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod auth;
 pub mod campaign_leads;
 pub mod campaigns;
+pub mod companies;
 pub mod jobs;
 pub mod permissions;
 pub mod suppressions;
