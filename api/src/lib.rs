@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod client_address;
 pub mod dependency_quota;
 pub mod extract;
 pub mod in_flight;
@@ -14,6 +15,7 @@ pub mod leads_import;
 pub mod middleware;
 pub mod openapi;
 pub mod problem;
+pub mod rate_limit;
 pub mod router;
 pub mod routes;
 pub mod server;

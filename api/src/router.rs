@@ -15,7 +15,7 @@ use crate::{
         health, jwks,
         v1::{
             api_clients, api_keys, auth, campaign_leads, campaigns, companies, jobs, permissions, suppressions,
-            unsubscribe, users, webhook_deliveries, webhook_endpoints,
+            unsubscribe, usage, users, webhook_deliveries, webhook_endpoints,
         },
     },
     state::AppState,
@@ -59,6 +59,7 @@ fn v1() -> OpenApiRouter<AppState> {
         .merge(webhooks())
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::show, suppressions::delete))
+        .routes(routes!(usage::show))
         .routes(routes!(unsubscribe::show_page, unsubscribe::confirm))
 }
 

@@ -12,12 +12,14 @@ use shared::{
     clock::Clock,
     compute::{Busy, ComputePool},
     queue::enqueue::Producer,
+    rate_limit::RateLimiter,
     stores::Stores,
     tenancy::TenantId,
 };
 
 use crate::{
     auth::{Authenticator, MailLimit, SignInLimit},
+    client_address::TrustedProxies,
     dependency_quota::DependencyQuota,
     in_flight::InFlightBytes,
     job_events::JobEvents,
@@ -46,6 +48,10 @@ pub struct Parts {
     pub sign_ins: SignInLimit,
     /// Bounds the mails that strangers request.
     pub mails: MailLimit,
+    /// Limits the rate of requests; none if that is disabled.
+    pub rate_limiter: Option<RateLimiter>,
+    /// The proxies that say where a client is.
+    pub proxies: TrustedProxies,
     /// Streams of job events.
     pub events: JobEvents,
     /// Bytes of request and response bodies in memory.

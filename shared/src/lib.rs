@@ -25,6 +25,7 @@ pub mod mac;
 pub mod patience;
 pub mod plain_json;
 pub mod queue;
+pub mod rate_limit;
 pub mod shutdown;
 pub mod store;
 pub mod stores;

@@ -15,6 +15,7 @@ use std::str::FromStr as _;
     Eq,
     PartialOrd,
     Ord,
+    Hash,
     strum::Display,
     strum::EnumString,
     strum::EnumIter,
@@ -36,7 +37,7 @@ pub enum Tier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierLimits {
     /// Requests in an hour.
-    pub requests_per_hour: Option<u32>,
+    pub requests_per_hour: u32,
     /// Calls of the API in a day.
     pub api_calls_per_day: Option<u32>,
     /// Users.
@@ -70,6 +71,11 @@ impl Tier {
         Self::from_str(name).ok()
     }
 
+    /// The tier with this name. A tier of a later release has the limits of the lowest one here.
+    pub fn of(name: &str) -> Self {
+        Self::parse(name).unwrap_or(Self::Free)
+    }
+
     /// The name of the tier.
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -81,11 +87,11 @@ impl Tier {
         const UNLIMITED: Option<u32> = None;
         let (requests_per_hour, api_calls_per_day, users, properties) = match self {
             //                               requests an hour  calls a day     users      properties
-            Self::Trial                  => (Some(500),        Some(10_000),   Some(1),   Some(50)),
-            Self::Free | Self::Starter   => (Some(100),        Some(10_000),   Some(1),   Some(50)),
-            Self::Professional           => (Some(1_000),      Some(100_000),  Some(5),   Some(500)),
-            Self::Enterprise             => (Some(10_000),     UNLIMITED,      UNLIMITED, UNLIMITED),
-            Self::Custom                 => (Some(100_000),    UNLIMITED,      UNLIMITED, UNLIMITED),
+            Self::Trial                  => (500,              Some(10_000),   Some(1),   Some(50)),
+            Self::Free | Self::Starter   => (100,              Some(10_000),   Some(1),   Some(50)),
+            Self::Professional           => (1_000,            Some(100_000),  Some(5),   Some(500)),
+            Self::Enterprise             => (10_000,           UNLIMITED,      UNLIMITED, UNLIMITED),
+            Self::Custom                 => (100_000,          UNLIMITED,      UNLIMITED, UNLIMITED),
         };
         TierLimits { requests_per_hour, api_calls_per_day, users, properties }
     }
@@ -138,7 +144,7 @@ mod tests {
             let line = format!(
                 "{:<13}{:>17}{:>17}{:>10}{:>11}  {}",
                 tier.to_string(),
-                number(limits.requests_per_hour),
+                limits.requests_per_hour,
                 number(limits.api_calls_per_day),
                 number(limits.users),
                 number(limits.properties),

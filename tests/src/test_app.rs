@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use api::{
     auth::{Authenticator, MailLimit, SignInLimit},
+    client_address::TrustedProxies,
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -28,9 +29,10 @@ use serde_json::Value;
 use shared::{
     authz::{Permission, Role},
     compute::{ComputePool, ComputeSettings},
-    config::{DependencyConfig, LimitsConfig},
+    config::{DependencyConfig, LimitsConfig, RateLimitConfig},
     identity::{TokenKeys, access_token::AccessTokens, api_key::ApiKeySecret, password::Password},
     ids,
+    rate_limit::{RateLimitSettings, RateLimiter},
     store::{
         api_keys::NewApiKey,
         tenants::OwnerConnection,
@@ -49,8 +51,18 @@ use crate::{openapi, system::TestSystem};
 pub struct TestApp {
     /// The stores, and workers and schedulers where a test needs them.
     pub system: TestSystem,
+    limits: AppLimits,
     address: SocketAddr,
     _stop: DropGuard,
+}
+
+/// The limits of an API. The rate of requests is unlimited by default.
+#[derive(Clone, Default)]
+pub struct AppLimits {
+    pub streams: StreamLimits,
+    pub dependencies: DependencyConfig,
+    pub rates: RateLimitConfig,
+    pub rate_settings: RateLimitSettings,
 }
 
 /// A tenant with a key that has every permission.
@@ -102,36 +114,34 @@ impl TestApp {
     }
 
     /// Starts the API with other limits on event streams.
-    pub async fn with_streams(system: TestSystem, limits: StreamLimits) -> Result<Self> {
-        Self::with(system, limits, DependencyConfig::default()).await
+    pub async fn with_streams(system: TestSystem, streams: StreamLimits) -> Result<Self> {
+        Self::with(system, AppLimits { streams, ..AppLimits::default() }).await
     }
 
     /// Starts the API with other limits on job dependencies.
-    pub async fn with_dependencies(system: TestSystem, limits: DependencyConfig) -> Result<Self> {
-        Self::with(system, StreamLimits::default(), limits).await
+    pub async fn with_dependencies(system: TestSystem, dependencies: DependencyConfig) -> Result<Self> {
+        Self::with(system, AppLimits { dependencies, ..AppLimits::default() }).await
     }
 
-    async fn with(system: TestSystem, limits: StreamLimits, dependencies: DependencyConfig) -> Result<Self> {
-        let (address, stop) = Self::serve(&system, limits, dependencies).await?;
-        Ok(Self { system, address, _stop: stop })
+    /// Starts the API with other limits.
+    pub async fn with(system: TestSystem, limits: AppLimits) -> Result<Self> {
+        let (address, stop) = Self::serve(&system, &limits).await?;
+        Ok(Self { system, limits, address, _stop: stop })
     }
 
-    /// Starts another API over the same stores, which runs until the guard is dropped, and returns
-    /// an anonymous client of it.
+    /// Starts another API over the same stores with the same limits, which runs until the guard is
+    /// dropped, and returns an anonymous client of it.
     pub async fn another_api(&self) -> Result<(ApiClient, DropGuard)> {
-        let (address, stop) = Self::serve(&self.system, StreamLimits::default(), DependencyConfig::default()).await?;
+        let (address, stop) = Self::serve(&self.system, &self.limits).await?;
         Ok((ApiClient::new(&format!("http://{address}"), None), stop))
     }
 
-    async fn serve(
-        system: &TestSystem,
-        limits: StreamLimits,
-        dependencies: DependencyConfig,
-    ) -> Result<(SocketAddr, DropGuard)> {
+    async fn serve(system: &TestSystem, limits: &AppLimits) -> Result<(SocketAddr, DropGuard)> {
         let stop = CancellationToken::new();
         let queues: Vec<_> = system.registry.queues().into_iter().collect();
         let stores =
             Stores { tenants: system.tenants.clone(), system: system.system.clone(), index: system.index.clone() };
+        let limiter = || RateLimiter::start(&system.index, limits.rate_settings, stop.clone());
         let state = AppState::from(Parts {
             without_query: OnceLock::new(),
             producer: system.producer.clone(),
@@ -140,8 +150,10 @@ impl TestApp {
             passwords: ComputePool::start(ComputeSettings::refusing()),
             sign_ins: SignInLimit::default(),
             mails: MailLimit::default(),
-            dependencies: DependencyQuota::new(dependencies),
-            events: JobEvents::start(&system.index, &queues, limits, stop.clone()),
+            rate_limiter: limits.rates.enabled.then(limiter).transpose()?,
+            proxies: TrustedProxies::new(limits.rates.trusted_proxies.clone()),
+            dependencies: DependencyQuota::new(limits.dependencies),
+            events: JobEvents::start(&system.index, &queues, limits.streams, stop.clone()),
             in_flight: InFlightBytes::new(InFlightLimits::default()),
             uploads: Uploads::new(&LimitsConfig::default()),
             outbound: Arc::new(TestSystem::outbound_policy()),
@@ -258,6 +270,12 @@ impl ApiClient {
             Some((name, value)) => request.header(*name, value),
             None => request,
         }
+    }
+
+    /// The same client with an API key instead of its credential.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { credential: Some(("x-api-key", key.to_owned())), ..self.clone() }
     }
 
     /// The same client with an access token instead of its credential.

@@ -7,8 +7,9 @@
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use governor::Quota;
+use shared::rate_limit::ClientNetwork;
 
-use super::keyed_limit::{KeyedLimit, network};
+use super::keyed_limit::KeyedLimit;
 
 /// Requests of one client at once, and per hour from then on.
 const OF_CLIENT: NonZeroU32 = NonZeroU32::new(20).expect("is not zero");
@@ -33,7 +34,7 @@ impl Default for MailLimit {
 impl MailLimit {
     /// Counts a request of a client; if there were too many, how long to wait.
     pub fn of_client(&self, client: IpAddr) -> Result<(), Duration> {
-        self.clients.attempt(network(client))
+        self.clients.attempt(ClientNetwork::of(client))
     }
 
     /// Counts a request for an address, from whichever client; if there were too many, how long to

@@ -16,7 +16,7 @@ pub use mail_limit::MailLimit;
 pub use permit::{
     ApiClientsCreate, ApiClientsRead, ApiClientsRevoke, ApiKeysCreate, ApiKeysRead, ApiKeysRevoke, Authenticated,
     CampaignsRead, CampaignsSend, CampaignsWrite, CompaniesRead, CompaniesWrite, JobsControl, JobsCreate, JobsRead,
-    Permit, RolesRead, UsersRead, UsersWrite, WebhooksRead, WebhooksWrite,
+    Permit, QuotasRead, RolesRead, UsersRead, UsersWrite, WebhooksRead, WebhooksWrite,
 };
 pub use presented::Presented;
 pub use sign_in_limit::SignInLimit;

@@ -6,6 +6,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use shared::{
     authz::{Permission, PermissionSet},
+    rate_limit::Subject,
     store::credentials::{Actor, Principal},
     tenancy::TenantId,
 };
@@ -15,6 +16,7 @@ use super::{Presented, presented::Malformed};
 use crate::{
     in_flight::RequestAccount,
     problem::{Problem, ProblemCode},
+    rate_limit::RequestRate,
     state::AppState,
 };
 
@@ -51,6 +53,7 @@ grants!(
     CampaignsSend,
     CompaniesRead,
     CompaniesWrite,
+    QuotasRead,
     WebhooksRead,
     WebhooksWrite,
     UsersRead,
@@ -121,6 +124,8 @@ where
         let principal = state.authenticator.check(&presented).await?;
         let principal = principal.ok_or_else(|| unauthenticated(presented.refusal()))?;
         tracing::Span::current().record("tenant", tracing::field::display(principal.tenant));
+        let Principal { tenant, tier, actor, .. } = *principal;
+        RequestRate::charge(&state, parts, || Subject::credential(tenant, tier, actor.id())).await?;
         if let Some(account) = parts.extensions.get::<RequestAccount>() {
             account.open(&state.in_flight, principal.tenant)?;
         }

@@ -6,8 +6,9 @@
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use governor::Quota;
+use shared::rate_limit::ClientNetwork;
 
-use super::keyed_limit::{KeyedLimit, network};
+use super::keyed_limit::KeyedLimit;
 
 /// Attempts at once, and per minute from then on.
 const ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("is not zero");
@@ -24,7 +25,7 @@ impl Default for SignInLimit {
 impl SignInLimit {
     /// Counts an attempt; if there were too many, how long to wait.
     pub fn attempt(&self, client: IpAddr, account: &str) -> Result<(), Duration> {
-        self.0.attempt((network(client), account))
+        self.0.attempt((ClientNetwork::of(client), account))
     }
 }
 

@@ -11,6 +11,7 @@ use shared::{
     health::{self, HealthChecks},
     http_server::{self, DrainReport, bind, probe::Probe},
     queue::{enqueue::Producer, index::eviction, repair::shard_agreement},
+    rate_limit::{RateLimitSettings, RateLimiter},
     shutdown::Shutdown,
     stores::Stores,
     telemetry::{logging, metrics},
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Authenticator, MailLimit, SignInLimit},
+    client_address::TrustedProxies,
     dependency_quota::DependencyQuota,
     in_flight::{InFlightBytes, InFlightLimits},
     job_events::{JobEvents, StreamLimits},
@@ -46,7 +48,7 @@ pub async fn serve(env: &Env) -> anyhow::Result<()> {
         "rota-api",
         PoolSettings { max_connections: 20, ..PoolSettings::default() },
     )?;
-    let state = state(&config, stores.clone(), shutdown.token());
+    let state = state(&config, stores.clone(), shutdown.token())?;
     let producer = state.producer.clone();
     let (listener, listen) = bind(config.http.listen, "HOST, PORT").await?;
     tracing::info!(%listen, version = VERSION, "serving");
@@ -83,14 +85,16 @@ async fn probe(
 }
 
 /// Builds the state of the handlers over open stores; event streams end at `stop`.
-pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> AppState {
+pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> anyhow::Result<AppState> {
     let clock = Clock::system();
     let registry = Registry::new(config.environment.test_kinds).with_max_args_bytes(config.limits.max_args_bytes);
     let registry = Arc::new(registry);
     let queues: Vec<_> = registry.queues().into_iter().collect();
     tokio::spawn(eviction::warn(stores.index.clone(), stop.clone()));
     tokio::spawn(shard_agreement::watch(stores.index.clone(), queues.clone(), stop.clone()));
-    AppState::from(Parts {
+    let limiter = || RateLimiter::start(&stores.index, RateLimitSettings::default(), stop.clone());
+    let rate_limiter = config.rate_limits.enabled.then(limiter).transpose()?;
+    Ok(AppState::from(Parts {
         without_query: OnceLock::new(),
         producer: Producer::start(&stores.system, stores.index.clone(), clock.clone()),
         registry,
@@ -99,6 +103,8 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         passwords: ComputePool::start(ComputeSettings::refusing()),
         sign_ins: SignInLimit::default(),
         mails: MailLimit::default(),
+        rate_limiter,
+        proxies: TrustedProxies::new(config.rate_limits.trusted_proxies.clone()),
         dependencies: DependencyQuota::new(config.dependencies),
         in_flight: InFlightBytes::new(InFlightLimits::default()),
         uploads: Uploads::new(&config.limits),
@@ -108,5 +114,5 @@ pub fn state(config: &ApiConfig, stores: Stores, stop: CancellationToken) -> App
         compute: ComputePool::start(ComputeSettings::refusing()),
         stores,
         clock,
-    })
+    }))
 }

@@ -2,8 +2,9 @@
 //! take.
 //!
 //! Invariant: a handler sees an unambiguous head ([`super::request_head`]), a body that may not arrive
-//! too slowly ([`super::request_body`]), an account for its bytes ([`crate::in_flight`]) and a
-//! deadline ([`super::time_limit`]). One layer, for the reason given in [`super::envelope`].
+//! too slowly ([`super::request_body`]), an account for its bytes ([`crate::in_flight`]), a
+//! place for its rate limits ([`crate::rate_limit`]) and a deadline ([`super::time_limit`]). One
+//! layer, for the reason given in [`super::envelope`].
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use http::{
 };
 
 use super::{request_body, request_head, time_limit::Deadline};
-use crate::in_flight::RequestAccount;
+use crate::{in_flight::RequestAccount, rate_limit::RequestRate};
 
 /// Time limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +47,12 @@ async fn respond(limits: TimeLimits, mut request: Request, next: Next) -> Respon
     if let Err(problem) = request_head::check(request.version(), request.uri(), request.headers()) {
         return problem.into_response();
     }
-    let (account, deadline) = (RequestAccount::default(), Deadline::after(limits.handler));
+    let (account, rate) = (RequestAccount::default(), RequestRate::default());
+    let deadline = Deadline::after(limits.handler);
     request.extensions_mut().insert(account.clone());
+    request.extensions_mut().insert(rate.clone());
     request.extensions_mut().insert(deadline.clone());
-    let response = deadline.bound(next.run(request)).await;
+    let mut response = deadline.bound(next.run(request)).await;
+    rate.write(response.headers_mut());
     account.count_response(response)
 }

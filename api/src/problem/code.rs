@@ -54,6 +54,8 @@ pub enum ProblemCode {
     TooManyOpenDependencies,
     /// Too many requests; `Retry-After` says when to retry.
     RateLimited,
+    /// The quota of the tenant's tier is used up; `Retry-After` says when it is renewed.
+    QuotaExceeded,
     /// The tenant has too much in flight: bytes, uploads, transactions. Some of it must end first.
     TooManyInFlight,
     /// The request body was not received in time.
@@ -136,6 +138,7 @@ impl ProblemCode {
             Self::TooManyDependencies => (S::UNPROCESSABLE_ENTITY, "Too many dependencies", "the jobs of the request have too many dependencies in `after`"),
             Self::TooManyOpenDependencies => (S::TOO_MANY_REQUESTS, "Too many open dependencies", "the tenant's waiting jobs have too many dependencies in `after`; retry when some of them are final"),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "Too many requests", "retry after the time given in Retry-After"),
+            Self::QuotaExceeded => (S::TOO_MANY_REQUESTS, "Quota exceeded", "the quota of the tenant's tier is used up; retry after the time given in Retry-After"),
             Self::TooManyInFlight => (S::TOO_MANY_REQUESTS, "Too much in flight", "the tenant has too much in flight; retry when some of it is done"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "Request body timeout", "the request body was not received in time"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "Request timeout", "the request took too long and its outcome is unknown; retry, with the same Idempotency-Key if there was one"),

@@ -15,6 +15,7 @@ use super::limits::LimitsConfig;
 use super::links::LinkConfig;
 use super::mail::MailConfig;
 use super::outbound::OutboundConfig;
+use super::rate_limit::RateLimitConfig;
 use super::reader::Reader;
 use super::redis::RedisConfig;
 use super::telemetry::TelemetryConfig;
@@ -66,6 +67,8 @@ pub struct ApiConfig {
     pub timing: TimingConfig,
     /// Limits on dependencies.
     pub dependencies: DependencyConfig,
+    /// Limits on the rate of requests.
+    pub rate_limits: RateLimitConfig,
     /// Access tokens of users.
     pub tokens: TokenConfig,
 }
@@ -83,6 +86,7 @@ impl ApiConfig {
         let outbound = OutboundConfig::read(reader, environment.environment);
         let timing = TimingConfig::read(reader);
         let dependencies = DependencyConfig::read(reader);
+        let rate_limits = RateLimitConfig::read(reader, environment.environment);
         let tokens = TokenConfig::read(reader, environment.environment);
         let (database, redis) = (database?, redis?);
         Some(Self {
@@ -97,6 +101,7 @@ impl ApiConfig {
             outbound,
             timing,
             dependencies,
+            rate_limits,
             tokens,
         })
     }

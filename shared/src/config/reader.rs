@@ -13,7 +13,7 @@ const OWN_PREFIX: &str = "ROTA_";
 
 /// All variables with this prefix, for all processes: one env file serves them all. A test compares
 /// the list with what the sections read.
-const OWN_NAMES: [&str; 23] = [
+const OWN_NAMES: [&str; 24] = [
     "ROTA_CORE_DUMPS",
     "ROTA_DATABASE_POOLER",
     "ROTA_FAULT",
@@ -36,6 +36,7 @@ const OWN_NAMES: [&str; 23] = [
     "ROTA_SPOOL_DIR",
     "ROTA_TEST_KINDS",
     "ROTA_TICK_MS",
+    "ROTA_TRUSTED_PROXIES",
     "ROTA_WEBHOOK_ALLOWED_NETWORKS",
 ];
 

@@ -96,15 +96,8 @@ impl Index {
         // previous one is acknowledged.
         let tcp = TcpSettings::default().set_nodelay(true);
         let client = redis::Client::open(settings.url.as_str().into_connection_info()?.set_tcp_settings(tcp))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(settings.response_timeout))
-            .set_response_timeout(Some(settings.response_timeout))
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500))
-            .set_number_of_retries(1);
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
         Ok(Self {
-            manager,
+            manager: connection(&client, settings.response_timeout)?,
             client,
             prefix: settings.prefix.as_str().into(),
             shards: settings.shards.clone(),
@@ -112,6 +105,11 @@ impl Index {
             clock: Arc::new(RedisClock::new()),
             start_cost: StartCost::default(),
         })
+    }
+
+    /// Prepares another connection to the same Redis, for calls with a timeout of their own.
+    pub fn another_connection(&self, response_timeout: Duration) -> Result<ConnectionManager, RedisError> {
+        connection(&self.client, response_timeout)
     }
 
     /// Adds waiting jobs to the index, in short calls so that concurrent calls wait little.
@@ -189,13 +187,24 @@ impl Index {
         &self.client
     }
 
-    pub(in crate::queue) fn prefix(&self) -> &str {
+    /// Prefix of every key.
+    pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
     fn call<'a>(&self, script: &'a Script, shard: &Shard) -> ScriptInvocation<'a> {
         script.key(keys::root(&self.prefix, shard))
     }
+}
+
+fn connection(client: &redis::Client, response_timeout: Duration) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(response_timeout))
+        .set_response_timeout(Some(response_timeout))
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(500))
+        .set_number_of_retries(1);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 fn millis(duration: Duration) -> u64 {

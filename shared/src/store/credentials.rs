@@ -13,6 +13,7 @@ use crate::{
         api_key::PresentedKey,
     },
     tenancy::TenantId,
+    tiers::Tier,
 };
 
 /// Who acts, and what they may do.
@@ -20,6 +21,8 @@ use crate::{
 pub struct Principal {
     /// The tenant of the credential.
     pub tenant: TenantId,
+    /// The tier of the tenant.
+    pub tier: Tier,
     /// Who acts.
     pub actor: Actor,
     /// What the principal may do now.
@@ -29,9 +32,9 @@ pub struct Principal {
 }
 
 impl Principal {
-    fn new(tenant: Uuid, actor: Actor, permissions: PermissionSet, is_suspended: bool) -> Self {
+    fn new((tenant, tier): (Uuid, &str), actor: Actor, permissions: PermissionSet, is_suspended: bool) -> Self {
         let permissions = if is_suspended { PermissionSet::default() } else { permissions };
-        Self { tenant: TenantId::new(tenant), actor, permissions, is_suspended }
+        Self { tenant: TenantId::new(tenant), tier: Tier::of(tier), actor, permissions, is_suspended }
     }
 }
 
@@ -69,6 +72,13 @@ impl Actor {
         !matches!(self, Self::User { .. })
     }
 
+    /// The key, client or user.
+    pub fn id(&self) -> Uuid {
+        match *self {
+            Self::ApiKey { id, .. } | Self::ApiClient { id, .. } | Self::User { id, .. } => id,
+        }
+    }
+
     /// The user whose permissions bound what the actor creates: the user, or the creator of the key
     /// or client.
     pub fn creator(&self) -> Option<Uuid> {
@@ -100,7 +110,7 @@ pub struct SignInCandidate {
 /// wrong, or if its creator is not active. The key has those of its scopes that its creator has.
 pub async fn of_api_key(db: &SystemDb, key: &PresentedKey) -> Result<Option<Principal>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select k.tenant_id, k.secret_hash, k.scopes, k.created_by, u.role as "role?", u.state as "state?",
+        r#"select k.tenant_id, t.tier, k.secret_hash, k.scopes, k.created_by, u.role as "role?", u.state as "state?",
                   t.suspended_at is not null as "is_suspended!"
            from api_keys k join tenants t on t.id = k.tenant_id
            left join users u on u.tenant_id = k.tenant_id and u.id = k.created_by
@@ -114,7 +124,7 @@ pub async fn of_api_key(db: &SystemDb, key: &PresentedKey) -> Result<Option<Prin
     let actor = Actor::ApiKey { id: key.id, creator: row.created_by };
     Ok(ceiling.map(|ceiling| {
         let permissions = PermissionSet::of_scopes(&row.scopes).intersection(ceiling);
-        Principal::new(row.tenant_id, actor, permissions, row.is_suspended)
+        Principal::new((row.tenant_id, &row.tier), actor, permissions, row.is_suspended)
     }))
 }
 
@@ -129,7 +139,7 @@ pub async fn of_access_token(db: &SystemDb, token: &AccessToken) -> Result<Optio
 
 async fn of_user(db: &SystemDb, token: &AccessToken, user: Uuid) -> Result<Option<Principal>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select u.role, t.suspended_at is not null as "is_suspended!"
+        r#"select u.role, t.tier, t.suspended_at is not null as "is_suspended!"
            from sessions s join users u on u.tenant_id = s.tenant_id and u.id = s.user_id
            join tenants t on t.id = s.tenant_id
            where s.tenant_id = $1 and s.id = $2 and s.user_id = $3 and s.ended_at is null and s.expires_at > now()
@@ -142,12 +152,12 @@ async fn of_user(db: &SystemDb, token: &AccessToken, user: Uuid) -> Result<Optio
     .await?;
     let actor = Actor::User { id: user, session: token.session };
     let tenant = *token.tenant.as_uuid();
-    Ok(row.map(|row| Principal::new(tenant, actor, permissions_of(Some(&row.role)), row.is_suspended)))
+    Ok(row.map(|row| Principal::new((tenant, &row.tier), actor, permissions_of(Some(&row.role)), row.is_suspended)))
 }
 
 async fn of_client(db: &SystemDb, token: &AccessToken, client: Uuid) -> Result<Option<Principal>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select c.scopes, c.created_by, u.role as "role?", u.state as "state?",
+        r#"select c.scopes, c.created_by, t.tier, u.role as "role?", u.state as "state?",
                   t.suspended_at is not null as "is_suspended!"
            from sessions s join api_clients c on c.tenant_id = s.tenant_id and c.id = s.client_id
            join tenants t on t.id = s.tenant_id
@@ -165,7 +175,7 @@ async fn of_client(db: &SystemDb, token: &AccessToken, client: Uuid) -> Result<O
     let actor = Actor::ApiClient { id: client, session: token.session, creator: row.created_by };
     Ok(ceiling.map(|ceiling| {
         let permissions = PermissionSet::of_scopes(&row.scopes).intersection(ceiling);
-        Principal::new(*token.tenant.as_uuid(), actor, permissions, row.is_suspended)
+        Principal::new((*token.tenant.as_uuid(), &row.tier), actor, permissions, row.is_suspended)
     }))
 }
 

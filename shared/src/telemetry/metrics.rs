@@ -58,6 +58,8 @@ fn describe() {
     describe_histogram!(names::SCHEDULE_LAG_SECONDS, Unit::Seconds, "From a schedule's fire time to its job's insert.");
     describe_counter!(names::HTTP_REQUESTS_TOTAL, "Requests answered, by route and status.");
     describe_counter!(names::HTTP_FLOODS_TOTAL, "Connections ended for a flood of HTTP/2 control frames.");
+    describe_counter!(names::RATE_LIMITED_TOTAL, "Requests refused, by the policy that refused them.");
+    describe_counter!(names::RATE_LIMIT_LOCAL_TOTAL, "Requests whose rate was checked without Redis.");
     describe_histogram!(names::HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "From request head to response head.");
     describe_gauge!(names::BUILD_INFO, "Always 1; the label is the release that runs.");
     describe_histogram!(names::INDEX_REBUILD_SECONDS, Unit::Seconds, "One rebuild of the Redis index.");

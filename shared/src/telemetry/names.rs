@@ -30,6 +30,11 @@ pub const SCHEDULE_LAG_SECONDS: &str = "rota_schedule_lag_seconds";
 pub const HTTP_REQUESTS_TOTAL: &str = "rota_http_requests_total";
 /// Time from the head of a request to the head of its response, by `method` and `route`.
 pub const HTTP_REQUEST_DURATION_SECONDS: &str = "rota_http_request_duration_seconds";
+/// Requests refused, by the `policy` that refused them.
+pub const RATE_LIMITED_TOTAL: &str = "rota_rate_limited_total";
+/// Requests whose rate this process checked alone: Redis did not respond, or
+/// has enough anonymous networks.
+pub const RATE_LIMIT_LOCAL_TOTAL: &str = "rota_rate_limit_local_total";
 /// Connections ended for a flood of HTTP/2 control frames.
 pub const HTTP_FLOODS_TOTAL: &str = "rota_http_floods_total";
 /// Always 1; `version` is the release that runs.
@@ -71,6 +76,8 @@ pub mod label {
     pub const TASK: &str = "task";
     /// Why a job was not accepted or was left to another worker.
     pub const REASON: &str = "reason";
+    /// Limit on the rate of requests.
+    pub const POLICY: &str = "policy";
     /// HTTP method.
     pub const METHOD: &str = "method";
     /// Route template such as `/api/v1/jobs/{id}`, never the path: each id would create a series.

@@ -62,6 +62,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("GET /api/v1/companies/{id}", "companies:read"),
     ("PATCH /api/v1/companies/{id}", "companies:write"),
     ("GET /api/v1/roles", "roles:read"),
+    ("GET /api/v1/usage", "quotas:read"),
     ("GET /api/v1/users", "users:read"),
     ("GET /api/v1/users/{id}", "users:read"),
     ("PATCH /api/v1/users/{id}", "users:write"),

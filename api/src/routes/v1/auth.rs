@@ -13,12 +13,12 @@ pub use self::types::{ActorView, RefreshBody, TokenPair};
 
 use std::net::IpAddr;
 
-use axum::{Extension, extract::State};
+use axum::extract::State;
 use http::StatusCode;
+use metrics::counter;
 use shared::{
     db::TenantTx,
     email_address::EmailAddress,
-    http_server::PeerAddr,
     identity::{
         access_token::{LIFETIME_MINUTES, Subject},
         password::Password,
@@ -31,6 +31,7 @@ use shared::{
         sessions::{self, EndReason, OpenSession, Refreshed},
         users,
     },
+    telemetry::names::{RATE_LIMITED_TOTAL, label},
     tenancy::TenantId,
 };
 use uuid::Uuid;
@@ -40,6 +41,7 @@ use crate::{
     auth::{Authenticated, Permit, Presented},
     extract::Json,
     problem::{FieldError, Problem, ProblemCode},
+    rate_limit::AnonymousClient,
     state::AppState,
 };
 
@@ -56,7 +58,7 @@ pub const MAX_BYTES: usize = 16 * 1024;
         (status = 403, description = "The company is suspended"),
         (status = 429, description = "Too many attempts for this account; `Retry-After` says when to retry")))]
 pub async fn create_token(
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<SignInBody>,
 ) -> Result<Json<TokenPair>, Problem> {
@@ -64,7 +66,7 @@ pub async fn create_token(
         Problem::new(ProblemCode::InvalidBody)
             .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
     })?;
-    limit_attempts(&state, peer.ip(), &email.key())?;
+    limit_attempts(&state, client.address, &email.key())?;
     let candidate = credentials::sign_in_candidate(&state.stores.system, body.company.as_deref(), &email.key()).await?;
     let stored = match candidate {
         Some(SignInCandidate { tenant, user }) => {
@@ -94,6 +96,7 @@ pub async fn create_token(
         (status = 401, description = "The token is unknown, expired or replaced, or its session has ended"),
         (status = 403, description = "The company is suspended")))]
 pub async fn refresh_token(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<RefreshBody>,
 ) -> Result<Json<TokenPair>, Problem> {
@@ -140,6 +143,7 @@ pub(super) fn refresh_refused() -> Problem {
 #[utoipa::path(post, path = "/api/v1/auth/token/verify", operation_id = "verify_token", tag = "auth", request_body = VerifyBody, security(()),
     responses((status = 200, body = VerifiedToken, description = "Whether the token is valid, and whom it names")))]
 pub async fn verify_token(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<VerifyBody>,
 ) -> Result<Json<VerifiedToken>, Problem> {
@@ -171,6 +175,7 @@ pub async fn logout(
 /// Refuses further attempts of a client to sign in to an account.
 pub(super) fn limit_attempts(state: &AppState, client: IpAddr, account: &str) -> Result<(), Problem> {
     state.sign_ins.attempt(client, account).map_err(|wait| {
+        counter!(RATE_LIMITED_TOTAL, label::POLICY => "sign_in").increment(1);
         Problem::new(ProblemCode::RateLimited)
             .detail("too many attempts to sign in to this account")
             .retry_after(wait.as_secs() + 1)

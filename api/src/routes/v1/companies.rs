@@ -54,7 +54,7 @@ pub struct CompanyView {
 #[derive(Serialize, ToSchema)]
 pub struct LimitsView {
     /// Requests in an hour.
-    requests_per_hour: Option<u32>,
+    requests_per_hour: u32,
     /// Calls of the API in a day.
     api_calls_per_day: Option<u32>,
     /// Users.

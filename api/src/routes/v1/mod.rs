@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod permissions;
 pub mod suppressions;
 pub mod unsubscribe;
+pub mod usage;
 pub mod users;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;

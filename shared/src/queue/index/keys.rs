@@ -47,6 +47,17 @@ pub fn effect_begun(prefix: &str, effect: &str) -> String {
     format!("{prefix}:effect-begun:{effect}")
 }
 
+/// Count of requests under a policy: see [`crate::rate_limit`]. The counts of one subject, a tenant
+/// or a client's network, share a slot of a Redis Cluster.
+pub fn rate_limit(prefix: &str, subject: &str, policy: &str) -> String {
+    format!("{prefix}:rate:{{{subject}}}:{policy}")
+}
+
+/// The running APIs: see [`crate::rate_limit`].
+pub fn apis(prefix: &str) -> String {
+    format!("{prefix}:apis")
+}
+
 /// Key written to test whether Redis accepts writes, and a channel of the same name: see
 /// `Index::fitness`.
 pub fn probe(prefix: &str) -> String {

@@ -5,10 +5,9 @@
 
 use std::net::IpAddr;
 
-use axum::{Extension, extract::State};
+use axum::extract::State;
 use shared::{
     db::TenantTx,
-    http_server::PeerAddr,
     identity::{access_token::Subject, api_key::PresentedKey},
     ids,
     store::{
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     extract::Json,
     problem::{Problem, ProblemCode},
+    rate_limit::AnonymousClient,
     state::AppState,
 };
 
@@ -34,19 +34,19 @@ use crate::{
         (status = 403, description = "The company is suspended"),
         (status = 429, description = "Too many attempts for this client; `Retry-After` says when to retry")))]
 pub async fn create_token(
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    from: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<ClientSecretBody>,
 ) -> Result<Json<TokenPair>, Problem> {
     let presented = PresentedKey::parse_client_secret(&body.client_secret);
     let presented = presented.filter(|secret| secret.id == body.client_id).ok_or_else(refused)?;
-    auth::limit_attempts(&state, peer.ip(), &presented.id.to_string())?;
+    auth::limit_attempts(&state, from.address, &presented.id.to_string())?;
     let tenant = credentials::tenant_of_client(&state.stores.system, presented.id).await?.ok_or_else(refused)?;
     let mut transaction = state.stores.tenants.begin_by_key(tenant).await?;
     let client = api_clients::find(&mut transaction, presented.id).await?.ok_or_else(refused)?;
     let stored = api_clients::secret_hash(&mut transaction, presented.id).await?.ok_or_else(refused)?;
     let is_right = presented.matches(&stored) && client.is_active();
-    log(&state, &mut transaction, &client, ClientAction::Token, is_right, peer.ip()).await?;
+    log(&state, &mut transaction, &client, ClientAction::Token, is_right, from.address).await?;
     if !is_right {
         transaction.commit().await?;
         return Err(refused());
@@ -64,7 +64,7 @@ pub async fn create_token(
         (status = 401, description = "The token is unknown, expired or replaced, or its session has ended"),
         (status = 403, description = "The company is suspended")))]
 pub async fn refresh_token(
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    from: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<RefreshBody>,
 ) -> Result<Json<TokenPair>, Problem> {
@@ -72,7 +72,7 @@ pub async fn refresh_token(
     let Subject::ApiClient(id) = session.subject else { return Err(auth::refresh_refused()) };
     let client = api_clients::find(&mut transaction, id).await?.filter(ApiClient::is_active);
     let client = client.ok_or_else(auth::refresh_refused)?;
-    log(&state, &mut transaction, &client, ClientAction::Refresh, true, peer.ip()).await?;
+    log(&state, &mut transaction, &client, ClientAction::Refresh, true, from.address).await?;
     let tenant = transaction.tenant();
     transaction.commit().await?;
     Ok(Json(auth::pair(&state, tenant, &session, &client.scopes)))

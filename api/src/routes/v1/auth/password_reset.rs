@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use axum::{Extension, extract::State, response::Html};
+use axum::{extract::State, response::Html};
 use http::StatusCode;
 use jobs::{account_links::LinkPurpose, kinds::send_account_mail::SendAccountMail};
 use shared::{
     email_address::EmailAddress,
-    http_server::PeerAddr,
     store::{accounts, credentials},
 };
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     extract::{Form, Json, Path},
     problem::{FieldError, Problem, ProblemCode},
+    rate_limit::AnonymousClient,
     state::AppState,
 };
 
@@ -44,7 +44,7 @@ const ANSWER_STEP: Duration = Duration::from_millis(250);
     responses((status = 202, body = MailNotice, description = "If the address has an account, a mail is on its way"),
         (status = 429, description = "Too many requests of this client; `Retry-After` says when to retry")))]
 pub async fn forgot_password(
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<ForgottenPasswordBody>,
 ) -> Result<(StatusCode, Json<MailNotice>), Problem> {
@@ -53,7 +53,7 @@ pub async fn forgot_password(
         Problem::new(ProblemCode::InvalidBody)
             .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
     })?;
-    state.mails.of_client(peer.ip()).map_err(too_many_mails)?;
+    state.mails.of_client(client.address).map_err(too_many_mails)?;
     // Requests of others for the same address are no reason for another answer.
     let requested = match state.mails.of_address(&email.key()) {
         Ok(()) => request(&state, body.company.as_deref(), &email).await,
@@ -85,6 +85,7 @@ async fn request(state: &AppState, company: Option<&str>, email: &EmailAddress) 
 #[utoipa::path(post, path = "/api/v1/auth/reset-password", operation_id = "update_forgotten_password", tag = "auth", request_body = NewPasswordBody, security(()),
     responses((status = 204, description = "The password is set: the user can sign in with it")))]
 pub async fn reset_password(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<NewPasswordBody>,
 ) -> Result<StatusCode, Problem> {
@@ -97,6 +98,7 @@ pub async fn reset_password(
     params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with a form")))]
 pub async fn show_page(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Path(token): Path<String>,
 ) -> Result<Html<&'static str>, Problem> {
@@ -110,6 +112,7 @@ pub async fn show_page(
     request_body(content = NewPasswordForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = String, content_type = "text/html", description = "The password is set, or a page that says why it is not accepted")))]
 pub async fn submit_page(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Path(token): Path<String>,
     Form(form): Form<NewPasswordForm>,

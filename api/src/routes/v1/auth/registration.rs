@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use axum::{Extension, extract::State, response::Html};
+use axum::{extract::State, response::Html};
 use http::StatusCode;
 use jobs::{account_links::LinkPurpose, kinds::send_account_mail::SendAccountMail};
 use shared::{
     authz::Role,
-    http_server::PeerAddr,
     ids,
     store::{
         companies, credentials,
@@ -27,6 +26,7 @@ use super::{
 use crate::{
     extract::{Json, Path},
     problem::{Problem, ProblemCode},
+    rate_limit::AnonymousClient,
     state::AppState,
 };
 
@@ -45,12 +45,12 @@ const MAX_UNANSWERED_MAILS: i64 = 5;
         (status = 409, description = "Another company has this slug"),
         (status = 429, description = "Too many registrations by this client or with this address; `Retry-After` says when to retry")))]
 pub async fn register(
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<RegistrationBody>,
 ) -> Result<(StatusCode, Json<MailNotice>), Problem> {
     let CheckedRegistration { slug, company, email, name, password } = body.check()?;
-    state.mails.of_client(peer.ip()).map_err(too_many_mails)?;
+    state.mails.of_client(client.address).map_err(too_many_mails)?;
     bound_mails_to(&state, &email.key()).await?;
     // All strangers share the turn of unknown addresses at sign-in.
     let hashing = state.passwords.run(TenantId::new(Uuid::nil()), "hash_password", move || password.hash());
@@ -84,6 +84,7 @@ pub async fn register(
 #[utoipa::path(post, path = "/api/v1/auth/verify-email", operation_id = "verify_email", tag = "auth", request_body = VerificationBody, security(()),
     responses((status = 204, description = "The address is confirmed: the user can sign in")))]
 pub async fn verify_email(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Json(body): Json<VerificationBody>,
 ) -> Result<StatusCode, Problem> {
@@ -96,6 +97,7 @@ pub async fn verify_email(
     params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "A page with one button")))]
 pub async fn show_page(
+    _client: AnonymousClient,
     State(state): State<AppState>,
     Path(token): Path<String>,
 ) -> Result<Html<&'static str>, Problem> {
@@ -107,7 +109,11 @@ pub async fn show_page(
 #[utoipa::path(post, path = "/api/v1/auth/verify-email/{token}", operation_id = "verify_email_on_page", tag = "auth", security(()),
     params(("token" = String, Path, description = "The token from the mail")),
     responses((status = 200, body = String, content_type = "text/html", description = "The address is confirmed")))]
-pub async fn confirm(State(state): State<AppState>, Path(token): Path<String>) -> Result<Html<&'static str>, Problem> {
+pub async fn confirm(
+    _client: AnonymousClient,
+    State(state): State<AppState>,
+    Path(token): Path<String>,
+) -> Result<Html<&'static str>, Problem> {
     account_link::verify_email(&state, &token).await.map_err(Refusal::of_page)?;
     Ok(Html(DONE))
 }

@@ -3,11 +3,10 @@
 //! Invariant: whoever changes a password knows the present one, and the user's other sessions end
 //! with the change.
 
-use axum::{Extension, extract::State};
+use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 use shared::{
-    http_server::PeerAddr,
     identity::{access_token::Subject, password::Password},
     store::{
         sessions::{self, EndReason},
@@ -19,6 +18,7 @@ use utoipa::ToSchema;
 use super::super::auth;
 use crate::{
     auth::{Authenticated, Permit},
+    client_address::ClientAddress,
     extract::{Json, storable},
     problem::{FieldError, Problem, ProblemCode},
     state::AppState,
@@ -47,12 +47,12 @@ pub struct PasswordChange {
         (status = 429, description = "Too many attempts; `Retry-After` says when to retry")))]
 pub async fn change_password(
     permit: Permit<Authenticated>,
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    ClientAddress(client): ClientAddress,
     State(state): State<AppState>,
     Json(change): Json<PasswordChange>,
 ) -> Result<StatusCode, Problem> {
     let (user, session) = permit.user()?;
-    auth::limit_attempts(&state, peer.ip(), &user.to_string())?;
+    auth::limit_attempts(&state, client, &user.to_string())?;
     let mut transaction = state.stores.tenants.begin_by_key(permit.tenant()).await?;
     let known = users::find(&mut transaction, user).await?.ok_or(ProblemCode::NotFound)?;
     let stored = users::password_hash(&mut transaction, user).await?.flatten();
