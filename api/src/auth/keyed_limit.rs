@@ -14,8 +14,8 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-/// Entries from which on those without effect are dropped.
-const KEPT: usize = 100_000;
+/// The bound on the memory: all keys share this many counters.
+const CELLS: u64 = 1 << 18;
 
 /// Counts the attempts of this process by key.
 pub struct KeyedLimit {
@@ -31,10 +31,8 @@ impl KeyedLimit {
 
     /// Counts an attempt; if there were too many, how long to wait.
     pub fn attempt(&self, key: impl Hash) -> Result<(), Duration> {
-        if self.limiter.len() > KEPT {
-            self.limiter.retain_recent();
-        }
-        let refused = self.limiter.check_key(&self.hasher.hash_one(key)).err();
+        let cell = self.hasher.hash_one(key) % CELLS;
+        let refused = self.limiter.check_key(&cell).err();
         refused.map_or(Ok(()), |not_until| Err(not_until.wait_time_from(DefaultClock::default().now())))
     }
 }
