@@ -11,6 +11,7 @@ use jobs::{
 use shared::{
     clock::Clock,
     compute::{Busy, ComputePool},
+    identity::refresh_token::RefreshTokens,
     queue::enqueue::Producer,
     rate_limit::RateLimiter,
     stores::Stores,
@@ -42,6 +43,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Verifies credentials.
     pub authenticator: Authenticator,
+    /// Makes and verifies refresh tokens.
+    pub refresh_tokens: RefreshTokens,
     /// Hashes passwords. A pool of its own, because strangers decide how much work it has.
     pub passwords: ComputePool,
     /// Bounds the attempts to sign in.

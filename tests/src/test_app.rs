@@ -30,7 +30,9 @@ use shared::{
     authz::{Permission, Role},
     compute::{ComputePool, ComputeSettings},
     config::{DependencyConfig, LimitsConfig, RateLimitConfig},
-    identity::{TokenKeys, access_token::AccessTokens, api_key::ApiKeySecret, password::Password},
+    identity::{
+        TokenKeys, access_token::AccessTokens, api_key::ApiKeySecret, password::Password, refresh_token::RefreshTokens,
+    },
     ids,
     rate_limit::{RateLimitSettings, RateLimiter},
     store::{
@@ -147,6 +149,7 @@ impl TestApp {
             producer: system.producer.clone(),
             registry: Arc::clone(&system.registry),
             authenticator: Authenticator::new(system.system.clone(), access_tokens(), system.clock.clone()),
+            refresh_tokens: RefreshTokens::new(b"the key of the tests' installation"),
             passwords: ComputePool::start(ComputeSettings::refusing()),
             sign_ins: SignInLimit::default(),
             mails: MailLimit::default(),

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest as _, Sha256};
 use shared::{
     clock::Clock,
     db::SystemDb,
@@ -23,14 +22,12 @@ use shared::{
     store::credentials::{self, Principal},
 };
 
-use super::Presented;
+use super::presented::{Fingerprint, Presented};
 use crate::turns::Turns;
 
 /// Less than the five seconds that a revocation may take, by the time of a look-up.
 const FRESH: Duration = Duration::from_millis(4_500);
 const KEPT: usize = 10_000;
-
-type Fingerprint = [u8; 32];
 
 /// Verifies credentials against the ledger and caches valid ones for [`FRESH`].
 #[derive(Clone)]
@@ -64,7 +61,7 @@ impl Authenticator {
 
     /// The principal of a presented credential, or `None` if it is not valid.
     pub async fn check(&self, presented: &Presented) -> Result<Option<Arc<Principal>>, sqlx::Error> {
-        let fingerprint: Fingerprint = Sha256::digest(presented.text().as_bytes()).into();
+        let fingerprint = presented.fingerprint();
         if let Some(principal) = self.remembered(&fingerprint) {
             return Ok(Some(principal));
         }
@@ -73,9 +70,16 @@ impl Authenticator {
         patience::within(Box::pin(lookup)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
+    /// As [`Self::check`], by what the ledger says now: for what outlives the credential, such as a
+    /// key or a user that it creates.
+    pub async fn check_now(&self, presented: &Presented) -> Result<Option<Arc<Principal>>, sqlx::Error> {
+        self.forget(presented);
+        self.check(presented).await
+    }
+
     /// Drops a credential from the cache, so that this process looks it up again.
     pub fn forget(&self, presented: &Presented) {
-        let fingerprint: Fingerprint = Sha256::digest(presented.text().as_bytes()).into();
+        let fingerprint = presented.fingerprint();
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(&fingerprint);
     }
 

@@ -121,7 +121,10 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let presented = Presented::of(&parts.headers).map_err(|Malformed(detail)| unauthenticated(detail))?;
         let state = AppState::from_ref(state);
-        let principal = state.authenticator.check(&presented).await?;
+        let principal = match G::PERMISSION {
+            Some(needed) if needed.gives_access() => state.authenticator.check_now(&presented).await?,
+            _ => state.authenticator.check(&presented).await?,
+        };
         let principal = principal.ok_or_else(|| unauthenticated(presented.refusal()))?;
         tracing::Span::current().record("tenant", tracing::field::display(principal.tenant));
         let Principal { tenant, tier, actor, .. } = *principal;

@@ -1,8 +1,11 @@
 //! The credential of a request, as its headers present it.
 
 use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest as _, Sha256};
 
 const API_KEY: &str = "x-api-key";
+
+pub(super) type Fingerprint = [u8; 32];
 
 /// A credential that has not been verified. Work that outlives its request keeps it and verifies it
 /// again.
@@ -45,9 +48,12 @@ impl Presented {
         }
     }
 
-    pub(super) fn text(&self) -> &str {
-        match self {
-            Self::ApiKey(text) | Self::AccessToken(text) => text,
-        }
+    /// Distinguishes credentials of different text or kind.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let (kind, text) = match self {
+            Self::ApiKey(text) => (b"key ", text),
+            Self::AccessToken(text) => (b"jwt ", text),
+        };
+        Sha256::new().chain_update(kind).chain_update(text.as_bytes()).finalize().into()
     }
 }

@@ -16,7 +16,7 @@ use shared::{
     },
     ids,
     store::{
-        sessions,
+        sessions::{self, EndReason},
         tenants::OwnerConnection,
         users::{NewUser, UserState},
     },
@@ -129,6 +129,8 @@ async fn ensure_admin(owner: &mut OwnerConnection, tenant: TenantId, number: u16
 /// Opens a session and returns its access token.
 async fn sign_in(tenants: &TenantDb, tokens: &AccessTokens, tenant: TenantId, user: Uuid) -> anyhow::Result<String> {
     let mut transaction = tenants.begin(tenant).await?;
+    // Whoever knew the password before this run is signed out.
+    sessions::end_all(&mut transaction, Subject::User(user), None, EndReason::PasswordChanged).await?;
     let session = sessions::open(&mut transaction, ids::new_id(&Clock::system()), Subject::User(user)).await?;
     transaction.commit().await?;
     Ok(tokens.issue(&session.access_token(tenant), &[]))

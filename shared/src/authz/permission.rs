@@ -235,6 +235,12 @@ impl Permission {
         self.as_str().starts_with("system:")
     }
 
+    /// Whether what its holders create or change may act by itself, and longer than they may: users,
+    /// keys, clients, roles. Whether they hold it is then looked up for each request.
+    pub fn gives_access(self) -> bool {
+        matches!(self, Self::UsersWrite | Self::ApiKeysCreate | Self::ApiClientsCreate | Self::RolesWrite)
+    }
+
     /// The text of this permission.
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -130,13 +130,25 @@ pub async fn secret_hash(transaction: &mut TenantTx, id: Uuid) -> Result<Option<
         .await
 }
 
-/// Replaces a client's secret.
-pub async fn set_secret(transaction: &mut TenantTx, id: Uuid, secret: &ApiKeySecret) -> Result<(), sqlx::Error> {
+/// Replaces a client's secret. From now on the client is bounded by `creator`, who learns the
+/// secret, if there is one.
+pub async fn set_secret(
+    transaction: &mut TenantTx,
+    id: Uuid,
+    secret: &ApiKeySecret,
+    creator: Option<Uuid>,
+) -> Result<(), sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
-    sqlx::query!("update api_clients set secret_hash = $3 where tenant_id = $1 and id = $2", tenant, id, &secret.hash())
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
+    sqlx::query!(
+        "update api_clients set secret_hash = $3, created_by = coalesce($4, created_by) where tenant_id = $1 and id = $2",
+        tenant,
+        id,
+        &secret.hash(),
+        creator
+    )
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
 }
 
 /// Revokes a client. One that was revoked before keeps its time.

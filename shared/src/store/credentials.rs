@@ -194,34 +194,41 @@ fn ceiling(creator: Option<Uuid>, role: Option<&str>, state: Option<&str>) -> Op
     }
 }
 
-/// The active user with this address, in the company with this slug or, without a slug, in the only
-/// company that has one. `None` if there is none or more than one.
-pub async fn sign_in_candidate(
+/// Accounts of one address that are considered at sign-in, oldest first.
+const MAX_CANDIDATES: i64 = 8;
+
+/// The active users with this address, in the company with this slug or, without a slug, in any.
+pub async fn sign_in_candidates(
     db: &SystemDb,
     company: Option<&str>,
     email_key: &str,
-) -> Result<Option<SignInCandidate>, sqlx::Error> {
+) -> Result<Vec<SignInCandidate>, sqlx::Error> {
     let rows = sqlx::query!(
         "select u.tenant_id, u.id from users u join tenants t on t.id = u.tenant_id
-         where u.email_key = $1 and u.state = 'active' and ($2::text is null or t.slug = $2) limit 2",
+         where u.email_key = $1 and u.state = 'active' and ($2::text is null or t.slug = $2) order by u.id limit $3",
         email_key,
-        company
+        company,
+        MAX_CANDIDATES
     )
     .fetch_all(db.pool())
     .await?;
-    let [row] = rows.as_slice() else { return Ok(None) };
-    Ok(Some(SignInCandidate { tenant: TenantId::new(row.tenant_id), user: row.id }))
+    let candidate = |tenant, user| SignInCandidate { tenant: TenantId::new(tenant), user };
+    Ok(rows.into_iter().map(|row| candidate(row.tenant_id, row.id)).collect())
 }
 
-/// The user whose password a person with this address asks to reset: the one that
-/// [`sign_in_candidate`] finds or, in the named company, one whose address is not confirmed yet.
+/// The user whose password a person with this address asks to reset: the only one that
+/// [`sign_in_candidates`] finds or, in the named company, one whose address is not confirmed yet.
 /// Strangers can register companies with any address, so those count only where they are named.
 pub async fn reset_candidate(
     db: &SystemDb,
     company: Option<&str>,
     email_key: &str,
 ) -> Result<Option<SignInCandidate>, sqlx::Error> {
-    let Some(slug) = company else { return sign_in_candidate(db, None, email_key).await };
+    let Some(slug) = company else {
+        let candidates = sign_in_candidates(db, None, email_key).await?;
+        let [only] = candidates.as_slice() else { return Ok(None) };
+        return Ok(Some(*only));
+    };
     let row = sqlx::query!(
         "select u.tenant_id, u.id from users u join tenants t on t.id = u.tenant_id
          where u.email_key = $1 and u.state in ('active', 'unverified') and t.slug = $2",

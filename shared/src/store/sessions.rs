@@ -2,7 +2,7 @@
 //!
 //! Invariant: of a session's refresh tokens the newest may be used. Its predecessor returns the
 //! same successor again: for [`GRACE`] after the newest was issued, as concurrent requests and a
-//! client that lost the answer need it, and once later. A token two generations old shows that
+//! client that lost the answer need it, and once in a session's life later. A token two generations old shows that
 //! somebody has a copy, so it ends the session. Times are the database's.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,7 +12,7 @@ use crate::{
     db::TenantTx,
     identity::{
         access_token::{AccessToken, Subject},
-        refresh_token::{PresentedRefreshToken, SessionSecret},
+        refresh_token::{PresentedRefreshToken, RefreshTokens, SessionSecret},
     },
     tenancy::TenantId,
 };
@@ -29,7 +29,7 @@ pub struct OpenSession {
     pub id: Uuid,
     /// Whose it is.
     pub subject: Subject,
-    /// The key of its refresh tokens.
+    /// The random part of its refresh tokens.
     pub secret: SessionSecret,
     /// The number of the newest refresh token.
     pub number: i64,
@@ -47,8 +47,8 @@ impl OpenSession {
     }
 
     /// The newest refresh token.
-    pub fn refresh_token(&self, tenant: TenantId) -> String {
-        self.secret.token(tenant, self.id, self.number)
+    pub fn refresh_token(&self, tokens: &RefreshTokens, tenant: TenantId) -> String {
+        tokens.token(&self.secret, tenant, self.id, self.number)
     }
 }
 
@@ -109,9 +109,14 @@ fn columns(subject: Subject) -> (Option<Uuid>, Option<Uuid>) {
     }
 }
 
-/// Uses a refresh token. Whether a client is still valid is for the caller to check. The session's row is locked meanwhile, so of concurrent uses of one token
-/// the first advances the session and the others return the same tokens.
-pub async fn refresh(transaction: &mut TenantTx, token: &PresentedRefreshToken) -> Result<Refreshed, sqlx::Error> {
+/// Uses a refresh token. Whether its user or client is still active is for the caller to check. The
+/// session's row is locked meanwhile, so of concurrent uses of one token the first advances the
+/// session and the others return the same tokens.
+pub async fn refresh(
+    transaction: &mut TenantTx,
+    tokens: &RefreshTokens,
+    token: &PresentedRefreshToken,
+) -> Result<Refreshed, sqlx::Error> {
     let tenant = *transaction.tenant().as_uuid();
     let row = sqlx::query!(
         r#"select s.user_id, s.client_id, s.secret, s.counter, s.issued_at, s.expires_at, s.parent_used_late,
@@ -127,7 +132,7 @@ pub async fn refresh(transaction: &mut TenantTx, token: &PresentedRefreshToken) 
     else {
         return Ok(Refreshed::Refused);
     };
-    if !secret.verifies(token) || row.expires_at <= row.now {
+    if !tokens.verifies(&secret, token) || row.expires_at <= row.now {
         return Ok(Refreshed::Refused);
     }
     let subject = match (row.user_id, row.client_id) {
@@ -146,9 +151,10 @@ pub async fn refresh(transaction: &mut TenantTx, token: &PresentedRefreshToken) 
     };
     let in_grace = row.now < row.issued_at + GRACE;
     match row.counter - token.number {
-        0 => issue(transaction, present, row.counter + 1, false).await.map(Refreshed::Tokens),
+        0 => issue(transaction, present, row.counter + 1, row.parent_used_late).await.map(Refreshed::Tokens),
         1 if in_grace => Ok(Refreshed::Tokens(present)),
-        // The newest token was never used: its answer was lost, or the client was away.
+        // The newest token was never used: its answer was lost, or the client was away. A session
+        // gets away with this once: whoever follows it one token behind is a second client.
         1 if !row.parent_used_late => issue(transaction, present, row.counter, true).await.map(Refreshed::Tokens),
         // Within the grace it is a delayed request of a client that has refreshed twice since.
         2.. if !in_grace => {

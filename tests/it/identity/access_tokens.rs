@@ -111,6 +111,21 @@ async fn refused(api: &ApiClient, path: &str) -> Result<String> {
     Ok(problem.to_string())
 }
 
+/// A credential that is accepted in its header is not known under the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_counts_in_its_own_header_only() -> Result<()> {
+    let app = TestApp::start().await?;
+    let tenant = app.tenant("acme").await?;
+    let ada = app.signed_in(tenant.id, Role::Admin, "ada@example.com").await?;
+    let token = ada.tokens["access_token"].as_str().context("no token")?;
+    let key = app.key(tenant.id, &["jobs:read"], None).await?.1;
+    becomes(&ada.api, 200).await;
+    becomes(&app.client(&key), 200).await;
+    app.client(token).get("/api/v1/jobs").await?.problem(401, "unauthenticated");
+    app.anonymous().with_token(&key).get("/api/v1/jobs").await?.problem(401, "unauthenticated");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_verified_and_names_its_user() -> Result<()> {
     let app = TestApp::start().await?;

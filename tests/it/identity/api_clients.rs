@@ -74,6 +74,7 @@ async fn a_refusal_does_not_tell_why() -> Result<()> {
     let rotated = format!("{PATH}/{}/rotate-secret", other["client_id"].as_str().context("an id")?);
     let renewed = admin.api.act(&rotated).await?.ok(200).clone();
     token(&app, &renewed).await?.ok(200);
+    assert_eq!(renewed["created_by"], json!(admin.id));
     let mut texts = std::collections::BTreeSet::new();
     for (id, secret) in [
         (&client["client_id"], json!("x")),

@@ -120,6 +120,10 @@ async fn a_rotated_key_keeps_its_scopes_and_works_for_a_day() -> Result<()> {
     let admin = app.signed_in(tenant, Role::Admin, "admin@example.com").await?;
     let (_, wide) = create(&app, &admin.api, &["payments:refund"]).await?;
     manager.api.act(&format!("{PATH}/{wide}/rotate")).await?.problem(403, "forbidden");
+    // And from then on it is bounded by them.
+    let (_, of_manager) = create(&app, &manager.api, &["jobs:read"]).await?;
+    let taken_over = admin.api.act(&format!("{PATH}/{of_manager}/rotate")).await?.ok(201).clone();
+    assert_eq!(taken_over["created_by"], json!(admin.id));
     let (_, revoked) = create(&app, &admin.api, &["jobs:read"]).await?;
     manager.api.delete(&format!("{PATH}/{revoked}")).await?;
     let refused = manager.api.act(&format!("{PATH}/{revoked}/rotate")).await?;
@@ -146,6 +150,7 @@ async fn a_key_that_cannot_be_created_is_refused_with_all_reasons() -> Result<()
         ),
         (json!({ "name": "x".repeat(101), "scopes": ["jobs:read"] }), vec!["/name"]),
         (json!({ "name": "x", "scopes": [] }), vec!["/scopes"]),
+        (json!({ "name": "x", "scopes": vec!["jobs:read"; 101] }), vec!["/scopes"]),
         (json!({ "name": "x", "scopes": ["jobs:read"], "role": "viewer" }), vec!["/role"]),
         (json!({ "name": "x", "role": "emperor" }), vec!["/role"]),
     ] {

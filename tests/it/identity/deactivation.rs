@@ -27,6 +27,14 @@ async fn a_deactivated_user_is_out_everywhere() -> Result<()> {
 
     let path = format!("/api/v1/users/{}/toggle_status", ada.id);
     assert_eq!(admin.api.act(&path).await?.ok(200)["state"], "deactivated");
+    // What would act longer than the user is refused at once, wherever the user was known.
+    let user =
+        json!({ "email": "eve@example.com", "name": "Eve", "role": "manager", "password": "violet otters paint" });
+    let lasting = json!({ "name": "late", "scopes": ["jobs:read"] });
+    for api in [&on_other, &ada.api] {
+        api.post("/api/v1/users", &user).await?.problem(401, "unauthenticated");
+        api.post("/api/v1/api-keys", &lasting).await?.problem(401, "unauthenticated");
+    }
     for api in [&on_other, &key, &ada.api] {
         becomes(api, 401).await;
     }

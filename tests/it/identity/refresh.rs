@@ -104,6 +104,23 @@ async fn the_predecessor_works_for_a_while_and_once_later() -> Result<()> {
     Ok(())
 }
 
+/// Whoever has a copy of a refresh token cannot follow the session one token behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_forgives_one_late_predecessor_in_its_life() -> Result<()> {
+    let app = TestApp::start().await?;
+    let tenant = app.system.tenant("acme").await?;
+    let ada = app.signed_in(tenant, Role::Viewer, "ada@example.com").await?;
+    let anonymous = app.anonymous();
+    let second = refresh(&anonymous, &ada.tokens).await?.ok(200).clone();
+    age(&app, 35).await?;
+    refresh(&anonymous, &ada.tokens).await?.ok(200);
+    let third = refresh(&anonymous, &second).await?.ok(200).clone();
+    age(&app, 35).await?;
+    refresh(&anonymous, &second).await?.problem(401, "unauthenticated");
+    refresh(&anonymous, &third).await?.ok(200);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_two_generations_old_ends_the_session() -> Result<()> {
     let app = TestApp::start().await?;

@@ -71,14 +71,22 @@ async fn a_refusal_does_not_tell_why() -> Result<()> {
     Ok(())
 }
 
-/// The address alone is enough while it has one account.
+/// The address and the password are enough as long as one account of the address has this password:
+/// an account that another company creates for the address keeps nobody out.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_with_two_accounts_names_its_company() -> Result<()> {
+async fn an_address_with_two_accounts_signs_in_to_the_one_with_the_password() -> Result<()> {
     let app = TestApp::start().await?;
     let (acme, other) = (app.system.tenant("acme").await?, app.system.tenant("other").await?);
-    app.user(acme, Role::User, "ada@example.com").await?;
-    app.sign_in("ada@example.com").await?;
-    let second = app.user(other, Role::Viewer, "ada@example.com").await?;
+    let first = app.user(acme, Role::User, "ada@example.com").await?;
+    let admin = app.signed_in(other, Role::Admin, "admin@example.com").await?;
+    let body = json!({ "email": "ada@example.com", "name": "A", "role": "viewer", "password": "violet otters paint" });
+    let second = admin.api.post("/api/v1/users", &body).await?.id();
+    assert_eq!(app.sign_in("ada@example.com").await?["subject_id"], json!(first));
+    let body = json!({ "email": "ada@example.com", "password": "violet otters paint" });
+    assert_eq!(app.anonymous().post("/api/v1/auth/token", &body).await?.ok(200)["subject_id"], json!(second));
+    // With one password for both, the company decides.
+    let same = "update users set password_hash = (select password_hash from users where role = 'admin') where email_key = 'ada@example.com'";
+    tests::sql::execute(&app.system.urls.owner, same).await?;
     let body = json!({ "email": "ada@example.com", "password": PASSWORD });
     app.anonymous().post("/api/v1/auth/token", &body).await?.problem(401, "unauthenticated");
     let body = json!({ "company": "other", "email": "ada@example.com", "password": PASSWORD });

@@ -108,7 +108,8 @@ pub async fn rotate_secret(
         return Err(Problem::new(ProblemCode::Conflict).detail("the client is revoked or suspended"));
     }
     let secret = ApiKeySecret::random();
-    api_clients::set_secret(&mut transaction, id, &secret).await?;
+    api_clients::set_secret(&mut transaction, id, &secret, permit.actor().creator()).await?;
+    let client = api_clients::find(&mut transaction, id).await?.ok_or(ProblemCode::NotFound)?;
     sessions::end_all(&mut transaction, Subject::ApiClient(id), None, EndReason::Revoked).await?;
     transaction.commit().await?;
     Ok(Json(ApiClientView::with_secret(client, &secret)))

@@ -89,7 +89,8 @@ pub async fn show(
     Ok(Json(ApiKeyView::new(key, state.clock.now())))
 }
 
-/// Replaces a key by one with the same name, scopes and expiry.
+/// Replaces a key by one with the same name, scopes and expiry, whose creator is the user who
+/// rotates it.
 ///
 /// The old key stays valid for 24 hours.
 #[utoipa::path(post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "api-keys",
@@ -113,7 +114,8 @@ pub async fn rotate(
         name: old.name,
         scopes: old.scopes,
         expires_at: old.expires_at,
-        created_by: old.created_by,
+        // Whoever rotates a key learns its text, so from now on it is bounded by them.
+        created_by: permit.actor().creator().or(old.created_by),
     };
     api_keys::add(&mut transaction, &new, &secret).await?;
     api_keys::replace(&mut transaction, id, new.id, now + OVERLAP).await?;

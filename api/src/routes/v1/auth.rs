@@ -54,7 +54,7 @@ pub const MAX_BYTES: usize = 16 * 1024;
 /// next pair, within 7 days.
 #[utoipa::path(post, path = "/api/v1/auth/token", operation_id = "create_token", tag = "auth", request_body = SignInBody, security(()),
     responses((status = 200, body = TokenPair, description = "The user is signed in"),
-        (status = 401, description = "Address and password do not belong together, the user is deactivated, or the address has accounts in several companies and the request names none"),
+        (status = 401, description = "Address and password do not belong together, the user is deactivated, or several accounts of the address have this password and the request names no company"),
         (status = 403, description = "The company is suspended"),
         (status = 429, description = "Too many attempts for this account; `Retry-After` says when to retry")))]
 pub async fn create_token(
@@ -67,16 +67,9 @@ pub async fn create_token(
             .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
     })?;
     limit_attempts(&state, client.address, &email.key())?;
-    let candidate = credentials::sign_in_candidate(&state.stores.system, body.company.as_deref(), &email.key()).await?;
-    let stored = match candidate {
-        Some(SignInCandidate { tenant, user }) => {
-            let mut transaction = state.stores.tenants.begin_by_key(tenant).await?;
-            users::password_hash(&mut transaction, user).await?.flatten()
-        }
-        None => None,
-    };
-    let is_right = matches(&state, candidate.map(|candidate| candidate.tenant), &body.password, stored.clone()).await?;
-    let (Some(candidate), Some(stored), true) = (candidate, stored, is_right) else { return Err(wrong_credentials()) };
+    let candidates =
+        credentials::sign_in_candidates(&state.stores.system, body.company.as_deref(), &email.key()).await?;
+    let (candidate, stored) = only_match(&state, &candidates, &body.password).await?.ok_or_else(wrong_credentials)?;
     let mut transaction = state.stores.tenants.begin_by_key(candidate.tenant).await?;
     if !users::note_sign_in(&mut transaction, candidate.user, &stored).await? {
         return Err(wrong_credentials());
@@ -116,7 +109,7 @@ pub async fn refresh_token(
 pub(super) async fn refresh(state: &AppState, body: &RefreshBody) -> Result<(TenantTx, OpenSession), Problem> {
     let token = PresentedRefreshToken::parse(&body.refresh_token).ok_or_else(refresh_refused)?;
     let mut transaction = state.stores.tenants.begin_by_key(token.tenant).await?;
-    match sessions::refresh(&mut transaction, &token).await? {
+    match sessions::refresh(&mut transaction, &state.refresh_tokens, &token).await? {
         Refreshed::Tokens(session) => {
             refuse_suspended(&mut transaction).await?;
             Ok((transaction, session))
@@ -172,6 +165,31 @@ pub async fn logout(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The candidate whose password this is, with its hash; `None` if there is none or more than one.
+/// The accounts of an address are compared one by one, so an account that another company created
+/// for the address does not stand in the way of its person.
+async fn only_match(
+    state: &AppState,
+    candidates: &[SignInCandidate],
+    password: &str,
+) -> Result<Option<(SignInCandidate, String)>, Problem> {
+    if candidates.is_empty() {
+        matches(state, None, password, None).await?;
+    }
+    let mut found = None;
+    for candidate in candidates {
+        let mut transaction = state.stores.tenants.begin_by_key(candidate.tenant).await?;
+        let stored = users::password_hash(&mut transaction, candidate.user).await?.flatten();
+        drop(transaction);
+        if matches(state, Some(candidate.tenant), password, stored.clone()).await?
+            && found.replace((*candidate, stored.unwrap_or_default())).is_some()
+        {
+            return Ok(None);
+        }
+    }
+    Ok(found)
+}
+
 /// Refuses further attempts of a client to sign in to an account.
 pub(super) fn limit_attempts(state: &AppState, client: IpAddr, account: &str) -> Result<(), Problem> {
     state.sign_ins.attempt(client, account).map_err(|wait| {
@@ -201,7 +219,7 @@ pub(super) fn too_many_sign_ins() -> Problem {
 }
 
 fn wrong_credentials() -> Problem {
-    let detail = "address and password do not belong together, or the address has accounts in several companies: then name the company";
+    let detail = "address and password do not belong together, or several accounts of the address have this password: then name the company";
     Problem::new(ProblemCode::Unauthenticated).detail(detail)
 }
 
@@ -211,7 +229,7 @@ pub(super) fn pair(state: &AppState, tenant: TenantId, session: &OpenSession, sc
         access_token: state.authenticator.access_tokens().issue(&session.access_token(tenant), scopes),
         token_type: "Bearer",
         expires_in: 60 * LIFETIME_MINUTES,
-        refresh_token: session.refresh_token(tenant),
+        refresh_token: session.refresh_token(&state.refresh_tokens, tenant),
         refresh_expires_in: (session.expires_at - session.issued_at).num_seconds(),
         subject_id,
         company_id: *tenant.as_uuid(),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const MAX_NAME_CHARS: usize = 100;
+const MAX_SCOPES: usize = 100;
 
 /// A key to create: with `scopes`, or with the permissions that a `role` has now.
 #[derive(Deserialize, ToSchema)]
@@ -110,6 +111,9 @@ impl NewApiKeyBody {
 
 /// The permissions that scopes name; `wrong` gets the others.
 pub(in super::super) fn named(scopes: &[String], wrong: &mut impl FnMut(String, String)) -> PermissionSet {
+    if scopes.len() > MAX_SCOPES {
+        wrong("/scopes".into(), format!("at most {MAX_SCOPES} scopes"));
+    }
     for (place, _) in scopes.iter().enumerate().filter(|(_, scope)| Permission::parse(scope).is_none()) {
         wrong(format!("/scopes/{place}"), "there is no such permission".into());
     }
