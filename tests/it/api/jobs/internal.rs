@@ -1,4 +1,4 @@
-//! Jobs that Rota creates for a campaign or a webhook endpoint: `jobs:control` alone does not
+//! Jobs that Rota creates for a campaign, a webhook endpoint or an account: `jobs:control` alone does not
 //! permit controlling them.
 
 use anyhow::Result;
@@ -38,6 +38,8 @@ impl Scene {
         app.system.enqueue(vec![app.system.job(tenant.id, "send_campaign_email", &mail)]).await?;
         let resumption = json!({ "campaign_id": campaign, "generation": 0 });
         app.system.enqueue(vec![app.system.job(tenant.id, "resume_campaign", &resumption)]).await?;
+        let account = json!({ "user_id": Uuid::max(), "purpose": "reset_password" });
+        app.system.enqueue(vec![app.system.job(tenant.id, "send_account_mail", &account)]).await?;
         let own = tenant.api.post(JOBS, &json!({ "kind": "noop" })).await?.id();
         let mut internal = Vec::new();
         for kind in app.system.registry.iter().filter(|kind| kind.internal) {
@@ -114,12 +116,12 @@ async fn a_filter_skips_internal_jobs_and_counts_them() -> Result<()> {
     let mailer = scene.with(&["jobs:control", "campaigns:send"]).await?;
     assert_eq!(
         bulk(&mailer, "cancel", &all).await?,
-        Counts { matched: 3, changed: 3, not_permitted: 1 },
-        "the endpoint's delivery remains"
+        Counts { matched: 3, changed: 3, not_permitted: 2 },
+        "the endpoint's delivery and the account's mail remain"
     );
     let again = json!({ "filter": { "state": "cancelled" } });
     assert_eq!(bulk(&without, "retry", &again).await?, Counts { matched: 1, changed: 1, not_permitted: 3 });
-    assert_eq!(bulk(&scene.tenant.api, "cancel", &all).await?, Counts { matched: 2, changed: 2, not_permitted: 0 });
+    assert_eq!(bulk(&scene.tenant.api, "cancel", &all).await?, Counts { matched: 3, changed: 3, not_permitted: 0 });
     Ok(())
 }
 
