@@ -100,7 +100,8 @@ async fn a_company_keeps_an_administrator() -> Result<()> {
     let (one, other) = tokio::join!(first.api.patch(&paths[1], &change), second.api.patch(&paths[0], &change));
     let mut statuses = [one?.status, other?.status];
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 409]);
+    // The second one is an administrator no more, or the last one.
+    assert!(matches!(statuses, [200, 403 | 409]), "{statuses:?}");
     let admins = key.get(&format!("{PATH}?role=admin")).await?.ok(200).clone();
     assert_eq!(admins["items"].as_array().map(Vec::len), Some(1), "{admins}");
     let last = format!("{PATH}/{}", admins["items"][0]["id"].as_str().unwrap_or_default());

@@ -104,16 +104,15 @@ async fn a_wrong_login_or_role_is_named_and_no_request_is_served() -> Result<()>
     Ok(())
 }
 
-/// Counts all lines about a password, so that the cause is in no other line either.
+/// The cause of each outage is logged once, however long it lasts. A service of the scheduler that
+/// fails in the moment before adds a line of its own.
 async fn password_lines(process: &ProcessUnderTest, count: usize) -> Result<()> {
     eventually(PATIENCE, &format!("{count} lines about a password"), async || {
-        let output = process.output().ok()?;
-        (output.lines().filter(|line| line.contains("password")).count() >= count).then_some(())
+        (process.output().ok()?.matches("the password is refused").count() >= count).then_some(())
     })
     .await;
     let output = process.output()?;
     assert_eq!(output.matches("the password is refused").count(), count, "{output}");
-    assert_eq!(output.lines().filter(|line| line.contains("password")).count(), count, "{output}");
     Ok(())
 }
 
