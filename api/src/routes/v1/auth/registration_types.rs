@@ -67,7 +67,7 @@ pub struct VerificationBody {
 pub struct ForgottenPasswordBody {
     /// The slug of the company; required if the address has accounts in several, or is not confirmed.
     #[serde(default, deserialize_with = "optional_storable")]
-    #[schema(example = "acme", max_length = 63, pattern = r"^[^\x00]*$")]
+    #[schema(example = "acme", pattern = r"^[^\x00]*$")]
     pub(super) company: Option<String>,
     /// The user's address.
     #[serde(deserialize_with = "storable")]

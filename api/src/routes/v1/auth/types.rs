@@ -14,7 +14,7 @@ use crate::extract::{optional_storable, storable};
 pub struct SignInBody {
     /// The slug of the company; required if the address has accounts in several.
     #[serde(default, deserialize_with = "optional_storable")]
-    #[schema(example = "acme", max_length = 63, pattern = r"^[^\x00]*$")]
+    #[schema(example = "acme", pattern = r"^[^\x00]*$")]
     pub(super) company: Option<String>,
     /// The user's address, in upper or lower case.
     #[serde(deserialize_with = "storable")]
@@ -40,7 +40,6 @@ pub struct RefreshBody {
 #[serde(deny_unknown_fields)]
 pub struct VerifyBody {
     /// An access token.
-    #[schema(max_length = 4096)]
     pub(super) token: String,
 }
 
