@@ -71,6 +71,12 @@ impl Problem {
         Self(Box::new(Parts { code, detail, errors: Vec::new(), members: BTreeMap::new(), retry_after, cause: None }))
     }
 
+    /// A problem with one place in a body.
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let error = FieldError { pointer: pointer.into(), detail: detail.into() };
+        Self::new(ProblemCode::InvalidBody).errors(vec![error])
+    }
+
     /// Replaces the default text. Ignored from status 500 upwards, whose texts are constant.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use sqlx::{AssertSqlSafe, Connection as _, Decode, PgConnection, Postgres, Type};
 
+use crate::postgres::admin;
+
 /// Executes a statement over a connection of its own.
 pub async fn execute(url: &str, statement: &str) -> Result<()> {
-    let mut connection = PgConnection::connect(url).await?;
-    sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
-    Ok(())
+    admin::execute(url, statement.to_owned()).await
 }
 
 /// The only value of the only row of a query.

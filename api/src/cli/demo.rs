@@ -1,8 +1,7 @@
 //! `api demo`: creates demo tenants, each with a key, an API client and a signed-in administrator, or sends a demo campaign.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use shared::{
@@ -53,19 +52,12 @@ impl Demo {
     /// Runs the command.
     pub async fn run(self, env: &Env) -> anyhow::Result<()> {
         match (self.campaign, self.api_key_file) {
-            (Some(leads), Some(file)) => campaign_demo::send(&leads, &self.base_url, &read_key(&file)?).await,
+            (Some(leads), Some(file)) => {
+                campaign_demo::send(&leads, &self.base_url, super::read_secret("--api-key-file", &file)?.trim()).await
+            }
             _ => make_tenants(env, self.tenants, self.json).await,
         }
     }
-}
-
-fn read_key(file: &Path) -> anyhow::Result<String> {
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin().lock()).context("standard input")?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("--api-key-file {}", file.display()))?
-    };
-    Ok(text.trim().to_owned())
 }
 
 async fn make_tenants(env: &Env, count: u16, json: bool) -> anyhow::Result<()> {

@@ -14,6 +14,9 @@ mod serve;
 mod tenant;
 mod user;
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use shared::{config::Env, db};
 
@@ -76,6 +79,15 @@ fn with_advice(error: anyhow::Error) -> anyhow::Error {
         Some(advice) => error.context(advice),
         None => error,
     }
+}
+
+/// The content of the file that `argument` names; `-` is standard input. (A secret on the command
+/// line would be visible to all users of this machine.)
+fn read_secret(argument: &str, file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin().lock()).context("standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("{argument} {}", file.display()))
 }
 
 /// Writes a result to standard output.

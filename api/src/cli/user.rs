@@ -1,6 +1,6 @@
 //! `api user create`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -68,7 +68,9 @@ impl Create {
         };
         let name = self.name.unwrap_or_else(|| email.to_string());
         let (text, is_random) = match &self.password_file {
-            Some(file) => (read(file)?, false),
+            Some(file) => {
+                (super::read_secret("--password-file", file)?.trim_end_matches(['\r', '\n']).to_owned(), false)
+            }
             None => (password::random_text(), true),
         };
         let password = Password::new(&text, &[&self.email, &name])?;
@@ -95,13 +97,4 @@ impl Create {
         }
         super::answer(&printed.to_string())
     }
-}
-
-fn read(file: &Path) -> anyhow::Result<String> {
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin().lock()).context("standard input")?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("--password-file {}", file.display()))?
-    };
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -17,7 +17,7 @@ use super::body::{body_problem, limited_body};
 use super::media_type;
 use super::objects::Objects;
 use crate::in_flight::RequestAccount;
-use crate::problem::{FieldError, Problem, ProblemCode};
+use crate::problem::{Problem, ProblemCode};
 
 /// The byte order marks of UTF-8 and of UTF-16 in both byte orders.
 const BYTE_ORDER_MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
@@ -81,7 +81,7 @@ fn problem(error: &serde_json::Error, pointer: String, bytes: &[u8]) -> Problem 
     } else {
         return Problem::new(ProblemCode::InvalidJson).detail(error.to_string());
     };
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
+    Problem::invalid(pointer, detail)
 }
 
 /// `serde_json` has no category for it. What is skipped, not read, may be as deep as it likes.

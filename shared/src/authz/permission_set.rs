@@ -33,6 +33,11 @@ impl PermissionSet {
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::all().filter(move |permission| self.contains(*permission))
     }
+
+    /// The names of the permissions, in the same order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.iter().map(Permission::as_str)
+    }
 }
 
 impl FromIterator<Permission> for PermissionSet {

@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tests::{
     eventually::eventually,
     postgres::{DatabaseUrls, PostgresOptions, PrivatePostgres},
     process::ProcessUnderTest,
     redis_server::{PrivateRedis, RedisOptions},
+    sql,
     system::TestSystem,
     test_app::ApiClient,
 };
@@ -39,12 +39,6 @@ async fn logged(process: &ProcessUnderTest, text: &str) -> usize {
     eventually(PATIENCE, text, lines).await
 }
 
-async fn owner(url: &str, statement: &str) -> Result<()> {
-    let mut owner = PgConnection::connect(url).await?;
-    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut owner).await?;
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_never_migrated_is_named_until_it_is() -> Result<()> {
     let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
@@ -63,9 +57,9 @@ async fn a_database_that_was_never_migrated_is_named_until_it_is() -> Result<()>
         readiness(ready, "database", "migrated", up).await;
         logged(process, "works again").await;
     }
-    owner(&urls.owner, "create table kept as select * from _sqlx_migrations; delete from _sqlx_migrations where version = (select max(version) from kept)").await?;
+    sql::execute(&urls.owner, "create table kept as select * from _sqlx_migrations; delete from _sqlx_migrations where version = (select max(version) from kept)").await?;
     readiness(&processes[0].1, "database", "older", down("older than this release")).await;
-    owner(&urls.owner, "insert into _sqlx_migrations select * from kept k where not exists (select from _sqlx_migrations m where m.version = k.version);
+    sql::execute(&urls.owner, "insert into _sqlx_migrations select * from kept k where not exists (select from _sqlx_migrations m where m.version = k.version);
         insert into _sqlx_migrations select 99999999999999, description, installed_on, success, checksum, execution_time from kept limit 1").await?;
     readiness(&processes[0].1, "database", "newer", degraded("newer than this release")).await;
     Ok(())
@@ -76,7 +70,7 @@ async fn a_wrong_login_or_role_is_named_and_no_request_is_served() -> Result<()>
     let postgres = PrivatePostgres::new(PostgresOptions { fsync: false, ..PostgresOptions::default() }).await?;
     let good = postgres.urls().clone();
     shared::db::migrate::migrate(&good.owner, &good.app, &good.system).await?;
-    owner(&good.owner, "create role lonely login password 'x'; alter role lonely bypassrls").await?;
+    sql::execute(&good.owner, "create role lonely login password 'x'; alter role lonely bypassrls").await?;
     let app = |app: &str| DatabaseUrls { app: app.to_owned(), ..good.clone() };
     let port = postgres.port();
     let server = good.app.rsplit_once('/').expect("a URL names a database").0;
@@ -97,7 +91,7 @@ async fn a_wrong_login_or_role_is_named_and_no_request_is_served() -> Result<()>
         let answer = api.get("/api/health/readiness").await?;
         assert_eq!(answer.header("retry-after"), "1");
     }
-    owner(&good.owner, "alter role rota_app set default_transaction_read_only = on").await?;
+    sql::execute(&good.owner, "alter role rota_app set default_transaction_read_only = on").await?;
     let (spec, ready) = program("worker", &good, &redis_url()?)?;
     let _process = spec.start()?;
     readiness(&ready, "database", "read-only", down("read-only")).await;
@@ -123,7 +117,7 @@ async fn a_wrong_password_is_logged_once_by_every_process_until_it_is_accepted()
     shared::db::migrate::migrate(&urls.owner, &urls.app, &urls.system).await?;
     postgres.require_passwords().await?;
     let set_password = async |role: &str, password: &str| {
-        owner(&urls.owner, &format!("alter role {role} password '{password}'")).await
+        sql::execute(&urls.owner, &format!("alter role {role} password '{password}'")).await
     };
     set_password("rota_app", "another").await?;
     let mut processes = Vec::new();
@@ -139,7 +133,7 @@ async fn a_wrong_password_is_logged_once_by_every_process_until_it_is_accepted()
         set_password(role, "another").await?;
         // Open connections keep working with the old password.
         let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
-        owner(&urls.owner, &end).await?;
+        sql::execute(&urls.owner, &end).await?;
         for (process, ready) in &processes {
             readiness(ready, "database", reason, down(reason)).await;
             password_lines(process, outages).await?;

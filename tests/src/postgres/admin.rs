@@ -17,7 +17,7 @@ const DUPLICATE_OBJECT: &str = "42710";
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// Runs one statement on a connection of its own.
-pub(super) async fn execute(url: &str, statement: String) -> Result<()> {
+pub(crate) async fn execute(url: &str, statement: String) -> Result<()> {
     let work = async {
         let mut connection = PgConnection::connect(url).await?;
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;

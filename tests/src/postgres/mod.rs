@@ -5,7 +5,7 @@
 //! the server. Invariant: both return three URLs with the three roles that production has, so no
 //! test runs as a superuser by accident. Migrations are not run here.
 
-mod admin;
+pub(crate) mod admin;
 mod private;
 mod shared_server;
 

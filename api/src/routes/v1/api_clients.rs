@@ -2,7 +2,7 @@
 //! that know only bearer tokens and expire by themselves.
 //!
 //! Invariant: as for API keys, a client never may do more than its creator. Each request for tokens
-//! is in the client's usage log, a refused one too.
+//! with a well-formed secret of a client is in its usage log, a refused one too.
 
 mod tokens;
 mod types;
@@ -49,7 +49,7 @@ pub async fn create(
     let new = NewApiClient {
         id: ids::new_id(&state.clock),
         name,
-        scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        scopes: scopes.names().map(str::to_owned).collect(),
         created_by: permit.actor().creator(),
     };
     let secret = ApiKeySecret::random();

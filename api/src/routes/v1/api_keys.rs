@@ -13,7 +13,7 @@ use axum::{
 use chrono::TimeDelta;
 use http::{StatusCode, Uri, header::LOCATION};
 use shared::{
-    authz::{Permission, PermissionSet},
+    authz::PermissionSet,
     identity::api_key::ApiKeySecret,
     ids,
     store::api_keys::{self, ApiKey, NewApiKey},
@@ -47,7 +47,7 @@ pub async fn create(
     let new = NewApiKey {
         id: ids::new_id(&state.clock),
         name: checked.name,
-        scopes: checked.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        scopes: checked.scopes.names().map(str::to_owned).collect(),
         expires_at: checked.expires_at,
         created_by: permit.actor().creator(),
     };
@@ -143,7 +143,7 @@ pub async fn revoke(
 
 /// Refuses scopes that the principal lacks.
 pub(super) fn require_all(own: PermissionSet, scopes: PermissionSet) -> Result<(), Problem> {
-    let lacking: Vec<&str> = scopes.without(own).iter().map(Permission::as_str).collect();
+    let lacking: Vec<&str> = scopes.without(own).names().collect();
     match lacking.first() {
         None => Ok(()),
         Some(first) => Err(Problem::new(ProblemCode::Forbidden)

@@ -1,7 +1,8 @@
 //! `/api/v1/auth`: signing in with a password, refreshing and verifying tokens, signing out.
 //!
-//! Invariant: what a stranger is told and how long it takes does not depend on whether an address
-//! has an account. A password is hashed on a pool of its own, without a database connection.
+//! Invariant: what a stranger is told does not depend on whether an address has an account, and how
+//! long it takes only on whether it has more than one. A password is hashed on a pool of its own,
+//! without a database connection.
 
 mod account_link;
 pub mod password_reset;
@@ -40,7 +41,7 @@ use self::types::{SignInBody, VerifiedToken, VerifyBody};
 use crate::{
     auth::{Authenticated, Permit, Presented},
     extract::Json,
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
     rate_limit::AnonymousClient,
     state::AppState,
 };
@@ -62,10 +63,7 @@ pub async fn create_token(
     State(state): State<AppState>,
     Json(body): Json<SignInBody>,
 ) -> Result<Json<TokenPair>, Problem> {
-    let email = EmailAddress::parse(&body.email).map_err(|error| {
-        Problem::new(ProblemCode::InvalidBody)
-            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
-    })?;
+    let email = EmailAddress::parse(&body.email).map_err(|error| Problem::invalid("/email", error.to_string()))?;
     limit_attempts(&state, client.address, &email.key())?;
     let candidates =
         credentials::sign_in_candidates(&state.stores.system, body.company.as_deref(), &email.key()).await?;
@@ -200,8 +198,7 @@ pub(super) fn limit_attempts(state: &AppState, client: IpAddr, account: &str) ->
     })
 }
 
-/// Compares a password with a stored hash, in the tenant's turn. Without a tenant, all unknown
-/// addresses share one turn.
+/// Compares a password with a stored hash.
 pub(super) async fn matches(
     state: &AppState,
     tenant: Option<TenantId>,
@@ -209,13 +206,24 @@ pub(super) async fn matches(
     stored: Option<String>,
 ) -> Result<bool, Problem> {
     let password = Password::presented(password).ok_or_else(wrong_credentials)?;
-    let turn = tenant.unwrap_or(TenantId::new(Uuid::nil()));
-    let matched = state.passwords.run(turn, "verify_password", move || password.matches(stored.as_deref())).await;
-    matched.map_err(|_| too_many_sign_ins())
+    compute(state, tenant, "verify_password", move || password.matches(stored.as_deref())).await
 }
 
-pub(super) fn too_many_sign_ins() -> Problem {
-    Problem::new(ProblemCode::RateLimited).detail("too many users are signing in").retry_after(1)
+/// The hash of a password to be stored.
+pub(super) async fn hash(state: &AppState, tenant: Option<TenantId>, password: Password) -> Result<String, Problem> {
+    compute(state, tenant, "hash_password", move || password.hash()).await
+}
+
+/// Runs work on a password in the tenant's turn. Without a tenant, all strangers share one turn.
+async fn compute<T: Send + 'static>(
+    state: &AppState,
+    tenant: Option<TenantId>,
+    task: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let turn = tenant.unwrap_or(TenantId::new(Uuid::nil()));
+    let too_many = |_| Problem::new(ProblemCode::RateLimited).detail("too many users are signing in").retry_after(1);
+    state.passwords.run(turn, task, work).await.map_err(too_many)
 }
 
 fn wrong_credentials() -> Problem {

@@ -1,7 +1,7 @@
 //! `/api/v1/permissions/me` and `/api/v1/roles`: what the credential may do, and what roles hold.
 
 use serde::Serialize;
-use shared::authz::{Permission, Role};
+use shared::authz::Role;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ pub async fn mine(permit: Permit<Authenticated>) -> Json<OwnPermissions> {
     Json(OwnPermissions {
         actor: permit.actor().into(),
         company_id: *permit.tenant().as_uuid(),
-        permissions: permit.permissions().iter().map(Permission::as_str).collect(),
+        permissions: permit.permissions().names().collect(),
     })
 }
 
@@ -54,9 +54,6 @@ pub async fn mine(permit: Permit<Authenticated>) -> Json<OwnPermissions> {
     responses((status = 200, body = Roles, description = "The roles, with their permissions")))]
 pub async fn roles(_permit: Permit<RolesRead>) -> Json<Roles> {
     let of_companies = Role::all().filter(|role| *role != Role::SuperAdmin);
-    let view = |role: Role| RoleView {
-        name: role.as_str(),
-        permissions: role.permissions().iter().map(Permission::as_str).collect(),
-    };
+    let view = |role: Role| RoleView { name: role.as_str(), permissions: role.permissions().names().collect() };
     Json(Roles { items: of_companies.map(view).collect() })
 }

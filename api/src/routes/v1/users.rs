@@ -56,10 +56,7 @@ pub async fn create(
     require_may_create(&permit)?;
     require_all_of(permit.permissions(), Some(checked.role))?;
     let password_hash = match checked.password {
-        Some(password) => {
-            let hashing = state.passwords.run(permit.tenant(), "hash_password", move || password.hash());
-            Some(hashing.await.map_err(|_| super::auth::too_many_sign_ins())?)
-        }
+        Some(password) => Some(super::auth::hash(&state, Some(permit.tenant()), password).await?),
         None => None,
     };
     let new = NewUser {
@@ -215,7 +212,7 @@ fn require_all_of(own: PermissionSet, role: Option<Role>) -> Result<(), Problem>
     let Some(role) = role else {
         return Err(Problem::new(ProblemCode::Forbidden).detail("the user's role is not known to this release"));
     };
-    let lacking: Vec<&str> = role.permissions().without(own).iter().map(Permission::as_str).collect();
+    let lacking: Vec<&str> = role.permissions().without(own).names().collect();
     match lacking.first() {
         None => Ok(()),
         Some(first) => Err(Problem::new(ProblemCode::Forbidden)

@@ -17,7 +17,7 @@ use shared::{
 };
 
 use crate::{
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
     state::AppState,
 };
 
@@ -67,8 +67,7 @@ pub(super) async fn verify_email(state: &AppState, token: &str) -> Result<(), Re
 pub(super) async fn set_password(state: &AppState, token: &str, new_password: &str) -> Result<(), Refusal> {
     let (link, account) = open(state, token, OF_PASSWORDS).await?;
     let password = Password::new(new_password, &[&account.email, &account.name]).map_err(Refusal::Password)?;
-    let hashing = state.passwords.run(link.tenant, "hash_password", move || password.hash());
-    let hash = hashing.await.map_err(|_| super::too_many_sign_ins())?;
+    let hash = super::hash(state, Some(link.tenant), password).await?;
     let mut transaction = state.stores.tenants.begin_by_key(link.tenant).await?;
     // Of two uses at the same time, one replaces the password that both have seen.
     if !users::set_password(&mut transaction, link.user, account.password_hash.as_deref(), &hash).await? {
@@ -89,7 +88,7 @@ impl Refusal {
             Self::Password(error) => ("/new_password", error.to_string()),
             Self::Other(problem) => return problem,
         };
-        Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.into(), detail }])
+        Problem::invalid(pointer, detail)
     }
 
     /// The problem of a page whose path has the token.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     extract::{Form, Json, Path},
-    problem::{FieldError, Problem, ProblemCode},
+    problem::Problem,
     rate_limit::AnonymousClient,
     state::AppState,
 };
@@ -49,10 +49,7 @@ pub async fn forgot_password(
     Json(body): Json<ForgottenPasswordBody>,
 ) -> Result<(StatusCode, Json<MailNotice>), Problem> {
     let begun = Instant::now();
-    let email = EmailAddress::parse(&body.email).map_err(|error| {
-        Problem::new(ProblemCode::InvalidBody)
-            .errors(vec![FieldError { pointer: "/email".into(), detail: error.to_string() }])
-    })?;
+    let email = EmailAddress::parse(&body.email).map_err(|error| Problem::invalid("/email", error.to_string()))?;
     state.mails.of_client(client.address).map_err(too_many_mails)?;
     // Requests of others for the same address are no reason for another answer.
     let requested = match state.mails.of_address(&email.key()) {

@@ -17,7 +17,6 @@ use shared::{
     },
     tenancy::TenantId,
 };
-use uuid::Uuid;
 
 use super::{
     account_link::{self, Refusal},
@@ -52,9 +51,7 @@ pub async fn register(
     let CheckedRegistration { slug, company, email, name, password } = body.check()?;
     state.mails.of_client(client.address).map_err(too_many_mails)?;
     bound_mails_to(&state, &email.key()).await?;
-    // All strangers share the turn of unknown addresses at sign-in.
-    let hashing = state.passwords.run(TenantId::new(Uuid::nil()), "hash_password", move || password.hash());
-    let password_hash = Some(hashing.await.map_err(|_| super::too_many_sign_ins())?);
+    let password_hash = Some(super::hash(&state, None, password).await?);
     let user = NewUser {
         id: ids::new_id(&state.clock),
         email_key: email.key(),

@@ -12,7 +12,7 @@ use crate::extract::{optional_storable, storable};
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignInBody {
-    /// The slug of the company; required if the address has accounts in several.
+    /// The slug of the company; required if several accounts of the address have this password.
     #[serde(default, deserialize_with = "optional_storable")]
     #[schema(example = "acme", pattern = r"^[^\x00]*$")]
     pub(super) company: Option<String>,

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     extract::{Timestamp, optional_storable, storable},
     leads_import::ImportReport,
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
     state::AppState,
 };
 
@@ -178,7 +178,7 @@ impl PreviewRequest {
     pub(super) fn email_key(&self) -> Result<Option<String>, Problem> {
         let key =
             self.email.as_deref().map(|email| EmailAddress::parse(email).map(|address| address.key())).transpose();
-        key.map_err(|error| invalid("/email", error.to_string()))
+        key.map_err(|error| Problem::invalid("/email", error.to_string()))
     }
 
     /// The values to use instead of a recipient's.
@@ -186,27 +186,25 @@ impl PreviewRequest {
         let Some(variables) = &self.variables else { return Ok(None) };
         if variables.get().len() > MAX_VARIABLES_BYTES {
             let detail = format!("variables are at most {} KiB", MAX_VARIABLES_BYTES / 1024);
-            return Err(invalid("/variables", detail));
+            return Err(Problem::invalid("/variables", detail));
         }
-        serde_json::from_str(variables.get()).map(Some).map_err(|error| invalid("/variables", error.to_string()))
+        serde_json::from_str(variables.get())
+            .map(Some)
+            .map_err(|error| Problem::invalid("/variables", error.to_string()))
     }
-}
-
-fn invalid(pointer: &str, detail: String) -> Problem {
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.to_owned(), detail }])
 }
 
 impl CampaignDraft {
     /// Checks everything that can be checked without leads: addresses and the templates' syntax.
     pub(super) async fn check(&self, state: &AppState, tenant: TenantId) -> Result<NewCampaign, Problem> {
-        let from = EmailAddress::parse(&self.from.email).map_err(|error| invalid("/from/email", error.to_string()))?;
+        let from = EmailAddress::parse(&self.from.email)
+            .map_err(|error| Problem::invalid("/from/email", error.to_string()))?;
         if self.name.trim().is_empty() || self.name.chars().count() > 200 {
-            return Err(invalid("/name", "a name has 1 to 200 characters".to_owned()));
+            return Err(Problem::invalid("/name", "a name has 1 to 200 characters".to_owned()));
         }
         if self.from.name.as_ref().is_some_and(|name| name.chars().count() > MAX_SENDER_NAME) {
             let detail = format!("a sender's name has at most {MAX_SENDER_NAME} characters");
-            let error = FieldError { pointer: "/from/name".into(), detail };
-            return Err(Problem::new(ProblemCode::InvalidBody).errors(vec![error]));
+            return Err(Problem::invalid("/from/name", detail));
         }
         let template = MailTemplate { subject: self.subject.clone(), text: self.text.clone(), html: self.html.clone() };
         let work = move || (CompiledTemplate::compile(&template).map(drop), template);
@@ -284,6 +282,5 @@ impl From<ListedCampaign> for CampaignView {
 /// The problem for a template that cannot be compiled or rendered, with the member that contains
 /// it.
 pub(super) fn template_problem(error: &TemplateError) -> Problem {
-    let errors = vec![FieldError { pointer: format!("/{}", error.part()), detail: error.to_string() }];
-    Problem::new(ProblemCode::InvalidBody).detail("a template is invalid").errors(errors)
+    Problem::invalid(format!("/{}", error.part()), error.to_string()).detail("a template is invalid")
 }

@@ -170,7 +170,7 @@ fn check_size(count: usize) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("a batch has 1 to {MAX_JOBS} jobs, this one has {count}");
-    Err(Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/jobs".into(), detail }]))
+    Err(Problem::invalid("/jobs", detail))
 }
 
 /// The valid jobs, followed by the completion job, and the response if the ledger accepts them all.
@@ -219,8 +219,7 @@ fn unlike(earlier: &[NewJob], job: &JobSubmission) -> Result<(), Problem> {
     if !earlier.iter().any(|job| key_of(job) == Some(true)) {
         return Ok(());
     }
-    let detail = "an earlier job of the batch has this key".to_owned();
-    Err(Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: "/unique/key".into(), detail }]))
+    Err(Problem::invalid("/unique/key", "an earlier job of the batch has this key"))
 }
 
 fn replayed(response: Option<Box<RawValue>>, refused: Vec<Refused>) -> Result<Response, Problem> {

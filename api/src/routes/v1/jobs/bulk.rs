@@ -23,7 +23,7 @@ use super::control::{closed_kinds, require_kind};
 use crate::{
     auth::{JobsControl, Permit},
     extract::{Json, Timestamp, optional_storable},
-    problem::{FieldError, Problem, ProblemCode},
+    problem::Problem,
     state::AppState,
 };
 
@@ -161,7 +161,7 @@ impl<'a> Selection<'a> {
     ) -> Result<Self, Problem> {
         let limit = submission.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(wrong("/limit", format!("limit must be 1 to {MAX_LIMIT}")));
+            return Err(Problem::invalid("/limit", format!("limit must be 1 to {MAX_LIMIT}")));
         }
         let filter = submission.filter;
         let filter = ControlFilter {
@@ -236,8 +236,4 @@ impl From<Unfinished> for JobState {
             Unfinished::Retryable => Self::Retryable,
         }
     }
-}
-
-fn wrong(pointer: &str, detail: String) -> Problem {
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.into(), detail }])
 }

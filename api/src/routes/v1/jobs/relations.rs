@@ -92,7 +92,7 @@ pub(super) fn relations(
 fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
     let length = unique.key.chars().count();
     if !(1..=MAX_KEY_LENGTH).contains(&length) || unique.key.contains('\0') {
-        return Err(wrong("/unique/key".into(), "a key has 1 to 255 characters, none of them NUL".into()));
+        return Err(Problem::invalid("/unique/key", "a key has 1 to 255 characters, none of them NUL"));
     }
     let until = match unique.until {
         Until::Final => UniqueUntil::Final,
@@ -101,7 +101,7 @@ fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
         }
         Until::Seconds(_) => {
             let detail = format!("a key is held for 1 to {MAX_PERIOD_SECONDS} seconds");
-            return Err(wrong("/unique/until/seconds".into(), detail));
+            return Err(Problem::invalid("/unique/until/seconds", detail));
         }
     };
     Ok(UniqueKey { key: unique.key.clone(), until })
@@ -109,7 +109,7 @@ fn unique_key(unique: &UniqueSubmission) -> Result<UniqueKey, Problem> {
 
 fn dependencies(texts: &[JobReference], earlier: &[Option<Uuid>]) -> Result<Vec<Uuid>, Problem> {
     if texts.len() > MAX_DEPENDENCIES {
-        return Err(wrong("/after".into(), format!("a job waits for at most {MAX_DEPENDENCIES} jobs")));
+        return Err(Problem::invalid("/after", format!("a job waits for at most {MAX_DEPENDENCIES} jobs")));
     }
     let (mut ids, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     for (at, JobReference(text)) in texts.iter().enumerate() {
@@ -152,7 +152,9 @@ impl From<Refusal> for Problem {
                 &places,
                 &format!("{MAX_DEPENDENTS} jobs wait for that job already, which is the limit"),
             ),
-            Refusal::DependencyRefused { place } => wrong(format!("/after/{place}"), "that job was rejected".into()),
+            Refusal::DependencyRefused { place } => {
+                Problem::invalid(format!("/after/{place}"), "that job was rejected")
+            }
         }
     }
 }
@@ -160,8 +162,4 @@ impl From<Refusal> for Problem {
 fn wrong_dependencies(places: &[usize], detail: &str) -> Problem {
     let error = |place: &usize| FieldError { pointer: format!("/after/{place}"), detail: detail.into() };
     Problem::new(ProblemCode::InvalidBody).errors(places.iter().map(error).collect())
-}
-
-fn wrong(pointer: String, detail: String) -> Problem {
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer, detail }])
 }

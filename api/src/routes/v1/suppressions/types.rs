@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     extract::{optional_storable, storable},
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
 };
 
 const MAX_DETAIL_CHARS: usize = 500;
@@ -92,11 +92,11 @@ pub struct SuppressionRemoval {
 impl NewSuppressionBody {
     pub(super) fn key(&self) -> Result<String, Problem> {
         if self.detail.as_ref().is_some_and(|detail| detail.chars().count() > MAX_DETAIL_CHARS) {
-            return Err(at("/detail", format!("at most {MAX_DETAIL_CHARS} characters")));
+            return Err(Problem::invalid("/detail", format!("at most {MAX_DETAIL_CHARS} characters")));
         }
         EmailAddress::parse(&self.address)
             .map(|address| address.key())
-            .map_err(|error| at("/address", error.to_string()))
+            .map_err(|error| Problem::invalid("/address", error.to_string()))
     }
 }
 
@@ -139,8 +139,4 @@ fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Suppressi
             SuppressionReason::from_str(&text).map_err(|_| D::Error::custom(expected))
         })
         .transpose()
-}
-
-fn at(pointer: &str, detail: String) -> Problem {
-    Problem::new(ProblemCode::InvalidBody).errors(vec![FieldError { pointer: pointer.into(), detail }])
 }

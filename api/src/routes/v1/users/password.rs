@@ -20,7 +20,7 @@ use crate::{
     auth::{Authenticated, Permit},
     client_address::ClientAddress,
     extract::{Json, storable},
-    problem::{FieldError, Problem, ProblemCode},
+    problem::{Problem, ProblemCode},
     state::AppState,
 };
 
@@ -57,15 +57,12 @@ pub async fn change_password(
     let known = users::find(&mut transaction, user).await?.ok_or(ProblemCode::NotFound)?;
     let stored = users::password_hash(&mut transaction, user).await?.flatten();
     drop(transaction);
-    let new = Password::new(&change.new_password, &[&known.email, &known.name]).map_err(|error| {
-        let errors = vec![FieldError { pointer: "/new_password".into(), detail: error.to_string() }];
-        Problem::new(ProblemCode::InvalidBody).errors(errors)
-    })?;
+    let new = Password::new(&change.new_password, &[&known.email, &known.name])
+        .map_err(|error| Problem::invalid("/new_password", error.to_string()))?;
     if !auth::matches(&state, Some(permit.tenant()), &change.current_password, stored.clone()).await? {
         return Err(Problem::new(ProblemCode::Conflict).detail("the present password is another"));
     }
-    let hashing = state.passwords.run(permit.tenant(), "hash_password", move || new.hash());
-    let hash = hashing.await.map_err(|_| auth::too_many_sign_ins())?;
+    let hash = auth::hash(&state, Some(permit.tenant()), new).await?;
     let mut transaction = state.stores.tenants.begin_by_key(permit.tenant()).await?;
     if !users::set_password(&mut transaction, user, stored.as_deref(), &hash).await? {
         return Err(Problem::new(ProblemCode::Conflict).detail("the password was changed meanwhile"));
